@@ -1,0 +1,1 @@
+"""What training and service share: architecture, package, normalisation, tiling, stitching, labels, session."""

@@ -1,0 +1,126 @@
+"""Tiles out of a mirrored image, outputs back into one plane (Ronneberger et al. 2015, section 2 and figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InferenceFailed
+from model.normalization import FittedNormalization
+from model.tiling import Span, Tile, TilePlan
+
+Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""A net: normalised tiles (b, c, y, x) -> outputs (b, c', y - shrink, x - shrink), float32."""
+
+Reduce: TypeAlias = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""What is kept of one tile's output (c, y, x): an array (..., y, x), computed from each pixel alone."""
+
+
+def reflect_indices(span: Span, size: int) -> NDArray[np.intp]:
+    """Return indices into an axis of ``size`` pixels for ``span``, mirrored beyond both ends as often as needed.
+
+    The same as ``numpy.pad(mode="reflect")``: the border pixel itself is not repeated (test:
+    ``test_mirrored_reading_equals_numpy_pad``).
+    """
+    if size == 1:
+        return np.zeros(len(span), dtype=np.intp)
+    period = 2 * (size - 1)
+    position = np.arange(span.start, span.stop, dtype=np.intp) % period
+    return np.where(position < size, position, period - position)
+
+
+def read_tile(image_yxc: NDArray[Any], tile: Tile, normalization: FittedNormalization) -> NDArray[np.float32]:
+    """Normalised input (c, y, x) of one tile; only the tile is ever copied, never the padded image."""
+    region = image_yxc
+    for axis, span in enumerate((tile.read.y, tile.read.x)):
+        size = image_yxc.shape[axis]
+        if 0 <= span.start and span.stop <= size:
+            region = region[(slice(None),) * axis + (span.slice,)]
+        else:
+            region = region.take(reflect_indices(span, size), axis=axis)
+    return normalization.apply(region)
+
+
+class Stitcher:
+    """Receives each tile's output once and puts its crop where it belongs.
+
+    Parameters
+    ----------
+    plane
+        Where the result goes: (..., y, x), any dtype.
+    reduce
+        What is kept of an output (c, y, x).
+
+    """
+
+    def __init__(self, plane: NDArray[Any], reduce: Reduce) -> None:
+        self.plane = plane
+        self._reduce = reduce
+
+    def write(self, tile: Tile, output_cyx: NDArray[np.float32]) -> None:
+        """Write one tile's output (c, y, x).
+
+        Raises
+        ------
+        InferenceFailed
+            Where the output is smaller than the tile promises, or not finite.
+
+        """
+        if output_cyx.shape[-2] < tile.crop.y.stop or output_cyx.shape[-1] < tile.crop.x.stop:
+            raise InferenceFailed(
+                f"the net returned {output_cyx.shape[-2]} x {output_cyx.shape[-1]} px for a tile that needs at least "
+                f"{tile.crop.y.stop} x {tile.crop.x.stop} px; the package declares a wrong output size"
+            )
+        cropped = output_cyx[(slice(None), *tile.crop.slices)]
+        if not np.isfinite(cropped).all():
+            raise InferenceFailed("the net returned NaN or infinity; try another backend or fp32 weights")
+        self.plane[(..., *tile.write.slices)] = self._reduce(cropped)
+
+
+def predict_tiled(
+    image_yxc: NDArray[Any], normalization: FittedNormalization, plan: TilePlan, run: Run, batch: int = 1
+) -> NDArray[np.float32]:
+    """Run a net over one image tile by tile, as the service does, and return its whole output.
+
+    Parameters
+    ----------
+    image_yxc
+        The image (y, x, c), any real dtype.
+    normalization
+        The package's rule, fitted to this image.
+    plan
+        How to cut it; every plan gives the same result.
+    run
+        The net.
+    batch
+        Tiles a call.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (c', y, x), the size of the image.
+
+    """
+    tiles = iter(plan)
+    stitcher: Stitcher | None = None
+    while group := list(islice(tiles, batch)):
+        outputs = run(read_tiles(image_yxc, group, normalization))
+        if stitcher is None:
+            plane = np.empty((outputs.shape[1], *plan.size_yx), dtype=np.float32)
+            stitcher = Stitcher(plane, lambda output_cyx: output_cyx)
+        for tile, output_cyx in zip(group, outputs, strict=True):
+            stitcher.write(tile, output_cyx)
+    if stitcher is None:
+        raise InferenceFailed(f"the plan for {plan.size_yx} has no tiles")
+    return stitcher.plane
+
+
+def read_tiles(
+    image_yxc: NDArray[Any], tiles: Sequence[Tile], normalization: FittedNormalization
+) -> NDArray[np.float32]:
+    """Normalised inputs (b, c, y, x) of several tiles of one shape."""
+    return np.stack([read_tile(image_yxc, tile, normalization) for tile in tiles])

@@ -1,0 +1,290 @@
+r"""Geometry of the overlap-tile strategy (Ronneberger et al. 2015, section 2 and figure 2), integers only.
+
+One axis of a tile, for the paper's net (margin 92, grid 16)::
+
+    image        0 .................................................... size
+    read    start|<--- margin --->|<------- output ------->|<--- margin --->|stop
+    write                         |<--- stride (16 k) --->|   clipped to the image
+    crop                          0 ......... of the output that is written
+
+* ``read`` may begin before 0 and end behind ``size``: what is missing is mirrored (:mod:`model.stitching`).
+* ``write`` windows partition the image (test: ``test_write_windows_partition_the_image``).
+* Every ``write.start`` is a multiple of ``grid`` = 2**depth, so that the pooling windows of every tile lie on one grid
+  anchored at the image's origin. A net with ``depth`` 2x2 poolings is equivariant to such shifts only: stepping by the
+  full output (388 for a 572 tile, as the paper draws it) moves that grid and changes the result; stepping by 384 does
+  not (test: ``test_real_net_tiled_equals_untiled``).
+* The last tile is extended by mirroring, never shifted back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from model.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Half-open interval ``[start, stop)`` along one axis, in pixels."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        """The span as an index."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rectangle of two half-open spans, row axis first."""
+
+    y: Span
+    x: Span
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return len(self.y), len(self.x)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The window as a two-dimensional index."""
+        return self.y.slice, self.x.slice
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One call of the net: read ``read`` of the mirrored image, write ``crop`` of the output to ``write``."""
+
+    read: Window
+    write: Window
+    crop: Window
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGeometry:
+    """What a net accepts and returns along one axis.
+
+    Parameters
+    ----------
+    minimum, step
+        Legal input sizes are ``minimum + k * step`` pixels, k >= 0; step 0 means ``minimum`` alone.
+    shrink
+        Input size minus output size (184 for the paper's net, 0 for a padded one); even.
+    halo
+        Pixels of the output's border that are not to be used, on each side (padded nets).
+    grid
+        Tiles may start at multiples of this only: the product of the poolings' strides.
+
+    """
+
+    minimum: int
+    step: int
+    shrink: int
+    halo: int
+    grid: int
+
+    def __post_init__(self) -> None:
+        if self.minimum < 1 or self.step < 0 or self.shrink < 0 or self.shrink % 2 or self.halo < 0 or self.grid < 1:
+            raise PlanError(f"impossible axis geometry: {self}")
+
+    @property
+    def margin(self) -> int:
+        """Context in pixels that a tile needs on each side of what it writes."""
+        return self.shrink // 2 + self.halo
+
+    def input_for(self, useful: int) -> int:
+        """Smallest legal input size whose usable output holds at least ``useful`` pixels.
+
+        Raises
+        ------
+        PlanError
+            For a net of one fixed size that is too small.
+
+        """
+        needed = useful + 2 * self.margin
+        if needed <= self.minimum:
+            return self.minimum
+        if self.step == 0:
+            raise PlanError(f"the net takes {self.minimum} px only; {useful} px with margins need {needed} px")
+        return self.minimum + math.ceil((needed - self.minimum) / self.step) * self.step
+
+    def stride_of(self, input_size: int) -> int:
+        """Largest stride on the grid that the usable output of ``input_size`` covers; 0 where there is none."""
+        return max(0, (input_size - 2 * self.margin) // self.grid * self.grid)
+
+    def strides_for(self, size: int) -> list[int]:
+        """Sensible strides for an axis of ``size`` pixels, longest first: 1, 2, 3 ... equal pieces, on the grid."""
+        smallest = self.stride_of(self.minimum)
+        if self.step == 0:
+            if smallest < 1:
+                raise PlanError(
+                    f"a net of fixed size {self.minimum} px has no usable output on a grid of {self.grid} px"
+                )
+            return [smallest]
+        smallest = max(smallest, self.grid)
+        strides = {max(smallest, math.ceil(size / n / self.grid) * self.grid) for n in range(1, size // smallest + 2)}
+        return sorted(strides, reverse=True)
+
+    def tiles(self, size: int, stride: int) -> Iterator[tuple[Span, Span, Span]]:
+        """Read, write and crop spans along an axis of ``size`` pixels, in order."""
+        input_size = self.input_for(stride)
+        for start in range(0, size, stride):
+            stop = min(start + stride, size)
+            read_start = start - self.margin
+            yield (
+                Span(read_start, read_start + input_size),
+                Span(start, stop),
+                Span(self.halo, self.halo + stop - start),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a net accepts and returns: one :class:`AxisGeometry` for rows, one for columns."""
+
+    y: AxisGeometry
+    x: AxisGeometry
+
+    def output_shape(self, input_yx: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the net's output for an input of ``input_yx`` pixels."""
+        return input_yx[0] - self.y.shrink, input_yx[1] - self.x.shrink
+
+
+def valid_unet_geometry(depth: int) -> Geometry:
+    """Geometry of the paper's net with ``depth`` poolings and unpadded 3x3 convolutions.
+
+    Two convolutions per level take 4 px of that level's resolution. For depth 4: inputs 16 k + 12, output = input
+    - 184; the smallest input is the one whose output is not empty.
+    """
+    grid = 2**depth
+    shrink = 4 * sum(2**level for level in range(depth)) * 2 + 4 * grid
+    smallest_output = next(out for out in range(1, 2 * grid) if _is_legal(out + shrink, depth))
+    axis = AxisGeometry(minimum=smallest_output + shrink, step=grid, shrink=shrink, halo=0, grid=grid)
+    return Geometry(axis, axis)
+
+
+def _is_legal(size: int, depth: int) -> bool:
+    """Whether every pooling of the paper's net sees an even, non-empty size (section 2, last paragraph)."""
+    for _ in range(depth):
+        size -= 4
+        if size < 2 or size % 2:
+            return False
+        size //= 2
+    return size > 4
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """How an image of ``size_yx`` pixels is cut: equal tiles of ``input_yx``, ``stride_yx`` apart, row by row."""
+
+    size_yx: tuple[int, int]
+    stride_yx: tuple[int, int]
+    input_yx: tuple[int, int]
+    geometry: Geometry
+
+    @property
+    def grid_yx(self) -> tuple[int, int]:
+        """Number of tiles down and across."""
+        return math.ceil(self.size_yx[0] / self.stride_yx[0]), math.ceil(self.size_yx[1] / self.stride_yx[1])
+
+    def __len__(self) -> int:
+        return self.grid_yx[0] * self.grid_yx[1]
+
+    @property
+    def input_pixels(self) -> int:
+        """Pixels that the net reads for the whole image, margins included."""
+        return len(self) * self.input_yx[0] * self.input_yx[1]
+
+    def __iter__(self) -> Iterator[Tile]:
+        columns = list(self.geometry.x.tiles(self.size_yx[1], self.stride_yx[1]))
+        for read_y, write_y, crop_y in self.geometry.y.tiles(self.size_yx[0], self.stride_yx[0]):
+            for read_x, write_x, crop_x in columns:
+                yield Tile(Window(read_y, read_x), Window(write_y, write_x), Window(crop_y, crop_x))
+
+
+def plan_with_stride(size_yx: tuple[int, int], geometry: Geometry, stride_yx: tuple[int, int]) -> TilePlan:
+    """Plan with a given stride.
+
+    Raises
+    ------
+    PlanError
+        For an empty image, or a stride that is not a positive multiple of the pooling grid.
+
+    """
+    if min(size_yx) < 1:
+        raise PlanError(f"the image is empty: {size_yx[0]} x {size_yx[1]} px; at least 1 x 1 is needed")
+    for axis, stride in ((geometry.y, stride_yx[0]), (geometry.x, stride_yx[1])):
+        if stride < 1 or stride % axis.grid:
+            raise PlanError(f"a stride of {stride} px is off the pooling grid; use a positive multiple of {axis.grid}")
+    return TilePlan(
+        size_yx, stride_yx, (geometry.y.input_for(stride_yx[0]), geometry.x.input_for(stride_yx[1])), geometry
+    )
+
+
+def plan_whole(size_yx: tuple[int, int], geometry: Geometry) -> TilePlan:
+    """Plan the whole image as one tile: the reference that every tiled plan must equal."""
+    stride_yx = tuple(
+        math.ceil(max(size, 1) / axis.grid) * axis.grid
+        for size, axis in zip(size_yx, (geometry.y, geometry.x), strict=True)
+    )
+    return plan_with_stride(size_yx, geometry, (stride_yx[0], stride_yx[1]))
+
+
+def _input_area(input_y: int, input_x: int) -> float:
+    """Cost of a tile where nothing better is known: the pixels it reads."""
+    return float(input_y * input_x)
+
+
+def plan_tiles(
+    size_yx: tuple[int, int],
+    geometry: Geometry,
+    max_tile_pixels: int,
+    cost: Callable[[int, int], float] = _input_area,
+) -> TilePlan:
+    """Choose the tile shape that costs least for this image within a limit of input pixels per tile.
+
+    Parameters
+    ----------
+    size_yx
+        Height and width of the image in pixels.
+    geometry
+        What the net accepts.
+    max_tile_pixels
+        Most input pixels of one tile (height times width, margins included): the memory budget divided by the
+        activation memory per pixel.
+    cost
+        Time of one tile of ``(input_y, input_x)`` pixels, in any unit.
+
+    Raises
+    ------
+    PlanError
+        Where not even the smallest legal tile keeps within ``max_tile_pixels``, or the image is empty.
+
+    """
+    if min(size_yx) < 1:
+        raise PlanError(f"the image is empty: {size_yx[0]} x {size_yx[1]} px; at least 1 x 1 is needed")
+    best: tuple[float, int, int] | None = None
+    options_y = [(s, geometry.y.input_for(s), math.ceil(size_yx[0] / s)) for s in geometry.y.strides_for(size_yx[0])]
+    options_x = [(s, geometry.x.input_for(s), math.ceil(size_yx[1] / s)) for s in geometry.x.strides_for(size_yx[1])]
+    for stride_y, input_y, count_y in options_y:
+        for stride_x, input_x, count_x in options_x:
+            if input_y * input_x > max_tile_pixels:
+                continue
+            candidate = (count_y * count_x * cost(input_y, input_x), stride_y, stride_x)
+            if best is None or candidate < best:
+                best = candidate
+    if best is None:
+        smallest = options_y[-1][1], options_x[-1][1]
+        raise PlanError(
+            f"the smallest legal tile is {smallest[0]} x {smallest[1]} px ({smallest[0] * smallest[1]} pixels), "
+            f"the memory budget allows {max_tile_pixels}; raise the memory budget"
+        )
+    return plan_with_stride(size_yx, geometry, (best[1], best[2]))

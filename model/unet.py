@@ -1,0 +1,98 @@
+"""The U-Net of Ronneberger, Fischer and Brox, MICCAI 2015 (arXiv:1505.04597), figure 1, in torch."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class DoubleConv(nn.Sequential):
+    """Two unpadded 3x3 convolutions, each followed by a ReLU: (b, c_in, y, x) -> (b, c_out, y - 4, x - 4)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpBlock(nn.Module):
+    """Expansive step: 2x2 up-convolution that halves the channels, crop and concatenate, two convolutions."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
+        self.conv = DoubleConv(in_channels, in_channels // 2)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """Join ``below`` (b, 2c, y, x) with the centre of ``skip`` (b, c, Y >= 2y, X >= 2x): (b, c, 2y - 4, 2x - 4)."""
+        up = self.up(below)
+        # the border pixels lost in every convolution make the crop necessary (section 2)
+        top = (skip.shape[-2] - up.shape[-2]) // 2
+        left = (skip.shape[-1] - up.shape[-1]) // 2
+        skip = skip[..., top : top + up.shape[-2], left : left + up.shape[-1]]
+        return cast("Tensor", self.conv(torch.cat([skip, up], dim=1)))
+
+
+class UNet(nn.Module):
+    """Contracting and expansive path of figure 1; returns logits, not probabilities.
+
+    (b, ``in_channels``, y, x) -> (b, ``classes``, y - s, x - s), float32, with s = 184 for depth 4 (572 -> 388).
+    Legal sizes are those of :func:`model.tiling.valid_unet_geometry`; others lose odd pixels in the poolings.
+
+    Parameters
+    ----------
+    in_channels, classes
+        Channels of the image and of the output (the first class is background).
+    base_width
+        Feature channels of the first level, doubled at each pooling (64 in the paper: 31,030,658 parameters for one
+        channel and two classes).
+    depth
+        Number of 2x2 max poolings (4 in the paper).
+    dropout
+        Probability of the drop-out at the end of the contracting path (section 3.1).
+
+    """
+
+    def __init__(
+        self, in_channels: int = 1, classes: int = 2, base_width: int = 64, depth: int = 4, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.classes, self.base_width, self.depth = in_channels, classes, base_width, depth
+        widths = [base_width * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(
+            DoubleConv(c_in, c_out) for c_in, c_out in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
+        self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
+        self.up = nn.ModuleList(UpBlock(width) for width in reversed(widths[1:]))
+        self.head = nn.Conv2d(base_width, classes, kernel_size=1)
+        self.apply(_he_initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (b, classes, y - s, x - s) of normalised images (b, in_channels, y, x)."""
+        skips: list[Tensor] = []
+        features = image
+        for level, block in enumerate(self.down):
+            features = block(features)
+            if level < self.depth:
+                skips.append(features)
+                features = self.pool(features)
+        features = self.dropout(features)
+        for block in self.up:
+            features = block(features, skips.pop())
+        return cast("Tensor", self.head(features))
+
+
+def _he_initialise(module: nn.Module) -> None:
+    """Gaussian weights of standard deviation sqrt(2 / N), N the incoming nodes of one neuron (section 3)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        # a 2x2 up-convolution with stride 2 sees one input pixel per output pixel: N is its input channels
+        incoming = module.in_channels * (9 if module.kernel_size == (3, 3) else 1)
+        nn.init.normal_(module.weight, std=(2.0 / incoming) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

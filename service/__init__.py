@@ -1,0 +1,1 @@
+"""The HTTP service: an uploaded image in, a mask out."""

@@ -1,0 +1,1 @@
+"""From a decoded image to a stitched mask: registry, pipeline, scheduler, admission."""

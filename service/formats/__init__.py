@@ -1,0 +1,1 @@
+"""Image files in and masks out: one reader, one module per output format."""

@@ -1,0 +1,40 @@
+"""What all tests share: where real images are, and that nothing skips silently in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test; ONNX Runtime sends no telemetry."""
+    for name in list(os.environ):
+        if name.startswith("UNET_") and name not in {"UNET_TEST_DATA", "UNET_TEST_NO_SKIP"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real images; a test that asks for it skips where there is none."""
+    root = Path(os.environ.get("UNET_TEST_DATA", PROJECT.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real images at {root}; name their folder in UNET_TEST_DATA")
+    return root
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI (UNET_TEST_NO_SKIP=1) a skip is a failure, save for a missing GPU and missing real images."""
+    report = yield
+    excused = {"gpu", "data"} & {marker.name for marker in item.iter_markers()}
+    if os.environ.get("UNET_TEST_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail") and not excused:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but nothing may skip here: {report.longrepr}"
+    return report

@@ -1,0 +1,1 @@
+"""Offline training: a few annotated images in, a model package out."""
