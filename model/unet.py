@@ -23,26 +23,27 @@ class DoubleConv(nn.Sequential):
 class UpBlock(nn.Module):
     """Expansive step: 2x2 up-convolution that halves the channels, crop and concatenate, two convolutions."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, crop: int) -> None:
         super().__init__()
+        self.crop = crop
         self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
         self.conv = DoubleConv(in_channels, in_channels // 2)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
-        """Join ``below`` (b, 2c, y, x) with the centre of ``skip`` (b, c, Y >= 2y, X >= 2x): (b, c, 2y - 4, 2x - 4)."""
-        up = self.up(below)
-        # the border pixels lost in every convolution make the crop necessary (section 2)
-        top = (skip.shape[-2] - up.shape[-2]) // 2
-        left = (skip.shape[-1] - up.shape[-1]) // 2
-        skip = skip[..., top : top + up.shape[-2], left : left + up.shape[-1]]
-        return cast("Tensor", self.conv(torch.cat([skip, up], dim=1)))
+        """Join ``below`` (b, 2c, y, x) with the centre of ``skip`` (b, c, 2y + 2k, 2x + 2k): (b, c, 2y - 4, 2x - 4).
+
+        k is ``crop``: the border pixels lost in every convolution make it necessary (section 2). It is a constant of
+        the level, not read off the tensors, so that the exported graph has no shape arithmetic.
+        """
+        skip = skip[..., self.crop : -self.crop, self.crop : -self.crop]
+        return cast("Tensor", self.conv(torch.cat([skip, self.up(below)], dim=1)))
 
 
 class UNet(nn.Module):
     """Contracting and expansive path of figure 1; returns logits, not probabilities.
 
     (b, ``in_channels``, y, x) -> (b, ``classes``, y - s, x - s), float32, with s = 184 for depth 4 (572 -> 388).
-    Legal sizes are those of :func:`model.tiling.valid_unet_geometry`; others lose odd pixels in the poolings.
+    Legal sizes are those of :func:`model.tiling.valid_unet_geometry`; others raise RuntimeError at a concatenation.
 
     Parameters
     ----------
@@ -69,7 +70,11 @@ class UNet(nn.Module):
         )
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
-        self.up = nn.ModuleList(UpBlock(width) for width in reversed(widths[1:]))
+        # every level below takes 4 px in each of its two blocks, doubled by the up-convolution: 4, 16, 40, 88
+        crops = [4]
+        while len(crops) < depth:
+            crops.append(2 * crops[-1] + 8)
+        self.up = nn.ModuleList(UpBlock(width, crop) for width, crop in zip(reversed(widths[1:]), crops, strict=True))
         self.head = nn.Conv2d(base_width, classes, kernel_size=1)
         self.apply(_he_initialise)
 

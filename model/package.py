@@ -1,0 +1,182 @@
+"""THE CONTRACT: a bioimage.io 0.5 model package, folder or zip, written and read.
+
+Training writes it, the service reads it, and so can anybody else's software. On reading, every hash is checked; the
+golden pair is checked by :func:`model.session.self_test` once a session is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from model.errors import InvalidPackage, PackageError
+from model.rdf import from_rdf, require_rdf, to_rdf
+from model.spec import ModelSpec, PackageFile
+
+RDF_NAME = "rdf.yaml"
+_MAX_FILE_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package on disk whose description has been read; its files are read and checked when asked for."""
+
+    path: Path
+    spec: ModelSpec
+
+    def weights(self) -> bytes:
+        """ONNX bytes, their hash checked."""
+        return _checked(self.path, self.spec.weights)
+
+    def golden_pair(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Test input before normalisation and test output after activation, both (1, c, y, x) float32."""
+        pair = tuple(_read_tensor(self.path, file) for file in (self.spec.test_input, self.spec.test_output))
+        for name, tensor, channels in zip(("input", "output"), pair, self._channel_counts(), strict=True):
+            if tensor.ndim != 4 or tensor.shape[:2] != (1, channels):
+                raise InvalidPackage(f"the test {name} has shape {tensor.shape}; (1, {channels}, y, x) is declared")
+        expected = self.spec.geometry.output_shape((pair[0].shape[2], pair[0].shape[3]))
+        if pair[1].shape[2:] != expected:
+            raise InvalidPackage(f"the test output is {pair[1].shape[2:]} px; the test input's size gives {expected}")
+        return pair[0], pair[1]
+
+    def _channel_counts(self) -> tuple[int, int]:
+        return len(self.spec.channels), len(self.spec.classes)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights: what a receipt names."""
+        return self.spec.weights.sha256 or hashlib.sha256(self.weights()).hexdigest()
+
+    def readme(self) -> str:
+        """The package's documentation, Markdown; empty where it has none."""
+        if self.spec.documentation is None:
+            return ""
+        return _checked(self.path, self.spec.documentation).decode("utf-8", errors="replace")
+
+
+def read_package(path: Path) -> Package:
+    """Read the description of a package.
+
+    Parameters
+    ----------
+    path
+        A folder that holds ``rdf.yaml``, or a zip that does.
+
+    Raises
+    ------
+    InvalidPackage
+        Where it is not a package, or contradicts itself.
+    UnsupportedPackage
+        Where it is one, but cannot be served here.
+
+    """
+    try:
+        return Package(path, from_rdf(require_rdf(yaml.safe_load(_read(path, RDF_NAME)))))
+    except PackageError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidPackage(f"{path}: {where or 'the description'}: {first['msg']}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise InvalidPackage(f"{path}: {RDF_NAME} is no model description: {type(error).__name__}: {error}") from error
+
+
+def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Package:
+    """Write a package: ``rdf.yaml`` and its files, their hashes filled in.
+
+    Parameters
+    ----------
+    path
+        A folder, made if it is not there, or the name of a ``.zip``.
+    spec
+        The description; hashes that it already gives are replaced.
+    files
+        Content of every file that the description names.
+
+    Raises
+    ------
+    InvalidPackage
+        Where a file that the description names is missing among ``files``.
+
+    """
+    spec = _with_hashes(spec, files)
+    content = {RDF_NAME: yaml.safe_dump(to_rdf(spec), sort_keys=False, allow_unicode=True).encode(), **files}
+    if path.suffix == ".zip":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, data in content.items():
+            (path / name).write_bytes(data)
+    return Package(path, spec)
+
+
+def tensor_bytes(tensor: NDArray[np.float32]) -> bytes:
+    """Return a test tensor as the bytes of a ``.npy`` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.astype(np.float32, copy=False), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _with_hashes(spec: ModelSpec, files: Mapping[str, bytes]) -> ModelSpec:
+    def hashed(file: PackageFile) -> PackageFile:
+        if file.source not in files:
+            raise InvalidPackage(f"the description names {file.source!r}, which is not among {sorted(files)}")
+        return PackageFile(source=file.source, sha256=hashlib.sha256(files[file.source]).hexdigest())
+
+    return spec.model_copy(
+        update={
+            "weights": hashed(spec.weights),
+            "test_input": hashed(spec.test_input),
+            "test_output": hashed(spec.test_output),
+            "documentation": None if spec.documentation is None else hashed(spec.documentation),
+            "attachments": tuple(hashed(file) for file in spec.attachments),
+        }
+    )
+
+
+def _read(path: Path, name: str) -> bytes:
+    """Content of one file of the package."""
+    try:
+        if path.is_dir():
+            file = path / name
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise InvalidPackage(f"{path}: {name!r} leads out of the package")
+            return file.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
+                raise InvalidPackage(f"{path}: {name} is larger than {_MAX_FILE_BYTES} bytes")
+            return archive.read(name)
+    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
+
+
+def _checked(path: Path, file: PackageFile) -> bytes:
+    data = _read(path, file.source)
+    if file.sha256 is not None:
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise InvalidPackage(
+                f"{path}: {file.source} has sha256 {found}, the package says {file.sha256}; copy it anew"
+            )
+    return data
+
+
+def _read_tensor(path: Path, file: PackageFile) -> NDArray[np.float32]:
+    try:
+        tensor = np.load(io.BytesIO(_checked(path, file)), allow_pickle=False)
+        return np.asarray(tensor).astype(np.float32)
+    except (ValueError, EOFError, TypeError) as error:
+        raise InvalidPackage(f"{path}: {file.source} is no numeric .npy tensor: {error}") from error

@@ -1,0 +1,303 @@
+"""Translate between :class:`model.spec.ModelSpec` and a bioimage.io 0.5 resource description (``rdf.yaml``).
+
+Anything that the standard has no field for stands under ``config: unet_service:``. A test holds what is written here
+against ``bioimageio.spec`` itself; the service reads without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from model.errors import InvalidPackage, UnsupportedPackage
+from model.labels import LabelRule
+from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
+from model.spec import Citation, ModelSpec, PackageFile, Person, Tolerance
+from model.tiling import AxisGeometry, Geometry
+
+FORMAT_VERSION = "0.5.12"
+_DEFAULT_ACTIVATION_BYTES = 6 * 64 * 4  # about six float32 maps of the paper's 64 channels are alive at the top level
+
+Rdf = Mapping[str, Any]
+
+
+def to_rdf(spec: ModelSpec) -> dict[str, Any]:
+    """Return the resource description of ``spec`` as plain values, ready for YAML."""
+    tolerance = {
+        "relative_tolerance": spec.tolerance.relative,
+        "absolute_tolerance": spec.tolerance.absolute,
+        "mismatched_elements_per_million": spec.tolerance.mismatched_per_million,
+    }
+    outputs_axes = [
+        {"type": "batch"},
+        {"type": "channel", "channel_names": list(spec.classes)},
+        _output_axis("y", spec),
+        _output_axis("x", spec),
+    ]
+    activation = [] if spec.activation == "none" else [{"id": spec.activation, "kwargs": _activation_kwargs(spec)}]
+    return {
+        "type": "model",
+        "format_version": FORMAT_VERSION,
+        "id": spec.name,
+        "name": spec.title,
+        "version": spec.version,
+        "description": spec.description,
+        "license": spec.license,
+        "authors": [person.model_dump(exclude_none=True) for person in spec.authors],
+        "cite": [citation.model_dump(exclude_none=True) for citation in spec.cite],
+        "tags": list(spec.tags),
+        "documentation": _file(spec.documentation),
+        "attachments": [_file(attachment) for attachment in spec.attachments],
+        "inputs": [
+            {
+                "id": spec.input_name,
+                "axes": [
+                    {"type": "batch"},
+                    {"type": "channel", "channel_names": list(spec.channels)},
+                    _input_axis("y", spec.geometry.y, spec),
+                    _input_axis("x", spec.geometry.x, spec),
+                ],
+                "data": {"type": "float32"},
+                "test_tensor": _file(spec.test_input),
+                "preprocessing": [_step_to_rdf(step) for step in spec.normalization],
+            }
+        ],
+        "outputs": [
+            {
+                "id": spec.output_name,
+                "axes": outputs_axes,
+                "data": {"type": "float32", "range": [0.0, 1.0]},
+                "test_tensor": _file(spec.test_output),
+                "postprocessing": activation,
+            }
+        ],
+        "weights": {"onnx": {**_file(spec.weights), "opset_version": spec.opset}},
+        "config": {
+            "bioimageio": {"reproducibility_tolerance": [tolerance]},
+            "unet_service": {
+                "pooling_grid": [spec.geometry.y.grid, spec.geometry.x.grid],
+                "activation_bytes_per_pixel": spec.activation_bytes_per_pixel,
+                "labels": spec.label_rule.model_dump(mode="json"),
+                "facts": spec.facts,
+            },
+        },
+    }
+
+
+def _file(file: PackageFile | None) -> Any:  # noqa: ANN401 - a YAML value
+    return None if file is None else file.model_dump(exclude_none=True)
+
+
+def _activation_kwargs(spec: ModelSpec) -> dict[str, Any]:
+    return {"axis": "channel"} if spec.activation == "softmax" else {}
+
+
+def _scale_of(axis: str, spec: ModelSpec) -> dict[str, Any]:
+    if spec.pixel_size_um is None:
+        return {}
+    return {"unit": "micrometer", "scale": spec.pixel_size_um["yx".index(axis)]}
+
+
+def _input_axis(name: str, axis: AxisGeometry, spec: ModelSpec) -> dict[str, Any]:
+    size = {"min": axis.minimum, "step": axis.step} if axis.step else axis.minimum
+    return {"type": "space", "id": name, "size": size, **_scale_of(name, spec)}
+
+
+def _output_axis(name: str, spec: ModelSpec) -> dict[str, Any]:
+    axis = spec.geometry.y if name == "y" else spec.geometry.x
+    size = {"tensor_id": spec.input_name, "axis_id": name, "offset": -axis.shrink}
+    halo = {"halo": axis.halo} if axis.halo else {}
+    return {"type": "space", "id": name, "size": size, **halo, **_scale_of(name, spec)}
+
+
+def _step_to_rdf(step: Step) -> dict[str, Any]:
+    match step:
+        case ZeroMeanUnitVariance() | ScaleRange():
+            axes = ["y", "x"] if step.per_channel else ["channel", "y", "x"]
+            kwargs: dict[str, Any] = {"axes": axes, **step.model_dump(exclude={"id", "per_channel"})}
+        case FixedZeroMeanUnitVariance(mean=(mean,), std=(std,)):
+            kwargs = {"mean": mean, "std": std}
+        case FixedZeroMeanUnitVariance(mean=mean, std=std):
+            kwargs = {"mean": list(mean), "std": list(std), "axis": "channel"}
+        case ScaleLinear(gain=(gain,), offset=(offset,)):
+            kwargs = {"gain": gain, "offset": offset}
+        case ScaleLinear(gain=gain, offset=offset):
+            kwargs = {"gain": list(gain), "offset": list(offset), "axis": "channel"}
+        case Clip():
+            kwargs = step.model_dump(exclude={"id"})
+    return {"id": step.id, "kwargs": kwargs}
+
+
+def from_rdf(rdf: Rdf) -> ModelSpec:
+    """Read a resource description, ours or another's.
+
+    Raises
+    ------
+    UnsupportedPackage
+        Where it is sound but asks for something that is not run here; the message says what.
+    InvalidPackage, KeyError, TypeError, ValueError
+        Where it is not a model description of format 0.5 (the reader wraps these).
+
+    """
+    if rdf.get("type") != "model" or not str(rdf.get("format_version", "")).startswith("0.5"):
+        found = f"type {rdf.get('type')!r}, format {rdf.get('format_version')!r}"
+        raise UnsupportedPackage(f"only bioimage.io model packages of format 0.5 are read, this is {found}; convert it")
+    onnx = rdf["weights"].get("onnx")
+    if onnx is None:
+        raise UnsupportedPackage(f"only ONNX weights are run, the package has {sorted(rdf['weights'])}; export to ONNX")
+    if onnx.get("external_data"):
+        raise UnsupportedPackage("ONNX weights with external data are not read; save them as one file")
+    if len(rdf["inputs"]) != 1 or len(rdf["outputs"]) != 1:
+        counts = f"{len(rdf['inputs'])} inputs and {len(rdf['outputs'])} outputs"
+        raise UnsupportedPackage(f"one input and one output tensor are run, the package has {counts}")
+    (source,), (result,) = rdf["inputs"], rdf["outputs"]
+    own = (rdf.get("config") or {}).get("unet_service") or {}
+    input_axes, output_axes = _axes_by_id(source), _axes_by_id(result)
+    grid_y, grid_x = own.get("pooling_grid", (None, None))
+    classes = tuple(output_axes["channel"]["channel_names"])
+    foreign_rule = LabelRule(foreground=tuple(range(min(1, len(classes) - 1), len(classes))), seeds=(len(classes) - 1,))
+    title = str(rdf["name"])
+    return ModelSpec(
+        name=_slug(str(rdf.get("id") or title)),
+        version=str(rdf.get("version") or "0"),
+        title=title,
+        description=str(rdf.get("description") or ""),
+        license=str(rdf.get("license") or ""),
+        authors=tuple(Person(**person) for person in rdf.get("authors") or ()),
+        cite=tuple(Citation(**citation) for citation in rdf.get("cite") or ()),
+        tags=tuple(str(tag) for tag in rdf.get("tags") or ()),
+        input_name=source["id"],
+        output_name=result["id"],
+        channels=tuple(input_axes["channel"]["channel_names"]),
+        classes=classes,
+        normalization=tuple(_steps_from_rdf(source.get("preprocessing") or ())),
+        activation=_activation_from_rdf(result.get("postprocessing") or ()),
+        geometry=Geometry(
+            _geometry_from_rdf("y", source["id"], input_axes["y"], output_axes["y"], grid_y),
+            _geometry_from_rdf("x", source["id"], input_axes["x"], output_axes["x"], grid_x),
+        ),
+        label_rule=LabelRule(**own["labels"]) if "labels" in own else foreign_rule,
+        pixel_size_um=_pixel_size(input_axes),
+        activation_bytes_per_pixel=own.get("activation_bytes_per_pixel", _DEFAULT_ACTIVATION_BYTES),
+        tolerance=_tolerance_from_rdf(rdf),
+        weights=PackageFile(source=onnx["source"], sha256=onnx.get("sha256")),
+        opset=onnx["opset_version"],
+        test_input=_file_from_rdf(source["test_tensor"]),
+        test_output=_file_from_rdf(result["test_tensor"]),
+        documentation=_file_from_rdf(rdf["documentation"]) if rdf.get("documentation") else None,
+        attachments=tuple(_file_from_rdf(entry) for entry in rdf.get("attachments") or ()),
+        facts=own.get("facts") or {},
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:100]
+
+
+def _file_from_rdf(entry: Any) -> PackageFile:  # noqa: ANN401 - a YAML value
+    if isinstance(entry, str):
+        return PackageFile(source=entry)
+    return PackageFile(source=entry["source"], sha256=entry.get("sha256"))
+
+
+def _axes_by_id(tensor: Rdf) -> dict[str, Rdf]:
+    """Axes by name; their order must be batch, channel, y, x."""
+    names = [str(axis.get("id") or axis["type"]) for axis in tensor["axes"]]
+    if names != ["batch", "channel", "y", "x"]:
+        raise UnsupportedPackage(f"tensor {tensor['id']!r} has axes {names}; only batch, channel, y, x are run")
+    return dict(zip(names, tensor["axes"], strict=True))
+
+
+def _geometry_from_rdf(name: str, input_id: str, source: Rdf, result: Rdf, grid: int | None) -> AxisGeometry:
+    size, out = source["size"], result["size"]
+    if isinstance(size, int):
+        minimum, step = size, 0
+    elif isinstance(size, Mapping) and {"min", "step"} <= set(size):
+        minimum, step = size["min"], size["step"]
+    else:
+        raise UnsupportedPackage(f"axis {name} of the input has size {size!r}; a fixed size or min and step are run")
+    if isinstance(out, int) and step == 0:
+        shrink = minimum - out
+    elif isinstance(out, Mapping) and out.get("tensor_id") == input_id and out.get("axis_id") == name:
+        shrink = -int(out.get("offset", 0))
+    else:
+        raise UnsupportedPackage(
+            f"axis {name} of the output has size {out!r}; it must follow the same axis of the input"
+        )
+    if float(source.get("scale", 1)) != float(result.get("scale", 1)) or shrink < 0 or shrink % 2:
+        raise UnsupportedPackage(
+            f"axis {name}: the output must have the input's scale and lose an even number of pixels"
+        )
+    # other people's packages do not name their pooling grid; the step of legal sizes is it in practice
+    return AxisGeometry(minimum, step, shrink, int(result.get("halo", 0)), grid or step or 1)
+
+
+def _pixel_size(axes: Mapping[str, Rdf]) -> tuple[float, float] | None:
+    if any(axes[name].get("unit") != "micrometer" for name in "yx"):
+        return None
+    return float(axes["y"]["scale"]), float(axes["x"]["scale"])
+
+
+def _tolerance_from_rdf(rdf: Rdf) -> Tolerance:
+    declared = ((rdf.get("config") or {}).get("bioimageio") or {}).get("reproducibility_tolerance") or ()
+    for entry in declared:
+        if "onnx" in (entry.get("weights_formats") or ("onnx",)):
+            return Tolerance(
+                relative=entry.get("relative_tolerance", 1e-3),
+                absolute=entry.get("absolute_tolerance", 1e-3),
+                mismatched_per_million=entry.get("mismatched_elements_per_million", 100),
+            )
+    return Tolerance()
+
+
+def _as_tuple(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a YAML value
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _steps_from_rdf(entries: Any) -> list[Step]:  # noqa: ANN401 - a YAML value
+    steps: list[Step] = []
+    for entry in entries:
+        kwargs = dict(entry.get("kwargs") or {})
+        axes = kwargs.pop("axes", None)
+        per_channel = axes is not None and "channel" not in axes
+        match entry["id"]:
+            case "zero_mean_unit_variance":
+                steps.append(ZeroMeanUnitVariance(per_channel=per_channel, **kwargs))
+            case "scale_range" if kwargs.pop("reference_tensor", None) is None:
+                steps.append(ScaleRange(per_channel=per_channel, **kwargs))
+            case "fixed_zero_mean_unit_variance" if kwargs.pop("axis", "channel") == "channel":
+                steps.append(FixedZeroMeanUnitVariance(mean=_as_tuple(kwargs["mean"]), std=_as_tuple(kwargs["std"])))
+            case "scale_linear" if kwargs.pop("axis", "channel") in {"channel", None}:
+                gain, offset = _as_tuple(kwargs.get("gain", 1.0)), _as_tuple(kwargs.get("offset", 0.0))
+                steps.append(ScaleLinear(gain=gain, offset=offset))
+            case "clip" if not {"min_percentile", "max_percentile"} & {k for k, v in kwargs.items() if v is not None}:
+                steps.append(Clip(**{key: value for key, value in kwargs.items() if value is not None}))
+            case "ensure_dtype" if kwargs.get("dtype") == "float32":
+                pass  # every tile is float32 already
+            case other:
+                raise UnsupportedPackage(f"pre-processing {other!r} with {kwargs} is not supported")
+    return steps
+
+
+def _activation_from_rdf(entries: Any) -> Any:  # noqa: ANN401 - checked by ModelSpec
+    names = [entry["id"] for entry in entries if entry["id"] != "ensure_dtype"]
+    if not names:
+        return "none"
+    if names not in (["softmax"], ["sigmoid"]):
+        raise UnsupportedPackage(f"post-processing {names} is not supported; softmax or sigmoid alone are")
+    return names[0]
+
+
+def require_rdf(document: object) -> Rdf:
+    """Check that a YAML document is a mapping.
+
+    Raises
+    ------
+    InvalidPackage
+        Where it is anything else.
+
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidPackage(f"rdf.yaml holds a {type(document).__name__}; a mapping is needed")
+    return document

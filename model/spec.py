@@ -1,0 +1,142 @@
+"""What a model package says about itself, as frozen values: the contract between training and service."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from model.labels import LabelRule
+from model.normalization import Step
+from model.tiling import Geometry
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Tolerance(BaseModel):
+    """How far an output may stand from the golden one: bioimage.io's ``reproducibility_tolerance``.
+
+    An element mismatches where ``|out - golden| > absolute + relative * |golden|``; so many in a million may.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    relative: Annotated[float, Field(ge=0)] = 1e-3
+    absolute: Annotated[float, Field(ge=0)] = 1e-3
+    mismatched_per_million: Annotated[int, Field(ge=0)] = 0
+
+
+class PackageFile(BaseModel):
+    """A file of the package by its relative name, and its hash where the package gives one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    sha256: Sha256 | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _stays_inside(cls, source: str) -> str:
+        parts = re.split(r"[/\\]", source)
+        if not source or source[0] in "/\\" or ".." in parts or ":" in source:
+            raise ValueError(f"{source!r} is not a relative path inside the package")
+        return source
+
+
+class Person(BaseModel):
+    """An author of the package."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    affiliation: str | None = None
+    orcid: str | None = None
+
+
+class Citation(BaseModel):
+    """What to cite, with a DOI or URL."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str
+    doi: str | None = None
+    url: str | None = None
+
+
+class ModelSpec(BaseModel):
+    """Everything that serving a package needs to know, and its card.
+
+    Parameters
+    ----------
+    name, version
+        How requests ask for it: ``name`` or ``name@version``.
+    title, description, license, authors, cite, tags
+        The card; the licence is an SPDX identifier.
+    input_name, output_name
+        Tensor names (bioimage.io tensor ids).
+    channels, classes
+        Names of the input's and the output's channels; class 0 is background, save for a single output channel,
+        which is the foreground.
+    normalization
+        Pre-processing, in order.
+    activation
+        What is still to be applied to the net's output: ``none`` where the graph ends in probabilities.
+    geometry
+        Legal input sizes, output size, halo and pooling grid of both axes.
+    label_rule
+        How instances are told apart.
+    pixel_size_um
+        Height and width of a pixel in the training images, micrometres, where known.
+    activation_bytes_per_pixel
+        Memory that one input pixel takes while the net runs, in bytes.
+    tolerance
+        For the golden pair.
+    weights, opset, test_input, test_output, documentation, attachments
+        The package's files. Test tensors are (1, c, y, x) float32 ``.npy``: input before normalisation, output after
+        the activation.
+    facts
+        Training data, its licence, figures, command: whatever the card wants to say, JSON-able.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,63}$")]
+    title: str
+    description: str = ""
+    license: str = ""
+    authors: tuple[Person, ...] = ()
+    cite: tuple[Citation, ...] = ()
+    tags: tuple[str, ...] = ()
+    input_name: str = "image"
+    output_name: str = "probabilities"
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
+    normalization: tuple[Step, ...] = ()
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    geometry: Geometry
+    label_rule: LabelRule = LabelRule()
+    pixel_size_um: tuple[float, float] | None = None
+    activation_bytes_per_pixel: Annotated[int, Field(gt=0)]
+    tolerance: Tolerance = Tolerance()
+    weights: PackageFile
+    opset: Annotated[int, Field(ge=7)]
+    test_input: PackageFile
+    test_output: PackageFile
+    documentation: PackageFile | None = None
+    attachments: tuple[PackageFile, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rule_names_existing_channels(self) -> ModelSpec:
+        highest = max((*self.label_rule.foreground, *self.label_rule.seeds))
+        if highest >= len(self.classes):
+            raise ValueError(f"the label rule names channel {highest}, the output has {len(self.classes)}")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"

@@ -1,0 +1,270 @@
+"""From a trained net to a model package: ONNX with fp16 weights on disk, golden pair, card, validation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.export import Dim
+
+from model.labels import LabelRule
+from model.normalization import Step, fit
+from model.package import Package, read_package, tensor_bytes, write_package
+from model.session import SessionOptions, open_session, self_test
+from model.spec import Citation, ModelSpec, PackageFile, Person
+from model.stitching import predict_tiled
+from model.tiling import plan_whole, valid_unet_geometry
+from model.unet import UNet
+
+OPSET = 18
+_GOLDEN_SIZE_YX = (268, 316)  # 16 k + 12, not square, so that exchanged axes are found
+_U_NET_PAPER = Citation(
+    text="Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015",
+    doi="10.1007/978-3-319-24574-4_28",
+)
+
+
+class ExportError(Exception):
+    """The exported package does not do what the net does, or is not valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the package says of itself beside the net.
+
+    Parameters
+    ----------
+    name, version, title, description, tags
+        Name and version are what requests ask for.
+    license, license_text
+        SPDX identifier and full text.
+    readme
+        The package's documentation, Markdown.
+    facts
+        Data, its licence, split, figures, command: JSON-able.
+    pixel_size_um
+        Of the training images, (y, x), where known.
+
+    """
+
+    name: str
+    version: str
+    title: str
+    description: str
+    license: str
+    license_text: str
+    readme: str
+    authors: tuple[Person, ...]
+    tags: tuple[str, ...] = ("unet", "segmentation", "semantic-segmentation", "instance-segmentation", "2d")
+    cite: tuple[Citation, ...] = (_U_NET_PAPER,)
+    facts: dict[str, Any] = field(default_factory=dict)
+    pixel_size_um: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far torch and ONNX Runtime differ on real pixels."""
+
+    largest_difference: float
+    """Largest difference of a probability."""
+    equal_argmax: float
+    """Fraction of pixels with the same likeliest class."""
+
+
+def export_package(
+    net: UNet,
+    card: Card,
+    *,
+    channels: Sequence[str],
+    classes: Sequence[str],
+    normalization: Sequence[Step],
+    label_rule: LabelRule,
+    image_yxc: NDArray[Any],
+    out: Path,
+) -> tuple[Package, Agreement]:
+    """Export a net, write its package, and check it with ONNX Runtime and ``bioimageio.spec``.
+
+    Parameters
+    ----------
+    net
+        Trained; its weights are rounded to fp16 for the disk, computed with in fp32.
+    card
+        What the package says of itself.
+    channels, classes
+        Names of the input's and the output's channels.
+    normalization, label_rule
+        What training used, and what serving will use.
+    image_yxc
+        A real image (y, x, c): the golden pair is cut from it, torch and ONNX Runtime are compared on it.
+    out
+        Folder, or a name ending in ``.zip``.
+
+    Raises
+    ------
+    ExportError
+        Where ONNX Runtime and torch differ by 1e-4 or more, or the package is not valid.
+
+    """
+    rounded = _round_to_half(net).eval()
+    probabilities = nn.Sequential(rounded, nn.Softmax(dim=1)).eval()
+    weights = to_onnx(probabilities, net.depth, len(channels))
+    golden_yxc = _golden_crop(image_yxc)
+    golden_input = np.moveaxis(golden_yxc, -1, 0)[np.newaxis].astype(np.float32)
+    normalised = fit(normalization, golden_yxc).apply(golden_yxc)[np.newaxis]
+    spec = ModelSpec(
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        description=card.description,
+        license=card.license,
+        authors=card.authors,
+        cite=card.cite,
+        tags=card.tags,
+        channels=tuple(channels),
+        classes=tuple(classes),
+        normalization=tuple(normalization),
+        geometry=valid_unet_geometry(net.depth),
+        label_rule=label_rule,
+        pixel_size_um=card.pixel_size_um,
+        # the skip connection, both convolutions' maps and their concatenation at full resolution, float32
+        activation_bytes_per_pixel=6 * 4 * net.base_width,
+        weights=PackageFile(source="weights.onnx"),
+        opset=OPSET,
+        test_input=PackageFile(source="test_input.npy"),
+        test_output=PackageFile(source="test_output.npy"),
+        documentation=PackageFile(source="README.md"),
+        attachments=(PackageFile(source="LICENSE"),),
+        facts=card.facts,
+    )
+    files = {
+        "weights.onnx": weights,
+        "test_input.npy": tensor_bytes(golden_input),
+        "test_output.npy": tensor_bytes(_run_torch(probabilities, normalised)),
+        "README.md": card.readme.encode(),
+        "LICENSE": card.license_text.encode(),
+    }
+    write_package(out, spec, files)
+    package = read_package(out)
+    agreement = _compare(package, probabilities, image_yxc)
+    if agreement.largest_difference >= 1e-4:
+        raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
+    validate(out)
+    return package, agreement
+
+
+def to_onnx(probabilities: nn.Module, depth: int, channels: int) -> bytes:
+    """ONNX bytes of a net with dynamic batch, height and width, its weights stored as fp16 and cast when loaded."""
+    grid, smallest = 2**depth, valid_unet_geometry(depth).y.minimum
+    first, offset = divmod(smallest, grid)
+    example = torch.zeros(2, channels, smallest + grid, smallest + 2 * grid)
+    sizes = {
+        0: Dim("batch"),
+        2: grid * Dim("rows", min=first) + offset,
+        3: grid * Dim("columns", min=first) + offset,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        program = torch.onnx.export(
+            probabilities,
+            (example,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["probabilities"],
+            dynamic_shapes=(sizes,),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch returned no ONNX program")
+    graph = _without_notes(program.model_proto)
+    onnx.checker.check_model(graph, full_check=True)
+    return bytes(graph.SerializeToString())
+
+
+def _without_notes(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop source paths and traces that the exporter leaves in each node, and store the weights as fp16."""
+    graph = copy.deepcopy(graph)
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    del graph.graph.value_info[:]
+    casts = []
+    for tensor in graph.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        name = tensor.name
+        stored = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
+        tensor.CopyFrom(stored)
+        casts.append(helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT))
+    # in front: ONNX wants every value to be made before it is used; runtimes fold these casts at load
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    return graph
+
+
+def _round_to_half(net: UNet) -> UNet:
+    rounded = copy.deepcopy(net).float().cpu()
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            parameter.copy_(parameter.half().float())
+    return rounded
+
+
+def _golden_crop(image_yxc: NDArray[Any]) -> NDArray[Any]:
+    """Centre of an image at the golden size, mirrored where it is smaller."""
+    for axis, size in enumerate(_GOLDEN_SIZE_YX):
+        missing = max(0, size - image_yxc.shape[axis])
+        pad = [(0, 0)] * image_yxc.ndim
+        pad[axis] = (missing // 2, missing - missing // 2)
+        image_yxc = np.pad(image_yxc, pad, mode="reflect")
+        start = (image_yxc.shape[axis] - size) // 2
+        image_yxc = image_yxc.take(range(start, start + size), axis=axis)
+    return image_yxc
+
+
+def _run_torch(probabilities: nn.Module, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return probabilities(torch.from_numpy(tiles_bcyx)).numpy().astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _compare(package: Package, probabilities: nn.Module, image_yxc: NDArray[Any]) -> Agreement:
+    """Torch against ONNX Runtime on one whole image, as one tile, after the golden pair."""
+    session = open_session(package, SessionOptions(backend="cpu"))
+    self_test(session, package)
+    normalization = fit(package.spec.normalization, image_yxc)
+    plan = plan_whole((image_yxc.shape[0], image_yxc.shape[1]), package.spec.geometry)
+    ours = predict_tiled(image_yxc, normalization, plan, session.run)
+    theirs = predict_tiled(image_yxc, normalization, plan, lambda tiles: _run_torch(probabilities, tiles))
+    equal = float(np.mean(ours.argmax(axis=0) == theirs.argmax(axis=0)))
+    return Agreement(float(np.abs(ours - theirs).max()), equal)
+
+
+def validate(path: Path) -> None:
+    """Hold a package against ``bioimageio.spec``.
+
+    Raises
+    ------
+    ExportError
+        With the specification's own words where it is not valid.
+
+    """
+    from bioimageio.spec import InvalidDescr, load_description
+
+    logging.getLogger("bioimageio").setLevel(logging.ERROR)
+    description = load_description(path, perform_io_checks=True)
+    if isinstance(description, InvalidDescr):
+        raise ExportError(f"{path} is no valid bioimage.io package:\n{description.validation_summary.format()}")
