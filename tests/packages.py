@@ -1,0 +1,99 @@
+"""Small real packages for tests: an ONNX net whose answer is known for every pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from model.labels import LabelRule
+from model.normalization import ScaleRange, Step, fit
+from model.package import Package, tensor_bytes, write_package
+from model.spec import ModelSpec, PackageFile, Person
+from model.tiling import Geometry, valid_unet_geometry
+
+GAIN = 20.0
+
+
+def threshold_net(channels: int = 1, shrink: int = 16, gain: float = GAIN) -> bytes:
+    """ONNX of a net that crops its margin and returns softmax of [0, gain * (mean over channels - 0.5)]."""
+    half = shrink // 2
+    weight = np.zeros((2, channels, 1, 1), dtype=np.float32)
+    weight[1] = gain / channels
+    constants = {
+        "weight": weight,
+        "bias": np.array([0.0, -gain / 2], dtype=np.float32),
+        "starts": np.array([half, half], dtype=np.int64),
+        "ends": np.array([-half if half else 2**31, -half if half else 2**31], dtype=np.int64),
+        "axes": np.array([2, 3], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Slice", ["image", "starts", "ends", "axes"], ["cropped"]),
+        helper.make_node("Conv", ["cropped", "weight", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["b", channels, "y", "x"])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["b", 2, "v", "u"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(net, full_check=True)
+    return bytes(net.SerializeToString())
+
+
+def expected_foreground(normalised_cyx: NDArray[np.float32], gain: float = GAIN) -> NDArray[np.float64]:
+    """Foreground probability (y, x) that :func:`threshold_net` gives."""
+    return 1 / (1 + np.exp(-gain * (normalised_cyx.astype(np.float64).mean(axis=0) - 0.5)))
+
+
+def write_tiny_package(
+    folder: Path,
+    name: str = "tiny",
+    version: str = "1.0.0",
+    channels: tuple[str, ...] = ("grey",),
+    normalization: tuple[Step, ...] = (ScaleRange(),),
+    label_rule: LabelRule | None = None,
+    geometry: Geometry | None = None,
+) -> Package:
+    """Write a package with :func:`threshold_net` to ``folder / name``: foreground is what exceeds half the range."""
+    geometry = geometry or valid_unet_geometry(1)
+    raw_yxc = np.random.default_rng(0).random((34, 42, len(channels)), dtype=np.float32)
+    normalised = fit(normalization, raw_yxc).apply(raw_yxc)
+    half = geometry.y.shrink // 2
+    cropped = normalised[:, half : 34 - half, half : 42 - half]
+    foreground = expected_foreground(cropped)
+    golden = np.stack([1 - foreground, foreground])[np.newaxis].astype(np.float32)
+    spec = ModelSpec(
+        name=name,
+        version=version,
+        title="Tiny",
+        description="Foreground is what exceeds half the range.",
+        license="MIT",
+        authors=(Person(name="The tests"),),
+        channels=channels,
+        classes=("background", "object"),
+        normalization=normalization,
+        geometry=geometry,
+        label_rule=label_rule or LabelRule(),
+        pixel_size_um=(0.5, 0.5),
+        activation_bytes_per_pixel=16,
+        weights=PackageFile(source="weights.onnx"),
+        opset=18,
+        test_input=PackageFile(source="test_input.npy"),
+        test_output=PackageFile(source="test_output.npy"),
+        documentation=PackageFile(source="README.md"),
+        facts={"purpose": "tests"},
+    )
+    files = {
+        "weights.onnx": threshold_net(len(channels), geometry.y.shrink),
+        "test_input.npy": tensor_bytes(np.moveaxis(raw_yxc, -1, 0)[np.newaxis]),
+        "test_output.npy": tensor_bytes(golden),
+        "README.md": b"# Tiny\n",
+    }
+    return write_package(folder / name, spec, files)
