@@ -49,11 +49,13 @@ def threshold_net(channels: int = 1, shrink: int = 16, gain: float = GAIN) -> by
 
 def expected_foreground(normalised_cyx: NDArray[np.float32], gain: float = GAIN) -> NDArray[np.float64]:
     """Foreground probability (y, x) that :func:`threshold_net` gives."""
-    return 1 / (1 + np.exp(-gain * (normalised_cyx.astype(np.float64).mean(axis=0) - 0.5)))
+    mean_yx: NDArray[np.float64] = normalised_cyx.mean(axis=0, dtype=np.float64)
+    return 1 / (1 + np.exp(-gain * (mean_yx - 0.5)))
 
 
 def write_tiny_package(
     folder: Path,
+    *,
     name: str = "tiny",
     version: str = "1.0.0",
     channels: tuple[str, ...] = ("grey",),
