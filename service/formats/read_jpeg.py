@@ -1,0 +1,78 @@
+"""Read JPEG with Pillow, which refuses truncated files where libjpeg alone fills them with grey."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from service.formats.errors import UndecodableImage, undecodable
+from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index
+from service.formats.tiff_ifd import ORIENTATION, walk_directories
+
+# The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
+# its limit in a global, which requests must not change under each other.
+Image.MAX_IMAGE_PIXELS = None
+
+CHANNELS = {"L": 1, "RGB": 3}
+
+
+class JpegReader(ClosesOnExit):
+    """An opened JPEG (ITU T.81), grey or colour of 8 bits."""
+
+    __slots__ = ("_lock", "_source", "header")
+
+    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+        self._source, self._lock = source, threading.Lock()
+        source.seek(0)
+        with undecodable("the JPEG header"):
+            image = JpegImageFile(source)
+            width, height = image.size
+            if image.mode not in CHANNELS:
+                msg = f"the JPEG holds {image.mode} colours, grey and RGB are supported; write it as RGB"
+                raise UndecodableImage(msg)
+        orientation = _orientation(image.info.get("exif", b""))
+        notes = (f"EXIF orientation {orientation} is not applied: rows and columns as stored",)
+        self.header = ImageHeader(
+            format="jpeg",
+            dtype=np.dtype(np.uint8),
+            size_yx=(height, width),
+            channels=CHANNELS[image.mode],
+            planes=1,
+            stack_axes="",
+            stack_shape=(),
+            bits=8,
+            pixel_size_um=None,
+            compression="jpeg",
+            notes=notes if orientation != 1 else (),
+        )
+        limits.check(self.header)
+
+    def read_plane(self, index: int) -> NDArray[Any]:
+        """Decode the picture as uint8 (y, x, c).
+
+        Raises
+        ------
+        IndexError
+            ``index`` is not 0.
+        UndecodableImage
+            The data are damaged or incomplete.
+        """
+        check_index(index, self.header.planes)
+        with undecodable("the JPEG"), self._lock:
+            self._source.seek(0)
+            pixels = np.asarray(JpegImageFile(self._source))
+            return pixels.reshape(*self.header.size_yx, self.header.channels)
+
+
+def _orientation(exif: bytes) -> int:
+    """Orientation in an EXIF block, which is a small TIFF behind ``Exif`` and two zeros; 1 where it is damaged."""
+    try:
+        return walk_directories(io.BytesIO(exif[6:]))[0].numbers.get(ORIENTATION, 1)
+    except UndecodableImage:
+        return 1

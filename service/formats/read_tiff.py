@@ -1,0 +1,200 @@
+"""Read TIFF through tifffile and imagecodecs: every page on its own, so that no other file is ever opened."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from service.formats.errors import UndecodableImage, undecodable
+from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index, handed_out, widen, widened_note
+from service.formats.palette import expand, grey_only, palette_note
+from service.formats.tiff_ifd import ORIENTATION, walk_directories
+from service.formats.tiff_segments import COMPRESSIONS, check_page
+from service.formats.tiff_stack import PageFacts, arrange
+
+# tifffile reports the defects of a file through logging; here they become errors or notes of the request.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+ALPHA = frozenset({1, 2})  # ExtraSamples: associated and unassociated alpha
+FLAGS_OFF = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
+"""Vendors' dialects are not looked for: some of them open further files."""
+
+
+class TiffReader(ClosesOnExit):
+    """An opened TIFF; :meth:`read_plane` may be called from any thread, one at a time does the reading."""
+
+    __slots__ = ("_alpha", "_colormap", "_invert", "_lock", "_offsets", "_stack", "_tiff", "_virtual_from", "header")
+
+    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+        self._lock = threading.Lock()
+        directories = walk_directories(source)
+        source.seek(0)
+        with undecodable("the first page of the TIFF"):
+            self._tiff = tifffile.TiffFile(source, name="upload", _multifile=False, **FLAGS_OFF)
+            page = self._tiff.pages.first
+            _check_kind(page)
+            self._offsets = [directory.offset for directory in directories]
+            facts = PageFacts(
+                description=page.description,
+                shape=page.shape,
+                samples=page.samplesperpixel,
+                resolution_xy=page.resolution if 282 in page.tags and 283 in page.tags else (0.0, 0.0),
+                resolution_unit=int(page.resolutionunit),
+                uncompressed=page.compression == 1 and page.is_contiguous and page.fillorder == 1,
+            )
+            self._stack = stack = arrange(directories, facts)
+            self._virtual_from = page.dataoffsets[0] if stack.virtual else None
+            notes = list(stack.notes)
+            notes += self._sample_rules(page, is_imagej=facts.description.startswith("ImageJ="))
+            stored = np.dtype(np.uint8) if self._colormap is not None else page.dtype
+            notes += widened_note(stored)
+            if directories[0].numbers.get(ORIENTATION, 1) != 1:
+                notes.append("the Orientation tag is not applied: rows and columns as stored")
+            samples = page.samplesperpixel - len(self._alpha)
+            if self._colormap is not None:
+                samples = 1 if grey_only(self._colormap) else 3
+            self.header = ImageHeader(
+                format="tiff",
+                dtype=handed_out(stored),
+                size_yx=(int(page.imagelength), int(page.imagewidth)),
+                channels=stack.pages.shape[1] * samples,
+                planes=stack.pages.shape[0],
+                stack_axes=stack.axes,
+                stack_shape=stack.shape,
+                bits=8 if page.bitspersample == 1 else stack.bits or int(page.bitspersample),
+                pixel_size_um=stack.pixel_size_um,
+                compression=COMPRESSIONS[page.compression],
+                notes=tuple(notes),
+            )
+        limits.check(self.header)
+
+    def _sample_rules(self, page: tifffile.TiffPage, *, is_imagej: bool) -> list[str]:
+        """Decide what becomes of alpha, palette and white-is-zero; returns the notes that say so."""
+        notes: list[str] = []
+        colours = 3 if page.photometric in {RGB, YCBCR} else 1
+        extra = tuple(int(kind) for kind in page.extrasamples)
+        self._alpha = [colours + i for i, kind in enumerate(extra) if kind in ALPHA]
+        if page.photometric == RGB and page.samplesperpixel == 4 and not extra:
+            self._alpha = [3]
+        if self._alpha:
+            notes.append("alpha channel dropped")
+        self._colormap: NDArray[Any] | None = None
+        if page.photometric == PALETTE:
+            if is_imagej:
+                # ImageJ stores the lookup table of the display as a palette; the pixels are the measured values.
+                notes.append("display lookup table ignored")
+            else:
+                self._colormap = _colormap(page)
+                notes.append(palette_note(self._colormap))
+        self._invert = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
+        if self._invert:
+            notes.append("white-is-zero inverted")
+        elif page.photometric == WHITE_IS_ZERO:
+            notes.append("white-is-zero kept: signed and floating samples have no largest value")
+        return notes
+
+    def read_plane(self, index: int) -> NDArray[Any]:
+        """Decode plane ``index`` as (y, x, c) of ``header.dtype``.
+
+        Raises
+        ------
+        IndexError
+            There is no such plane.
+        UndecodableImage
+            The page is damaged, incomplete, or differs from the first one.
+        """
+        check_index(index, self.header.planes)
+        pages = self._stack.pages[index]
+        if len(pages) == 1:
+            return self._read_page(int(pages[0]))
+        plane = np.empty((*self.header.size_yx, self.header.channels), dtype=self.header.dtype)
+        per_page = self.header.channels // len(pages)
+        for number, page in enumerate(pages):
+            plane[..., number * per_page : (number + 1) * per_page] = self._read_page(int(page))
+        return plane
+
+    def _read_page(self, number: int) -> NDArray[Any]:
+        with undecodable(f"page {number} of the TIFF"):
+            with self._lock:
+                samples = self._decode(number)
+            if samples.ndim == 2:
+                samples = samples[..., np.newaxis]
+            elif self._tiff.pages.first.planarconfig == 2:
+                samples = np.moveaxis(samples, 0, -1)
+            if self._alpha:
+                samples = np.delete(samples, self._alpha, axis=-1)
+            if self._invert:
+                bits = self._tiff.pages.first.bitspersample
+                samples = ~samples if samples.dtype == np.bool_ else samples.dtype.type((1 << bits) - 1) - samples
+            if self._colormap is not None:
+                samples = expand(samples[..., 0], self._colormap)
+            samples = widen(samples)
+        wanted = (*self.header.size_yx, self.header.channels // self._stack.pages.shape[1])
+        if samples.shape != wanted or samples.dtype != self.header.dtype:
+            msg = f"page {number} of the TIFF is {samples.shape} {samples.dtype}, the first one {wanted}"
+            raise UndecodableImage(f"{msg} {self.header.dtype}; send pages of one kind")
+        return samples
+
+    def _decode(self, number: int) -> NDArray[Any]:
+        first: tifffile.TiffPage = self._tiff.pages.first
+        handle = self._tiff.filehandle
+        if self._virtual_from is not None:
+            values = math.prod(first.shape)
+            handle.seek(self._virtual_from + number * values * first.dtype.itemsize)
+            stored = first.dtype.newbyteorder(self._tiff.byteorder)
+            samples: NDArray[Any] = handle.read_array(stored, values).astype(first.dtype, copy=False)
+            return samples.reshape(first.shape)
+        page = first
+        if number:
+            handle.seek(self._offsets[number])
+            page = tifffile.TiffPage(self._tiff, number)
+            _check_kind(page)
+        check_page(page, handle.size)
+        # One worker: requests already run side by side.
+        decoded: NDArray[Any] = page.asarray(maxworkers=1)
+        return decoded.astype(page.dtype, copy=False)
+
+
+def _check_kind(page: tifffile.TiffPage) -> None:
+    """Refuse what would be read wrongly: colour models beyond grey, RGB and palette, and schemes not listed."""
+    if page.compression not in COMPRESSIONS:
+        name = getattr(page.compression, "name", page.compression)
+        msg = (
+            f"TIFF compression {name} is not supported; use none, LZW, Deflate, Zstandard, PackBits, JPEG or JPEG 2000"
+        )
+        raise UndecodableImage(msg)
+    if page.photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE} and not (
+        page.photometric == YCBCR and page.compression == 7
+    ):
+        name = getattr(page.photometric, "name", page.photometric)
+        msg = f"the colour model {name} is not supported; write the image as grey or RGB"
+        raise UndecodableImage(msg)
+    if page.dtype is None or not isinstance(page.bitspersample, int):
+        msg = f"samples of {page.bitspersample} bits in format {page.sampleformat} are not supported"
+        raise UndecodableImage(f"{msg}; use integers or floats of 8 to 64 bits")
+    if page.imagedepth != 1:
+        msg = f"one page holds a volume of {page.imagedepth} slices; write one page per slice"
+        raise UndecodableImage(msg)
+    if page.photometric == RGB and page.samplesperpixel < 3:
+        msg = f"an RGB page has {page.samplesperpixel} samples per pixel, 3 are needed; write it again"
+        raise UndecodableImage(msg)
+
+
+def _colormap(page: tifffile.TiffPage) -> NDArray[np.uint8]:
+    """Palette as uint8 (entries, 3); 16 bit entries keep their high byte, as every reader does."""
+    colormap = page.colormap
+    entries = 1 << page.bitspersample
+    if colormap is None or page.samplesperpixel != 1 or colormap.shape != (3, entries):
+        found = None if colormap is None else colormap.shape
+        msg = f"the palette is {found}, a page of {page.bitspersample} bits needs (3, {entries}); write it as RGB"
+        raise UndecodableImage(msg)
+    if int(colormap.max()) > 255:
+        colormap = colormap >> 8
+    return np.ascontiguousarray(colormap.T.astype(np.uint8))

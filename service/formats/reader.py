@@ -1,0 +1,68 @@
+"""Open an uploaded image by its first bytes; names and content types are never believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+from service.formats import read_npy, read_png
+from service.formats.errors import UnsupportedImageFormat, undecodable
+from service.formats.image import ImageReader, ReadLimits
+from service.formats.read_jpeg import JpegReader
+from service.formats.read_npy import NpyReader
+from service.formats.read_png import PngReader
+from service.formats.read_tiff import TiffReader
+
+READERS: Mapping[bytes, Callable[[BinaryIO, ReadLimits], ImageReader]] = {
+    read_png.MAGIC: PngReader,
+    b"\xff\xd8\xff": JpegReader,
+    b"II*\x00": TiffReader,
+    b"MM\x00*": TiffReader,
+    b"II+\x00": TiffReader,
+    b"MM\x00+": TiffReader,
+    read_npy.MAGIC: NpyReader,
+}
+"""Reader by the first bytes of the file (``+`` is BigTIFF's 43)."""
+
+OTHERS: Mapping[bytes, str] = {
+    b"GIF8": "GIF", b"BM": "BMP", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "Olympus OIB", b"PK\x03\x04": "zip",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\x89HDF": "HDF5", b"\xda\xce\xbe\x0a": "Nikon ND2", b"ZISRAW": "Zeiss CZI",
+    b"\x70\x00\x00\x00\x2a": "Leica LIF", b"\x70\x00\x00\x00": "Leica LIF", b"RIFF": "WebP",
+}  # fmt: skip
+"""What is recognised only in order to be named in the refusal."""
+
+
+def open_image(source: BinaryIO, limits: ReadLimits) -> ImageReader:
+    """Recognise the image, read its header and check it against the limits; no pixel is decoded.
+
+    Parameters
+    ----------
+    source
+        Seekable binary file; it stays open and belongs to the caller, who closes it after the last plane.
+    limits
+        What the header may declare.
+
+    Returns
+    -------
+    ImageReader
+        Whose planes are decoded when they are asked for.
+
+    Raises
+    ------
+    UnsupportedImageFormat
+        The bytes are no known image.
+    UndecodableImage
+        The header is broken, or of a kind that is not supported.
+    ImageTooLarge
+        The header declares more than the limits.
+    """
+    source.seek(0)
+    head = source.read(16)
+    for magic, reader in READERS.items():
+        if head.startswith(magic):
+            with undecodable("the header of the image"):
+                return reader(source, limits)
+    named = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)
+    found = f"a {named} file" if named else f"no known image, its first bytes are {head[:8]!r}" if head else "empty"
+    msg = f"the body is {found}; send TIFF, PNG, JPEG or .npy"
+    raise UnsupportedImageFormat(msg)

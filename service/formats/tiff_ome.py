@@ -1,0 +1,171 @@
+"""OME-XML in the description of a TIFF: how the pages of this one file make a stack.
+
+Open Microscopy Environment, OME-TIFF specification 6.x, elements ``Pixels``, ``TiffData`` and ``UUID``. Only the first
+image is read. Other files that the metadata names are never opened, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.formats.tiff_ifd import MAX_PAGES
+
+UNITS_UM: Mapping[str, float] = {
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "\\u00b5m": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
+    "m": 1e6, "pm": 1e-6, "Å": 1e-4, "angstrom": 1e-4,
+}  # fmt: skip
+"""Micrometres in one unit of length, by the names that OME and ImageJ write (ImageJ escapes its µ).
+
+Inches are left out: they come from printers' defaults, not from microscopes."""
+
+
+class OmeMismatch(ValueError):
+    """The metadata does not describe the pages of this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class OmeStack:
+    """What the first ``Pixels`` element says."""
+
+    axes: str
+    """``T``, ``Z`` and ``C`` in the declared order, slowest first."""
+    pages: NDArray[np.int64]
+    """Directory index of every page, one array axis per letter of ``axes``."""
+    pixel_size_um: tuple[float, float] | None
+    bits: int | None
+
+
+@dataclass(slots=True)
+class _Reading:
+    pixels: dict[str, str] | None = None
+    blocks: list[dict[str, str]] = field(default_factory=list)
+    root_uuid: str | None = None
+    in_uuid: bool = False
+    done: bool = False
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        tag = name.rpartition(":")[2]
+        if tag == "OME":
+            self.root_uuid = attributes.get("UUID")
+        elif self.done:
+            return
+        elif tag == "Pixels" and self.pixels is None:
+            self.pixels = attributes
+        elif tag == "TiffData" and self.pixels is not None:
+            self.blocks.append(attributes)
+        elif tag == "UUID" and self.blocks:
+            self.in_uuid = True
+            self.blocks[-1]["uuid"] = ""
+
+    def text(self, data: str) -> None:
+        if self.in_uuid:
+            self.blocks[-1]["uuid"] += data
+
+    def end(self, name: str) -> None:
+        tag = name.rpartition(":")[2]
+        self.in_uuid = self.in_uuid and tag != "UUID"
+        self.done = self.done or tag == "Pixels"
+
+
+def _refuse_doctype(*_: object) -> None:
+    # Without a document type there are no entities, and so none that expand a thousandfold.
+    msg = "the OME-XML has a document type, which no microscope writes"
+    raise OmeMismatch(msg)
+
+
+def is_ome(description: str) -> bool:
+    """Say whether a page's description is OME-XML."""
+    return description.rstrip().endswith("OME>")
+
+
+def read_ome(description: str, *, pages: int, samples: int) -> OmeStack:
+    """Map the planes of the first image to the pages of this file.
+
+    Parameters
+    ----------
+    description
+        The OME-XML.
+    pages
+        Directories in the file.
+    samples
+        Samples per pixel of a page: an RGB page holds three of the declared channels.
+
+    Raises
+    ------
+    OmeMismatch
+        The XML is not well-formed, describes other files, or does not fit this one.
+    """
+    reading = _Reading()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = reading.start
+    parser.EndElementHandler = reading.end
+    parser.CharacterDataHandler = reading.text
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    try:
+        parser.Parse(description, True)  # noqa: FBT003 - expat takes its last argument by position only
+    except expat.ExpatError as error:
+        msg = f"the OME-XML is not well-formed: {error}"
+        raise OmeMismatch(msg) from error
+    if reading.pixels is None:
+        msg = "the OME-XML describes no image of this file"
+        raise OmeMismatch(msg)
+    try:
+        return OmeStack(
+            *_pages(reading.pixels, reading.blocks, reading.root_uuid, pages=pages, samples=samples),
+            pixel_size_um=_pixel_size(reading.pixels),
+            bits=int(reading.pixels["SignificantBits"]) if "SignificantBits" in reading.pixels else None,
+        )
+    except (KeyError, ValueError) as error:
+        if isinstance(error, OmeMismatch):
+            raise
+        msg = f"the OME-XML is incomplete: {error}"
+        raise OmeMismatch(msg) from error
+
+
+def _pages(
+    pixels: Mapping[str, str], blocks: list[dict[str, str]], root_uuid: str | None, *, pages: int, samples: int
+) -> tuple[str, NDArray[np.int64]]:
+    axes = "".join(letter for letter in reversed(pixels["DimensionOrder"]) if letter in "TZC")
+    sizes = {letter: int(pixels[f"Size{letter}"]) for letter in axes}
+    sizes["C"] = max(1, sizes["C"] // samples)
+    shape = tuple(sizes[letter] for letter in axes)
+    if sorted(axes) != ["C", "T", "Z"] or min(shape) < 1 or math.prod(shape) > MAX_PAGES:
+        msg = f"{axes} of {shape} planes, at most {MAX_PAGES} are read"
+        raise OmeMismatch(msg)
+    table = np.full(math.prod(shape), -1, dtype=np.int64)
+    for block in blocks or [{}]:
+        if block.get("uuid", root_uuid or "").strip() != (root_uuid or block.get("uuid", "")).strip():
+            msg = "the OME-XML names other files, which are not read"
+            raise OmeMismatch(msg)
+        first = int(block.get("IFD", 0))
+        count = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block else pages)))
+        at = int(
+            np.ravel_multi_index(
+                [int(block.get(f"First{letter}", 0)) // (samples if letter == "C" else 1) for letter in axes], shape
+            )
+        )
+        count = min(count, pages - first, table.size - at)
+        if first < 0 or count < 1:
+            msg = f"the OME-XML points to page {first}, the file has {pages}"
+            raise OmeMismatch(msg)
+        table[at : at + count] = np.arange(first, first + count)
+    if (table < 0).any():
+        msg = f"the OME-XML describes {table.size} planes, {int((table < 0).sum())} of them are not in this file"
+        raise OmeMismatch(msg)
+    return axes, table.reshape(shape)
+
+
+def _pixel_size(pixels: Mapping[str, str]) -> tuple[float, float] | None:
+    sizes = []
+    for axis in "YX":
+        unit = UNITS_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        size = float(pixels.get(f"PhysicalSize{axis}", "nan")) * (unit or math.nan)
+        sizes.append(size)
+    return (sizes[0], sizes[1]) if all(math.isfinite(size) and size > 0 for size in sizes) else None

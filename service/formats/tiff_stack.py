@@ -1,0 +1,173 @@
+"""How the pages of a TIFF make channels and stacks: OME-XML, ImageJ's description, tifffile's, or none at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.formats.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory
+from service.formats.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
+
+BELIEVABLE_UM = (5e-4, 20.0)
+"""Pixel sizes that a microscope gives; 72, 96, 300 or 600 dots per inch (353 to 42 µm) are printers' defaults."""
+RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """What the first page says beside its pixels."""
+
+    description: str
+    shape: tuple[int, ...]
+    """Of one page, as tifffile gives it: YX, YXS or SYX."""
+    samples: int
+    resolution_xy: tuple[float, float]
+    """Pixels per unit."""
+    resolution_unit: int
+    uncompressed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Pages, arranged."""
+
+    axes: str
+    """Stack axes, slowest first."""
+    shape: tuple[int, ...]
+    pages: NDArray[np.int64]
+    """Directory index by (plane, channel page)."""
+    virtual: bool
+    """There is one directory, and the planes follow its pixels without gaps (ImageJ beyond 4 GB, MetaMorph)."""
+    pixel_size_um: tuple[float, float] | None
+    bits: int | None
+    notes: tuple[str, ...]
+
+
+def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
+    """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file."""
+    notes: list[str] = []
+    first = directories[0]
+    ours = np.array([i for i, page in enumerate(directories) if i == 0 or page.continues(first)], dtype=np.int64)
+    size, bits = _resolution_um(facts), _declared_bits(first)
+    if is_ome(facts.description):
+        try:
+            ome = read_ome(facts.description, pages=len(directories), samples=facts.samples)
+            if not np.isin(ome.pages, ours).all():
+                msg = "the OME-XML joins pages of different size or type"
+                raise OmeMismatch(msg)
+        except OmeMismatch as error:
+            notes.append(f"{error}; the pages are read as they stand")
+        else:
+            return _stack(ome.axes, ome.pages, virtual=False, size=ome.pixel_size_um or size, bits=ome.bits or bits)
+    named: tuple[str, tuple[int, ...]] | None = None
+    if facts.description.startswith("ImageJ="):
+        fields = _imagej_fields(facts.description)
+        named, size = _imagej_axes(fields), _imagej_um(fields, facts)
+    elif facts.description.startswith("{"):
+        named = _shaped_axes(facts)
+    elif first.numbers.get(UIC2, 1) > 1:
+        named = "I", (first.numbers[UIC2],)
+    if named is not None:
+        axes, shape = named
+        count = math.prod(shape)
+        virtual = len(ours) == 1 and facts.uncompressed and count > 1
+        if virtual or count <= len(ours):
+            if count < len(ours):
+                notes.append(f"{len(directories) - count} further pages left out: the metadata describes {count}")
+            pages = np.arange(count) if virtual else ours[:count]
+            return _stack(axes, pages.reshape(shape), virtual=virtual, size=size, bits=bits, notes=notes)
+        notes.append(f"the metadata describes {count} planes, the file holds {len(ours)}: read as they stand")
+    if len(ours) < len(directories):
+        notes.append(f"{len(directories) - len(ours)} further pages of other size or type left out")
+    return _stack("I", ours, virtual=False, size=size, bits=bits, notes=notes)
+
+
+def _stack(
+    axes: str,
+    pages: NDArray[np.int64],
+    *,
+    virtual: bool,
+    size: tuple[float, float] | None,
+    bits: int | None,
+    notes: Sequence[str] = (),
+) -> Stack:
+    """Move the channel axis last and drop the axes of length one."""
+    if "C" in axes:
+        pages = np.moveaxis(pages, axes.index("C"), -1)
+        axes = axes.replace("C", "", 1)
+    else:
+        pages = pages[..., np.newaxis]
+    kept = [i for i, length in enumerate(pages.shape[:-1]) if length > 1]
+    return Stack(
+        axes="".join(axes[i] for i in kept),
+        shape=tuple(pages.shape[i] for i in kept),
+        pages=pages.reshape(-1, pages.shape[-1]),
+        virtual=virtual,
+        pixel_size_um=size,
+        bits=bits,
+        notes=tuple(notes),
+    )
+
+
+def _imagej_fields(description: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in description.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
+
+
+def _imagej_axes(fields: Mapping[str, str]) -> tuple[str, tuple[int, ...]] | None:
+    """ImageJ hyperstacks run channels fastest, then slices, then frames (ij.io.FileInfo)."""
+    try:
+        images = int(fields.get("images", 1))
+        shape = tuple(int(fields.get(key, 1)) for key in ("frames", "slices", "channels"))
+    except ValueError:
+        return None
+    if not 1 <= images <= MAX_PAGES or min(shape) < 1:
+        return None
+    return ("TZC", shape) if math.prod(shape) == images else ("I", (images,))
+
+
+def _imagej_um(fields: Mapping[str, str], facts: PageFacts) -> tuple[float, float] | None:
+    """ImageJ gives pixels per ``unit`` in the resolution tags; ``yunit`` where the axes differ."""
+    x_unit = UNITS_UM.get(fields.get("unit", "").lower())
+    y_unit = UNITS_UM.get(fields.get("yunit", fields.get("unit", "")).lower())
+    x, y = facts.resolution_xy
+    if x_unit is None or y_unit is None or not (x > 0 and y > 0):
+        return None
+    return y_unit / y, x_unit / x
+
+
+def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
+    unit = RESOLUTION_UNITS_UM.get(facts.resolution_unit)
+    x, y = facts.resolution_xy
+    if unit is None or not (x > 0 and y > 0):
+        return None
+    size = unit / y, unit / x
+    return size if all(BELIEVABLE_UM[0] <= length <= BELIEVABLE_UM[1] for length in size) else None
+
+
+def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
+    """Leading axes of tifffile's ``{"shape": [...], "axes": "..."}``, where the last ones are a page."""
+    try:
+        fields: Any = json.loads(facts.description)
+        shape = tuple(int(length) for length in fields["shape"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    lead = shape[: -len(facts.shape)]
+    if shape[len(lead) :] != facts.shape or not lead or min(lead) < 1 or math.prod(lead) > MAX_PAGES:
+        return None
+    axes = fields.get("axes")
+    if isinstance(axes, str) and len(axes) == len(shape) and len(set(axes)) == len(axes) and axes.isalpha():
+        return axes[: len(lead)].upper(), lead
+    return ("I", (math.prod(lead),))
+
+
+def _declared_bits(first: Directory) -> int | None:
+    """MaxSampleValue, where a camera software says 4095 for 12 bits in 16."""
+    largest = first.numbers.get(MAX_SAMPLE_VALUE, 0)
+    return largest.bit_length() if largest and (largest + 1).bit_count() == 1 else None
