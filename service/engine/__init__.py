@@ -1,1 +1,1 @@
-"""From a decoded image to a stitched mask: registry, pipeline, scheduler, admission."""
+"""From a decoded image to a stitched mask: registry, admission, scheduler, pipeline, and the engine that owns them."""

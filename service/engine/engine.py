@@ -1,0 +1,204 @@
+"""The engine: owner of packages, threads, scheduler and ledger, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+from model.errors import BackendUnavailable
+from model.session import GPU_BACKENDS, SessionOptions, resolve_backend
+from service.engine.admission import Admission
+from service.engine.errors import DeadlineExceeded, Draining, NotReady
+from service.engine.pipeline import Pipeline
+from service.engine.registry import LoadedModel, Registry, load_registry
+from service.engine.request import Answer, Readiness, SegmentRequest
+from service.engine.resources import available_cpus
+from service.engine.scheduler import Scheduler
+from service.settings import Settings
+from service.telemetry import Metrics
+
+_LOG = logging.getLogger("unet.engine")
+_TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
+
+
+class Engine:
+    """Lives on one event loop; :meth:`start` it there, :meth:`segment` as often as wanted, :meth:`stop` it.
+
+    Parameters
+    ----------
+    settings
+        The service's settings.
+    metrics
+        Where counts and times go.
+
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        budget = settings.memory_budget_mb << 20
+        self._tile_memory = int(budget * _TILE_SHARE)
+        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s)
+        self._cpus = settings.threads or available_cpus()
+        # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
+        self._workers = ThreadPoolExecutor(max_workers=max(2, self._cpus), thread_name_prefix="unet-codec")
+        self._lanes: ThreadPoolExecutor | None = None
+        self._registry: Registry | None = None
+        self._pipeline: Pipeline | None = None
+        self._failure: str | None = None
+        self._draining = False
+        self._active = 0
+        self._idle = asyncio.Event()
+        metrics.bind(
+            backlog_pixels=lambda: self.backlog_pixels,
+            backlog_seconds=lambda: self.backlog_seconds,
+            pixels_per_second=lambda: self.pixels_per_second,
+            in_flight=lambda: self._active,
+            ready=lambda: self.readiness().ready,
+        )
+
+    async def start(self) -> None:
+        """Load the packages in a thread and start the scheduler; what cannot be served is noted in ``refused``."""
+        settings = self._settings
+        options = SessionOptions(
+            backend=settings.backend,
+            require_gpu=settings.require_gpu,
+            threads=self._cpus,
+            device_id=settings.device_id,
+            gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
+            engine_cache=settings.engine_cache_dir,
+        )
+        try:
+            backend = resolve_backend(options)
+        except BackendUnavailable as error:
+            _LOG.error("%s", error)
+            self._failure = str(error)
+            return
+        registry = await asyncio.get_running_loop().run_in_executor(
+            self._workers, load_registry, settings.models_dir, settings.default_model, options, self._tile_memory
+        )
+        # on a GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
+        lanes = 2 if backend in GPU_BACKENDS else 1
+        self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
+        most = max((entry.max_tile_pixels for entry in registry.models), default=1)
+        scheduler = Scheduler(
+            self._lanes,
+            lanes=lanes,
+            batch_tiles=settings.batch_tiles,
+            batch_pixels=most,
+            quantum=most,
+            observe=self._metrics.batch_tiles.observe,
+        )
+        scheduler.start()
+        self._pipeline = Pipeline(self._admission, scheduler, self._workers, self._metrics, settings.max_pixels)
+        self._registry = registry
+        for entry in registry.models:
+            spec, session = entry.package.spec, entry.session
+            self._metrics.served(spec.name, spec.version, entry.sha256, session.backend, session.provider)
+
+    def drain(self) -> None:
+        """Turn readiness off and refuse what is new; what was accepted goes on."""
+        self._draining = True
+
+    async def stop(self) -> None:
+        """Wait for accepted work, then end the threads."""
+        self.drain()
+        while self._active:
+            self._idle.clear()
+            await self._idle.wait()
+        if self._pipeline is not None:
+            await self._pipeline.scheduler.stop()
+        for executor in (self._lanes, self._workers):
+            if executor is not None:
+                executor.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def models(self) -> tuple[LoadedModel, ...]:
+        """What is served, by name, highest version first."""
+        return self._registry.models if self._registry else ()
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Packages that are not served, and why."""
+        return self._registry.refused if self._registry else {}
+
+    @property
+    def default_model(self) -> LoadedModel | None:
+        """What serves requests that name no model."""
+        return self._registry.default if self._registry else None
+
+    def model(self, reference: str | None) -> LoadedModel:
+        """Return the package for ``name``, ``name@version`` or None.
+
+        Raises
+        ------
+        NotReady, UnknownModel
+
+        """
+        if self._registry is None:
+            raise NotReady(self._failure or "the model packages are still being loaded; try again in a few seconds")
+        return self._registry.get(reference)
+
+    def readiness(self) -> Readiness:
+        """Whether new requests should come here; takes no lock and waits for nothing."""
+        reasons = ["the service is draining"] if self._draining else []
+        if self._registry is None:
+            reasons.append(self._failure or "the model packages are being loaded")
+        elif self._registry.default is None:
+            reasons.append(self._registry.problem or "no model package is served")
+        elif self._pipeline is None or not self._pipeline.scheduler.alive:
+            reasons.append("the scheduler has stopped")
+        return Readiness(not reasons, tuple(reasons))
+
+    @property
+    def backlog_pixels(self) -> int:
+        """Accepted pixels that are not through the net yet."""
+        return self._admission.backlog_pixels
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Seconds that they will take at the measured throughput."""
+        return self._admission.backlog_seconds
+
+    @property
+    def pixels_per_second(self) -> float:
+        """Measured throughput of the default model."""
+        return self.default_model.throughput.pixels_per_second if self.default_model else 0.0
+
+    async def segment(self, source: BinaryIO, request: SegmentRequest) -> Answer:
+        """Segment one image or stack; cancelling the call drops its tiles that still wait.
+
+        Parameters
+        ----------
+        source
+            The file, seekable; the caller closes it.
+        request
+            What is wanted.
+
+        Raises
+        ------
+        EngineError, FormatError, ModelError
+            See :mod:`service.errors` for what each becomes over HTTP.
+
+        """
+        if self._draining:
+            raise Draining("the service is about to stop and takes nothing new; try again")
+        chosen = self.model(request.model)
+        if self._pipeline is None:
+            raise NotReady("the scheduler has not started; try again in a few seconds")
+        timeout_s = request.timeout_s or self._settings.deadline_s
+        self._active += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._pipeline.segment(source, request, chosen, timeout_s)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
+            ) from None
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()

@@ -1,0 +1,75 @@
+"""The receipt: what was seen and done, so that nothing happens to an image without its owner knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from model.tiling import TilePlan
+from service.engine.registry import LoadedModel
+from service.engine.request import SegmentRequest
+from service.formats import ImageHeader
+
+_PLANES_IN_FULL = 4  # a receipt travels in a header: constants of longer stacks are given for the first planes only
+
+
+def build_receipt(
+    header: ImageHeader,
+    notes: Sequence[str],
+    chosen: LoadedModel,
+    plan: TilePlan,
+    request: SegmentRequest,
+    *,
+    constants: Sequence[Any],
+    objects: Sequence[int],
+) -> dict[str, Any]:
+    """Return the receipt of one request, fit for JSON; the same input gives the same receipt.
+
+    Parameters
+    ----------
+    header, notes
+        What was decoded, and what was changed on reading.
+    chosen
+        What ran.
+    plan
+        How each plane was tiled.
+    request
+        What was asked.
+    constants
+        Normalisation constants of each plane.
+    objects
+        Objects found in each plane (labels).
+
+    """
+    spec = chosen.package.spec
+    receipt: dict[str, Any] = {
+        "service": version("unet-service"),
+        "input": {
+            "format": header.format,
+            "dtype": str(header.dtype),
+            "bits": header.bits,
+            "size_yx": list(header.size_yx),
+            "channels": header.channels,
+            "planes": header.planes,
+            "stack_axes": header.stack_axes,
+            "compression": header.compression,
+            "pixel_size_um": list(header.pixel_size_um) if header.pixel_size_um else None,
+            "notes": list(notes),
+        },
+        "normalization": list(constants[:_PLANES_IN_FULL]),
+        "tiles": {
+            "count": len(plan) * header.planes,
+            "input_yx": list(plan.input_yx),
+            "stride_yx": list(plan.stride_yx),
+        },
+        "model": {"name": spec.name, "version": spec.version, "sha256": chosen.sha256},
+        "backend": chosen.session.backend,
+        "provider": chosen.session.provider,
+        "output": {"kind": request.output, "format": request.format},
+    }
+    chosen_values = {"threshold": request.threshold, "min_area": request.min_area, "channel": request.channel}
+    receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
+    if request.output == "labels":
+        receipt["output"]["objects"] = sum(objects)
+    return receipt

@@ -1,0 +1,68 @@
+"""What the engine is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OutputKind = Literal["mask", "labels", "probabilities"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """One image to be segmented.
+
+    Parameters
+    ----------
+    model
+        ``name`` or ``name@version``; None for the default.
+    output
+        Class mask, instance labels or class probabilities.
+    format
+        Name of an output format.
+    threshold
+        Foreground where its probability exceeds this, 0 to 1; None leaves it to the package.
+    min_area
+        Smallest object in px (labels); None leaves it to the package.
+    channel
+        Which channel of the image to take, from 0, for packages of one channel.
+    pixel_size_um
+        Height and width of a pixel in place of what the file says, micrometres.
+    timeout_s
+        Seconds until the caller gives up; None for the service's own limit.
+
+    """
+
+    model: str | None = None
+    output: OutputKind = "mask"
+    format: str = "png"
+    threshold: float | None = None
+    min_area: int | None = None
+    channel: int | None = None
+    pixel_size_um: tuple[float, float] | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished segmentation, encoded."""
+
+    body: bytes
+    media_type: str
+    extension: str
+    """For a file name, with its dot."""
+    receipt: Mapping[str, Any]
+    """What was decoded, normalised, planned and run; the same for the same image, package and settings."""
+    stages_ms: Mapping[str, float]
+    """Milliseconds of each stage."""
+    model: str
+    """``name@version`` of what ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether new requests should come here, and if not, why."""
+
+    ready: bool
+    reasons: tuple[str, ...]

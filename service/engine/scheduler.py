@@ -1,0 +1,265 @@
+"""One owner of all waiting tiles: batches across requests, turns by pixels served (deficit round robin).
+
+Every request plane is a :class:`Job`. The owner task alone touches the ring of jobs. It builds batches of equal tile
+shape, from several jobs where that fills them, and hands them to inference threads. In each round a job earns
+``quantum`` pixels and spends what its tiles read: a thumbnail is through in its first turn, whatever a slide beside
+it still has to do.
+
+A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A job whose
+caller has gone is dropped when the next batch is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InferenceFailed
+from model.stitching import Run
+from model.tiling import Tile
+
+_LOG = logging.getLogger("unet.engine")
+
+Progress: TypeAlias = Callable[[int, float], None]
+"""Called after each batch with its useful pixels and the seconds that they took."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """The tiles of one plane of one request.
+
+    Parameters
+    ----------
+    key
+        Tiles of jobs with equal keys (same session, same tile shape) may share a batch.
+    run
+        The net.
+    read, write
+        Normalised input (c, y, x) of a tile, and what to do with its output (c', y', x'); both are called in an
+        inference thread, for one tile at a time of one job.
+    tiles
+        What is to be done.
+    count
+        How many tiles that are.
+    tile_pixels
+        Input pixels of a tile: what a turn costs.
+    progress
+        Told of each batch that this job leads.
+
+    """
+
+    key: Hashable
+    run: Run
+    read: Callable[[Tile], NDArray[np.float32]]
+    write: Callable[[Tile, NDArray[np.float32]], None]
+    tiles: Iterator[Tile]
+    count: int
+    tile_pixels: int
+    progress: Progress
+    done: asyncio.Future[None] = field(init=False)
+    _waiting: int = field(init=False)
+    _unfinished: int = field(init=False)
+    _deficit: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._waiting = self._unfinished = self.count
+
+    @property
+    def waiting(self) -> int:
+        """Tiles that no batch has taken yet; 0 once the job is over."""
+        return 0 if self.done.done() else self._waiting
+
+    def can_pay(self) -> bool:
+        """Whether the job has earned a tile."""
+        return self._deficit >= self.tile_pixels
+
+    def earn(self, pixels: int) -> None:
+        """Add one turn's earnings."""
+        self._deficit += pixels
+
+    def take(self) -> Tile:
+        """Take the next tile and pay for it."""
+        self._waiting -= 1
+        self._deficit -= self.tile_pixels
+        return next(self.tiles)
+
+    def settle(self, error: Exception | None) -> None:
+        """Note the end of one tile; the last one, or the first failure, ends the job."""
+        self._unfinished -= 1
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        elif self._unfinished == 0:
+            self.done.set_result(None)
+
+
+Entry: TypeAlias = tuple[Job, Tile]
+
+
+class Scheduler:
+    """See the module's docstring.
+
+    Parameters
+    ----------
+    executor
+        Inference threads; at least ``lanes``.
+    lanes
+        Batches in work at a time.
+    batch_tiles, batch_pixels
+        Most tiles and input pixels of one batch.
+    quantum
+        Input pixels a job earns in a turn; at least the largest tile, so that every turn serves one.
+    observe
+        Told the number of tiles of each batch.
+
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        lanes: int,
+        batch_tiles: int,
+        batch_pixels: int,
+        quantum: int,
+        observe: Callable[[float], None],
+    ) -> None:
+        self._executor = executor
+        self._lanes = lanes
+        self._batch_tiles = batch_tiles
+        self._batch_pixels = batch_pixels
+        self._quantum = quantum
+        self._observe = observe
+        self._ring: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._owner: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the owner task."""
+        self._owner = asyncio.create_task(self._own(), name="unet-scheduler")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the owner task runs."""
+        return self._owner is not None and not self._owner.done()
+
+    async def stop(self) -> None:
+        """End the owner task after the batches in work; jobs still waiting are cancelled."""
+        if self._owner is not None:
+            self._owner.cancel()
+            await asyncio.gather(self._owner, *self._running, return_exceptions=True)
+        for job in self._ring:
+            job.done.cancel()
+        self._ring.clear()
+
+    async def run(self, job: Job) -> None:
+        """Run all tiles of a job; cancelling this call drops those that still wait.
+
+        Raises
+        ------
+        ModelError
+            What the culprit tile raised.
+
+        """
+        self._ring.append(job)
+        self._changed.set()
+        # awaited without a shield: cancelling the caller cancels the future, which is how a job is known to be dropped
+        await job.done
+
+    async def _own(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while len(self._running) < self._lanes and (batch := self._next_batch()):
+                task = asyncio.create_task(self._process(batch))
+                self._running.add(task)
+                task.add_done_callback(self._batch_ended)
+
+    def _batch_ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._changed.set()
+
+    def _next_batch(self) -> list[Entry]:
+        """Tiles of the job whose turn it is, filled up from others of the same key; empty where nothing waits."""
+        self._ring = deque(job for job in self._ring if job.waiting)
+        if not self._ring:
+            return []
+        while not self._ring[0].can_pay():
+            self._ring[0].earn(self._quantum)
+            if not self._ring[0].can_pay():
+                self._ring.rotate(-1)
+        leader = self._ring[0]
+        batch: list[Entry] = []
+        room = min(self._batch_tiles, max(1, self._batch_pixels // leader.tile_pixels))
+        while leader.waiting and leader.can_pay() and len(batch) < room:
+            batch.append((leader, leader.take()))
+        if not leader.can_pay() or not leader.waiting:
+            self._ring.rotate(-1)
+        # places that would stay empty go to others in order; what they get is charged and evens out in later rounds
+        for job in self._ring:
+            while job.key == leader.key and job.waiting and len(batch) < room:
+                batch.append((job, job.take()))
+        return batch
+
+    async def _process(self, batch: list[Entry]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            outcomes = await loop.run_in_executor(self._executor, run_batch, batch)
+        except RuntimeError as error:  # the executor has been shut down under us
+            gone = InferenceFailed(f"the inference thread is gone: {error}")
+            outcomes = [gone for _ in batch]
+        useful = 0
+        for (job, tile), outcome in zip(batch, outcomes, strict=True):
+            job.settle(outcome)
+            height, width = tile.write.shape_yx
+            useful += height * width
+        # lanes share one device: two batches side by side take each half of the time that passed
+        self._observe(len(batch))
+        batch[0][0].progress(useful, (loop.time() - started) / max(1, len(self._running)))
+
+
+def run_batch(batch: Sequence[Entry]) -> list[Exception | None]:
+    """Read, run and write the tiles of one batch, in an inference thread; returns what befell each of them."""
+    outcomes: list[Exception | None] = [None] * len(batch)
+    inputs: dict[int, NDArray[np.float32]] = {}
+    for place, (job, tile) in enumerate(batch):
+        try:
+            inputs[place] = job.read(tile)
+        except Exception as error:
+            outcomes[place] = error
+    groups = [list(inputs)]
+    if len(inputs) > 1:
+        try:
+            _run_group(batch, groups[0], inputs)
+            return outcomes
+        except Exception as error:
+            _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(inputs), error)
+            groups = [[place] for place in inputs]
+    for group in groups:
+        try:
+            _run_group(batch, group, inputs)
+        except Exception as error:
+            for place in group:
+                outcomes[place] = error
+    return outcomes
+
+
+def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:
+    if not places:
+        return
+    outputs = batch[places[0]][0].run(np.stack([inputs[place] for place in places]))
+    for place, output in zip(places, outputs, strict=True):
+        job, tile = batch[place]
+        job.write(tile, output)
