@@ -74,7 +74,7 @@ def write_tiny_package(
     spec = ModelSpec(
         name=name,
         version=version,
-        title="Tiny",
+        title="Tiny threshold net",
         description="Foreground is what exceeds half the range.",
         license="MIT",
         authors=(Person(name="The tests"),),

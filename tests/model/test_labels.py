@@ -1,0 +1,102 @@
+"""Labels: masks, instances by either rule, areas, numbering beyond 16 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from skimage.measure import label as skimage_label
+
+from model.labels import LabelRule, class_mask, foreground_probability, instance_labels
+
+
+def two_classes(foreground_yx: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.stack([1 - foreground_yx, foreground_yx]).astype(np.float32)
+
+
+@given(
+    binary=hnp.arrays(np.bool_, st.tuples(st.integers(1, 30), st.integers(1, 30))),
+    connectivity=st.sampled_from([1, 2]),
+)
+def test_components_are_those_of_skimage(binary: NDArray[np.bool_], connectivity: int) -> None:
+    rule = LabelRule(connectivity=connectivity)
+    labels = instance_labels(two_classes(binary.astype(np.float32)), rule)
+    assert labels.dtype == np.uint16
+    assert np.array_equal(labels, skimage_label(binary, connectivity=connectivity))
+
+
+@given(binary=hnp.arrays(np.bool_, (20, 20)), min_area=st.integers(0, 20))
+def test_small_objects_go_and_numbers_close_up(binary: NDArray[np.bool_], min_area: int) -> None:
+    labels = instance_labels(two_classes(binary.astype(np.float32)), LabelRule(), min_area=min_area)
+    areas = np.bincount(labels.ravel())
+    assert (areas[1:] >= max(1, min_area)).all()
+    whole = skimage_label(binary, connectivity=1)
+    kept = [int(np.count_nonzero(whole == number)) for number in range(1, whole.max() + 1)]
+    assert list(areas[1:]) == [area for area in kept if area >= min_area]
+
+
+def test_more_than_65535_objects_become_32_bit() -> None:
+    foreground = np.zeros((600, 600), dtype=np.float32)
+    foreground[::2, ::2] = 1
+    assert instance_labels(two_classes(foreground), LabelRule()).max() == 90_000
+    assert instance_labels(two_classes(foreground), LabelRule()).dtype == np.uint32
+
+
+def test_watershed_parts_touching_objects_along_falling_probability() -> None:
+    foreground = np.zeros((20, 40), dtype=np.float32)
+    foreground[5:15, 3:37] = 0.7
+    foreground[7:13, 5:17] = foreground[7:13, 23:35] = 0.99
+    rule = LabelRule(method="watershed", seed_threshold=0.9)
+    labels = instance_labels(two_classes(foreground), rule)
+    assert labels.max() == 2
+    assert np.array_equal(labels > 0, foreground > 0.5)
+    assert set(np.unique(labels[:, :18])) == {0, 1}
+    assert set(np.unique(labels[:, 22:])) == {0, 2}
+
+
+def test_boundary_class_counts_as_object_but_not_as_seed() -> None:
+    probabilities = np.zeros((3, 9, 19), dtype=np.float32)
+    probabilities[0] = 1
+    probabilities[:, 1:8, 1:18] = np.array([0, 0.1, 0.9], dtype=np.float32)[:, None, None]
+    probabilities[:, 2:7, 2:9] = probabilities[:, 2:7, 10:17] = np.array([0, 0.9, 0.1])[:, None, None]
+    rule = LabelRule(method="watershed", foreground=(1, 2), seeds=(1,))
+    labels = instance_labels(probabilities, rule)
+    assert labels.max() == 2
+    assert np.count_nonzero(labels) == 7 * 17
+    assert np.allclose(foreground_probability(probabilities, rule)[1:8, 1:18], 1)
+
+
+def test_holes_are_filled_only_inside_one_object() -> None:
+    foreground = np.zeros((12, 12), dtype=np.float32)
+    foreground[2:9, 2:9] = 1
+    foreground[4:6, 4:6] = 0
+    foreground[0, 0] = 1
+    filled = instance_labels(two_classes(foreground), LabelRule(fill_holes=True))
+    assert np.count_nonzero(filled == 2) == 49
+    open_labels = instance_labels(two_classes(foreground), LabelRule())
+    assert np.count_nonzero(open_labels == 2) == 45
+
+
+def test_two_class_mask_obeys_the_threshold_strictly() -> None:
+    probabilities = two_classes(np.array([[0.5, 0.51, 0.2]], dtype=np.float32))
+    assert class_mask(probabilities).tolist() == [[0, 1, 0]]
+    assert class_mask(probabilities, 0.1).tolist() == [[1, 1, 1]]
+
+
+def test_many_class_mask_is_the_likeliest_class() -> None:
+    probabilities = np.array([[[0.5, 0.3]], [[0.3, 0.3]], [[0.2, 0.4]]], dtype=np.float32)
+    assert class_mask(probabilities).tolist() == [[0, 2]]
+    assert class_mask(probabilities, 0.4).tolist() == [[1, 2]]
+
+
+def test_one_channel_is_the_foreground_itself() -> None:
+    assert class_mask(np.array([[[0.2, 0.8]]], dtype=np.float32)).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("values", [{"threshold": 0.0}, {"threshold": 1.0}, {"min_area_px": -1}, {"method": "magic"}])
+def test_impossible_rules_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        LabelRule.model_validate(values)

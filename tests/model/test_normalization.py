@@ -1,0 +1,116 @@
+"""Normalisation: bioimage.io's formulas, whole-image statistics, every dtype, any region."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from model.errors import NonFiniteImage, UnsupportedPackage
+from model.normalization import (
+    Clip,
+    FixedZeroMeanUnitVariance,
+    ScaleLinear,
+    ScaleRange,
+    Step,
+    ZeroMeanUnitVariance,
+    fit,
+)
+
+images = hnp.arrays(
+    dtype=st.sampled_from([np.uint8, np.uint16, np.int16, np.uint32]),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 3)),
+)
+
+
+@given(image_yxc=images, low=st.floats(0, 40), high=st.floats(60, 100))
+def test_scale_range_is_numpys_percentile(image_yxc: NDArray[Any], low: float, high: float) -> None:
+    fitted = fit([ScaleRange(min_percentile=low, max_percentile=high)], image_yxc).apply(image_yxc)
+    values = image_yxc.astype(np.float64)
+    bottom, top = np.percentile(values, (low, high), axis=(0, 1))
+    expected = np.moveaxis((values - bottom) / (top - bottom + 1e-6), -1, 0)
+    np.testing.assert_allclose(fitted, expected, rtol=2e-5, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@given(image_yxc=images, per_channel=st.booleans())
+def test_zero_mean_unit_variance_is_numpys(image_yxc: NDArray[Any], per_channel: bool) -> None:
+    fitted = fit([ZeroMeanUnitVariance(per_channel=per_channel)], image_yxc).apply(image_yxc)
+    values = image_yxc.astype(np.float64)
+    axes = (0, 1) if per_channel else (0, 1, 2)
+    expected = (values - values.mean(axis=axes)) / (values.std(axis=axes) + 1e-6)
+    np.testing.assert_allclose(fitted, np.moveaxis(expected, -1, 0), rtol=1e-4, atol=1e-4)
+
+
+STEPS: list[list[Step]] = [
+    [ScaleRange(min_percentile=1, max_percentile=99.8)],
+    [ZeroMeanUnitVariance(), Clip(min=-3, max=3)],
+    [ScaleLinear(gain=(2.0,), offset=(-1.0,)), ZeroMeanUnitVariance()],
+    [FixedZeroMeanUnitVariance(mean=(100.0,), std=(20.0,))],
+]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_a_region_is_normalised_as_the_whole(steps: list[Step], dtype: type) -> None:
+    image_yxc: NDArray[Any] = (np.random.default_rng(0).random((40, 50, 2)) * 200).astype(dtype)
+    before = image_yxc.copy()
+    normalization = fit(steps, image_yxc)
+    whole = normalization.apply(image_yxc)
+    assert whole.dtype == np.float32
+    assert whole.shape == (2, 40, 50)
+    assert np.array_equal(normalization.apply(image_yxc[7:19, 11:30]), whole[:, 7:19, 11:30])
+    assert np.array_equal(image_yxc, before), "the image itself must not change"
+
+
+def test_statistics_follow_earlier_steps() -> None:
+    image_yxc = np.random.default_rng(1).integers(0, 4000, (30, 30, 1)).astype(np.uint16)
+    direct = fit([ScaleRange()], image_yxc).apply(image_yxc)
+    after_gain = fit([ScaleLinear(gain=(3.0,), offset=(5.0,)), ScaleRange()], image_yxc).apply(image_yxc)
+    np.testing.assert_allclose(direct, after_gain, atol=1e-5)
+
+
+def test_16_bit_values_that_differ_by_one_stay_apart() -> None:
+    image_yxc = np.array([[40_000, 40_001, 0, 65_535]], dtype=np.uint16)[..., np.newaxis]
+    values = fit([ScaleRange()], image_yxc).apply(image_yxc)[0, 0]
+    assert values[1] - values[0] == pytest.approx(1 / 65_535, rel=0.01)
+
+
+def test_a_constant_image_becomes_finite_zeros() -> None:
+    image_yxc = np.full((8, 8, 1), 77, dtype=np.uint16)
+    for step in (ScaleRange(), ZeroMeanUnitVariance()):
+        assert np.array_equal(fit([step], image_yxc).apply(image_yxc), np.zeros((1, 8, 8), dtype=np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_pixels_are_refused_with_their_number(value: float) -> None:
+    image_yxc = np.zeros((5, 5, 1), dtype=np.float32)
+    image_yxc[2, 2] = image_yxc[3, 1] = value
+    with pytest.raises(NonFiniteImage, match="2 of 25"):
+        fit([ScaleRange()], image_yxc)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([Clip(min=0), ScaleRange()], "after a clip"),
+        ([ScaleLinear(gain=(-1.0,)), ScaleRange()], "negative gain"),
+        ([ScaleLinear(gain=(0.0,))], "gain of 0"),
+        ([FixedZeroMeanUnitVariance(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))], "3 normalisation constants"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_refused(steps: list[Step], message: str) -> None:
+    with pytest.raises(UnsupportedPackage, match=message):
+        fit(steps, np.zeros((4, 4, 2), dtype=np.uint8))
+
+
+def test_constants_name_what_was_done() -> None:
+    image_yxc = np.array([[10, 20]], dtype=np.uint8)[..., np.newaxis]
+    (affine, clip) = fit([ScaleRange(eps=1e-6), Clip(min=0, max=1)], image_yxc).constants()
+    assert affine["subtract"] == [10.0]
+    assert affine["multiply"][0] == pytest.approx(0.1)
+    assert clip == {"clip": [0.0, 1.0]}

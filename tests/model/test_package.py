@@ -1,0 +1,159 @@
+"""Packages: what is written is read back, what is damaged or unknown is refused with the reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from model.errors import InvalidPackage, UnsupportedPackage
+from model.labels import LabelRule
+from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
+from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
+from model.tiling import AxisGeometry, Geometry
+from tests.packages import write_tiny_package
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Package:
+    return write_tiny_package(tmp_path)
+
+
+def edit(package: Package, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change the description of a package on disk."""
+    file = package.path / RDF_NAME
+    rdf = yaml.safe_load(file.read_text())
+    change(rdf)
+    file.write_text(yaml.safe_dump(rdf))
+    return package.path
+
+
+RULES: list[tuple[Step, ...]] = [
+    (ScaleRange(min_percentile=1, max_percentile=99.8),),
+    (ZeroMeanUnitVariance(per_channel=False), Clip(min=-5.0, max=5.0)),
+    (FixedZeroMeanUnitVariance(mean=(0.5,), std=(0.25,)),),
+    (ScaleLinear(gain=(2.0,), offset=(-0.5,)),),
+]
+
+
+@pytest.mark.parametrize("normalization", RULES)
+def test_a_package_reads_back_as_it_was_written(tmp_path: Path, normalization: tuple[Step, ...]) -> None:
+    rule = LabelRule(method="watershed", seed_threshold=0.8, min_area_px=12)
+    written = write_tiny_package(tmp_path, normalization=normalization, label_rule=rule)
+    assert read_package(written.path).spec == written.spec
+
+
+def test_a_padded_net_with_halo_reads_back(tmp_path: Path) -> None:
+    axis = AxisGeometry(minimum=34, step=8, shrink=0, halo=8, grid=8)
+    written = write_tiny_package(tmp_path, geometry=Geometry(axis, axis))
+    assert read_package(written.path).spec.geometry == written.spec.geometry
+
+
+def test_a_zip_is_a_package_too(tiny: Package, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    zipped = read_package(write_package(tmp_path / "tiny.zip", tiny.spec, files).path)
+    assert zipped.spec == tiny.spec
+    assert zipped.weights() == tiny.weights()
+    assert zipped.readme() == "# Tiny\n"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_bioimageio_accepts_what_is_written(tiny: Package) -> None:
+    """Hold the frozen model of the service and the specification together."""
+    from training.export import validate
+
+    validate(tiny.path)
+
+
+@pytest.mark.parametrize("name", ["weights.onnx", "test_input.npy", "test_output.npy"])
+def test_a_changed_byte_is_found(tiny: Package, name: str) -> None:
+    file = tiny.path / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    package = read_package(tiny.path)
+    with pytest.raises(InvalidPackage, match="sha256"):
+        _ = package.weights() if name == "weights.onnx" else package.golden_pair()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rdf: rdf.update(format_version="0.4.10"), "format 0.5"),
+        (lambda rdf: rdf.update(type="dataset"), "dataset"),
+        (lambda rdf: rdf.update(weights={"pytorch_state_dict": {}}), "only ONNX weights"),
+        (lambda rdf: rdf["weights"]["onnx"].update(external_data={"source": "x"}), "external data"),
+        (lambda rdf: rdf["inputs"].append(rdf["inputs"][0]), "2 inputs"),
+        (lambda rdf: rdf["inputs"][0]["axes"].pop(0), "only batch, channel, y, x"),
+        (lambda rdf: rdf["inputs"][0]["axes"].append({"type": "space", "id": "z", "size": 3}), "only batch, channel"),
+        (lambda rdf: rdf["inputs"][0].update(preprocessing=[{"id": "magic"}]), "magic"),
+        (lambda rdf: rdf["outputs"][0].update(postprocessing=[{"id": "binarize"}]), "binarize"),
+        (lambda rdf: rdf["outputs"][0]["axes"][2].update(size=99), "must follow"),
+        (lambda rdf: rdf["outputs"][0]["axes"][2]["size"].update(offset=-15), "even number"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_reason(
+    tiny: Package, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(UnsupportedPackage, match=message):
+        read_package(edit(tiny, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rdf: rdf.pop("inputs"), "inputs"),
+        (lambda rdf: rdf["config"]["unet_service"]["labels"].update(foreground=[7]), "channel 7"),
+        (lambda rdf: rdf["config"]["unet_service"]["labels"].update(threshold=3), "threshold"),
+        (lambda rdf: rdf["weights"]["onnx"].update(source="../../etc/passwd"), "inside the package"),
+        (lambda rdf: rdf["weights"]["onnx"].update(source="/etc/passwd"), "inside the package"),
+        (lambda rdf: rdf["weights"]["onnx"].update(sha256="abc"), "sha256"),
+    ],
+)
+def test_what_contradicts_itself_is_invalid(
+    tiny: Package, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(InvalidPackage, match=message):
+        read_package(edit(tiny, change))
+
+
+def test_a_link_out_of_the_package_is_refused(tiny: Package, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.onnx"
+    shutil.move(tiny.path / "weights.onnx", outside)
+    (tiny.path / "weights.onnx").symlink_to(outside)
+    with pytest.raises(InvalidPackage, match="leads out"):
+        read_package(tiny.path).weights()
+
+
+@pytest.mark.parametrize("content", ["", "- a list", "{unclosed", "inputs: 3\ntype: model\nformat_version: 0.5.0"])
+def test_nonsense_is_no_package(tmp_path: Path, content: str) -> None:
+    (tmp_path / RDF_NAME).write_text(content)
+    with pytest.raises(InvalidPackage):
+        read_package(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no zip", b"PK\x03\x04 broken"])
+def test_a_broken_zip_is_no_package(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "broken.zip"
+    file.write_bytes(content)
+    with pytest.raises(InvalidPackage, match="cannot be read"):
+        read_package(file)
+
+
+def test_a_missing_file_is_named_when_writing(tiny: Package, tmp_path: Path) -> None:
+    with pytest.raises(InvalidPackage, match=r"weights\.onnx"):
+        write_package(tmp_path / "other", tiny.spec, {})
+
+
+def test_a_golden_pair_of_other_shape_is_invalid(tiny: Package) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    files["test_output.npy"] = tensor_bytes(np.zeros((1, 2, 5, 5), dtype=np.float32))
+    write_package(tiny.path, tiny.spec, files)
+    with pytest.raises(InvalidPackage, match="test output is"):
+        read_package(tiny.path).golden_pair()

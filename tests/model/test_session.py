@@ -1,0 +1,108 @@
+"""Sessions: every backend gives the package's own answer or says why it cannot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage
+from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
+from model.session import Backend, SessionOptions, gpu_count, open_session, resolve_backend, self_test
+from tests.packages import expected_foreground, threshold_net, write_tiny_package
+
+CPU_BACKENDS: list[Backend] = ["cpu", "openvino"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Package:
+    return write_tiny_package(tmp_path)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_backend_computes_what_the_graph_says(tiny: Package, backend: Backend) -> None:
+    session = open_session(tiny, SessionOptions(backend=backend, threads=1))
+    assert session.backend == backend
+    tiles = np.random.default_rng(0).random((3, 1, 20, 26), dtype=np.float32)
+    output = session.run(tiles)
+    assert output.dtype == np.float32
+    assert output.shape == (3, 2, 4, 10)
+    np.testing.assert_allclose(output[1, 1], expected_foreground(tiles[1, :, 8:-8, 8:-8]), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_the_golden_pair_is_reproduced(tiny: Package, backend: Backend) -> None:
+    assert self_test(open_session(tiny, SessionOptions(backend=backend)), tiny) < 1e-5
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_weights_that_do_something_else_fail_the_self_test(tiny: Package, backend: Backend) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    files["weights.onnx"] = threshold_net(gain=19.0)
+    package = write_package(tiny.path, tiny.spec, files)
+    with pytest.raises(InvalidPackage, match="do not do what the package says"):
+        self_test(open_session(package, SessionOptions(backend=backend)), package)
+
+
+def test_a_golden_output_of_nan_fails_the_self_test(tiny: Package) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    files["test_output.npy"] = tensor_bytes(np.full_like(tiny.golden_pair()[1], np.nan))
+    package = write_package(tiny.path, tiny.spec, files)
+    with pytest.raises(InvalidPackage, match="values of the test output differ"):
+        self_test(open_session(package, SessionOptions(backend="cpu")), package)
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_weights_that_are_no_onnx_are_refused(tiny: Package, backend: Backend) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    files["weights.onnx"] = b"not a graph"
+    package = write_package(tiny.path, tiny.spec, files)
+    with pytest.raises(InvalidPackage, match="cannot load the weights"):
+        open_session(package, SessionOptions(backend=backend))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_tile_of_wrong_channels_is_an_error_of_that_batch(tiny: Package, backend: Backend) -> None:
+    session = open_session(tiny, SessionOptions(backend=backend))
+    with pytest.raises(InferenceFailed, match=r"\(1, 3, 20, 20\)"):
+        session.run(np.zeros((1, 3, 20, 20), dtype=np.float32))
+    assert session.run(np.zeros((1, 1, 20, 20), dtype=np.float32)).shape == (1, 2, 4, 4)
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="says what happens without a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_without_a_gpu_a_gpu_backend_is_refused_and_not_replaced(tiny: Package, backend: Backend) -> None:
+    with pytest.raises(BackendUnavailable, match="0 NVIDIA GPUs"):
+        open_session(tiny, SessionOptions(backend=backend))
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="says what happens without a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["auto", "cpu", "openvino"])
+def test_a_required_gpu_that_is_missing_is_refused(backend: Backend) -> None:
+    with pytest.raises(BackendUnavailable, match="a GPU is required"):
+        resolve_backend(SessionOptions(backend=backend, require_gpu=True))
+
+
+@pytest.mark.skipif(gpu_count() == 0, reason="needs a GPU")
+@pytest.mark.gpu
+def test_cuda_runs_on_cuda(tiny: Package) -> None:
+    session = open_session(tiny, SessionOptions(backend="cuda", require_gpu=True))
+    assert session.provider == "CUDAExecutionProvider"
+    assert self_test(session, tiny) < 1e-3
+
+
+def test_an_unknown_backend_is_refused_with_the_choice() -> None:
+    with pytest.raises(BackendUnavailable, match="auto, cuda, tensorrt, openvino, cpu"):
+        resolve_backend(SessionOptions(backend="tpu"))  # type: ignore[arg-type]
+
+
+def test_auto_names_a_backend_that_is_there() -> None:
+    assert resolve_backend(SessionOptions()) in {"cuda", "openvino", "cpu"}
+
+
+def test_a_package_from_disk_opens(tiny: Package) -> None:
+    package = read_package(tiny.path)
+    assert open_session(package, SessionOptions(backend="auto")).provider

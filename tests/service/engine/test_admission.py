@@ -1,0 +1,77 @@
+"""Admission: pixels over measured speed, bytes over the budget, and when to come back."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.engine.admission import Admission, Throughput
+from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+
+MB = 1_000_000
+
+
+def test_work_is_accepted_until_the_backlog_is_full_and_the_refusal_says_when() -> None:
+    admission = Admission(memory_bytes=100 * MB, max_backlog_s=10)
+    speed = Throughput(1 * MB)
+    with admission.admit(speed, 8 * MB, MB, 60):
+        assert admission.backlog_seconds == 8
+        with pytest.raises(Overloaded) as refusal, admission.admit(speed, 5 * MB, MB, 60):
+            pytest.fail("13 s of work are more than 10")
+    assert refusal.value.reason == "backlog"
+    assert refusal.value.retry_after_s == 3
+    assert "8 s of work wait" in str(refusal.value)
+
+
+def test_finished_pixels_make_room() -> None:
+    admission = Admission(100 * MB, 10)
+    speed = Throughput(1 * MB)
+    with admission.admit(speed, 8 * MB, MB, 60) as ticket:
+        ticket.done(7 * MB)
+        with admission.admit(speed, 5 * MB, MB, 60):
+            assert admission.backlog_pixels == 6 * MB
+    assert admission.in_flight == 0
+
+
+def test_an_idle_service_takes_one_request_beyond_the_backlog() -> None:
+    admission = Admission(100 * MB, 10)
+    with admission.admit(Throughput(MB), 50 * MB, MB, 60):
+        assert admission.in_flight == 1
+
+
+def test_what_cannot_be_finished_in_time_is_refused_at_once() -> None:
+    admission = Admission(100 * MB, 10)
+    with pytest.raises(DeadlineExceeded, match="about 50 s"), admission.admit(Throughput(MB), 50 * MB, MB, 20):
+        pytest.fail("50 s of work do not fit into 20")
+
+
+def test_an_image_beyond_the_whole_budget_names_the_setting() -> None:
+    admission = Admission(10 * MB, 10)
+    with (
+        pytest.raises(TooLargeForMemory, match=r"11 MB.*10 MB.*UNET_MEMORY_BUDGET_MB"),
+        admission.admit(Throughput(MB), 1, 11 * MB, 20),
+    ):
+        pytest.fail("more than the budget")
+
+
+def test_a_full_budget_is_a_reason_to_wait() -> None:
+    admission = Admission(10 * MB, 10)
+    with admission.admit(Throughput(MB), 4 * MB, 8 * MB, 20), pytest.raises(Overloaded) as refusal:
+        admission.admit(Throughput(MB), 1, 3 * MB, 20).__enter__()
+    assert refusal.value.reason == "memory"
+    assert refusal.value.retry_after_s == 4
+
+
+def test_a_failed_request_gives_back_its_place() -> None:
+    admission = Admission(10 * MB, 10)
+    with pytest.raises(ZeroDivisionError), admission.admit(Throughput(MB), MB, MB, 20):
+        raise ZeroDivisionError
+    assert admission.in_flight == admission.backlog_pixels == admission.memory_in_use == 0
+
+
+def test_throughput_follows_what_is_measured() -> None:
+    speed = Throughput(1 * MB)
+    for _ in range(60):
+        speed.add(4 * MB, 2.0)
+    assert speed.pixels_per_second == pytest.approx(2 * MB, rel=0.01)
+    speed.add(0, 0.0)
+    assert speed.pixels_per_second == pytest.approx(2 * MB, rel=0.01)

@@ -1,0 +1,256 @@
+"""The scheduler: batches across requests, fair turns, poison, cancellation, shutdown. Real tiles, a net of numpy."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.errors import InferenceFailed
+from model.tiling import Tile, plan_with_stride, valid_unet_geometry
+from service.engine.scheduler import Job, Scheduler
+
+GEOMETRY = valid_unet_geometry(1)
+POISON = 666.0
+
+
+@dataclass
+class Recorder:
+    """A net that returns its input's crop, notes every batch, fails on poison, and waits where a test says so."""
+
+    batches: list[list[float]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.gate.wait(10)
+        self.batches.append([float(tile[0, 8, 8]) for tile in tiles])
+        if (tiles == POISON).any():
+            raise InferenceFailed("poison")
+        return tiles[:, :, 8:-8, 8:-8]
+
+
+@asynccontextmanager
+async def scheduler_with(**options: int) -> AsyncIterator[Scheduler]:
+    settings = {"lanes": 1, "batch_tiles": 4, "batch_pixels": 10**6, "quantum": 26 * 26} | options
+    with ThreadPoolExecutor(settings["lanes"]) as executor:
+        scheduler = Scheduler(executor, observe=lambda _tiles: None, **settings)
+        scheduler.start()
+        try:
+            yield scheduler
+        finally:
+            await scheduler.stop()
+
+
+def job(
+    net: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    values: list[float],
+    *,
+    written: list[float] | None = None,
+    key: str = "net",
+    stride: int = 10,
+) -> Job:
+    """One tile for each value, all of its pixels that value."""
+    plan = plan_with_stride((stride, stride * len(values)), GEOMETRY, (stride, stride))
+    target = [] if written is None else written
+
+    def read(tile: Tile) -> NDArray[np.float32]:
+        value = values[tile.write.x.start // stride]
+        return np.full((1, *plan.input_yx), value, dtype=np.float32)
+
+    return Job(
+        key=(key, plan.input_yx),
+        run=net,
+        read=read,
+        write=lambda _tile, output: target.append(float(output[0, 0, 0])),
+        tiles=iter(plan),
+        count=len(plan),
+        tile_pixels=plan.input_yx[0] * plan.input_yx[1],
+        progress=lambda _pixels, _seconds: None,
+    )
+
+
+def open_net() -> Recorder:
+    net = Recorder()
+    net.gate.set()
+    return net
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition is changed by another thread
+            await asyncio.sleep(0.001)
+
+
+def test_every_tile_is_run_and_written_once() -> None:
+    async def scenario() -> list[float]:
+        written: list[float] = []
+        async with scheduler_with() as scheduler:
+            await scheduler.run(job(open_net(), [float(n) for n in range(23)], written=written))
+        return written
+
+    assert sorted(asyncio.run(scenario())) == [float(n) for n in range(23)]
+
+
+def test_tiles_of_several_requests_share_a_batch() -> None:
+    async def scenario() -> list[list[float]]:
+        net = Recorder()
+        async with scheduler_with() as scheduler:
+            jobs = [asyncio.create_task(scheduler.run(job(net, [float(n)]))) for n in range(5)]
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await asyncio.gather(*jobs)
+        return net.batches
+
+    batches = asyncio.run(scenario())
+    assert [len(batch) for batch in batches] == [4, 1]
+
+
+def test_tiles_of_different_nets_or_shapes_do_not_share_a_batch() -> None:
+    async def scenario() -> list[list[float]]:
+        net = Recorder()
+        async with scheduler_with() as scheduler:
+            jobs = [
+                asyncio.create_task(scheduler.run(work))
+                for work in (job(net, [0.0]), job(net, [1.0], key="a"), job(net, [2.0], stride=8), job(net, [3.0]))
+            ]
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await asyncio.gather(*jobs)
+        return net.batches
+
+    assert all(len(set(batch) & {1.0, 2.0}) == 0 or len(batch) == 1 for batch in asyncio.run(scenario()))
+
+
+def test_a_batch_keeps_within_its_pixels() -> None:
+    async def scenario() -> list[list[float]]:
+        net = open_net()
+        async with scheduler_with(batch_tiles=100, batch_pixels=3 * 26 * 26, quantum=10**6) as scheduler:
+            await scheduler.run(job(net, [1.0] * 10))
+        return net.batches
+
+    assert [len(batch) for batch in asyncio.run(scenario())] == [3, 3, 3, 1]
+
+
+def test_a_thumbnail_passes_a_slide() -> None:
+    async def scenario() -> tuple[int, int]:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            slide = asyncio.create_task(scheduler.run(job(net, [1.0] * 200)))
+            await asyncio.sleep(0.01)
+            thumbnail = asyncio.create_task(scheduler.run(job(net, [2.0], key="other")))
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await thumbnail
+            done_before = len(net.batches)
+            await slide
+        return done_before, len(net.batches)
+
+    before, total = asyncio.run(scenario())
+    assert total == 201
+    assert before <= 5
+
+
+def test_turns_are_shared_by_pixels_not_by_tiles() -> None:
+    """A request of large tiles and one of small tiles get the same number of pixels while both wait."""
+
+    async def scenario() -> list[float]:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1, quantum=46 * 46) as scheduler:
+            large = asyncio.create_task(scheduler.run(job(net, [1.0] * 60, stride=30)))
+            small = asyncio.create_task(scheduler.run(job(net, [2.0] * 180, stride=10)))
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await asyncio.gather(large, small)
+        return [batch[0] for batch in net.batches]
+
+    order = asyncio.run(scenario())[:120]
+    large_pixels = order.count(1.0) * 46 * 46
+    small_pixels = order.count(2.0) * 26 * 26
+    assert 0.8 < large_pixels / small_pixels < 1.25
+
+
+def test_a_poisoned_tile_fails_alone() -> None:
+    async def scenario() -> tuple[list[object], bool]:
+        net = Recorder()
+        async with scheduler_with() as scheduler:
+            values = [[1.0], [2.0], [POISON], [3.0]]
+            jobs = [asyncio.create_task(scheduler.run(job(net, value))) for value in values]
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            outcomes: list[object] = list(await asyncio.gather(*jobs, return_exceptions=True))
+            await scheduler.run(job(net, [4.0]))
+            return outcomes, scheduler.alive
+
+    outcomes, alive = asyncio.run(scenario())
+    assert alive
+    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), InferenceFailed, type(None)]
+
+
+@pytest.mark.parametrize("broken", ["read", "write"])
+def test_a_request_whose_own_part_fails_fails_alone(broken: str) -> None:
+    def fail(*_arguments: object) -> NDArray[np.float32]:
+        raise ValueError(broken)
+
+    async def scenario() -> list[object]:
+        net = Recorder()
+        async with scheduler_with() as scheduler:
+            good, bad = job(net, [1.0]), job(net, [2.0])
+            setattr(bad, broken, fail)
+            jobs = [asyncio.create_task(scheduler.run(work)) for work in (job(net, [0.0]), good, bad)]
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            return list(await asyncio.gather(*jobs, return_exceptions=True))
+
+    assert [type(outcome) for outcome in asyncio.run(scenario())] == [type(None), type(None), ValueError]
+
+
+def test_tiles_of_a_caller_who_has_gone_are_dropped() -> None:
+    async def scenario() -> int:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            gone = asyncio.create_task(scheduler.run(job(net, [1.0] * 500)))
+            await asyncio.sleep(0.01)
+            gone.cancel()
+            net.gate.set()
+            await scheduler.run(job(net, [2.0]))
+            await until(gone.done)
+            return sum(batch.count(1.0) for batch in net.batches)
+
+    assert asyncio.run(scenario()) <= 1
+
+
+def test_stopping_cancels_what_waits_and_ends() -> None:
+    async def scenario() -> asyncio.Task[None]:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            waiting = asyncio.create_task(scheduler.run(job(net, [1.0] * 5)))
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await scheduler.stop()
+            assert not scheduler.alive
+            await asyncio.gather(waiting, return_exceptions=True)
+        return waiting
+
+    waiting = asyncio.run(scenario())
+    assert waiting.cancelled()
+
+
+def test_two_lanes_work_side_by_side() -> None:
+    async def scenario() -> int:
+        barrier = threading.Barrier(2, timeout=10)
+
+        def meet(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+            return tiles[:, :, 8:-8, 8:-8] + barrier.wait() * 0
+
+        async with scheduler_with(lanes=2, batch_tiles=1) as scheduler:
+            await asyncio.gather(scheduler.run(job(meet, [1.0] * 4)), scheduler.run(job(meet, [2.0] * 4)))
+        return barrier.n_waiting
+
+    assert asyncio.run(scenario()) == 0
