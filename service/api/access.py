@@ -1,0 +1,34 @@
+"""What one request leaves behind: filled in on its way, written as one log line and counted at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ACCESS = "unet.access"
+"""Key of the ASGI scope under which a request's :class:`Access` travels."""
+
+
+@dataclass(slots=True)
+class Access:
+    """Figures of one request; what stays None is left out of the log line."""
+
+    status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    segments: bool = False
+    """Whether it is a request for a segmentation, which the request metrics count."""
+    model: str | None = None
+    format: str | None = None
+    pixels: int | None = None
+    provider: str | None = None
+    problem: str | None = None
+    """Slug of the problem it was answered with."""
+
+    def fill(self, receipt: Mapping[str, Any]) -> None:
+        """Note what a finished segmentation's receipt says."""
+        seen = receipt["input"]
+        height, width = seen["size_yx"]
+        self.pixels = height * width * seen["planes"]
+        self.provider = receipt["provider"]

@@ -1,0 +1,31 @@
+"""What routes are given: the objects that the application made once. Async, so that no thread pool is involved."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.engine.engine import Engine
+from service.settings import Settings
+from service.telemetry import Metrics
+
+
+async def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+EngineOf = Annotated[Engine, Depends(_engine)]
+SettingsOf = Annotated[Settings, Depends(_settings)]
+MetricsOf = Annotated[Metrics, Depends(_metrics)]

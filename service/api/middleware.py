@@ -1,0 +1,158 @@
+"""What surrounds every request, as pure ASGI classes; :func:`service.app.create_app` lists them in their order."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.access import ACCESS, Access
+from service.api.problems import problem_response, response_for
+from service.errors import INTERNAL, BodyTooLarge, problem_kind
+from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
+
+_LOG = logging.getLogger("unet.api")
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class RequestId:
+    """Gives each request an id: the client's ``X-Request-ID`` where it is sane, else a new one; it is sent back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        offered = Headers(scope=scope).get("x-request-id", "")
+        request_id = offered if _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+        REQUEST_ID.set(request_id)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class AccessLog:
+    """Writes one log line per request and counts it; probes are logged at level debug."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        access = scope[ACCESS] = Access(segments=path == "/segment" and scope["method"] == "POST")
+        started = time.perf_counter()
+
+        async def counting_receive() -> Message:
+            message = await receive()
+            access.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                access.status = message["status"]
+            access.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, counting_receive, counting_send)
+        finally:
+            self._note(scope, path, access, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, path: str, access: Access, seconds: float) -> None:
+        if access.segments:
+            model, form = access.model or "", access.format or ""
+            self._metrics.requests.labels(model=model, format=form, status=str(access.status)).inc()
+            self._metrics.request_seconds.observe(seconds)
+        shown = fields(
+            method=scope["method"],
+            path=path,
+            status=access.status,
+            ms=round(seconds * 1000, 1),
+            bytes_in=access.bytes_in,
+            bytes_out=access.bytes_out,
+            model=access.model,
+            format=access.format,
+            pixels=access.pixels,
+            provider=access.provider,
+            problem=access.problem,
+            client=(scope.get("client") or [None])[0],
+        )
+        ACCESS_LOG.log(logging.DEBUG if path in _QUIET else logging.INFO, "request", extra=shown)
+
+
+class LastResort:
+    """Answers what no handler foresaw with a problem that says nothing of the inside; the log has the traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        started = False
+
+        async def watching_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching_send)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            _LOG.exception("unforeseen %s", type(error).__name__)
+            scope[ACCESS].problem = INTERNAL.slug
+            detail = "the service failed on this request; its log has the reason under the request_id given here"
+            await problem_response(INTERNAL, detail)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies above the limit: by Content-Length before a byte is read, else by counting."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int, metrics: Metrics) -> None:
+        self._app = app
+        self._limit = limit_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._limit:
+            error = BodyTooLarge(f"has {declared} bytes", self._limit)
+            slug = problem_kind(error).slug
+            self._metrics.rejected.labels(reason=slug).inc()
+            scope[ACCESS].problem = slug
+            await response_for(error)(scope, receive, send)
+            return
+        seen = 0
+
+        async def limited_receive() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                # raised inside the application, whose handlers answer it
+                raise BodyTooLarge(f"has more than {self._limit} bytes", self._limit)
+            return message
+
+        await self._app(scope, limited_receive, send)

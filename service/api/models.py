@@ -1,0 +1,26 @@
+"""``GET /models``: which packages are served, and all that is known of one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+
+from service.api.dependencies import EngineOf
+from service.api.openapi import problem_responses
+from service.api.schemas import ModelCard, ModelList, ModelSummary
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("", summary="List the model packages")
+async def list_models(engine: EngineOf) -> ModelList:
+    """Every package that is served, by name, and those that are not, with the reason."""
+    return ModelList(models=[ModelSummary.of(engine, model) for model in engine.models], refused=dict(engine.refused))
+
+
+@router.get("/{name}", summary="Describe a model package", responses=problem_responses(404, 503))
+async def describe_model(name: str, engine: EngineOf) -> ModelCard:
+    """Everything known of the package `name` (its highest version) or `name@version`."""
+    # its README is read from disk, so not on the event loop
+    return await asyncio.to_thread(ModelCard.of, engine, engine.model(name))

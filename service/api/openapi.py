@@ -1,0 +1,125 @@
+"""What OpenAPI cannot derive from the code of ``POST /segment``: its bodies, its answers, its failures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.api.parameters import SegmentParameters
+from service.api.schemas import Problem
+from service.errors import PROBLEMS, ProblemKind
+from service.formats import ENCODERS
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_RECEIPT = {
+    "service": "0.1.0",
+    "input": {
+        "format": "tiff",
+        "dtype": "uint16",
+        "bits": 12,
+        "size_yx": [1024, 1360],
+        "channels": 1,
+        "planes": 1,
+        "stack_axes": "",
+        "compression": "LZW",
+        "pixel_size_um": [0.65, 0.65],
+        "notes": [],
+    },
+    "tiles": {"count": 4, "input_yx": [700, 876], "stride_yx": [512, 688]},
+    "model": {
+        "name": "nuclei",
+        "version": "1.0.0",
+        "sha256": "9b74c9897bac770ffc029102a200c5de…",
+    },
+    "backend": "cpu",
+    "provider": "CPUExecutionProvider",
+    "output": {"kind": "mask", "format": "png"},
+}
+_RUN_LENGTHS = {
+    "format": "coco_rle",
+    "output": "labels",
+    "size": [4, 6],
+    "classes": ["background", "nucleus"],
+    "pixel_size_um": [0.65, 0.65],
+    "objects": [
+        {
+            "label": 1,
+            "area": 4,
+            "bbox": [1, 1, 2, 2],
+            "segmentation": {"size": [4, 6], "counts": "522>"},
+            "score": 0.97,
+        }
+    ],
+    "receipt": _RECEIPT,
+}
+_DETAILS = {
+    "empty-body": "the body has 0 bytes; send the image as the body, or as multipart field 'image'",
+    "unknown-model": "no model 'nucleii' is served; there are nuclei@1.0.0",
+    "unknown-format": "format 'gif' does not exist; ask for one of npy, png, rle, tiff",
+    "body-too-large": "the body has 900000000 bytes, the limit is 536870912 bytes; compress the image ...",
+    "image-too-large": "the image declares 900 x 65535 x 65535 (planes, height, width) = 3865352602500 pixels, ...",
+    "invalid-parameter": "parameter 'thresold' does not exist; did you mean 'threshold'?",
+    "overloaded": "118 s of work wait and this request adds 9 s, the limit is 120 s; try again in 7 s",
+}
+
+
+def _form() -> dict[str, Any]:
+    fields = SegmentParameters.model_json_schema()["properties"]
+    image = {"type": "string", "format": "binary", "description": "The image file."}
+    return {"schema": {"type": "object", "required": ["image"], "properties": {"image": image, **fields}}}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe failures by status, each kind of problem as an example."""
+    kinds = {kind.slug: kind for kind in PROBLEMS.values()}
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        found = [kind for kind in kinds.values() if kind.status == status]
+        responses[status] = {
+            "model": Problem,
+            "description": "; ".join(kind.title for kind in found),
+            "content": {"application/problem+json": {"examples": {kind.slug: _example(kind) for kind in found}}},
+        }
+        if status == 503:
+            responses[status]["headers"] = {
+                "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+            }
+    return responses
+
+
+def _example(kind: ProblemKind) -> dict[str, Any]:
+    detail = _DETAILS.get(kind.slug, "the number found, the limit and the remedy")
+    value = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail, "request_id": "9f1c04de"}
+    return {"summary": kind.title, "value": value}
+
+
+SEGMENT_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "The image: TIFF, PNG, JPEG or .npy, recognised by its first bytes.",
+    "content": {
+        **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), _BINARY),
+        "multipart/form-data": _form(),
+    },
+}
+"""Request body of ``POST /segment``."""
+
+SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The segmentation, in the format asked for.",
+        "content": {
+            encoder.media_type: {"example": _RUN_LENGTHS} if name == "rle" else _BINARY
+            for name, encoder in reversed(list(ENCODERS.items()))
+        },
+        "headers": {
+            "X-UNet-Receipt": {
+                "description": "What was decoded, normalised, tiled and run: JSON in one line of ASCII.",
+                "schema": {"type": "string"},
+                "example": json.dumps(_RECEIPT),
+            },
+            "Server-Timing": {"description": "Milliseconds of each stage.", "schema": {"type": "string"}},
+            "X-Request-ID": {"description": "The client's, or a new one.", "schema": {"type": "string"}},
+        },
+    },
+    **problem_responses(400, 404, 406, 408, 413, 415, 422, 500, 503, 504),
+}
+"""Answers of ``POST /segment``."""

@@ -1,0 +1,57 @@
+"""Pages for people: start page, documentation, an explanation of each problem. Nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+import service
+from service.errors import HTTP_PROBLEMS, PROBLEMS
+
+router = APIRouter(include_in_schema=False)
+
+SWAGGER_ASSETS = Path(str(files("fastapi_offline") / "static"))
+"""Folder of Swagger UI's files, as an installed package brings them."""
+SWAGGER_PATH = "/docs/assets"
+"""Where the application serves them."""
+
+_PAGE = (Path(service.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+_POLICY = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' blob: data:"
+
+
+@router.get("/")
+async def page() -> HTMLResponse:
+    """Drop an image, see its segmentation."""
+    return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    """Swagger UI from this server's own files: laboratories are often cut off from the internet."""
+    root = request.scope.get("root_path", "")
+    return get_swagger_ui_html(
+        openapi_url=f"{root}{request.app.openapi_url}",
+        title=request.app.title,
+        swagger_js_url=f"{root}{SWAGGER_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}{SWAGGER_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{root}{SWAGGER_PATH}/favicon.png",
+        # without this the page asks a validator on the internet
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+
+
+@router.get("/problems/{slug}")
+async def problem(slug: str) -> PlainTextResponse:
+    """Explain one kind of problem: what its ``type`` leads to."""
+    for error, kind in PROBLEMS.items():
+        if kind.slug == slug:
+            return PlainTextResponse(f"{kind.status} {kind.title}\n\n{error.__doc__}\n")
+    for kind in HTTP_PROBLEMS.values():
+        if kind.slug == slug:
+            return PlainTextResponse(f"{kind.status} {kind.title}\n")
+    raise HTTPException(404)

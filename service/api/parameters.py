@@ -1,0 +1,117 @@
+"""Parameters of ``POST /segment``: query or fields of the form; one description for both and for the docs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from service.engine.request import OutputKind
+from service.errors import InvalidParameter
+from service.formats import ENCODERS
+
+
+class SegmentParameters(BaseModel):
+    """What may be asked of one segmentation; everything is optional, nothing unknown is taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(None, max_length=200, description="`name` or `name@version` of a package; see `/models`.")
+    output: OutputKind = Field(
+        "mask", description="Class of each pixel, numbered objects, or probability of each class."
+    )
+    format: str | None = Field(
+        None,
+        description="Format of the answer; it beats the Accept header. Default: png.",
+        json_schema_extra={"enum": list(ENCODERS)},
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = Field(
+        None, description="Foreground where its probability is above this. Default: what the package says."
+    )
+    min_area: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Smallest object in px (`output=labels`). Default: what the package says."
+    )
+    channel: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Channel of the image, from 0, for a package that takes one channel."
+    )
+    pixel_size: str | None = Field(
+        None,
+        description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
+        json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds until the caller gives up; at most the service's deadline, which is the default."
+    )
+
+    @field_validator("pixel_size")
+    @classmethod
+    def _has_one_or_two_lengths(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_pixel_size(text)
+        return text
+
+    @property
+    def pixel_size_um(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in micrometres, where they were given."""
+        return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
+
+
+def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentParameters:
+    """Return the parameters of the query and those of a form together; what both give, the query decides.
+
+    Parameters
+    ----------
+    query
+        Already checked.
+    fields
+        Text fields of the form; empty ones count as not given.
+
+    Raises
+    ------
+    InvalidParameter
+        Where a field does not exist or has an impossible value.
+
+    """
+    given = {name: value for name, value in fields.items() if value}
+    try:
+        return SegmentParameters.model_validate({**given, **query.model_dump(exclude_unset=True)})
+    except ValidationError as error:
+        raise InvalidParameter(describe_invalid(error.errors())) from error
+
+
+def describe_invalid(errors: Iterable[Mapping[str, Any]]) -> str:
+    """Say what is wrong with each parameter, given pydantic's list, without pydantic's words for its own parts."""
+    return "; ".join(_describe(item) for item in errors) or "a parameter is not valid"
+
+
+def _describe(item: Mapping[str, Any]) -> str:
+    place = [str(part) for part in item["loc"] if part not in ("query", "path", "body")]
+    name = place[0] if place else "the request"
+    if item["type"] == "extra_forbidden":
+        known = list(SegmentParameters.model_fields)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        return f"parameter {name[:40]!r} does not exist; {hint}"
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{name} is {str(item['input'])[:40]!r}, it {message}"
+
+
+def parse_pixel_size(text: str) -> tuple[float, float]:
+    """Height and width in micrometres from ``0.65`` or ``0.65,0.5``.
+
+    Raises
+    ------
+    ValueError
+        Where it is not one or two lengths above 0 and below 1 m.
+
+    """
+    message = "should be one length in micrometres, or height,width, each above 0 and below 1000000"
+    try:
+        lengths = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(message) from None
+    if len(lengths) not in (1, 2) or not all(0 < length < 1e6 for length in lengths):
+        raise ValueError(message)
+    return lengths[0], lengths[-1]

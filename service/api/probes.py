@@ -1,0 +1,43 @@
+"""What orchestrators and Prometheus ask. Async and without a lock: busy is neither dead nor unready."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from service.api.dependencies import EngineOf, MetricsOf
+from service.api.schemas import Liveness, ReadinessReport
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", summary="Is the process alive?")
+async def livez() -> Liveness:
+    """200 as long as the event loop turns, under any load and while packages load."""
+    return Liveness()
+
+
+@router.get(
+    "/readyz",
+    summary="Should requests come here?",
+    responses={503: {"model": ReadinessReport, "description": "Not ready; `reasons` says why."}},
+)
+async def readyz(engine: EngineOf, response: Response) -> ReadinessReport:
+    """200 once packages are loaded and self-tested; 503 and why before, while draining, or lacking a required GPU."""
+    readiness = engine.readiness()
+    if not readiness.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return ReadinessReport(
+        ready=readiness.ready,
+        reasons=list(readiness.reasons),
+        models=[model.package.spec.reference for model in engine.models],
+        backlog_seconds=round(engine.backlog_seconds, 3),
+    )
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request, collected: MetricsOf) -> Response:
+    """Prometheus text format, or OpenMetrics where it is asked for."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(collected.registry), headers={"Content-Type": content_type})

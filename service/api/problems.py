@@ -1,0 +1,116 @@
+"""Failures on the wire: RFC 9457 ``application/problem+json``, one shape for all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.access import ACCESS, Access
+from service.api.parameters import describe_invalid
+from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, INVALID_PARAMETER, ProblemKind, problem_kind
+from service.telemetry import REQUEST_ID, Metrics
+
+_LOG = logging.getLogger("unet.api")
+_SHOWN = ("retry_after_s", "reason", "known", "limit_bytes")
+_RETRY_AFTER_S = 30  # where an error cannot tell how long its cause will last
+CLIENT_GONE = 499  # nginx's status for it; nobody is there to read it, but the access log is
+
+
+def problem_response(
+    kind: ProblemKind,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extensions: Mapping[str, Any] | None = None,
+) -> Response:
+    """Return the answer for one failure.
+
+    Parameters
+    ----------
+    kind
+        Type, status and title.
+    detail
+        What happened this time: the number found, the limit and the remedy.
+    headers
+        Further headers.
+    extensions
+        Further members of the document.
+
+    """
+    document: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
+    document |= {"request_id": REQUEST_ID.get(), **(extensions or {})}
+    return JSONResponse(document, kind.status, headers, "application/problem+json")
+
+
+def response_for(error: Exception) -> Response:
+    """Return the answer for an error that was raised on purpose, or for any other.
+
+    Server errors say nothing of the inside: their text and traceback are in the log, under the request's id.
+    """
+    kind = problem_kind(error)
+    if kind.status == 500:
+        _LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
+        detail = "the service failed on this request; its log has the reason under the request_id given here"
+        return problem_response(kind, detail)
+    extensions = {name: getattr(error, name) for name in _SHOWN if hasattr(error, name)}
+    headers = {}
+    if kind.status == 503:
+        headers["Retry-After"] = str(extensions.setdefault("retry_after_s", _RETRY_AFTER_S))
+    return problem_response(kind, str(error), headers=headers, extensions=extensions)
+
+
+async def on_foreseen(request: Request, error: Exception) -> Response:
+    """Answer an error of one of the trees in :mod:`service.errors`."""
+    return _noted(request, problem_kind(error), response_for(error))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer a refusal by the router: no such path, or not that method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    kind = HTTP_PROBLEMS.get(status, INTERNAL)
+    path, method = request.url.path, request.method
+    details = {
+        404: f"{path!r} does not exist; see /docs for the paths that do",
+        405: f"{path!r} does not take {method}; see the Allow header for what it takes",
+    }
+    headers = error.headers if isinstance(error, HTTPException) else None
+    detail = details.get(status, "the request cannot be understood; see /docs")
+    return _noted(request, kind, problem_response(kind, detail, headers=headers))
+
+
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    """Answer query parameters that do not exist or have impossible values."""
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    response = problem_response(INVALID_PARAMETER, describe_invalid(errors))
+    return _noted(request, INVALID_PARAMETER, response)
+
+
+async def on_client_gone(request: Request, _: Exception) -> Response:
+    """End the work for a client that hung up."""
+    metrics: Metrics = request.app.state.metrics
+    access: Access = request.scope[ACCESS]
+    metrics.cancelled.labels(reason="computing" if access.model else "upload").inc()
+    return Response(status_code=CLIENT_GONE)
+
+
+def _noted(request: Request, kind: ProblemKind, response: Response) -> Response:
+    metrics: Metrics = request.app.state.metrics
+    metrics.rejected.labels(reason=kind.slug).inc()
+    access: Access = request.scope[ACCESS]
+    access.problem = kind.slug
+    return response
+
+
+HANDLERS: Mapping[int | type[Exception], Any] = {
+    **dict.fromkeys(ERROR_TREES, on_foreseen),
+    HTTPException: on_http_exception,
+    RequestValidationError: on_validation_error,
+    ClientDisconnect: on_client_gone,
+}
+"""What the application answers for each error; the middleware ``LastResort`` answers the rest."""

@@ -1,0 +1,141 @@
+"""JSON answers as pydantic models: what clients may rely on, and what the OpenAPI document shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.labels import LabelRule
+from model.spec import Citation, Person
+from service.engine.engine import Engine
+from service.engine.registry import LoadedModel
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(_Document):
+    """A failure (RFC 9457). Further members name the limit or what would have been right, where that is known."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(description="What kind of failure: `/problems/<name>`, stable; GET it for an explanation.")
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened this time: the number found, the limit and the remedy.")
+    request_id: str | None = Field(description="Also in X-Request-ID and in the service's log.")
+
+
+class Liveness(_Document):
+    """The process turns."""
+
+    status: str = "alive"
+
+
+class ReadinessReport(_Document):
+    """Whether new requests should come here."""
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not; empty where ready.")
+    models: list[str] = Field(description="Packages that are served, `name@version`.")
+    backlog_seconds: float = Field(description="Seconds that accepted work will take at the measured speed.")
+
+
+class AxisSizes(_Document):
+    """What the net accepts and returns along one axis; all in px."""
+
+    minimum: int = Field(description="Smallest input.")
+    step: int = Field(description="Legal inputs are minimum + k * step.")
+    shrink: int = Field(description="Input minus output.")
+    halo: int = Field(description="Context on each side that the output does not show.")
+    grid: int = Field(description="Tiles start at multiples of it.")
+
+
+class ModelSummary(_Document):
+    """A package that is served, in short."""
+
+    name: str
+    version: str
+    title: str
+    default: bool = Field(description="Whether it serves requests that name no model.")
+    channels: list[str] = Field(description="Channels that an image needs, in order.")
+    classes: list[str] = Field(description="Classes of the output, background first.")
+    backend: str
+    provider: str = Field(description="What really runs it, in the runtime's own words.")
+
+    @classmethod
+    def of(cls, engine: Engine, model: LoadedModel) -> ModelSummary:
+        """Describe one package of an engine."""
+        return cls(**_summary(engine, model))
+
+
+class ModelCard(ModelSummary):
+    """All that is known of a package."""
+
+    description: str
+    license: str = Field(description="SPDX identifier.")
+    authors: list[Person]
+    cite: list[Citation]
+    tags: list[str]
+    sha256: str = Field(description="Hash of the weights.")
+    normalization: list[dict[str, Any]] = Field(description="Steps from pixels to the net's input.")
+    geometry: dict[str, AxisSizes] = Field(description="By axis, `y` and `x`.")
+    label_rule: LabelRule = Field(description="How objects are told apart.")
+    pixel_size_um: tuple[float, float] | None = Field(
+        description="Height and width of a pixel in the training images, micrometres."
+    )
+    pixels_per_second: float = Field(description="Measured speed on this machine.")
+    self_test_difference: float = Field(description="Largest difference from the package's own test output here.")
+    facts: dict[str, Any] = Field(description="Training data, figures, command: whatever the package says.")
+    readme: str = Field(description="The package's documentation, Markdown.")
+
+    @classmethod
+    def of(cls, engine: Engine, model: LoadedModel) -> ModelCard:
+        """Describe one package of an engine in full."""
+        spec = model.package.spec
+        axes = {"y": spec.geometry.y, "x": spec.geometry.x}
+        return cls(
+            **_summary(engine, model),
+            description=spec.description,
+            license=spec.license,
+            authors=list(spec.authors),
+            cite=list(spec.cite),
+            tags=list(spec.tags),
+            sha256=model.sha256,
+            normalization=[step.model_dump(mode="json") for step in spec.normalization],
+            geometry={
+                name: AxisSizes(
+                    minimum=axis.minimum, step=axis.step, shrink=axis.shrink, halo=axis.halo, grid=axis.grid
+                )
+                for name, axis in axes.items()
+            },
+            label_rule=spec.label_rule,
+            pixel_size_um=spec.pixel_size_um,
+            pixels_per_second=round(model.throughput.pixels_per_second, 1),
+            self_test_difference=model.self_test_difference,
+            facts=spec.facts,
+            readme=model.package.readme(),
+        )
+
+
+class ModelList(_Document):
+    """Everything that is served, and what is not."""
+
+    models: list[ModelSummary]
+    refused: dict[str, str] = Field(description="Packages that are not served, and why.")
+
+
+def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:
+    spec = model.package.spec
+    return {
+        "name": spec.name,
+        "version": spec.version,
+        "title": spec.title,
+        "default": model is engine.default_model,
+        "channels": list(spec.channels),
+        "classes": list(spec.classes),
+        "backend": model.session.backend,
+        "provider": model.session.provider,
+    }

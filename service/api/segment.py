@@ -1,0 +1,124 @@
+"""``POST /segment``: an image in, its segmentation out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from service.api.access import ACCESS, Access
+from service.api.dependencies import EngineOf, SettingsOf
+from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
+from service.api.parameters import SegmentParameters, combined
+from service.api.upload import received
+from service.engine.request import Answer, SegmentRequest
+from service.errors import InvalidParameter
+from service.formats import negotiate
+from service.settings import Settings
+
+router = APIRouter(tags=["segmentation"])
+
+_MOST_RECEIPT_BYTES = 6000  # proxies refuse header blocks above 8 KiB
+_IN_FULL_ONLY = ("normalization", "stages_ms")
+
+
+@router.post(
+    "/segment",
+    summary="Segment an image",
+    response_class=Response,
+    responses=SEGMENT_RESPONSES,
+    openapi_extra={"requestBody": SEGMENT_BODY},
+)
+async def segment(
+    request: Request, query: Annotated[SegmentParameters, Query()], engine: EngineOf, settings: SettingsOf
+) -> Response:
+    """Send an image as the body, or as field `image` of a multipart form; get its segmentation.
+
+    The format of the image is recognised by its first bytes, never by a name or a content type. The answer has the
+    height and width of the image, and as many planes. Header `X-UNet-Receipt` says in JSON what was decoded, how it was
+    normalised and tiled, and which package ran where.
+    """
+    # both are checked before the body is read, so that a typo costs no upload
+    engine.model(query.model)
+    negotiate(request.headers.get("accept"), query.format)
+    async with received(request, settings) as upload:
+        parameters = combined(query, upload.fields)
+        wanted = _wanted(parameters, request.headers.get("accept"), settings)
+        access: Access = request.scope[ACCESS]
+        access.format = wanted.format
+        access.model = engine.model(wanted.model).package.spec.reference
+        answer = await _unless_gone(request, engine.segment(upload.image, wanted))
+    access.fill(answer.receipt)
+    return _response(answer, wanted)
+
+
+def _wanted(parameters: SegmentParameters, accept: str | None, settings: Settings) -> SegmentRequest:
+    if parameters.timeout is not None and parameters.timeout > settings.deadline_s:
+        raise InvalidParameter(
+            f"timeout is {parameters.timeout:g} s, the service's deadline is {settings.deadline_s:g} s; ask for less, "
+            "or raise UNET_DEADLINE_S"
+        )
+    return SegmentRequest(
+        model=parameters.model,
+        output=parameters.output,
+        format=negotiate(accept, parameters.format),
+        threshold=parameters.threshold,
+        min_area=parameters.min_area,
+        channel=parameters.channel,
+        pixel_size_um=parameters.pixel_size_um,
+        timeout_s=parameters.timeout,
+    )
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Await the work, or cancel it as soon as the client hangs up.
+
+    Raises
+    ------
+    ClientDisconnect
+        Where the client has gone.
+
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _response(answer: Answer, wanted: SegmentRequest) -> Response:
+    name = answer.model.partition("@")[0]
+    stages = ", ".join(f"{stage};dur={milliseconds:.1f}" for stage, milliseconds in answer.stages_ms.items())
+    headers = {
+        "X-UNet-Receipt": _receipt_header(answer),
+        "Server-Timing": stages,
+        "Vary": "Accept",
+        "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
+    }
+    return Response(answer.body, media_type=answer.media_type, headers=headers)
+
+
+def _receipt_header(answer: Answer) -> str:
+    """Return the receipt as one line of ASCII, without its longest members where it would not fit into a header."""
+    full = {**answer.receipt, "stages_ms": dict(answer.stages_ms)}
+    text = json.dumps(full, separators=(",", ":"))
+    if len(text) <= _MOST_RECEIPT_BYTES:
+        return text
+    short = {name: value for name, value in full.items() if name not in _IN_FULL_ONLY}
+    short["input"] = {name: value for name, value in full["input"].items() if name != "notes"}
+    return json.dumps({**short, "shortened": True}, separators=(",", ":"))

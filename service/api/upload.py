@@ -1,0 +1,105 @@
+"""The image of a request, from the body as it comes to a seekable file: raw, or field ``image`` of a multipart form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, UploadTooSlow
+from service.settings import Settings
+
+_MOST_FIELDS = 32
+_MOST_FIELD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A received image, and the other fields of its form."""
+
+    image: BinaryIO
+    fields: Mapping[str, str]
+
+
+@asynccontextmanager
+async def received(request: Request, settings: Settings) -> AsyncIterator[Upload]:
+    """Receive the image; small ones stay in memory, larger ones go to the temporary folder; closed at the end.
+
+    Raises
+    ------
+    EncodedBody
+        Where the body has a Content-Encoding.
+    EmptyBody
+        Where there is no byte.
+    MissingImage, BrokenMultipart
+        Where a multipart body is not as it should be.
+    UploadTooSlow
+        Where it takes longer than a request may take in all.
+
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise EncodedBody(
+            f"the body has content encoding {encoding[:40]!r}, only identity is read; send the image itself: TIFF and "
+            "PNG are compressed inside"
+        )
+    spool_bytes = settings.spool_mb << 20
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    try:
+        async with asyncio.timeout(settings.deadline_s):
+            upload = await (_from_form if is_form else _from_body)(request, spool_bytes)
+    except TimeoutError:
+        raise UploadTooSlow(
+            f"the body was not complete after {settings.deadline_s:g} s, the longest that a request may take; send "
+            "less, or over a faster line"
+        ) from None
+    try:
+        yield upload
+    finally:
+        upload.image.close()
+
+
+async def _from_body(request: Request, spool_bytes: int) -> Upload:
+    # SpooledTemporaryFile takes 0 for "never to disk"
+    spool = SpooledTemporaryFile(max_size=max(1, spool_bytes))  # noqa: SIM115 - closed by received()
+    complete = False
+    try:
+        async for chunk in request.stream():
+            spool.write(chunk)
+        if not spool.tell():
+            raise EmptyBody("the body has 0 bytes; send the image as the body, or as multipart field 'image'")
+        complete = True
+    finally:
+        if not complete:
+            spool.close()
+    return Upload(cast(BinaryIO, spool), {})
+
+
+async def _from_form(request: Request, spool_bytes: int) -> Upload:
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES
+    )
+    parser.spool_max_size = max(1, spool_bytes)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise BrokenMultipart(
+            f"the multipart body cannot be read: {error.message} Send one file field 'image'"
+        ) from error
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        await form.close()
+        found = ", ".join(repr(name[:40]) for name in form) or "none that is complete"
+        raise MissingImage(f"the form needs a file field 'image' with a file name, its fields are: {found}")
+    if not image.size:
+        await form.close()
+        raise EmptyBody("field 'image' has 0 bytes; choose a file")
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    return Upload(image.file, fields)

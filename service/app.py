@@ -1,0 +1,83 @@
+"""The application: one engine, the list of middleware, the handlers, the routers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from service.api import models, pages, probes, segment
+from service.api.middleware import AccessLog, BodyLimit, LastResort, RequestId
+from service.api.problems import HANDLERS
+from service.engine.engine import Engine
+from service.settings import Settings
+from service.telemetry import Metrics
+
+_LOG = logging.getLogger("unet.app")
+_DESCRIPTION = """\
+Sends images through U-Nets (Ronneberger, Fischer and Brox, 2015) and returns masks, numbered objects or probabilities.
+
+`curl --data-binary @cells.tif 'HOST/segment?output=labels&format=tiff' -o labels.tif`
+
+Every failure is `application/problem+json` (RFC 9457).
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; its engine starts with the lifespan, in the background, so that probes answer at once.
+
+    Parameters
+    ----------
+    settings
+        All there is to set; nothing is read from the environment here.
+
+    """
+    metrics = Metrics()
+    engine = Engine(settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(engine.start(), name="unet-engine-start")
+        starting.add_done_callback(_report)
+        try:
+            yield
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await engine.stop()
+
+    app = FastAPI(
+        title="U-Net segmentation",
+        description=_DESCRIPTION,
+        version=version("unet-service"),
+        root_path=settings.root_path,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(AccessLog, metrics=metrics),
+            Middleware(LastResort),
+            Middleware(BodyLimit, limit_bytes=settings.max_body_mb << 20, metrics=metrics),
+        ],
+        exception_handlers=dict(HANDLERS),
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.engine = engine
+    for router in (segment.router, models.router, probes.router, pages.router):
+        app.include_router(router)
+    app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")
+    app.openapi()  # written once, here: it takes 30 ms, which the event loop does not have
+    return app
+
+
+def _report(starting: asyncio.Task[None]) -> None:
+    if not starting.cancelled() and (error := starting.exception()):
+        _LOG.critical("the engine did not start: %s", error, exc_info=error)

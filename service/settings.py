@@ -1,0 +1,146 @@
+"""Settings of the service: one frozen table, from the environment (prefix ``UNET_``) and the command line.
+
+The descriptions below are the ones in ``unet-service serve --help`` and in docs/settings.md (test:
+``test_the_documentation_lists_every_setting``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.session import Backend
+
+PREFIX = "UNET_"
+
+
+class InvalidSettings(Exception):
+    """A setting has a value that it cannot have; the message names each, what was found and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with units in the names; read once, passed to :func:`service.app.create_app`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; containers set 0.0.0.0.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8000, description="Port to listen on; 0 takes a free one, which the log names."
+    )
+    root_path: str = Field("", description="Path prefix under which a proxy shows the service, such as /unet.")
+    models_dir: Path | None = Field(
+        None, description="Folder of model packages (folders or zips); empty for those that ship with the software."
+    )
+    default_model: str | None = Field(
+        None, description="name or name@version that serves requests naming no model; empty takes the first by name."
+    )
+    backend: Backend = Field(
+        "auto",
+        description="What runs the net: auto, cuda, tensorrt, openvino or cpu; an explicit one is never replaced.",
+    )
+    require_gpu: bool = Field(
+        default=False, description="Stay unready where there is no GPU, instead of taking the CPU."
+    )
+    device_id: Annotated[int, Field(ge=0)] = Field(0, description="Which GPU, from 0.")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="CPU threads of the net; 0 for as many CPUs as the container may use."
+    )
+    gpu_mem_limit_mb: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most GPU memory of ONNX Runtime's arena, MiB; 0 for no limit."
+    )
+    engine_cache_dir: str = Field("", description="Folder where built TensorRT engines are kept; empty for none.")
+    memory_budget_mb: Annotated[int, Field(ge=64)] = Field(
+        2048, description="Working memory for tiles, images and results of all requests together, MiB."
+    )
+    max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, MiB; above it 413.")
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        1_000_000_000, description="Most pixels of one image, all planes together, by its header; above it 413."
+    )
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        300.0, description="Most seconds from an image's arrival to its answer; above it 504."
+    )
+    max_backlog_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        120.0, description="Most seconds of accepted work that may wait, by measured speed; above it 503."
+    )
+    batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the net.")
+    spool_mb: Annotated[int, Field(ge=0)] = Field(
+        16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
+    )
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Seconds between SIGTERM (unready at once) and closing the listener, for load balancers to see it.",
+    )
+    shutdown_grace_s: Annotated[int, Field(ge=0)] = Field(
+        120, description="Most seconds that requests in work may take after the listener has closed."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event to log.")
+    log_format: Literal["json", "text"] = Field("json", description="One JSON object per line, or text for people.")
+
+
+def option_name(field: str) -> str:
+    """Command line option of a field: ``memory_budget_mb`` is ``--memory-budget-mb``."""
+    return "--" + field.replace("_", "-")
+
+
+def default_text(info: FieldInfo) -> str:
+    """Return the default as a person would type it; empty for None."""
+    default = info.get_default()
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option per setting; those that are not given leave no trace, so that the environment counts."""
+    group = parser.add_argument_group("settings", "each also as an environment variable, given after its description")
+    for name, info in Settings.model_fields.items():
+        help_text = f"{info.description} [{default_text(info) or 'empty'}; {PREFIX}{name.upper()}]"
+        shared: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text.replace("%", "%%")}
+        if info.annotation is bool:
+            group.add_argument(option_name(name), action=argparse.BooleanOptionalAction, **shared)
+        else:
+            group.add_argument(option_name(name), metavar="VALUE", **shared)
+
+
+def load_settings(options: Mapping[str, Any]) -> Settings:
+    """Read the settings: ``options`` first, then the environment, then the defaults.
+
+    Parameters
+    ----------
+    options
+        Values by field name, as texts or of the field's type; other names are left alone.
+
+    Raises
+    ------
+    InvalidSettings
+        Where a value is not allowed.
+
+    """
+    given = {name: value for name, value in options.items() if name in Settings.model_fields}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = (
+            f"{PREFIX}{str(item['loc'][0]).upper()} ({option_name(str(item['loc'][0]))}) is {item['input']!r}: "
+            f"{item['msg'][0].lower()}{item['msg'][1:]}"
+            for item in error.errors()
+        )
+        raise InvalidSettings("; ".join(problems)) from error
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Describe every ``UNET_*`` variable that is no setting, with the setting that may have been meant."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    found = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(PREFIX + "TEST_"):
+            close = difflib.get_close_matches(name, known, n=1)
+            found.append(f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return found

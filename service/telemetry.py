@@ -1,0 +1,142 @@
+"""What can be seen from outside: Prometheus metrics and one JSON line per event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Id of the request that the running task serves."""
+
+ACCESS_LOG = logging.getLogger("unet.access")
+"""One line per request, with its figures."""
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+_EXTRA = "fields"
+
+
+class Metrics:
+    """The service's metrics, prefix ``unet_``, in a registry of their own.
+
+    Label values are bounded: models that are served, formats that exist, problem names, status codes.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.requests = Counter(
+            "unet_requests", "Segmentation requests answered", ("model", "format", "status"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "unet_request_seconds",
+            "From the request's headers to the end of its answer",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.stage_seconds = Histogram(
+            "unet_stage_seconds", "Seconds per stage of a request", ("stage",), registry=registry, buckets=_SECONDS
+        )
+        self.batch_tiles = Histogram(
+            "unet_batch_tiles", "Tiles per call of the net", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64)
+        )
+        self.pixels = Counter("unet_pixels", "Image pixels segmented, all planes", ("model",), registry=registry)
+        self.rejected = Counter("unet_rejected", "Requests answered with a problem", ("reason",), registry=registry)
+        self.cancelled = Counter("unet_cancelled", "Requests whose client went away", ("reason",), registry=registry)
+        self.in_flight = Gauge("unet_in_flight", "Requests in the engine", registry=registry)
+        self.backlog_pixels = Gauge(
+            "unet_backlog_pixels", "Accepted pixels that are not through the net yet", registry=registry
+        )
+        self.backlog_seconds = Gauge(
+            "unet_backlog_seconds",
+            "Seconds that the backlog takes at the measured speed: scale on this",
+            registry=registry,
+        )
+        self.pixels_per_second = Gauge(
+            "unet_pixels_per_second", "Measured speed of the default model", registry=registry
+        )
+        self.ready = Gauge("unet_ready", "1 where new requests should come here", registry=registry)
+        self.model_info = Gauge(
+            "unet_model_info",
+            "1 for each package that is served",
+            ("name", "version", "sha256", "backend", "provider"),
+            registry=registry,
+        )
+
+    def bind(
+        self,
+        *,
+        backlog_pixels: Callable[[], float],
+        backlog_seconds: Callable[[], float],
+        pixels_per_second: Callable[[], float],
+        in_flight: Callable[[], float],
+        ready: Callable[[], bool],
+    ) -> None:
+        """Let the gauges ask the engine whenever they are read."""
+        self.backlog_pixels.set_function(backlog_pixels)
+        self.backlog_seconds.set_function(backlog_seconds)
+        self.pixels_per_second.set_function(pixels_per_second)
+        self.in_flight.set_function(in_flight)
+        self.ready.set_function(lambda: float(ready()))
+
+    def served(self, name: str, version: str, sha256: str, backend: str, provider: str) -> None:
+        """Note a package that is served."""
+        self.model_info.labels(name=name, version=version, sha256=sha256, backend=backend, provider=provider).set(1)
+
+
+def fields(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can hold
+    """Return ``extra=`` for a log call: members of the JSON line beside the message."""
+    return {_EXTRA: {name: value for name, value in values.items() if value is not None}}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per event: ``time``, ``level``, ``logger``, ``message``, ``request_id``, further fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one event on one line; a traceback is a field of it."""
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": REQUEST_ID.get(),
+            **getattr(record, _EXTRA, {}),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps({name: value for name, value in event.items() if value is not None}, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one event, its fields as ``name=value`` behind the message."""
+        shown = {"request_id": REQUEST_ID.get(), **getattr(record, _EXTRA, {})}
+        pairs = " ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+        return f"{super().format(record)} {pairs}".rstrip()
+
+
+def configure_logging(level: str, form: Literal["json", "text"]) -> None:
+    """Send every event of this process, uvicorn's too, to standard error in one form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("unet", "uvicorn"):
+        logging.getLogger(name).setLevel(level.upper())
+    # it warns of every malformed form; the access log has the problem that the client was told
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
