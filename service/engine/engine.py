@@ -24,6 +24,11 @@ _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
+def tile_memory_bytes(settings: Settings) -> int:
+    """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
+    return int((settings.memory_budget_mb << 20) * _TILE_SHARE)
+
+
 class Engine:
     """Lives on one event loop; :meth:`start` it there, :meth:`segment` as often as wanted, :meth:`stop` it.
 
@@ -40,7 +45,7 @@ class Engine:
         self._settings = settings
         self._metrics = metrics
         budget = settings.memory_budget_mb << 20
-        self._tile_memory = int(budget * _TILE_SHARE)
+        self._tile_memory = tile_memory_bytes(settings)
         self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s)
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own

@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all set-up on a fresh machine with Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# ONNX Runtime's wheels send telemetry at session start unless told not to
+export ORT_DISABLE_TELEMETRY := 1
+# with an NVIDIA GPU, the CUDA build of ONNX Runtime; never both: they own the same module
+BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CONSTRAINTS := requirements/constraints.txt
+SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format docs-check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/service: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[$(BACKEND)]' --constraint $(CONSTRAINTS)
+	touch $@
+
+$(VENV)/everything: $(VENV)/service
+	$(PIP) --editable '.[$(BACKEND),openvino,training,dev]' --constraint $(CONSTRAINTS)
+	touch $@
+
+demo: $(VENV)/service ## segment a generated sample on the shipped package: demo/mask.png, demo/overlay.png
+	$(BIN)/python -m training.synthetic --single demo/sample.tif $(SAMPLE)
+	$(BIN)/python clients/demo.py demo
+
+serve: $(VENV)/service ## start the service on http://127.0.0.1:8000
+	$(BIN)/unet-service serve
+
+test: $(VENV)/everything ## run every test
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: $(VENV)/everything ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/everything ## rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/everything ## the service's overhead over a bare ONNX Runtime loop
+	$(BIN)/python -m benchmarks.overhead
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache

@@ -1,0 +1,1 @@
+"""What README and docs quote about speed, as commands; every figure is a ratio within one run."""

@@ -1,0 +1,83 @@
+"""Time of a whole request over a bare runtime loop on the same tiles.
+
+    python -m benchmarks.overhead [--size 2048] [--repeats 7] [--backend cpu]
+
+The bare loop runs the package's session over the tiles of the same plan, read and normalised beforehand, and throws
+the answers away. The service is ``unet-service serve`` in a process of its own, asked over HTTP for the PNG mask of a
+16-bit TIFF. Both take turns, so that a noisy machine disturbs both alike; the figure is the ratio of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from clients.demo import running_service
+from model.normalization import fit
+from model.session import Backend, SessionOptions
+from model.stitching import read_tiles
+from model.tiling import plan_tiles
+from service.engine.engine import tile_memory_bytes
+from service.engine.registry import ZOO, LoadedModel, find_packages, load_model
+from service.engine.resources import available_cpus
+from service.settings import Settings
+from training.scene import NucleiScene
+from training.synthetic import render_nuclei
+
+
+def bare_loop(loaded: LoadedModel, image_yxc: NDArray[Any]) -> tuple[list[NDArray[np.float32]], int]:
+    """Normalised tiles (1, c, y, x) of the plan that the service makes for this image, and their number."""
+    spec = loaded.package.spec
+    plan = plan_tiles((image_yxc.shape[0], image_yxc.shape[1]), spec.geometry, loaded.max_tile_pixels)
+    normalization = fit(spec.normalization, image_yxc)
+    return [read_tiles(image_yxc, [tile], normalization) for tile in plan], len(plan)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2048, help="edge of the square image, px")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--backend", default="cpu", choices=["cuda", "tensorrt", "openvino", "cpu"])
+    parser.add_argument("--package", type=Path, default=find_packages(ZOO)[0])
+    arguments = parser.parse_args()
+    backend: Backend = arguments.backend
+    image_yx, _ = render_nuclei(NucleiScene(size_yx=(arguments.size, arguments.size), bit_depth=16), seed=0)
+    image_yxc = image_yx[..., np.newaxis]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, image_yx)
+    options = SessionOptions(backend=backend, threads=available_cpus())
+    loaded = load_model(arguments.package, options, tile_memory_bytes(Settings()))
+    tiles, count = bare_loop(loaded, image_yxc)
+    bare_s, whole_s = [], []
+    served = running_service(UNET_MODELS_DIR=str(arguments.package), UNET_BACKEND=backend)
+    with served as url, httpx.Client(base_url=url, timeout=600) as client:
+        for repeat in range(arguments.repeats + 1):
+            started = time.perf_counter()
+            for tile in tiles:
+                loaded.session.run(tile)
+            between = time.perf_counter()
+            answer = client.post("/segment", content=buffer.getvalue())
+            ended = time.perf_counter()
+            answer.raise_for_status()
+            if repeat:  # the first turn warms both up
+                bare_s.append(between - started)
+                whole_s.append(ended - between)
+    bare, whole = statistics.median(bare_s), statistics.median(whole_s)
+    print(f"{loaded.package.spec.reference} on {loaded.session.provider}, {available_cpus()} CPUs")
+    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {count} tiles of {tiles[0].shape[2:]} px")
+    print(f"bare loop {bare:.3f} s, whole request {whole:.3f} s, medians of {arguments.repeats}")
+    print(f"ratio {whole / bare:.3f}")
+
+
+if __name__ == "__main__":
+    main()
