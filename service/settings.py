@@ -141,6 +141,6 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     found = []
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known and not name.startswith(PREFIX + "TEST_"):
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             found.append(f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
     return found

@@ -136,7 +136,6 @@ def configure_logging(level: str, form: Literal["json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("unet", "uvicorn"):
-        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("unet").setLevel(level.upper())
     # it warns of every malformed form; the access log has the problem that the client was told
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -1,0 +1,173 @@
+"""A client for Python: images in, results out, with patience for a busy server.
+
+::
+
+    with Client("http://127.0.0.1:8000") as client:
+        labels = client.segment_array(image_yx, output="labels")
+        Path("mask.tif").write_bytes(client.segment(Path("cells.tif"), format="tiff"))
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20
+
+
+class ServiceUnreachable(Exception):
+    """There is no answer from the server; the message gives its address and the cause."""
+
+
+class ServiceProblem(Exception):
+    """The server answered with a problem (RFC 9457)."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.type = str(document.get("type", "about:blank"))
+        """``/problems/<name>``, stable."""
+        self.status = int(document.get("status", 0))
+        self.title = str(document.get("title", ""))
+        self.detail = str(document.get("detail", ""))
+        self.request_id = document.get("request_id")
+        """Under which the server's log has more."""
+        self.document = dict(document)
+        super().__init__(f"{self.status} {self.title}: {self.detail}")
+
+
+class Client:
+    """One server; keeps its connection open, so use it as a context manager or close it.
+
+    Parameters
+    ----------
+    url
+        Where the service is, such as ``http://127.0.0.1:8000``.
+    api_key
+        Sent as bearer token, where the server asks for one.
+    timeout_s
+        Seconds to wait for an answer.
+    max_wait_s
+        Most seconds to wait in all while the server is busy (503 with Retry-After).
+    transport
+        Another way to the server than a socket.
+    sleep
+        How to wait.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 600.0,
+        max_wait_s: float = 120.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout = httpx.Timeout(timeout_s, connect=10.0)
+        self._url = url
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._max_wait_s = max_wait_s
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def segment(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> bytes:
+        """Segment one image.
+
+        Parameters
+        ----------
+        image
+            A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x).
+        options
+            Parameters of ``POST /segment``: model, output, format, threshold, min_area, channel, pixel_size, timeout.
+
+        Returns
+        -------
+        bytes
+            In the format asked for; PNG where none is.
+
+        Raises
+        ------
+        ServiceProblem
+            Where the server refuses.
+        ServiceUnreachable
+            Where it does not answer.
+
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        return self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image).content
+
+    def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> NDArray[Any]:
+        """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""
+        body = self.segment(image, **{**options, "format": "npy"})
+        array: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
+        return array
+
+    def models(self) -> dict[str, Any]:
+        """Return what ``GET /models`` lists: ``models`` and ``refused``."""
+        listed: dict[str, Any] = self._request("GET", "/models", {}, b"").json()
+        return listed
+
+    def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
+        waited = 0.0
+        while True:
+            headers = {"Content-Length": str(body.stat().st_size)} if isinstance(body, Path) else {}
+            content = _chunks(body) if isinstance(body, Path) else body
+            try:
+                response = self._http.request(method, path, params=params, content=content, headers=headers)
+            except httpx.TransportError as error:
+                cause = str(error) or type(error).__name__
+                raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
+            wait = _retry_after(response)
+            if response.is_success:
+                return response
+            if wait is None or waited + wait > self._max_wait_s:
+                raise ServiceProblem(_document(response))
+            self._sleep(wait)
+            waited += wait
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds after which to ask again, at least one; None where it would not help."""
+    header = response.headers.get("retry-after", "")
+    return float(max(1, int(header))) if response.status_code == 503 and header.isdecimal() else None
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    """Return the problem in an answer, or one that says what came instead (from a proxy, say)."""
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        document: dict[str, Any] = response.json()
+        return document
+    return {"status": response.status_code, "title": response.reason_phrase, "detail": response.text[:200]}
+
+
+def _npy(image: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, image, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,94 @@
+"""The HTTP server: uvicorn, and what happens between SIGTERM and the end.
+
+At the signal readiness fails and new requests get 503; ``drain_s`` seconds later the listener closes; then requests in
+work have ``shutdown_grace_s`` seconds to finish; the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.engine.engine import Engine
+from service.settings import Settings
+from service.telemetry import fields
+
+_LOG = logging.getLogger("unet.server")
+_KEEP_ALIVE_S = 75  # longer than the idle time of common proxies (60 s), so that the proxy is the one to hang up
+
+
+class Server(uvicorn.Server):
+    """uvicorn with one process, one loop, and a drain before its own graceful shutdown."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._drain_s = drain_s
+        self._leave_at: float | None = None
+        self._announced = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, and say where: port 0 is only known now."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                host, port = listener.getsockname()[:2]
+                _LOG.info("listening on http://%s:%d", host, port, extra=fields(host=host, port=port))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal; at a second one leave now.
+
+        The signal is not kept for uvicorn to raise again at the end: an orderly stop exits with 0. Nothing is logged
+        in here, where the interrupted code may be in the middle of writing a log line.
+        """
+        if self._leave_at is None:
+            self._leave_at = time.monotonic() + self._drain_s
+            self._engine.drain()
+            return
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to close the listener."""
+        if self._leave_at is not None:
+            if not self._announced:
+                self._announced = True
+                _LOG.info("draining", extra=fields(drain_s=self._drain_s))
+            if time.monotonic() >= self._leave_at:
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    SystemExit
+        Where the address cannot be listened on (status 1).
+
+    """
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+    Server(config, app.state.engine, settings.drain_s).run()
+    _LOG.info("stopped")
