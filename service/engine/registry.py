@@ -14,6 +14,7 @@ import numpy as np
 
 import model as model_package
 from model.errors import BackendUnavailable, ModelError
+from model.halo import with_measured_halo
 from model.package import RDF_NAME, Package, read_package
 from model.session import InferenceSession, SessionOptions, open_session, self_test
 from model.tiling import plan_tiles
@@ -141,6 +142,7 @@ def load_model(path: Path, options: SessionOptions, tile_memory_bytes: int) -> L
     package = read_package(path)
     session = open_session(package, options)
     difference = self_test(session, package)
+    package = with_measured_halo(session, package)
     pixels = min(_MOST_TILE_PIXELS, tile_memory_bytes // package.spec.activation_bytes_per_pixel)
     throughput = Throughput(_warm_up(session, package, pixels))
     _LOG.info(
