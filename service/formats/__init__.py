@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from service.formats.coco import CocoEncoder
 from service.formats.errors import (
     FormatError,
     ImageTooLarge,
@@ -12,6 +13,7 @@ from service.formats.errors import (
     UnsupportedImageFormat,
     UnsupportedOutput,
 )
+from service.formats.geojson import GeoJsonEncoder
 from service.formats.image import ImageHeader, ImageReader, ReadLimits
 from service.formats.negotiate import choose_format
 from service.formats.npy import NpyEncoder
@@ -19,12 +21,16 @@ from service.formats.png import PngEncoder
 from service.formats.reader import open_image
 from service.formats.result import Encoder, SegmentationResult
 from service.formats.rle import RleEncoder
+from service.formats.rois import RoiZipEncoder
 from service.formats.tiff import TiffEncoder
 
 ENCODERS: Mapping[str, Encoder] = {
     "png": PngEncoder(),
     "rle": RleEncoder(),
+    "coco": CocoEncoder(),
     "tiff": TiffEncoder(),
+    "geojson": GeoJsonEncoder(),
+    "rois": RoiZipEncoder(),
     "npy": NpyEncoder(),
 }
 """Encoder by the name that ``format=`` takes."""

@@ -8,6 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = 8192
+
 
 def dump(value: object) -> bytes:
     """Write one value without spaces, ASCII only.
@@ -22,7 +27,18 @@ def dump(value: object) -> bytes:
 
 def dump_list(items: Iterable[object]) -> bytes:
     """Write a list, one item at a time."""
-    return b"[" + b",".join(dump(item) for item in items) + b"]"
+    return join_list(dump(item) for item in items)
+
+
+def join_list(items: Iterable[bytes]) -> bytes:
+    """Write a list of what is JSON already."""
+    return b"[" + b",".join(items) + b"]"
+
+
+def dump_rows(rows: NDArray[np.int64]) -> bytes:
+    """Write an array (n, k), n >= 1, as a list of lists, a few thousand rows at a time."""
+    blocks = (rows[at : at + ROWS].tolist() for at in range(0, len(rows), ROWS))
+    return join_list(dump(block)[1:-1] for block in blocks)
 
 
 def dump_object(fields: Mapping[str, object], **raw: bytes) -> bytes:

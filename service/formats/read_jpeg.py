@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class JpegReader(ClosesOnExit):
 
     __slots__ = ("_lock", "_source", "header")
 
-    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
         source.seek(0)
         with undecodable("the JPEG header"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class NpyReader(ClosesOnExit):
 
     __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_shape", "_source", "_stored", "header")
 
-    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
         file_bytes = source.seek(0, 2)
         source.seek(0)
@@ -96,8 +96,8 @@ class NpyReader(ClosesOnExit):
             return widen(plane.astype(self._stored.newbyteorder("="), copy=False))
 
 
-def _fill(target: NDArray[np.uint8], source: BinaryIO) -> None:
-    view = memoryview(target)
+def _fill(target: NDArray[np.uint8], source: IO[bytes]) -> None:
+    view = target.data
     for at in range(0, len(view), BLOCK_BYTES):
         block = source.read(min(BLOCK_BYTES, len(view) - at))
         view[at : at + len(block)] = block

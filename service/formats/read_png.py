@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
@@ -25,7 +25,7 @@ class PngReader(ClosesOnExit):
 
     __slots__ = ("_lock", "_source", "header")
 
-    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the PNG header"):
             source.seek(len(MAGIC))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import tifffile
@@ -32,7 +32,7 @@ class TiffReader(ClosesOnExit):
 
     __slots__ = ("_alpha", "_colormap", "_invert", "_lock", "_offsets", "_stack", "_tiff", "_virtual_from", "header")
 
-    def __init__(self, source: BinaryIO, limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._lock = threading.Lock()
         directories = walk_directories(source)
         source.seek(0)

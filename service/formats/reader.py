@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import IO
 
 from service.formats import read_npy, read_png
 from service.formats.errors import UnsupportedImageFormat, undecodable
@@ -13,7 +13,7 @@ from service.formats.read_npy import NpyReader
 from service.formats.read_png import PngReader
 from service.formats.read_tiff import TiffReader
 
-READERS: Mapping[bytes, Callable[[BinaryIO, ReadLimits], ImageReader]] = {
+READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits], ImageReader]] = {
     read_png.MAGIC: PngReader,
     b"\xff\xd8\xff": JpegReader,
     b"II*\x00": TiffReader,
@@ -32,7 +32,7 @@ OTHERS: Mapping[bytes, str] = {
 """What is recognised only in order to be named in the refusal."""
 
 
-def open_image(source: BinaryIO, limits: ReadLimits) -> ImageReader:
+def open_image(source: IO[bytes], limits: ReadLimits) -> ImageReader:
     """Recognise the image, read its header and check it against the limits; no pixel is decoded.
 
     Parameters

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from service.formats.json_text import dump, dump_list, dump_object
+from service.formats.json_text import dump, dump_list, dump_object, join_list
 from service.formats.result import SegmentationResult, refuse_probabilities
 from service.formats.runs import ObjectRuns, empty_counts, object_runs
 
@@ -57,7 +57,7 @@ class RleEncoder:
             dump_object({"index": result.plane_index(plane)}, objects=dump_list(objects(result, plane)))
             for plane in range(len(result.planes))
         )
-        return dump_object(fields, planes=b"[" + b",".join(planes) + b"]", receipt=receipt)
+        return dump_object(fields, planes=join_list(planes), receipt=receipt)
 
 
 def objects(result: SegmentationResult, plane: int) -> Iterator[dict[str, Any]]:

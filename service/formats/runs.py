@@ -77,7 +77,7 @@ def object_runs(labels_yx: NDArray[Any]) -> Iterator[ObjectRuns]:
     bottom = np.maximum.reduceat(np.where(one_column, (ends - 1) % height, height - 1), first_run)
 
     counts, first_count = _counts(starts, ends, first_run, last_run, pixels=height * width)
-    text, first_byte = _compress(counts, first_count)
+    text, first_byte = compress(counts, first_count)
     for i, label in enumerate(values[first_run]):
         yield ObjectRuns(
             label=int(label),
@@ -111,7 +111,7 @@ def _counts(
     return counts, first_count
 
 
-def _compress(counts: NDArray[np.int64], first_count: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+def compress(counts: NDArray[np.int64], first_count: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
     """``rleToString`` of maskApi.c for all objects: differences to the count before last, in signed groups of 5 bits.
 
     Returns the bytes, and where each object's begin (one more entry: the end).
@@ -148,4 +148,4 @@ def _compress(counts: NDArray[np.int64], first_count: NDArray[np.int64]) -> tupl
 
 def empty_counts(pixels: int) -> str:
     """Compressed counts of a mask without foreground."""
-    return _compress(np.array([pixels], dtype=np.int64), np.array([0, 1]))[0].decode("ascii")
+    return compress(np.array([pixels], dtype=np.int64), np.array([0, 1]))[0].decode("ascii")

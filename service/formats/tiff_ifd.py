@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 from service.formats.errors import UndecodableImage, undecodable
 
@@ -71,7 +71,7 @@ def _layout(header: bytes) -> tuple[_Layout, int]:
     return _Layout(order, "H", "HHI4s", "I", 4), struct.unpack(order + "I", header[4:8])[0]
 
 
-def walk_directories(source: BinaryIO) -> tuple[Directory, ...]:
+def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
     """Read every directory of the main chain; the source is left at any position.
 
     Parameters
@@ -114,7 +114,7 @@ def walk_directories(source: BinaryIO) -> tuple[Directory, ...]:
 
 
 def _read_directory(
-    source: BinaryIO, layout: _Layout, offset: int, size: int, wanted: frozenset[int]
+    source: IO[bytes], layout: _Layout, offset: int, size: int, wanted: frozenset[int]
 ) -> tuple[Directory, int]:
     source.seek(offset)
     count_bytes = struct.calcsize("=" + layout.count)

@@ -1,0 +1,66 @@
+"""COCO annotations: one JSON document that pycocotools loads as a detection ground truth.
+
+``images`` has one entry per plane, ``categories`` one per foreground class, ``annotations`` one per object (labels) or
+per class that occurs (mask, ``iscrowd`` 1, since a class may hold many objects), each with ``segmentation`` (compressed
+run lengths), ``bbox``, ``area`` and, for labels, ``score`` and ``label``. The receipt stands under ``info``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from service.formats.json_text import dump_list, dump_object
+from service.formats.result import SegmentationResult, refuse_probabilities
+from service.formats.rle import objects
+
+
+@dataclass(frozen=True, slots=True)
+class CocoEncoder:
+    """Writes the document that the module describes."""
+
+    media_type: str = "application/json"
+    extension: str = ".json"
+
+    def encode(self, result: SegmentationResult) -> bytes:
+        """Write all planes of a mask or of labels.
+
+        Raises
+        ------
+        UnsupportedOutput
+            ``result`` holds probabilities.
+        """
+        refuse_probabilities(result, "coco")
+        height, width = result.size_yx
+        images = [
+            {"id": plane + 1, "file_name": f"plane-{plane}", "height": height, "width": width}
+            | ({"stack_index": result.plane_index(plane)} if result.stack_axes else {})
+            for plane in range(len(result.planes))
+        ]
+        categories = [{"id": index, "name": name} for index, name in enumerate(result.classes) if index]
+        info = {"description": "U-Net segmentation", "receipt": dict(result.receipt)}
+        return dump_object(
+            {"info": info, "images": images, "categories": categories},
+            annotations=dump_list(_annotations(result)),
+        )
+
+
+def _annotations(result: SegmentationResult) -> Iterator[dict[str, Any]]:
+    number = 0
+    for plane in range(len(result.planes)):
+        for entry in objects(result, plane):
+            if not entry["area"]:
+                continue
+            number += 1
+            common = {
+                "id": number,
+                "image_id": plane + 1,
+                "bbox": entry["bbox"],
+                "area": entry["area"],
+                "segmentation": entry["segmentation"],
+            }
+            if result.kind == "labels":
+                yield common | {"category_id": 1, "iscrowd": 0, "label": entry["label"], "score": entry["score"]}
+            else:
+                yield common | {"category_id": entry["class_index"], "iscrowd": 1}

@@ -1,0 +1,119 @@
+"""PNG, TIFF and .npy: decode(encode(x)) == x, and refusals that name the remedy."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.formats import ENCODERS, ReadLimits, UnsupportedOutput, open_image
+from tests.service.formats.results import RECEIPT, label_planes, labels, mask, probabilities
+
+LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plane=label_planes(largest=65_535))
+def test_png_labels_are_16_bit_grey_and_exact(plane: NDArray[np.uint16]) -> None:
+    with Image.open(io.BytesIO(ENCODERS["png"].encode(labels(plane)))) as image:
+        assert image.mode == "I;16"
+        np.testing.assert_array_equal(np.asarray(image), plane)
+
+
+@settings(max_examples=50, deadline=None)
+@given(plane=label_planes(largest=1))
+def test_png_masks_of_two_classes_are_0_and_255(plane: NDArray[np.uint16]) -> None:
+    with Image.open(io.BytesIO(ENCODERS["png"].encode(mask(plane)))) as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), plane * 255)
+
+
+def test_png_masks_of_more_classes_are_class_indexes_without_a_palette() -> None:
+    result = mask([[0, 1, 2]], classes=("background", "a", "b"))
+    with Image.open(io.BytesIO(ENCODERS["png"].encode(result))) as image:
+        assert (image.mode, np.asarray(image).tolist()) == ("L", [[0, 1, 2]])
+
+
+def test_png_carries_the_receipt() -> None:
+    with Image.open(io.BytesIO(ENCODERS["png"].encode(mask([[0, 1]])))) as image:
+        image.load()
+        assert json.loads(image.info["unet-receipt"]) == RECEIPT
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (labels([[65_536]], dtype=np.uint32), "65536 labels, PNG holds 65535; ask for format=tiff"),
+        (labels([[1]], [[1]]), "has 2; ask for format=tiff"),
+        (probabilities(np.zeros((2, 1, 1))), "ask for format=tiff"),
+    ],
+)
+def test_what_png_cannot_hold_is_refused_with_the_remedy(result: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedOutput, match=reason):
+        ENCODERS["png"].encode(result)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_tiff_labels_are_exact_and_keep_pixel_size_and_axes(dtype: type) -> None:
+    planes = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (6, 30, 21), dtype=dtype)
+    result = labels(*planes, dtype=dtype, stack_axes="TZ", stack_shape=(2, 3), pixel_size_um=(0.5, 0.25))
+    data = ENCODERS["tiff"].encode(result)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.series[0].axes == "TZYX"
+        np.testing.assert_array_equal(tiff.asarray(), planes.reshape(2, 3, 30, 21))
+        metadata = tiff.imagej_metadata
+        assert metadata is not None
+        assert (metadata["unit"], metadata["slices"], metadata["frames"]) == ("micron", 3, 2)
+        assert tiff.pages.first.resolution == (4.0, 2.0)
+    with open_image(io.BytesIO(data), LIMITS) as reader:
+        assert (reader.header.stack_axes, reader.header.stack_shape) == ("TZ", (2, 3))
+        assert reader.header.pixel_size_um == pytest.approx((0.5, 0.25))
+        np.testing.assert_array_equal(np.stack([reader.read_plane(i)[..., 0] for i in range(6)]).astype(dtype), planes)
+
+
+def test_tiff_stacks_of_other_order_are_written_in_the_order_of_imagej() -> None:
+    planes = np.arange(6, dtype=np.uint16).reshape(6, 1, 1) + np.zeros((1, 4, 5), dtype=np.uint16)
+    data = ENCODERS["tiff"].encode(labels(*planes, stack_axes="ZT", stack_shape=(3, 2)))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.series[0].axes == "TZYX"
+        np.testing.assert_array_equal(tiff.asarray()[..., 0, 0], np.arange(6).reshape(3, 2).T)
+
+
+def test_tiff_probabilities_are_exact_with_one_channel_per_class() -> None:
+    planes = np.random.default_rng(0).random((3, 2, 9, 8), dtype=np.float32)
+    data = ENCODERS["tiff"].encode(probabilities(*planes))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.series[0].axes == "ZCYX"
+        np.testing.assert_array_equal(tiff.asarray(), planes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(plane=label_planes(largest=1))
+def test_tiff_masks_are_0_and_255_with_the_receipt(plane: NDArray[np.uint16]) -> None:
+    data = ENCODERS["tiff"].encode(mask(plane))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        np.testing.assert_array_equal(tiff.pages.first.asarray(), plane * 255)
+        receipt = tiff.pages.first.description.partition("unet_receipt=")[2]
+    assert json.loads(receipt) == RECEIPT
+
+
+@settings(max_examples=40, deadline=None)
+@given(plane=label_planes(largest=65_535))
+def test_npy_is_the_array_without_stack_axes_for_one_plane(plane: NDArray[np.uint16]) -> None:
+    loaded = np.load(io.BytesIO(ENCODERS["npy"].encode(labels(plane))), allow_pickle=False)
+    assert loaded.dtype == plane.dtype
+    np.testing.assert_array_equal(loaded, plane)
+
+
+def test_npy_keeps_the_stack_axes() -> None:
+    planes = np.random.default_rng(0).random((6, 2, 3, 4), dtype=np.float32)
+    result = probabilities(*planes, stack_axes="TZ", stack_shape=(2, 3))
+    loaded = np.load(io.BytesIO(ENCODERS["npy"].encode(result)), allow_pickle=False)
+    np.testing.assert_array_equal(loaded, planes.reshape(2, 3, 2, 3, 4))

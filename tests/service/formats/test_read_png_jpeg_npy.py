@@ -1,0 +1,175 @@
+"""PNG, JPEG and .npy: exact values, named changes, and no half images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.formats import (
+    ImageHeader,
+    ImageTooLarge,
+    ReadLimits,
+    UndecodableImage,
+    UnsupportedImageFormat,
+    open_image,
+)
+
+LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
+RAMP = (np.arange(20 * 30) * 7 % 256).astype(np.uint8).reshape(20, 30)
+
+
+def read(data: bytes, limits: ReadLimits = LIMITS) -> tuple[ImageHeader, NDArray[Any]]:
+    """Header and all planes (n, y, x, c)."""
+    with open_image(io.BytesIO(data), limits) as reader:
+        return reader.header, np.stack([reader.read_plane(i) for i in range(reader.header.planes)])
+
+
+def save(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(7, 9), (9, 7, 3), (1, 1), (1, 300)])
+def test_png_keeps_every_value(dtype: type, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    header, planes = read(bytes(imagecodecs.png_encode(image)))
+    assert (header.format, header.dtype, header.bits) == ("png", np.dtype(dtype), np.dtype(dtype).itemsize * 8)
+    np.testing.assert_array_equal(planes[0], image.reshape(*shape[:2], -1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "note"),
+    [
+        ("1", 1, "1 bits per pixel scaled to 0 to 255"),
+        ("LA", 1, "alpha channel dropped"),
+        ("RGBA", 3, "alpha channel dropped"),
+        ("P", 1, "palette of greys expanded to grey"),
+    ],
+)
+def test_png_notes_what_it_changes(mode: str, channels: int, note: str) -> None:
+    header, planes = read(save(Image.fromarray(RAMP).convert(mode), "PNG"))
+    assert header.channels == planes.shape[-1] == channels
+    assert note in header.notes
+    expected = np.asarray(Image.fromarray(RAMP).convert(mode).convert("L"))
+    np.testing.assert_array_equal(planes[0, ..., 0], expected)
+
+
+def test_a_png_palette_of_colours_becomes_rgb() -> None:
+    image = Image.fromarray(RAMP).convert("P")
+    image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+    header, planes = read(save(image, "PNG", transparency=3))
+    assert header.channels == 3
+    assert set(header.notes) == {"palette expanded to RGB", "transparency dropped"}
+    np.testing.assert_array_equal(planes[0, ..., 1], 255 - RAMP)
+
+
+def test_a_png_that_declares_gigapixels_is_refused_from_its_header() -> None:
+    body = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    with pytest.raises(ImageTooLarge, match="3600000000 pixels, the limit is 16777216"):
+        read(data)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_cut_png_is_always_refused(data: st.DataObject) -> None:
+    whole = save(Image.fromarray(RAMP), "PNG")
+    with pytest.raises((UndecodableImage, UnsupportedImageFormat)):
+        read(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_jpeg_is_what_pillow_decodes(mode: str, channels: int) -> None:
+    data = save(Image.fromarray(RAMP).convert(mode), "JPEG", quality=90)
+    header, planes = read(data)
+    assert (header.format, header.channels, header.notes) == ("jpeg", channels, ())
+    np.testing.assert_array_equal(planes[0], np.asarray(Image.open(io.BytesIO(data))).reshape(20, 30, channels))
+
+
+def test_exif_orientation_is_noted_and_not_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    header, planes = read(save(Image.fromarray(RAMP), "JPEG", exif=exif))
+    assert planes.shape == (1, 20, 30, 1)
+    assert header.notes == ("EXIF orientation 6 is not applied: rows and columns as stored",)
+
+
+def test_cmyk_jpeg_is_refused_by_name() -> None:
+    with pytest.raises(UndecodableImage, match="CMYK"):
+        read(save(Image.fromarray(RAMP).convert("CMYK"), "JPEG"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_cut_jpeg_is_always_refused(data: st.DataObject) -> None:
+    whole = save(Image.fromarray(RAMP), "JPEG", quality=90)
+    with pytest.raises((UndecodableImage, UnsupportedImageFormat)):
+        read(whole[: data.draw(st.integers(0, len(whole) - 3))])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    image=hnp.arrays(
+        dtype=st.sampled_from(["u1", "<u2", ">u2", "<i2", "<u4", ">i4", "<f4", ">f8"]),
+        shape=st.one_of(
+            st.tuples(st.integers(1, 9), st.integers(1, 9)),
+            st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)),
+            st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(5, 9)),
+        ),
+        elements=st.integers(0, 100),
+    ),
+    fortran=st.booleans(),
+)
+def test_npy_keeps_every_value(image: NDArray[Any], fortran: bool) -> None:
+    header, planes = read(npy(np.asfortranarray(image) if fortran else image))
+    assert header.dtype == image.dtype.newbyteorder("=")
+    assert planes.dtype.isnative
+    channels_last = image.ndim == 3 and image.shape[-1] <= 4
+    expected = image[np.newaxis] if image.ndim == 2 or channels_last else image
+    np.testing.assert_array_equal(planes, expected if channels_last else expected[..., np.newaxis])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(np.zeros((4, 4)))[:-1], "127 were sent"),
+        (npy(np.zeros((4, 4))) + b"x", "129 were sent"),
+        (npy(np.zeros(4)), "1-dimensional"),
+        (npy(np.array([[object()]], dtype=object)), "object"),
+        (npy(np.zeros((4, 4), dtype=complex)), "complex128"),
+        (npy(np.zeros((0, 4))), "empty"),
+        (b"\x93NUMPY\x09\x00" + b"x" * 20, "version"),
+        (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65_535, "header"),
+    ],
+)
+def test_npy_that_is_no_image_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(UndecodableImage, match=message):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [(b"", "empty"), (b"GIF89a", "GIF"), (b"BM1234", "BMP"), (b"PK\x03\x04zip", "zip"), (b"hello", "hello")],
+)
+def test_other_files_are_named_in_the_refusal(data: bytes, named: str) -> None:
+    with pytest.raises(UnsupportedImageFormat, match=named):
+        read(data)
