@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.errors import InvalidPackage, PackageError
-from model.rdf import from_rdf, require_rdf, to_rdf
+from model.rdf import from_rdf, to_rdf
 from model.spec import ModelSpec, PackageFile
 
 RDF_NAME = "rdf.yaml"
@@ -80,7 +80,10 @@ def read_package(path: Path) -> Package:
 
     """
     try:
-        return Package(path, from_rdf(require_rdf(yaml.safe_load(_read(path, RDF_NAME)))))
+        document = yaml.safe_load(_read(path, RDF_NAME))
+        if not isinstance(document, Mapping):
+            raise InvalidPackage(f"{path}: {RDF_NAME} holds a {type(document).__name__}; a mapping is needed")
+        return Package(path, from_rdf(document))
     except PackageError:
         raise
     except ValidationError as error:

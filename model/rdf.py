@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from model.errors import InvalidPackage, UnsupportedPackage
+from model.errors import UnsupportedPackage
 from model.labels import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
 from model.spec import Citation, ModelSpec, PackageFile, Person, Tolerance
@@ -287,17 +287,3 @@ def _activation_from_rdf(entries: Any) -> Any:  # noqa: ANN401 - checked by Mode
     if names not in (["softmax"], ["sigmoid"]):
         raise UnsupportedPackage(f"post-processing {names} is not supported; softmax or sigmoid alone are")
     return names[0]
-
-
-def require_rdf(document: object) -> Rdf:
-    """Check that a YAML document is a mapping.
-
-    Raises
-    ------
-    InvalidPackage
-        Where it is anything else.
-
-    """
-    if not isinstance(document, Mapping):
-        raise InvalidPackage(f"rdf.yaml holds a {type(document).__name__}; a mapping is needed")
-    return document
