@@ -85,6 +85,8 @@ class TiffReader(ClosesOnExit):
             self._alpha = [3]
         if self._alpha:
             notes.append("alpha channel dropped")
+        elif extra:
+            notes.append(f"{len(extra)} extra samples per pixel, not declared alpha, kept as channels")
         self._colormap: NDArray[Any] | None = None
         if page.photometric == PALETTE:
             if is_imagej:

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
 import tempfile
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from service.formats import FormatError, ImageHeader, ImageTooLarge, ReadLimits, UndecodableImage, open_image
-
-LIMITS = ReadLimits(max_pixels=1 << 26, max_bytes=1 << 28)
-
-
-def write(array: NDArray[Any], **options: Any) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, **options)
-    return file.getvalue()
-
-
-def read(data: bytes, limits: ReadLimits = LIMITS) -> tuple[ImageHeader, NDArray[Any]]:
-    """Header and all planes (n, y, x, c)."""
-    with open_image(io.BytesIO(data), limits) as reader:
-        return reader.header, np.stack([reader.read_plane(i) for i in range(reader.header.planes)])
-
-
-def ramp(*shape: int, dtype: Any = np.uint16) -> NDArray[Any]:
-    return (np.arange(np.prod(shape)) * 7 % 251).astype(dtype).reshape(shape)
+from service.formats import UndecodableImage, open_image
+from tests.service.formats.tiffs import LIMITS, ramp, read, write
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd", "packbits", "jpeg2000", "lzma"])
@@ -233,118 +211,6 @@ def test_a_pyramid_gives_its_full_resolution() -> None:
     assert header.planes == 1
 
 
-def test_files_named_in_ome_metadata_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = tmp_path / "secret.tif"
-    tifffile.imwrite(secret, np.full((8, 9), 65_535, dtype=np.uint16))
-    blocks = "".join(
-        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{z}</UUID></TiffData>'
-        for z, name in enumerate(["upload.tif", str(secret)])
-    )
-    xml = (
-        '<?xml version="1.0"?><OME UUID="urn:uuid:0"><Image><Pixels DimensionOrder="XYZCT" SizeX="9" SizeY="8" '
-        f'SizeZ="2" SizeC="1" SizeT="1" Type="uint16"><Channel/>{blocks}</Pixels></Image></OME>'
-    )
-    monkeypatch.chdir(tmp_path)
-    header, planes = read(write(ramp(8, 9), metadata=None, description=xml))
-    assert header.planes == 1
-    assert any("other files" in note for note in header.notes)
-    np.testing.assert_array_equal(planes[0, ..., 0], ramp(8, 9))
-
-
-@pytest.mark.parametrize(
-    "pixels",
-    [
-        'SizeX="9" SizeY="8" SizeZ="99999999999" SizeC="1" SizeT="1"',
-        'SizeX="9" SizeY="8" SizeZ="3" SizeC="1" SizeT="1"',
-        'SizeX="9" SizeY="8" SizeZ="-1" SizeC="0" SizeT="x"',
-        "",
-    ],
-)
-def test_ome_metadata_that_does_not_fit_the_file_is_ignored_and_noted(pixels: str) -> None:
-    xml = f'<OME><Image><Pixels DimensionOrder="XYZCT" {pixels}><TiffData/></Pixels></Image></OME>'
-    header, _ = read(write(ramp(8, 9), metadata=None, description=xml))
-    assert header.planes == 1
-    assert any("read as they stand" in note for note in header.notes)
-
-
-def test_entities_in_ome_metadata_are_refused() -> None:
-    bomb = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><OME>&b;</OME>'
-    header, _ = read(write(ramp(8, 9), metadata=None, description=bomb))
-    assert any("document type" in note for note in header.notes)
-
-
-def huge_header(height: int, width: int, depth: int) -> bytes:
-    """A TIFF of 100 bytes that declares ``depth`` pages' worth of pixels in one."""
-    tags = [(256, 3, width), (257, 3, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (32997, 4, depth)]
-    table = b"".join(struct.pack("<HHII", code, kind, 1, value) for code, kind, value in tags)
-    return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + table + b"\0\0\0\0"
-
-
-def test_a_header_that_declares_gigapixels_is_refused_without_allocating() -> None:
-    tracemalloc.start()
-    try:
-        with pytest.raises(ImageTooLarge, match="4294836225 pixels, the limit is 67108864"):
-            read(huge_header(65_535, 65_535, 1))
-        with pytest.raises(UndecodableImage, match="900 slices"):
-            read(huge_header(65_535, 65_535, 900))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 1 << 20
-
-
-def test_the_byte_limit_counts_channels_and_sample_size() -> None:
-    with pytest.raises(ImageTooLarge, match="11520 bytes decoded, the limit is 11519"):
-        read(write(ramp(20, 24, 3, dtype=np.float64), photometric="rgb"), ReadLimits(1000, 11_519))
-
-
-def test_a_circular_chain_of_pages_is_refused() -> None:
-    data = bytearray(huge_header(8, 8, 1))
-    data[-4:] = struct.pack("<I", 8)
-    with pytest.raises(UndecodableImage, match="circle"):
-        read(bytes(data))
-
-
-def test_tag_values_larger_than_the_file_are_refused() -> None:
-    table = struct.pack("<HHII", 273, 4, 1 << 28, 8)
-    data = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 1) + table + b"\0\0\0\0"
-    with pytest.raises(UndecodableImage, match="bytes of numbers"):
-        read(data)
-
-
-def test_a_jpeg_tile_larger_than_declared_is_refused() -> None:
-    """libjpeg allocates what the stream declares: 65,500 squared from a few bytes."""
-    data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="jpeg", tile=(64, 64)))
-    frame = data.index(b"\xff\xc0")
-    data[frame + 5 : frame + 9] = struct.pack(">HH", 65_500, 65_500)
-    with pytest.raises(UndecodableImage, match="65500 x 65500 pixels, the directory allows 64 x 64"):
-        read(bytes(data))
-
-
-def test_a_deflate_bomb_decodes_no_more_than_the_header_says() -> None:
-    data = write(np.zeros((1, 4000), dtype=np.uint8), compression="zlib")
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        width_at = tiff.pages[0].tags[256].valueoffset
-    small = bytearray(data)
-    small[width_at : width_at + 2] = struct.pack("<H", 4)
-    with pytest.raises(UndecodableImage):
-        read(bytes(small))
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_no_damage_gives_anything_but_a_format_error(data: st.DataObject) -> None:
-    original = write(ramp(2, 20, 30), compression="zlib", tile=(16, 16), ome=True)
-    damaged = bytearray(original)
-    for _ in range(data.draw(st.integers(1, 6))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        header, planes = read(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
-    except FormatError:
-        return
-    assert planes.shape == (header.planes, *header.size_yx, header.channels)
-
-
 def test_planes_are_read_from_many_threads_at_once() -> None:
     stack = ramp(12, 40, 50)
     with tempfile.SpooledTemporaryFile(max_size=100) as file:
@@ -357,3 +223,33 @@ def test_planes_are_read_from_many_threads_at_once() -> None:
 def test_a_plane_that_does_not_exist_is_an_index_error() -> None:
     with open_image(io.BytesIO(write(ramp(8, 9))), LIMITS) as reader, pytest.raises(IndexError, match="plane 1 of 1"):
         reader.read_plane(1)
+
+
+def test_a_metamorph_stack_behind_one_directory_is_read_to_its_end() -> None:
+    """STK: the count of tag 33629 is the number of planes, their pixels follow the first one's."""
+    stack = ramp(3, 8, 9)
+    first_page = write(stack[0], metadata=None, extratags=[(33629, "I", 3, (1, 2, 3), True)])
+    header, planes = read(first_page + stack[1:].tobytes())
+    assert (header.stack_axes, header.planes) == ("I", 3)
+    np.testing.assert_array_equal(planes[..., 0], stack)
+
+
+def test_max_sample_value_tells_the_bits_of_the_camera() -> None:
+    header, _ = read(write(ramp(8, 9), metadata=None, extratags=[(281, "H", 1, 4095, True)]))
+    assert header.bits == 12
+    header, _ = read(write(ramp(8, 9), metadata=None, extratags=[(281, "H", 1, 3000, True)]))
+    assert header.bits == 16
+
+
+@pytest.mark.parametrize("description", ["ImageJ=1\nimages=x\n", '{"shape": 5}', "{", '{"shape": [3, 8, 8]}'])
+def test_descriptions_that_do_not_fit_leave_the_pages_as_they_stand(description: str) -> None:
+    header, planes = read(write(ramp(8, 9), metadata=None, description=description))
+    assert header.planes == 1
+    np.testing.assert_array_equal(planes[0, ..., 0], ramp(8, 9))
+
+
+def test_an_imagej_description_of_more_planes_than_pages_is_noted() -> None:
+    data = write(ramp(8, 9), metadata=None, compression="zlib", description="ImageJ=1\nimages=4\nslices=4\n")
+    header, _ = read(data)
+    assert header.planes == 1
+    assert "the metadata describes 4 planes, the file holds 1: read as they stand" in header.notes
