@@ -1,0 +1,98 @@
+"""What a finished run says of itself: the card of the package that it becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.spec import Person
+from training.checkpoint import Checkpoint
+from training.export import Card
+from training.recipe import Recipe
+from training.scene import NucleiScene
+from training.synthetic import render_nuclei
+
+_GOLDEN_SCENE = NucleiScene(size_yx=(320, 352), bit_depth=8)
+
+
+def run_card(
+    checkpoint: Checkpoint, recipe: Recipe, *, version: str, author: str, license_text: str, command: str
+) -> Card:
+    """Build the card of a run: data, split, figures, time, and what the package is not for.
+
+    Parameters
+    ----------
+    checkpoint
+        The state to be exported.
+    recipe
+        Its recipe, with the card and the label rule that shall be published.
+    version, author, license_text
+        Of the package.
+    command
+        The command line that trained it.
+
+    """
+    minutes = round(checkpoint.elapsed_s / 60, 1)
+    counts = {side: len(stems) for side, stems in checkpoint.split.items()}
+    figures = {name: round(value, 4) for name, value in checkpoint.figures.items()}
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    readme = f"""# {recipe.name}
+
+{recipe.card.description}
+
+Classes: {", ".join(recipe.targets.classes)}. The net is the U-Net of Ronneberger, Fischer and Brox (2015) with
+unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_width}.
+
+## Data
+
+{recipe.card.data}
+
+{counts["training"]} images for training, {counts["validation"]} for validation. An image is validated on where the
+first eight bytes of the SHA-256 of its name (without suffix), as a fraction of 2^64, are below
+{recipe.data.validation_fraction}.
+
+## Figures
+
+Means over the {counts["validation"]} validation images, each run whole through the tiling that serves it. The
+state of the net was chosen by these images.
+
+| measure | value |
+| --- | --- |
+{rows}
+
+## Training
+
+`{command}`: {checkpoint.step} steps in {minutes} minutes.
+
+## Limits
+
+{recipe.card.limits}
+"""
+    facts: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json", exclude={"card"}, exclude_none=True),
+        "data": recipe.card.data,
+        "images": counts,
+        "validation": figures,
+        "command": command,
+        "minutes": minutes,
+        "steps": checkpoint.step,
+    }
+    return Card(
+        name=recipe.name,
+        version=version,
+        title=recipe.card.title or recipe.name,
+        description=recipe.card.description or f"{recipe.name}, trained by unet-train",
+        license=recipe.card.license,
+        license_text=license_text,
+        readme=readme,
+        authors=(Person(name=author),),
+        facts=facts,
+    )
+
+
+def golden_image(channels: int) -> NDArray[Any]:
+    """Picture (y, x, c), uint8, for a package's golden pair: synthetic, so that no package carries anyone's image."""
+    image_yx, _ = render_nuclei(_GOLDEN_SCENE, seed=0)
+    return np.repeat(image_yx[..., None], channels, axis=-1)

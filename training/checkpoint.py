@@ -1,0 +1,122 @@
+"""The state of a run on disk: everything needed to go on, to evaluate, and to export."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from model.unet import UNet
+from training.errors import CheckpointError
+from training.recipe import Recipe
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """State after ``step`` steps.
+
+    Parameters
+    ----------
+    recipe
+        The recipe as a dictionary (:meth:`training.recipe.Recipe.model_dump` in JSON mode): net, normalisation, labels.
+    step, elapsed_s
+        Steps done and seconds spent on them.
+    net
+        State dictionary of the net that is being trained.
+    averaged
+        State dictionary of its moving average (:class:`torch.optim.swa_utils.AveragedModel`); None without one.
+    optimizer
+        State dictionary of the optimiser; None in ``best.pt``.
+    split
+        Stems of the training and of the validation images.
+    best_score
+        Best validation score so far; -1 before the first.
+    figures
+        Means of the validation that belongs to these weights; empty before the first.
+
+    """
+
+    recipe: dict[str, Any]
+    step: int
+    elapsed_s: float
+    net: dict[str, Any]
+    averaged: dict[str, Any] | None
+    optimizer: dict[str, Any] | None
+    split: dict[str, list[str]]
+    best_score: float = -1.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write whole or not at all: a kill at any moment leaves the old file or the new one."""
+        state = {entry.name: getattr(self, entry.name) for entry in fields(self)} | {"format": _FORMAT}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def read_recipe(self) -> Recipe:
+        """Return the recipe as a value.
+
+        Raises
+        ------
+        CheckpointError
+            Where a later version of the software no longer understands it.
+
+        """
+        try:
+            return Recipe.model_validate(self.recipe)
+        except ValidationError as error:
+            raise CheckpointError(f"the checkpoint's recipe is not understood: {error}; train again") from error
+
+    def build_net(self) -> UNet:
+        """Return the net to use, in evaluation mode on the CPU: the averaged weights where there are any."""
+        recipe = self.read_recipe()
+        net = build_net(recipe)
+        weights = self.net
+        if self.averaged is not None:
+            prefix = "module."
+            weights = {key[len(prefix) :]: value for key, value in self.averaged.items() if key.startswith(prefix)}
+        net.load_state_dict(weights)
+        return net.eval()
+
+
+def build_net(recipe: Recipe) -> UNet:
+    """Return the recipe's net with fresh weights drawn from torch's global generator."""
+    return UNet(
+        in_channels=recipe.net.in_channels,
+        classes=len(recipe.targets.classes),
+        base_width=recipe.net.base_width,
+        depth=recipe.net.depth,
+        dropout=recipe.net.dropout,
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises
+    ------
+    CheckpointError
+        Where it is missing, damaged, or of another format.
+
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}; train first, or correct the path") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint ({type(error).__name__}); train again") from error
+    found = state.pop("format", None) if isinstance(state, dict) else None
+    if found != _FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {found}, {_FORMAT} is expected; train again")
+    return Checkpoint(**state)

@@ -1,0 +1,54 @@
+"""The errors of ``training``, one tree.
+
+::
+
+    TrainingError
+    ├── RecipeError       a recipe that cannot be read or contradicts itself
+    ├── DatasetError      a folder of images and masks that cannot be trained on
+    │   ├── MissingFile       a folder, image, mask or table that is not there
+    │   ├── UnreadableFile    a file that is damaged or of a kind that is not read
+    │   ├── MaskMismatch      a mask of another size, with colours, or with values that mean nothing
+    │   └── NothingToLearn    no foreground anywhere, or no image left on one side of the split
+    ├── CheckpointError   a checkpoint that is missing, damaged, or of another recipe
+    └── Diverged          the loss is no longer a number
+
+Every message names the file or number found, what was expected, and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Base of every error that ``training`` raises on purpose."""
+
+
+class RecipeError(TrainingError):
+    """The recipe cannot be read, or contradicts itself."""
+
+
+class DatasetError(TrainingError):
+    """The folder cannot be trained on."""
+
+
+class MissingFile(DatasetError):
+    """A folder, image, mask or table is not there."""
+
+
+class UnreadableFile(DatasetError):
+    """A file is damaged, or of a kind that is not read."""
+
+
+class MaskMismatch(DatasetError):
+    """A mask does not fit its image, or is no mask."""
+
+
+class NothingToLearn(DatasetError):
+    """The labels hold no foreground, or one side of the split holds no image."""
+
+
+class CheckpointError(TrainingError):
+    """The checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class Diverged(TrainingError):
+    """The loss is no longer a finite number."""

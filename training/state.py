@@ -1,0 +1,102 @@
+"""What changes during a run: the net, its moving average, the optimiser, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model.unet import UNet
+from training.checkpoint import Checkpoint, build_net
+from training.recipe import Recipe, Schedule
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """A run between two steps.
+
+    Parameters
+    ----------
+    net, averaged, optimizer
+        The net that learns, its moving average (None without one), and what moves it.
+    step, elapsed_s
+        Steps done, and seconds spent on them over all sittings.
+    best_score, figures
+        Best validation score so far, -1 before the first; means of the newest validation.
+
+    """
+
+    net: UNet
+    averaged: AveragedModel | None
+    optimizer: Optimizer
+    step: int = 0
+    elapsed_s: float = 0.0
+    best_score: float = -1.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def scored_net(self) -> UNet:
+        """The net to validate, in evaluation mode: the moving average where there is one."""
+        net = self.net if self.averaged is None else cast("UNet", self.averaged.module)
+        return net.eval()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint of the same recipe."""
+        self.net.load_state_dict(checkpoint.net)
+        if self.averaged is not None and checkpoint.averaged is not None:
+            self.averaged.load_state_dict(checkpoint.averaged)
+        if checkpoint.optimizer is not None:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
+        self.best_score, self.figures = checkpoint.best_score, checkpoint.figures
+
+    def checkpoint(self, recipe: Recipe, split: dict[str, list[str]], *, resumable: bool) -> Checkpoint:
+        """Return the state as a checkpoint; without the optimiser where nobody will resume from it."""
+        return Checkpoint(
+            recipe=recipe.model_dump(mode="json"),
+            step=self.step,
+            elapsed_s=self.elapsed_s,
+            net=self.net.state_dict(),
+            averaged=None if self.averaged is None else self.averaged.state_dict(),
+            optimizer=self.optimizer.state_dict() if resumable else None,
+            split=split,
+            best_score=self.best_score,
+            figures=self.figures,
+        )
+
+
+def fresh_state(recipe: Recipe, device: str) -> TrainingState:
+    """Start a run: weights drawn from the recipe's seed."""
+    schedule = recipe.schedule
+    torch.manual_seed(schedule.seed)
+    net = build_net(recipe).to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+    averaged = None
+    if schedule.ema:
+        average = get_ema_multi_avg_fn(schedule.ema)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+    return TrainingState(net, averaged, _optimizer(net, schedule))
+
+
+def learning_rate(schedule: Schedule, step: int, progress: float) -> float:
+    """Rate of step ``step`` (from 0), ``progress`` (0 to 1) through the run."""
+    warmup = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    match schedule.decay:
+        case "constant":
+            factor = 1.0
+        case "poly":
+            factor = (1 - progress) ** 0.9
+        case "cosine":
+            factor = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * progress)).item())
+    return schedule.learning_rate * warmup * factor
+
+
+def _optimizer(net: nn.Module, schedule: Schedule) -> Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return SGD(net.parameters(), lr=rate, momentum=schedule.momentum, weight_decay=decay)
+    return AdamW(net.parameters(), lr=rate, weight_decay=decay)

@@ -1,0 +1,96 @@
+"""Training tiles by number: tile ``n`` of a run is the same whenever, wherever and by whichever process it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from model.normalization import FittedNormalization, fit
+from training.augmentation import draw_deformation, inside, sample_image, sample_plane, vary_grey
+from training.datasets import IGNORE, AnnotatedImage
+from training.recipe import Recipe
+from training.weight_map import border_term, class_targets
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image with what is computed once: its normalisation and the border term (y, x) of its weight map."""
+
+    image: AnnotatedImage
+    normalization: FittedNormalization
+    border_yx: NDArray[np.float16]
+
+
+def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedImage]:
+    """Fit the normalisation and compute the border term of every image."""
+    prepared = []
+    for image in tqdm(images, desc="weight maps", unit="image", leave=False):
+        cells = image.labels_yx
+        if recipe.data.kind == "semantic":
+            # without object numbers the cells are the connected components of the first class after background
+            cells = ndimage.label(cells == 1)[0].astype(np.int32)
+        border = border_term(cells, recipe.weights.w0, recipe.weights.sigma_px)
+        prepared.append(PreparedImage(image, fit(recipe.normalization, image.image_yxc), border.astype(np.float16)))
+    return prepared
+
+
+def class_weights(images: Sequence[AnnotatedImage], recipe: Recipe) -> NDArray[np.float32]:
+    """Weight wc of each class: inverse frequency to the power ``class_balance``, mean 1 over all annotated pixels."""
+    counts = np.zeros(len(recipe.targets.classes), dtype=np.int64)
+    for image in images:
+        targets = class_targets(image.labels_yx, recipe.targets.scheme, recipe.targets.boundary_px)
+        counts += np.bincount(targets[targets != IGNORE], minlength=counts.size)
+    frequency = np.maximum(counts, 1) / max(1, counts.sum())
+    weights = frequency**-recipe.weights.class_balance
+    balanced: NDArray[np.float32] = (weights / (weights * frequency).sum()).astype(np.float32)
+    return balanced
+
+
+class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Tiles of a run, by number.
+
+    Item ``n`` is (image (c, i, i) float32, targets (o, o) int64, weights (o, o) float32) with i and o the
+    recipe's input and output sizes. Every image comes once in each round of ``len(images)`` tiles, in an order drawn
+    anew; everything random about tile ``n`` follows from the seed and ``n``.
+
+    Parameters
+    ----------
+    images
+        Training images.
+    recipe
+        The run's recipe.
+    wc
+        Weight of each class.
+
+    """
+
+    def __init__(self, images: Sequence[PreparedImage], recipe: Recipe, wc: NDArray[np.float32]) -> None:
+        self._images, self._recipe, self._wc = images, recipe, torch.from_numpy(wc)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        recipe, seed = self._recipe, self._recipe.schedule.seed
+        turn, place = divmod(number, len(self._images))
+        order = np.random.default_rng([seed, 1, turn]).permutation(len(self._images))
+        rng = np.random.default_rng([seed, 2, number])
+        prepared = self._images[order[place]]
+        size_yx = prepared.image.labels_yx.shape
+        deformation = draw_deformation(rng, recipe.augmentation, (size_yx[0], size_yx[1]), recipe.tile_output_px)
+        read = deformation.coordinates(recipe.tile_input_px)
+        margin = (recipe.tile_input_px - recipe.tile_output_px) // 2
+        written = read[:, margin:-margin, margin:-margin]
+        tile = sample_image(prepared.image.image_yxc, prepared.normalization, read)
+        labels_yx = sample_plane(prepared.image.labels_yx, written, "nearest").numpy()
+        targets = torch.from_numpy(class_targets(labels_yx, recipe.targets.scheme, recipe.targets.boundary_px))
+        border = sample_plane(prepared.border_yx, written, "bilinear")
+        # the term parts neighbours: inside of an object (class 1) there is nothing to part
+        weights = self._wc[targets.clamp(min=0)] + border * (targets != 1)
+        targets[~inside((size_yx[0], size_yx[1]), written)] = IGNORE
+        return vary_grey(tile, rng, recipe.augmentation), targets, weights
