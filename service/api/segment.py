@@ -105,7 +105,7 @@ def _response(answer: Answer, wanted: SegmentRequest) -> Response:
     name = answer.model.partition("@")[0]
     stages = ", ".join(f"{stage};dur={milliseconds:.1f}" for stage, milliseconds in answer.stages_ms.items())
     headers = {
-        "X-UNet-Receipt": _receipt_header(answer),
+        "X-UNet-Receipt": receipt_header(answer),
         "Server-Timing": stages,
         "Vary": "Accept",
         "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
@@ -113,7 +113,7 @@ def _response(answer: Answer, wanted: SegmentRequest) -> Response:
     return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
-def _receipt_header(answer: Answer) -> str:
+def receipt_header(answer: Answer) -> str:
     """Return the receipt as one line of ASCII, without its longest members where it would not fit into a header."""
     full = {**answer.receipt, "stages_ms": dict(answer.stages_ms)}
     text = json.dumps(full, separators=(",", ":"))

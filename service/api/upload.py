@@ -82,8 +82,23 @@ async def _from_body(request: Request, spool_bytes: int) -> Upload:
     return Upload(cast(BinaryIO, spool), {})
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's, but it notices a form that is cut off; Starlette takes what came and leaves a partial file open."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        """Note the closing boundary."""
+        self.complete = True
+
+    def close(self) -> None:
+        """Close every file, those of unfinished parts too."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
 async def _from_form(request: Request, spool_bytes: int) -> Upload:
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers, request.stream(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES
     )
     parser.spool_max_size = max(1, spool_bytes)
@@ -93,13 +108,16 @@ async def _from_form(request: Request, spool_bytes: int) -> Upload:
         raise BrokenMultipart(
             f"the multipart body cannot be read: {error.message} Send one file field 'image'"
         ) from error
+    if not parser.complete:
+        parser.close()
+        raise BrokenMultipart("the multipart body ends before its closing boundary; send it again, whole")
     image = form.get("image")
     if not isinstance(image, UploadFile):
-        await form.close()
-        found = ", ".join(repr(name[:40]) for name in form) or "none that is complete"
+        parser.close()
+        found = ", ".join(repr(name[:40]) for name in form) or "none"
         raise MissingImage(f"the form needs a file field 'image' with a file name, its fields are: {found}")
     if not image.size:
-        await form.close()
+        parser.close()
         raise EmptyBody("field 'image' has 0 bytes; choose a file")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     return Upload(image.file, fields)

@@ -1,0 +1,121 @@
+"""Everything beside /segment: model cards, probes, metrics, pages, the OpenAPI document."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.errors import HTTP_PROBLEMS, PROBLEMS
+from service.formats import ENCODERS
+from tests.app_client import AppClient
+from tests.images import disc, png
+from tests.problems import assert_problem
+
+SLUGS = sorted({kind.slug for kind in (*PROBLEMS.values(), *HTTP_PROBLEMS.values())})
+
+
+def test_models_lists_what_is_served_and_why_the_rest_is_not(client: AppClient) -> None:
+    listed = client.get("/models").json()
+    names = [(model["name"], model["version"], model["default"]) for model in listed["models"]]
+    assert names == [("colour", "1.0.0", False), ("tiny", "1.10.0", True), ("tiny", "1.0.0", False)]
+    assert list(listed["refused"]) == ["damaged"]
+    assert "sha256" in listed["refused"]["damaged"]
+
+
+def test_a_card_tells_all_of_a_package(client: AppClient) -> None:
+    card = client.get("/models/tiny").json()
+    assert card["version"] == "1.10.0"
+    assert card["classes"] == ["background", "object"]
+    assert card["geometry"]["y"] == {"minimum": 18, "step": 2, "shrink": 16, "halo": 0, "grid": 2}
+    assert card["pixel_size_um"] == [0.5, 0.5]
+    assert card["label_rule"]["method"] == "components"
+    assert card["provider"] == "CPUExecutionProvider"
+    assert card["facts"] == {"purpose": "tests"}
+    assert card["readme"] == "# Tiny\n"
+    assert client.get("/models/tiny@1.0.0").json()["version"] == "1.0.0"
+
+
+def test_an_unknown_model_is_a_problem_that_lists_the_known(client: AppClient) -> None:
+    known = assert_problem(client.get("/models/tinny"), 404, "unknown-model")["known"]
+    assert known == ["colour@1.0.0", "tiny@1.10.0", "tiny@1.0.0"]
+
+
+def test_probes_answer(client: AppClient) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    ready = client.get("/readyz").json()
+    assert ready["ready"] is True
+    assert ready["reasons"] == []
+    assert "tiny@1.10.0" in ready["models"]
+
+
+def test_metrics_count_requests_by_model_format_and_status(client: AppClient) -> None:
+    def value(name: str, /, **labels: str) -> float:
+        text = client.get("/metrics").text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        total: float = sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+        return total
+
+    answered = {"model": "tiny@1.10.0", "format": "tiff", "status": "200"}
+    requests, pixels = value("unet_requests_total", **answered), value("unet_pixels_total")
+    rejected = value("unet_rejected_total", reason="unknown-model")
+    client.segment(png(disc()), params={"format": "tiff"})
+    client.segment(png(disc()), params={"model": "never-a-label"})
+    assert value("unet_requests_total", **answered) == requests + 1
+    assert value("unet_pixels_total") == pixels + disc().size
+    assert value("unet_rejected_total", reason="unknown-model") == rejected + 1
+    assert value("unet_ready") == 1
+    assert value("unet_in_flight") == 0
+    assert value("unet_backlog_seconds") == 0
+    assert value("unet_pixels_per_second") > 0
+    assert value("unet_model_info", name="tiny", provider="CPUExecutionProvider") == 2
+    assert value("unet_stage_seconds_count", stage="inference") > 0
+    assert value("unet_batch_tiles_count") > 0
+    assert "never-a-label" not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_type_of_every_problem_leads_to_its_explanation(client: AppClient, slug: str) -> None:
+    answer = client.get(f"/problems/{slug}")
+    assert answer.status_code == 200
+    assert answer.text.strip()
+
+
+def test_an_explanation_that_does_not_exist_is_a_problem(client: AppClient) -> None:
+    assert_problem(client.get("/problems/nothing"), 404, "not-found")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_fetch_nothing_from_elsewhere(client: AppClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    linked = re.findall(r"(?:src|href|url)\s*[=:(]\s*[\"']([^\"']+)", answer.text)
+    assert not [link for link in linked if re.match(r"(https?:)?//", link)]
+    assets = [link for link in linked if link.startswith("/docs/assets/")]
+    assert all(client.get(link).status_code == 200 for link in assets)
+    assert bool(assets) == (path == "/docs")
+
+
+def test_the_api_documentation_asks_no_validator_on_the_internet(client: AppClient) -> None:
+    assert '"validatorUrl": null' in client.get("/docs").text
+
+
+def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]["/segment"]["post"]
+    assert set(described["requestBody"]["content"]) == {
+        "image/tiff",
+        "image/png",
+        "image/jpeg",
+        "application/octet-stream",
+        "multipart/form-data",
+    }
+    parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
+    assert set(parameters) == {
+        "model", "output", "format", "threshold", "min_area", "channel", "pixel_size", "timeout",
+    }  # fmt: skip
+    answers = described["responses"]
+    assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}
+    assert set(answers) == {"200", "400", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
+    failures = {status for status, answer in answers.items() if "application/problem+json" in answer["content"]}
+    assert failures == set(answers) - {"200"}

@@ -1,0 +1,160 @@
+"""Every failure has one shape, names what was found and the remedy, and leaves the service in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.settings import Settings
+from tests.app_client import AppClient, running_app
+from tests.images import disc, noise, npy, npy_declaring, png, tiff, tiff_declaring
+from tests.problems import assert_problem
+
+GOOD = png(disc())
+COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status", "slug", "said"),
+    [
+        (b"", {}, 400, "empty-body", "0 bytes"),
+        (b"this is not an image", {}, 415, "unsupported-image-format", "send TIFF, PNG, JPEG"),
+        (GOOD[:150], {}, 422, "undecodable-image", "PNG"),
+        (tiff(disc())[:3000], {}, 422, "undecodable-image", "truncated"),
+        (npy_declaring((900, 65535, 65535)), {}, 413, "image-too-large", "4000000"),
+        (tiff_declaring(9, 65535, 65535), {}, 413, "image-too-large", "4000000"),
+        (tiff(noise(40, 40).astype(np.float32) * np.nan), {}, 422, "non-finite-image", "NaN"),
+        (COLOUR, {"model": "tiny"}, 422, "image-mismatch", "3"),
+        (GOOD, {"model": "tinny"}, 404, "unknown-model", "tiny@1.10.0"),
+        (GOOD, {"format": "gif"}, 406, "unknown-format", "png"),
+        (GOOD, {"format": "png", "output": "probabilities"}, 406, "unsupported-output", "tiff"),
+        (GOOD, {"channel": "3"}, 422, "invalid-parameter", "channel"),
+        (GOOD, {"thresold": "0.4"}, 422, "invalid-parameter", "did you mean 'threshold'?"),
+        (GOOD, {"colour": "1"}, 422, "invalid-parameter", "there are model, output"),
+        (GOOD, {"threshold": "1"}, 422, "invalid-parameter", "threshold is '1'"),
+        (GOOD, {"threshold": "nan"}, 422, "invalid-parameter", "threshold is 'nan'"),
+        (GOOD, {"min_area": "-1"}, 422, "invalid-parameter", "min_area is '-1'"),
+        (GOOD, {"pixel_size": "0"}, 422, "invalid-parameter", "micrometres"),
+        (GOOD, {"pixel_size": "1,2,3"}, 422, "invalid-parameter", "micrometres"),
+        (GOOD, {"timeout": "61"}, 422, "invalid-parameter", "the service's deadline is 60 s"),
+        (GOOD, {"output": "outline"}, 422, "invalid-parameter", "'mask', 'labels'"),
+        (GOOD, {"timeout": "0.0000001"}, 504, "deadline-exceeded", "1e-07 s"),
+        (b"x" * (2 << 20) + b"x", {}, 413, "body-too-large", "2097153 bytes, the limit is 2097152"),
+    ],
+)
+def test_a_bad_request_gets_its_problem_and_the_next_good_one_its_answer(  # noqa: PLR0917 - a table
+    client: AppClient, body: bytes, query: dict[str, str], status: int, slug: str, said: str
+) -> None:
+    problem = assert_problem(client.segment(body, params=query), status, slug)
+    assert said in problem["detail"]
+    assert "pydantic" not in problem["detail"]
+    assert client.segment(GOOD).status_code == 200
+
+
+def test_several_bad_parameters_are_all_named(client: AppClient) -> None:
+    detail = assert_problem(client.segment(GOOD, params={"threshold": "7", "min_area": "x"}), 422, "invalid-parameter")[
+        "detail"
+    ]
+    assert "threshold" in detail
+    assert "min_area" in detail
+
+
+def test_a_parameter_is_refused_before_the_body_is_read(client: AppClient) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield b"x" * 1000
+
+    assert_problem(client.request("POST", "/segment", params={"model": "x"}, content=endless()), 404, "unknown-model")
+    assert read <= 1
+
+
+def test_a_body_without_a_declared_length_is_counted(client: AppClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
+    problem = assert_problem(client.request("POST", "/segment", content=endless()), 413, "body-too-large")
+    assert problem["limit_bytes"] == 2 << 20
+
+
+def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient) -> None:
+    answer = client.segment(b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    assert "send the image itself" in assert_problem(answer, 415, "encoded-body")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "slug"),
+    [
+        ({"files": {"picture": ("a.png", GOOD)}}, "missing-image"),
+        ({"files": {"image": (None, "text")}}, "missing-image"),
+        ({"files": {"image": ("a.png", b"")}}, "empty-body"),
+        ({"files": [("image", ("a.png", GOOD)), ("image", ("b.png", GOOD))]}, "broken-multipart"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "broken-multipart"),
+        ({"content": b"--y", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, "broken-multipart"),
+        ({"content": b"", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, "broken-multipart"),
+        ({"files": {"image": ("a.png", GOOD), "model": (None, "x" * 5000)}}, "broken-multipart"),
+    ],
+)
+def test_a_malformed_form_is_refused(client: AppClient, options: dict[str, Any], slug: str) -> None:
+    assert_problem(client.request("POST", "/segment", **options), 400, slug)
+
+
+def test_a_form_cut_off_in_its_image_is_refused(client: AppClient) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.request("POST", "/segment", content=head + GOOD[:100], headers=headers)
+    assert "closing boundary" in assert_problem(answer, 400, "broken-multipart")["detail"]
+
+
+def test_an_unknown_field_of_a_form_is_refused(client: AppClient) -> None:
+    answer = client.request("POST", "/segment", files={"image": ("a.png", GOOD)}, data={"outputs": "labels"})
+    assert "did you mean 'output'?" in assert_problem(answer, 422, "invalid-parameter")["detail"]
+
+
+def test_a_path_that_does_not_exist_is_a_problem(client: AppClient) -> None:
+    assert_problem(client.get("/segments"), 404, "not-found")
+
+
+def test_a_wrong_method_is_told_the_right_one(client: AppClient) -> None:
+    answer = client.get("/segment")
+    assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_what_nobody_foresaw_is_a_500_that_tells_the_log_and_not_the_client(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret of the inside")
+
+    monkeypatch.setattr(client.app.state.engine, "segment", fail)
+    with caplog.at_level(logging.ERROR, "unet.api"):
+        answer = client.segment(GOOD)
+    assert "secret" not in answer.text
+    assert_problem(answer, 500, "internal-error")
+    assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in caplog.records)
+
+
+def test_a_draining_service_refuses_with_a_time_to_come_back(settings: Settings) -> None:
+    with running_app(settings) as client:
+        client.wait_until_ready()
+        client.app.state.engine.drain()
+        assert_problem(client.segment(GOOD), 503, "draining")
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").json()["reasons"] == ["the service is draining"]
+
+
+def test_a_service_without_packages_lives_but_is_not_ready(tmp_path: Any) -> None:
+    with running_app(Settings(models_dir=tmp_path, backend="cpu")) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert_problem(client.segment(noise(9, 9).tobytes()), 503, "not-ready")
+        assert_problem(client.segment(npy(noise(9, 9))), 503, "not-ready")

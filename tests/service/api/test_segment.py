@@ -1,0 +1,142 @@
+"""POST /segment: bodies, parameters, answers, the receipt."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.api.segment import receipt_header
+from service.engine.request import Answer
+from tests.app_client import AppClient
+from tests.images import disc, jpeg, npy, png, tiff
+
+IMAGE = disc()
+EXPECTED = IMAGE > 110  # the tiny net's foreground is what exceeds half the range
+
+
+def as_array(body: bytes) -> NDArray[Any]:
+    return np.asarray(Image.open(io.BytesIO(body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        png(IMAGE),
+        tiff(IMAGE),
+        tiff(IMAGE.astype(np.uint16) * 256, compression="zlib"),
+        tiff(IMAGE.astype(np.float32), compression="lzw"),
+        npy(IMAGE),
+        jpeg(IMAGE),
+    ],
+    ids=["png", "tiff", "tiff16", "tiff-float", "npy", "jpeg"],
+)
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "application/x-www-form-urlencoded", "image/png"])
+def test_a_raw_body_is_recognised_by_its_bytes_whatever_its_type_says(
+    client: AppClient, body: bytes, content_type: str
+) -> None:
+    answer = client.segment(body, headers={"Content-Type": content_type})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/png"
+    mask = as_array(answer.content)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, np.where(EXPECTED, 255, 0))
+
+
+def test_a_multipart_form_gives_the_same_answer_as_a_raw_body(client: AppClient) -> None:
+    files = {"image": ("cells.png", png(IMAGE), "image/png")}
+    answer = client.request("POST", "/segment", files=files, data={"output": "labels", "format": "tiff", "model": ""})
+    raw = client.segment(png(IMAGE), params={"output": "labels", "format": "tiff"})
+    assert answer.status_code == raw.status_code == 200
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), tifffile.imread(io.BytesIO(raw.content)))
+
+
+def test_the_query_beats_the_form(client: AppClient) -> None:
+    files = {"image": ("cells.png", png(IMAGE), "image/png")}
+    answer = client.request("POST", "/segment", params={"format": "npy"}, files=files, data={"format": "tiff"})
+    assert answer.headers["content-type"] == "application/x-npy"
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "media"),
+    [
+        (None, {}, "image/png"),
+        ("*/*", {}, "image/png"),
+        ("image/tiff", {}, "image/tiff"),
+        ("application/json;q=0.5, image/tiff;q=0.1", {}, "application/json"),
+        ("image/tiff", {"format": "rle"}, "application/json"),
+    ],
+)
+def test_the_format_is_what_the_query_or_the_accept_header_asks_for(
+    client: AppClient, accept: str | None, query: dict[str, str], media: str
+) -> None:
+    answer = client.segment(png(IMAGE), params=query, headers={"Accept": accept} if accept else {})
+    assert answer.headers["content-type"] == media
+    assert answer.headers["vary"] == "Accept"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+def test_the_receipt_says_what_was_seen_and_done(client: AppClient) -> None:
+    answer = client.segment(tiff(IMAGE.astype(np.uint16)), params={"output": "labels"})
+    receipt = json.loads(answer.headers["x-unet-receipt"])
+    assert receipt["input"]["dtype"] == "uint16"
+    assert receipt["input"]["size_yx"] == [60, 80]
+    assert receipt["model"]["name"] == "tiny"
+    assert receipt["model"]["version"] == "1.10.0"
+    assert len(receipt["model"]["sha256"]) == 64
+    assert receipt["provider"] == "CPUExecutionProvider"
+    assert receipt["output"]["objects"] == 1
+    assert set(receipt["stages_ms"]) >= {"decode", "inference", "label", "encode"}
+    assert "inference;dur=" in answer.headers["server-timing"]
+    assert answer.headers["content-disposition"] == 'inline; filename="tiny-labels.png"'
+
+
+def test_a_receipt_too_long_for_a_header_is_shortened_and_says_so() -> None:
+    receipt = {"input": {"dtype": "uint8", "notes": ["a note"]}, "normalization": [0.5] * 3000, "backend": "cpu"}
+    answer = Answer(b"", "image/png", ".png", receipt, {"decode": 1.0}, "tiny@1.0.0")
+    header = receipt_header(answer)
+    assert len(header) < 8000
+    assert json.loads(header) == {"input": {"dtype": "uint8"}, "backend": "cpu", "shortened": True}
+
+
+def test_a_version_is_asked_for_by_name(client: AppClient) -> None:
+    answer = client.segment(png(IMAGE), params={"model": "tiny@1.0.0"})
+    assert json.loads(answer.headers["x-unet-receipt"])["model"]["version"] == "1.0.0"
+
+
+def test_threshold_channel_and_pixel_size_reach_the_engine(client: AppClient) -> None:
+    two = np.stack([np.zeros_like(IMAGE), IMAGE], axis=-1)
+    query = {"channel": "1", "threshold": "0.9", "pixel_size": "0.5,0.25", "output": "labels", "format": "rle"}
+    document = client.segment(npy(two), params=query).json()
+    assert document["pixel_size_um"] == [0.5, 0.25]
+    assert document["objects"][0]["area"] == EXPECTED.sum()
+    assert document["receipt"]["output"] == {
+        "kind": "labels",
+        "format": "rle",
+        "threshold": 0.9,
+        "channel": 1,
+        "objects": 1,
+    }
+
+
+def test_small_objects_are_dropped_where_the_caller_says_so(client: AppClient) -> None:
+    query = {"output": "labels", "format": "rle", "min_area": str(EXPECTED.sum() + 1)}
+    assert client.segment(png(IMAGE), params=query).json()["objects"] == []
+
+
+def test_a_stack_comes_back_as_a_stack(client: AppClient) -> None:
+    stack = np.stack([IMAGE, 255 - IMAGE, IMAGE])
+    answer = client.segment(tiff(stack, photometric="minisblack"), params={"format": "npy"})
+    assert np.load(io.BytesIO(answer.content)).shape == (3, 60, 80)
+
+
+def test_a_sane_request_id_is_taken_over_and_another_is_replaced(client: AppClient) -> None:
+    assert client.get("/livez", headers={"X-Request-ID": "plate-7.B03"}).headers["x-request-id"] == "plate-7.B03"
+    given = client.get("/livez", headers={"X-Request-ID": "a b{}"}).headers["x-request-id"]
+    assert len(given) == 32
