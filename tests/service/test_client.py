@@ -1,0 +1,91 @@
+"""The client: patience with a busy server, problems as exceptions. The server is scripted here, real in e2e."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.client import Client, ServiceProblem, ServiceUnreachable
+
+BUSY = httpx.Response(
+    503,
+    headers={"Retry-After": "7", "Content-Type": "application/problem+json"},
+    json={"type": "/problems/overloaded", "status": 503, "title": "Full", "detail": "9 s", "request_id": "r1"},
+)
+
+
+def scripted(*answers: httpx.Response | Exception) -> tuple[Callable[[httpx.Request], httpx.Response], list[bytes]]:
+    """Return a server that gives these answers in turn, and the list of bodies that it will have got."""
+    bodies: list[bytes] = []
+    left = list(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.read())
+        now = left.pop(0)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    return answer, bodies
+
+
+def test_a_busy_server_is_asked_again_after_the_time_it_names_with_the_whole_file(tmp_path: Path) -> None:
+    image = tmp_path / "a.tif"
+    image.write_bytes(b"pixels")
+    handler, bodies = scripted(BUSY, BUSY, httpx.Response(200, content=b"mask"))
+    slept: list[float] = []
+    with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append) as client:
+        assert client.segment(image, output="mask") == b"mask"
+    assert slept == [7, 7]
+    assert bodies == [b"pixels"] * 3
+
+
+def test_patience_ends_with_the_problem_of_the_server() -> None:
+    handler, _ = scripted(*[BUSY] * 4)
+    slept: list[float] = []
+    with (
+        Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append, max_wait_s=20) as client,
+        pytest.raises(ServiceProblem) as refusal,
+    ):
+        client.segment(b"image")
+    assert slept == [7, 7]
+    assert (refusal.value.status, refusal.value.type, refusal.value.request_id) == (503, "/problems/overloaded", "r1")
+    assert str(refusal.value) == "503 Full: 9 s"
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500, 504])
+def test_other_failures_are_not_repeated(status: int) -> None:
+    handler, bodies = scripted(httpx.Response(status, text="from a proxy"))
+    with (
+        Client("http://x", transport=httpx.MockTransport(handler)) as client,
+        pytest.raises(ServiceProblem, match="from a proxy"),
+    ):
+        client.segment(b"image")
+    assert len(bodies) == 1
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    handler, _ = scripted(httpx.ConnectError("refused"))
+    with (
+        Client("http://nowhere:1", transport=httpx.MockTransport(handler)) as client,
+        pytest.raises(ServiceUnreachable, match="http://nowhere:1: refused"),
+    ):
+        client.models()
+
+
+def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, content=b"")
+
+    with Client("http://x", "secret", transport=httpx.MockTransport(answer)) as client:
+        client.segment(np.zeros((2, 2), np.uint8), model=None, threshold=0.5)
+    assert dict(seen[0].url.params) == {"threshold": "0.5"}
+    assert seen[0].headers["authorization"] == "Bearer secret"
+    assert seen[0].read().startswith(b"\x93NUMPY")
