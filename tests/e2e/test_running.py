@@ -1,0 +1,105 @@
+"""The running service: clients that leave, signals, probes and memory under a large image."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.client import Client
+from tests.images import disc, noise, png, tiff
+from tests.live import LiveServer, live_server
+from tests.problems import assert_problem
+
+
+def metric(url: str, name: str, /, **labels: str) -> float:
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    total: float = sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+    return total
+
+
+def wait_for_metric(url: str, name: str, expected: float) -> None:
+    until = time.monotonic() + 30
+    while metric(url, name) != expected:
+        assert time.monotonic() < until, f"{name} is {metric(url, name)}, not {expected}"
+        time.sleep(0.01)
+
+
+def test_the_client_sends_files_and_arrays_to_a_real_service(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(disc()))
+    with Client(server.url) as client:
+        from_array = client.segment_array(disc(), output="labels")
+        from_file = client.segment_array(tmp_path / "a.tif", output="labels")
+        assert client.models()["models"][0]["name"] == "tiny"
+    np.testing.assert_array_equal(from_array, from_file)
+    np.testing.assert_array_equal(from_array > 0, disc() > 110)
+
+
+def test_a_client_that_hangs_up_cancels_its_work(server: LiveServer) -> None:
+    large = tiff(noise(6000, 6000, np.uint16))
+    cancelled = metric(server.url, "unet_cancelled_total")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/segment", content=large, timeout=httpx.Timeout(30, read=0.15))
+    wait_for_metric(server.url, "unet_cancelled_total", cancelled + 1)
+    wait_for_metric(server.url, "unet_in_flight", 0)
+    assert metric(server.url, "unet_backlog_pixels") == 0
+    assert httpx.post(f"{server.url}/segment", content=png(disc())).status_code == 200
+
+
+def test_sigterm_during_a_request_answers_it_and_exits_with_0(packages: Path, tmp_path: Path) -> None:
+    large = tiff(noise(4096, 4096, np.uint16))
+    with live_server(tmp_path, packages, drain_s=0.3) as server, ThreadPoolExecutor(1) as background:
+        asked = {"output": "labels", "format": "tiff"}
+        answer = background.submit(httpx.post, f"{server.url}/segment", content=large, params=asked, timeout=120)
+        wait_for_metric(server.url, "unet_in_flight", 1)
+        server.terminate()
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert_problem(httpx.post(f"{server.url}/segment", content=png(disc())), 503, "draining")
+        assert answer.result().status_code == 200
+        assert server.process.wait(30) == 0
+        assert server.events()[-1]["message"] == "stopped"
+
+
+def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None:
+    with live_server(tmp_path, packages) as server:
+        server.terminate()
+        assert server.process.wait(30) == 0
+
+
+def test_a_large_image_keeps_probes_quick_and_memory_bounded(packages: Path, tmp_path: Path) -> None:
+    """Bounds are generous, for machines under load; the figures are printed (``pytest -s``)."""
+    large = tiff(noise(4096, 4096, np.uint16), compression="zlib", rowsperstrip=64)
+    with live_server(tmp_path, packages) as server, httpx.Client(base_url=server.url, timeout=120) as probe:
+        process = psutil.Process(server.process.pid)
+        done = threading.Event()
+        status: list[int] = []
+
+        def post() -> None:
+            for output in ("mask", "labels"):
+                asked = {"output": output, "format": "tiff"}
+                status.append(httpx.post(f"{server.url}/segment", content=large, params=asked, timeout=120).status_code)
+            done.set()
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        milliseconds, peak = [], 0
+        while not done.wait(0.005):
+            started = time.perf_counter()
+            assert probe.get("/livez").status_code == 200
+            milliseconds.append((time.perf_counter() - started) * 1000)
+            peak = max(peak, process.memory_info().rss)
+        thread.join()
+    p99 = float(np.percentile(milliseconds, 99))
+    print(f"\n/livez p99 {p99:.1f} ms, max {max(milliseconds):.1f} ms of {len(milliseconds)}; peak {peak >> 20} MiB")  # noqa: T201
+    assert status == [200, 200]
+    assert p99 < 500
+    assert peak < 2500 << 20

@@ -1,0 +1,79 @@
+"""The service as a process of its own, spoken to over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServer:
+    """A running ``unet-service serve``."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return all log events so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def live_server(folder: Path, packages: Path, **settings: object) -> Iterator[LiveServer]:
+    """Start the service on a free port, wait until it is ready, and end it afterwards.
+
+    Parameters
+    ----------
+    folder
+        Where its log goes.
+    packages
+        What it serves.
+    settings
+        Further settings by field name.
+    """
+    given = {"port": 0, "models_dir": packages, "backend": "cpu", **settings}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    log = folder / "service.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", *options],
+            stderr=stream,
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+        )
+    try:
+        yield LiveServer(process, _wait_until_ready(process, log), log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        lines = log.read_text().splitlines()
+        port = next((json.loads(line)["port"] for line in lines if '"listening' in line), None)
+        if port and httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+            return f"http://127.0.0.1:{port}"
+        time.sleep(0.05)
+    raise RuntimeError(f"the service is not ready: {log.read_text()}")
