@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -37,6 +38,8 @@ class LabelRule(BaseModel):
         1: pixels that share an edge are connected; 2: a corner is enough.
     fill_holes
         Whether background enclosed by one object becomes part of it.
+    object_name
+        What an object is called, where classes such as interior and boundary only serve to part objects.
 
     """
 
@@ -50,17 +53,36 @@ class LabelRule(BaseModel):
     min_area_px: Annotated[int, Field(ge=0)] = 0
     connectivity: Literal[1, 2] = 1
     fill_holes: bool = False
+    object_name: str = "object"
+
+    @property
+    def has_helper_classes(self) -> bool:
+        """Whether some foreground class is no seed: a boundary that parts objects and means nothing by itself."""
+        return set(self.seeds) < set(self.foreground)
+
+    def mask_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Names of the values of :func:`class_mask`, for a net with these ``classes``."""
+        if self.has_helper_classes or len(classes) == 1:
+            return ("background", self.object_name if self.has_helper_classes else classes[0])
+        return tuple(classes)
 
 
-def class_mask(probabilities_cyx: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
-    """Class index of each pixel: the likeliest one, or for two classes 1 where the foreground exceeds ``threshold``.
+def class_mask(
+    probabilities_cyx: NDArray[np.float32], rule: LabelRule, threshold: float | None = None
+) -> NDArray[np.uint8]:
+    """Class of each pixel, as an index into :meth:`LabelRule.mask_classes`.
+
+    Object or not by the foreground's probability, for nets of one or two classes and where classes only serve to part
+    objects; else the likeliest class.
 
     Parameters
     ----------
     probabilities_cyx
         (c, y, x), 0 to 1; channel 0 is background. With one channel it is the foreground itself.
+    rule
+        The package's rule.
     threshold
-        Between 0 and 1; without it the likeliest class wins (0.5 for one or two channels).
+        In place of the rule's own, 0 to 1. With several real classes it asks how sure "not background" must be.
 
     Returns
     -------
@@ -68,15 +90,14 @@ def class_mask(probabilities_cyx: NDArray[np.float32], threshold: float | None =
         (y, x).
 
     """
-    if len(probabilities_cyx) <= 2:
-        mask: NDArray[Any] = probabilities_cyx[-1] > np.float32(0.5 if threshold is None else threshold)
+    if rule.has_helper_classes or len(probabilities_cyx) <= 2:
+        limit = rule.threshold if threshold is None else threshold
+        mask: NDArray[Any] = foreground_probability(probabilities_cyx, rule) > np.float32(limit)
     elif threshold is None:
         mask = np.argmax(probabilities_cyx, axis=0)
     else:
-        # with several classes the threshold asks how sure "not background" must be
-        mask = np.where(
-            1 - probabilities_cyx[0] > np.float32(threshold), 1 + np.argmax(probabilities_cyx[1:], axis=0), 0
-        )
+        sure = 1 - probabilities_cyx[0] > np.float32(threshold)
+        mask = np.where(sure, 1 + np.argmax(probabilities_cyx[1:], axis=0), 0)
     return mask.astype(np.uint8)
 
 

@@ -137,6 +137,11 @@ class ModelSpec(BaseModel):
         return self
 
     @property
+    def mask_classes(self) -> tuple[str, ...]:
+        """Names of the values of a mask; shorter than ``classes`` where some only serve to part objects."""
+        return self.label_rule.mask_classes(self.classes)
+
+    @property
     def reference(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"

@@ -28,6 +28,7 @@ from service.engine.plane import (
     label_plane,
     memory_needed,
     reduction,
+    result_classes,
     select_channels,
 )
 from service.engine.receipt import build_receipt
@@ -82,7 +83,7 @@ class Pipeline:
             result = SegmentationResult(
                 kind=request.output,
                 planes=await self._in_worker(_stack, [plane.values for plane in finished]),
-                classes=spec.classes,
+                classes=result_classes(spec, request),
                 stack_axes=header.stack_axes,
                 stack_shape=header.stack_shape,
                 pixel_size_um=request.pixel_size_um or header.pixel_size_um,
@@ -135,9 +136,8 @@ class _Work:
         return _FinishedPlane(values, normalization, note, scores)
 
     async def _infer(self, image_yxc: NDArray[Any], normalization: FittedNormalization) -> NDArray[Any]:
-        stitcher = Stitcher(
-            empty_plane(self.plan.size_yx, self.chosen.package.spec, self.request), reduction(self.request)
-        )
+        spec = self.chosen.package.spec
+        stitcher = Stitcher(empty_plane(self.plan.size_yx, spec, self.request), reduction(spec, self.request))
 
         def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:
             stitcher.write(tile, output_cyx)

@@ -56,7 +56,7 @@ def check_output(encoder: Encoder, header: ImageHeader, spec: ModelSpec, request
         SegmentationResult(
             kind=request.output,
             planes=np.zeros(shape, dtype=dtype),
-            classes=spec.classes,
+            classes=result_classes(spec, request),
             stack_axes=header.stack_axes,
             stack_shape=header.stack_shape,
             pixel_size_um=None,
@@ -118,11 +118,16 @@ def memory_needed(header: ImageHeader, spec: ModelSpec, request: SegmentRequest)
     return decoded + plane * working + 2 * plane * header.planes * kept
 
 
-def reduction(request: SegmentRequest) -> Reduce:
+def result_classes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
+    """Names of what the result's values or channels stand for."""
+    return spec.classes if request.output == "probabilities" else spec.mask_classes
+
+
+def reduction(spec: ModelSpec, request: SegmentRequest) -> Reduce:
     """What the stitcher keeps of each tile's probabilities."""
     if request.output != "mask":
         return lambda probabilities_cyx: probabilities_cyx
-    return lambda probabilities_cyx: class_mask(probabilities_cyx, request.threshold)
+    return lambda probabilities_cyx: class_mask(probabilities_cyx, spec.label_rule, request.threshold)
 
 
 def empty_plane(size_yx: tuple[int, int], spec: ModelSpec, request: SegmentRequest) -> NDArray[Any]:

@@ -82,18 +82,30 @@ def test_holes_are_filled_only_inside_one_object() -> None:
 
 def test_two_class_mask_obeys_the_threshold_strictly() -> None:
     probabilities = two_classes(np.array([[0.5, 0.51, 0.2]], dtype=np.float32))
-    assert class_mask(probabilities).tolist() == [[0, 1, 0]]
-    assert class_mask(probabilities, 0.1).tolist() == [[1, 1, 1]]
+    assert class_mask(probabilities, LabelRule()).tolist() == [[0, 1, 0]]
+    assert class_mask(probabilities, LabelRule(), 0.1).tolist() == [[1, 1, 1]]
+    assert class_mask(probabilities, LabelRule(threshold=0.1)).tolist() == [[1, 1, 1]]
 
 
 def test_many_class_mask_is_the_likeliest_class() -> None:
     probabilities = np.array([[[0.5, 0.3]], [[0.3, 0.3]], [[0.2, 0.4]]], dtype=np.float32)
-    assert class_mask(probabilities).tolist() == [[0, 2]]
-    assert class_mask(probabilities, 0.4).tolist() == [[1, 2]]
+    rule = LabelRule(foreground=(1, 2), seeds=(1, 2))
+    assert class_mask(probabilities, rule).tolist() == [[0, 2]]
+    assert class_mask(probabilities, rule, 0.4).tolist() == [[1, 2]]
+    assert rule.mask_classes(["background", "a", "b"]) == ("background", "a", "b")
+
+
+def test_a_boundary_class_is_part_of_the_object_in_a_mask() -> None:
+    probabilities = np.array([[[0.6, 0.4]], [[0.2, 0.3]], [[0.2, 0.3]]], dtype=np.float32)
+    rule = LabelRule(foreground=(1, 2), seeds=(1,), object_name="nucleus")
+    assert class_mask(probabilities, rule).tolist() == [[0, 1]]
+    assert rule.mask_classes(["background", "interior", "boundary"]) == ("background", "nucleus")
 
 
 def test_one_channel_is_the_foreground_itself() -> None:
-    assert class_mask(np.array([[[0.2, 0.8]]], dtype=np.float32)).tolist() == [[0, 1]]
+    rule = LabelRule(foreground=(0,), seeds=(0,))
+    assert class_mask(np.array([[[0.2, 0.8]]], dtype=np.float32), rule).tolist() == [[0, 1]]
+    assert rule.mask_classes(["cell"]) == ("background", "cell")
 
 
 @pytest.mark.parametrize("values", [{"threshold": 0.0}, {"threshold": 1.0}, {"min_area_px": -1}, {"method": "magic"}])
