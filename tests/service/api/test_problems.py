@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +87,17 @@ def test_a_body_without_a_declared_length_is_counted(client: AppClient) -> None:
     assert problem["limit_bytes"] == 2 << 20
 
 
+def test_a_body_that_trickles_in_is_given_up_at_the_deadline(packages: Path) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.02)
+
+    with running_app(Settings(models_dir=packages, backend="cpu", default_model="tiny", deadline_s=0.2)) as client:
+        client.wait_until_ready()
+        assert_problem(client.request("POST", "/segment", content=trickle()), 408, "upload-too-slow")
+
+
 def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient) -> None:
     answer = client.segment(b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
     assert "send the image itself" in assert_problem(answer, 415, "encoded-body")["detail"]
@@ -152,7 +165,7 @@ def test_a_draining_service_refuses_with_a_time_to_come_back(settings: Settings)
         assert client.get("/readyz").json()["reasons"] == ["the service is draining"]
 
 
-def test_a_service_without_packages_lives_but_is_not_ready(tmp_path: Any) -> None:
+def test_a_service_without_packages_lives_but_is_not_ready(tmp_path: Path) -> None:
     with running_app(Settings(models_dir=tmp_path, backend="cpu")) as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 503
