@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from service.formats.tiff_ifd import ORIENTATION, walk_directories
 # The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
 # its limit in a global, which requests must not change under each other.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of damaged metadata, which is not used here; an upload is no reason to write to the service's log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 CHANNELS = {"L": 1, "RGB": 3}
 

@@ -15,6 +15,7 @@ from service.formats.errors import UndecodableImage, undecodable
 from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index, handed_out, widen, widened_note
 from service.formats.palette import expand, grey_only, palette_note
 from service.formats.tiff_ifd import ORIENTATION, walk_directories
+from service.formats.tiff_lzw import LZW, decode_lzw_page
 from service.formats.tiff_segments import COMPRESSIONS, check_page
 from service.formats.tiff_stack import PageFacts, arrange
 
@@ -154,11 +155,13 @@ class TiffReader(ClosesOnExit):
             samples: NDArray[Any] = handle.read_array(stored, values).astype(first.dtype, copy=False)
             return samples.reshape(first.shape)
         page = first
-        if number:
+        if number or first.compression == LZW:
             handle.seek(self._offsets[number])
             page = tifffile.TiffPage(self._tiff, number)
             _check_kind(page)
         check_page(page, handle.size)
+        if page.compression == LZW:
+            return decode_lzw_page(page)
         # One worker: requests already run side by side.
         decoded: NDArray[Any] = page.asarray(maxworkers=1)
         return decoded.astype(page.dtype, copy=False)

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,3 +232,24 @@ def test_frame_sizes_are_those_of_the_streams(compression: str, frame: Callable[
         page = tiff.pages.first
         stream = data[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
     assert frame(stream) == (37, 53)
+
+
+def test_a_stream_that_ends_other_decoders_is_refused() -> None:
+    """An LZW stream on which imagecodecs 2026.3.6 reads outside its table, and the process dies."""
+    stream = bytes.fromhex("80004020201800000301408070b810060a0000800051285c560706874034102a245e")
+    data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="lzw"))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        at = tiff.pages.first.dataoffsets[0]
+    data[at : at + len(stream)] = stream
+    with pytest.raises(UndecodableImage, match="page 0 of the TIFF cannot be decoded"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (50, 70, 3), (1, 1), (3, 33)])
+@pytest.mark.parametrize("options", [{"rowsperstrip": 7}, {"tile": (16, 32)}, {"predictor": True}])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_lzw_is_undone_exactly(shape: tuple[int, ...], options: dict[str, Any], byteorder: Any) -> None:
+    image = ramp(*shape)
+    colour = "rgb" if len(shape) == 3 else "minisblack"
+    data = write(image, compression="lzw", photometric=colour, byteorder=byteorder, metadata=None, **options)
+    np.testing.assert_array_equal(read(data)[1][0], image.reshape(*shape[:2], -1))

@@ -113,6 +113,13 @@ def test_exif_orientation_is_noted_and_not_applied() -> None:
     assert header.notes == ("EXIF orientation 6 is not applied: rows and columns as stored",)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_data_do_not_hide_the_picture() -> None:
+    header, planes = read(save(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0"))
+    assert header.notes == ()
+    assert planes.shape == (1, 20, 30, 1)
+
+
 def test_cmyk_jpeg_is_refused_by_name() -> None:
     with pytest.raises(UndecodableImage, match="CMYK"):
         read(save(Image.fromarray(RAMP).convert("CMYK"), "JPEG"))
