@@ -1,0 +1,126 @@
+"""Export: ONNX Runtime does what torch does, at every size; the package is valid and its weights are small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from PIL import Image
+
+from model.backends import Backend
+from model.labels import LabelRule
+from model.normalization import ScaleRange
+from model.package import Package, read_package
+from model.session import SessionOptions, open_session
+from model.spec import Person
+from model.unet import UNet
+from training.export import Agreement, Card, ExportError, export_package, validate
+from training.scene import NucleiScene
+from training.synthetic import render_nuclei
+
+# libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::DeprecationWarning",
+        "ignore::UserWarning",
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ),
+]
+
+
+def export(net: UNet, folder: Path, image_yxc: NDArray[Any], channels: int = 1) -> tuple[Package, Agreement]:
+    card = Card(
+        name="exported",
+        version="1.2.3",
+        title="Exported net",
+        description="A net with random weights.",
+        license="MIT",
+        license_text="MIT",
+        readme="# Exported\n",
+        authors=(Person(name="The tests"),),
+        facts={"purpose": "tests"},
+        pixel_size_um=(0.65, 0.65),
+    )
+    return export_package(
+        net,
+        card,
+        channels=[f"c{index}" for index in range(channels)],
+        classes=["background", "object"],
+        normalization=[ScaleRange(min_percentile=1, max_percentile=99.8)],
+        label_rule=LabelRule(),
+        image_yxc=image_yxc,
+        out=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, UNet]:
+    torch.manual_seed(0)
+    net = UNet(base_width=8, depth=3).eval()
+    image_yx, _ = render_nuclei(NucleiScene(size_yx=(200, 230), bit_depth=16), seed=0)
+    package, agreement = export(net, tmp_path_factory.mktemp("export") / "exported", image_yx[..., np.newaxis])
+    assert agreement.largest_difference < 1e-4
+    assert agreement.equal_argmax > 0.9999
+    return package, net
+
+
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+@pytest.mark.parametrize("shape", [(1, 1, 92, 92), (3, 1, 100, 156), (2, 1, 204, 92)])
+def test_batch_height_and_width_are_free(
+    exported: tuple[Package, UNet], backend: Backend, shape: tuple[int, int, int, int]
+) -> None:
+    package, net = exported
+    tiles = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    output = open_session(package, SessionOptions(backend=backend)).run(tiles)
+    with torch.inference_mode():
+        half = UNet(base_width=8, depth=3).eval()
+        half.load_state_dict({name: value.half().float() for name, value in net.state_dict().items()})
+        expected = torch.softmax(half(torch.from_numpy(tiles)), dim=1).numpy()
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+def test_weights_are_half_precision_and_nothing_of_the_exporter_is_left(exported: tuple[Package, UNet]) -> None:
+    graph = onnx.load_from_string(exported[0].weights())
+    large = [tensor for tensor in graph.graph.initializer if np.prod(tensor.dims) > 16]
+    assert large
+    assert all(tensor.data_type == TensorProto.FLOAT16 for tensor in large)
+    assert not any(node.doc_string or node.metadata_props for node in graph.graph.node)
+    assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Loop", "If"}, "no shape arithmetic"
+
+
+def test_the_package_reads_back_and_is_valid(exported: tuple[Package, UNet]) -> None:
+    package = exported[0]
+    spec = read_package(package.path).spec
+    assert spec == package.spec
+    assert spec.pixel_size_um == (0.65, 0.65)
+    validate(package.path)
+
+
+def test_an_invalid_package_is_refused_in_the_words_of_the_specification(
+    exported: tuple[Package, UNet], tmp_path: Path
+) -> None:
+    for file in exported[0].path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    rdf = tmp_path / "rdf.yaml"
+    rdf.write_text(rdf.read_text().replace("license: MIT", "license: no-such-licence"))
+    with pytest.raises(ExportError, match="license"):
+        validate(tmp_path)
+
+
+@pytest.mark.data
+def test_torch_and_onnx_runtime_agree_on_real_images(data_root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = UNet(base_width=16, depth=4).eval()
+    image_yxc = np.asarray(Image.open(min((data_root / "nuclei-dsb2018/images").glob("*.png"))))[..., np.newaxis]
+    _, agreement = export(net, tmp_path / "real", image_yxc)
+    assert agreement.largest_difference < 1e-4
+    assert agreement.equal_argmax > 0.9999
