@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 
 with socket.create_connection(("127.0.0.1", int(os.environ.get("UNET_PORT", "8000"))), TIMEOUT_S) as connection:
     connection.settimeout(TIMEOUT_S)

@@ -54,7 +54,8 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --start-interval=1s --retries=3 \
+# patient: on a machine with every CPU busy a new process may take seconds to start
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --start-interval=1s --retries=3 \
     CMD ["python", "-I", "-S", "/opt/healthcheck.py"]
 ENTRYPOINT ["unet-service"]
 CMD ["serve"]
