@@ -56,7 +56,6 @@ def create_app(settings: Settings) -> FastAPI:
         title="U-Net segmentation",
         description=_DESCRIPTION,
         version=version("unet-service"),
-        root_path=settings.root_path,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -79,6 +79,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
+        root_path=settings.root_path,
         loop="uvloop",
         http="httptools",
         ws="none",

@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on; 0 takes a free one, which the log names."
     )
-    root_path: str = Field("", description="Path prefix under which a proxy shows the service, such as /unet.")
+    root_path: str = Field(
+        "", description="Path prefix under which a proxy shows the service and which it strips, such as /unet."
+    )
     models_dir: Path | None = Field(
         None, description="Folder of model packages (folders or zips); empty for those that ship with the software."
     )

@@ -11,12 +11,18 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client
-from tests.images import disc, noise, png, tiff
+from tests.images import disc, png, tiff
 from tests.live import LiveServer, live_server
 from tests.problems import assert_problem
+
+
+def many_discs(size: int) -> NDArray[np.uint16]:
+    """Return a 16 bit image of ``size`` x ``size`` px with a bright disc in each 64 x 64 px."""
+    return np.tile(disc(64, 64).astype(np.uint16) * 200, (size // 64, size // 64))
 
 
 def metric(url: str, name: str, /, **labels: str) -> float:
@@ -44,7 +50,7 @@ def test_the_client_sends_files_and_arrays_to_a_real_service(server: LiveServer,
 
 
 def test_a_client_that_hangs_up_cancels_its_work(server: LiveServer) -> None:
-    large = tiff(noise(6000, 6000, np.uint16))
+    large = tiff(many_discs(6016))
     cancelled = metric(server.url, "unet_cancelled_total")
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/segment", content=large, timeout=httpx.Timeout(30, read=0.15))
@@ -55,8 +61,8 @@ def test_a_client_that_hangs_up_cancels_its_work(server: LiveServer) -> None:
 
 
 def test_sigterm_during_a_request_answers_it_and_exits_with_0(packages: Path, tmp_path: Path) -> None:
-    large = tiff(noise(4096, 4096, np.uint16))
-    with live_server(tmp_path, packages, drain_s=0.3) as server, ThreadPoolExecutor(1) as background:
+    large = tiff(many_discs(4096))
+    with live_server(tmp_path, packages, drain_s=5) as server, ThreadPoolExecutor(1) as background:
         asked = {"output": "labels", "format": "tiff"}
         answer = background.submit(httpx.post, f"{server.url}/segment", content=large, params=asked, timeout=120)
         wait_for_metric(server.url, "unet_in_flight", 1)
@@ -69,6 +75,16 @@ def test_sigterm_during_a_request_answers_it_and_exits_with_0(packages: Path, tm
         assert server.events()[-1]["message"] == "stopped"
 
 
+def test_behind_a_proxy_that_strips_a_prefix_links_carry_it(packages: Path, tmp_path: Path) -> None:
+    with live_server(tmp_path, packages, root_path="/unet") as server:
+        text = httpx.get(f"{server.url}/docs").text
+        assert 'src="/unet/docs/assets/swagger-ui-bundle.js"' in text
+        assert "url: '/unet/openapi.json'" in text
+        assert httpx.get(f"{server.url}/docs/assets/swagger-ui-bundle.js").status_code == 200
+        assert httpx.post(f"{server.url}/segment", content=png(disc())).status_code == 200
+        assert metric(server.url, "unet_requests_total", status="200") == 1
+
+
 def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None:
     with live_server(tmp_path, packages) as server:
         server.terminate()
@@ -77,7 +93,7 @@ def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None
 
 def test_a_large_image_keeps_probes_quick_and_memory_bounded(packages: Path, tmp_path: Path) -> None:
     """Bounds are generous, for machines under load; the figures are printed (``pytest -s``)."""
-    large = tiff(noise(4096, 4096, np.uint16), compression="zlib", rowsperstrip=64)
+    large = tiff(many_discs(4096), compression="zlib", rowsperstrip=64)
     with live_server(tmp_path, packages) as server, httpx.Client(base_url=server.url, timeout=120) as probe:
         process = psutil.Process(server.process.pid)
         done = threading.Event()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import HTTP_PROBLEMS, PROBLEMS
 from service.formats import ENCODERS
-from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient
 from tests.images import disc, png
 from tests.problems import assert_problem
 
@@ -101,14 +99,6 @@ def test_pages_fetch_nothing_from_elsewhere(client: AppClient, path: str) -> Non
 
 def test_the_api_documentation_asks_no_validator_on_the_internet(client: AppClient) -> None:
     assert '"validatorUrl": null' in client.get("/docs").text
-
-
-def test_behind_a_proxy_the_documentation_links_below_its_prefix(packages: Path) -> None:
-    with running_app(Settings(models_dir=packages, backend="cpu", root_path="/unet")) as client:
-        text = client.get("/docs").text
-        assert 'src="/unet/docs/assets/swagger-ui-bundle.js"' in text
-        assert "url: '/unet/openapi.json'" in text
-        assert client.get("/unet/livez").status_code == client.get("/livez").status_code == 200
 
 
 def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppClient) -> None:
