@@ -11,7 +11,7 @@ CONSTRAINTS := requirements/constraints.txt
 SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format docs-check bench clean
+.PHONY: help demo serve setup test lint format bench picture lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,8 @@ demo: $(VENV)/service ## segment a generated sample on the shipped package: demo
 serve: $(VENV)/service ## start the service on http://127.0.0.1:8000
 	$(BIN)/unet-service serve
 
+setup: $(VENV)/everything ## install everything, training and tests included, into .venv
+
 test: $(VENV)/everything ## run every test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
@@ -46,8 +48,12 @@ format: $(VENV)/everything ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/everything ## the service's overhead over a bare ONNX Runtime loop
+bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memory under a large image
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.probes
+
+picture: demo ## render the README's picture anew
+	$(BIN)/python docs/picture.py demo docs/images/demo.png
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache

@@ -45,13 +45,14 @@ async def segment(
     # both are checked before the body is read, so that a typo costs no upload
     engine.model(query.model)
     negotiate(request.headers.get("accept"), query.format)
-    async with received(request, settings) as upload:
-        parameters = combined(query, upload.fields)
-        wanted = _wanted(parameters, request.headers.get("accept"), settings)
-        access: Access = request.scope[ACCESS]
-        access.format = wanted.format
-        access.model = engine.model(wanted.model).package.spec.reference
-        answer = await _unless_gone(request, engine.segment(upload.image, wanted))
+    with engine.arrival():
+        async with received(request, settings) as upload:
+            parameters = combined(query, upload.fields)
+            wanted = _wanted(parameters, request.headers.get("accept"), settings)
+            access: Access = request.scope[ACCESS]
+            access.format = wanted.format
+            access.model = engine.model(wanted.model).package.spec.reference
+            answer = await _unless_gone(request, engine.segment(upload.image, wanted))
     access.fill(answer.receipt)
     return _response(answer, wanted)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from model.errors import BackendUnavailable
@@ -105,11 +106,31 @@ class Engine:
             self._metrics.served(spec.name, spec.version, entry.sha256, session.backend, session.provider)
 
     def drain(self) -> None:
-        """Turn readiness off and refuse what is new; what was accepted goes on."""
+        """Turn readiness off and refuse what is new; what has arrived before goes on."""
         self._draining = True
 
+    @contextmanager
+    def arrival(self) -> Iterator[None]:
+        """Hold the service open for a request, from before its body is read until its answer is made.
+
+        Raises
+        ------
+        Draining
+            Where the service is about to stop.
+
+        """
+        if self._draining:
+            raise Draining("the service is about to stop and takes nothing new; try again")
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
     async def stop(self) -> None:
-        """Wait for accepted work, then end the threads."""
+        """Wait for what has arrived, then end the threads."""
         self.drain()
         while self._active:
             self._idle.clear()
@@ -189,13 +210,10 @@ class Engine:
             See :mod:`service.errors` for what each becomes over HTTP.
 
         """
-        if self._draining:
-            raise Draining("the service is about to stop and takes nothing new; try again")
         chosen = self.model(request.model)
         if self._pipeline is None:
             raise NotReady("the scheduler has not started; try again in a few seconds")
         timeout_s = request.timeout_s or self._settings.deadline_s
-        self._active += 1
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._pipeline.segment(source, request, chosen, timeout_s)
@@ -203,7 +221,3 @@ class Engine:
             raise DeadlineExceeded(
                 f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
             ) from None
-        finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,37 +86,47 @@ def test_behind_a_proxy_that_strips_a_prefix_links_carry_it(packages: Path, tmp_
         assert metric(server.url, "unet_requests_total", status="200") == 1
 
 
+def test_sigterm_during_an_upload_lets_it_finish(packages: Path, tmp_path: Path) -> None:
+    body = tiff(many_discs(1024))
+    gate = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield body[: len(body) // 2]
+        gate.wait(30)
+        yield body[len(body) // 2 :]
+
+    with live_server(tmp_path, packages) as server, ThreadPoolExecutor(1) as background:
+        answer = background.submit(httpx.post, f"{server.url}/segment", content=slowly(), timeout=60)
+        wait_for_metric(server.url, "unet_in_flight", 1)
+        server.terminate()
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        gate.set()
+        assert answer.result().status_code == 200
+        assert server.process.wait(30) == 0
+
+
 def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None:
     with live_server(tmp_path, packages) as server:
         server.terminate()
         assert server.process.wait(30) == 0
 
 
-def test_a_large_image_keeps_probes_quick_and_memory_bounded(packages: Path, tmp_path: Path) -> None:
-    """Bounds are generous, for machines under load; the figures are printed (``pytest -s``)."""
+def test_a_large_image_keeps_memory_bounded_while_probes_answer(packages: Path, tmp_path: Path) -> None:
+    """How quickly they answer is measured by ``benchmarks/probes.py``."""
     large = tiff(many_discs(4096), compression="zlib", rowsperstrip=64)
     with live_server(tmp_path, packages) as server, httpx.Client(base_url=server.url, timeout=120) as probe:
         process = psutil.Process(server.process.pid)
-        done = threading.Event()
-        status: list[int] = []
-
-        def post() -> None:
+        peak = 0
+        with ThreadPoolExecutor(1) as background:
             for output in ("mask", "labels"):
                 asked = {"output": output, "format": "tiff"}
-                status.append(httpx.post(f"{server.url}/segment", content=large, params=asked, timeout=120).status_code)
-            done.set()
-
-        thread = threading.Thread(target=post)
-        thread.start()
-        milliseconds, peak = [], 0
-        while not done.wait(0.005):
-            started = time.perf_counter()
-            assert probe.get("/livez").status_code == 200
-            milliseconds.append((time.perf_counter() - started) * 1000)
-            peak = max(peak, process.memory_info().rss)
-        thread.join()
-    p99 = float(np.percentile(milliseconds, 99))
-    print(f"\n/livez p99 {p99:.1f} ms, max {max(milliseconds):.1f} ms of {len(milliseconds)}; peak {peak >> 20} MiB")  # noqa: T201
-    assert status == [200, 200]
-    assert p99 < 500
-    assert peak < 2500 << 20
+                answer = background.submit(
+                    httpx.post, f"{server.url}/segment", content=large, params=asked, timeout=120
+                )
+                while not answer.done():
+                    assert probe.get("/livez").status_code == 200
+                    peak = max(peak, process.memory_info().rss)
+                    time.sleep(0.005)
+                assert answer.result().status_code == 200
+    assert 0 < peak < 2500 << 20
