@@ -28,7 +28,7 @@ COPY requirements/service-cpu.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/unet/bin/python install --require-hashes --no-deps -r requirements/service-cpu.txt \
     && find /opt/unet/lib -type d -name tests -prune -exec rm -rf {} + \
-    && rm /opt/unet/lib/python3.11/site-packages/openvino/libs/libopenvino_intel_[gn]pu_plugin.so \
+    && rm -f /opt/unet/lib/python3.11/site-packages/openvino/libs/libopenvino_intel_[gn]pu_plugin.so \
           /opt/unet/lib/python3.11/site-packages/openvino/libs/cache.json
 
 FROM builder AS dependencies-gpu
@@ -43,7 +43,7 @@ RUN python -c "import compileall, re, sysconfig; \
 compileall.compile_dir(sysconfig.get_path('stdlib'), quiet=2, rx=re.compile('/(site|dist)-packages/|/test/'))" \
     && groupadd --gid 10001 unet \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unet
-COPY docker/healthcheck.py /opt/healthcheck.py
+COPY --chmod=0444 docker/healthcheck.py /opt/healthcheck.py
 ENV PATH=/opt/unet/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
