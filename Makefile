@@ -8,6 +8,9 @@ export ORT_DISABLE_TELEMETRY := 1
 BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := requirements/constraints.txt
+UV = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --no-config --no-annotate \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_34
+HASHED = $(UV) --generate-hashes --constraint $(CONSTRAINTS)
 SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 
 .DEFAULT_GOAL := help
@@ -43,6 +46,7 @@ lint: $(VENV)/everything ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
 
 format: $(VENV)/everything ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
@@ -54,6 +58,14 @@ bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memor
 
 picture: demo ## render the README's picture anew
 	$(BIN)/python docs/picture.py demo docs/images/demo.png
+
+lock: $(VENV)/service ## renew requirements/*.txt from pyproject.toml
+	$(PIP) uv
+	$(UV) pyproject.toml --extra cpu --extra openvino --extra training --extra dev -o $(CONSTRAINTS)
+	$(HASHED) pyproject.toml --extra cpu --extra openvino -o requirements/service-cpu.txt
+	$(HASHED) pyproject.toml --extra gpu -o requirements/service-gpu.txt
+	$(HASHED) pyproject.toml --extra cpu --extra training -o requirements/training.txt
+	echo 'setuptools>=77' | $(HASHED) - -o requirements/build.txt
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .import_linter_cache
