@@ -53,7 +53,7 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
 first eight bytes of the SHA-256 of its name (without suffix), as a fraction of 2^64, are below
 {recipe.data.validation_fraction}.
 
-## Figures
+## Validation
 
 Means over the {counts["validation"]} validation images, each run whole through the tiling that serves it. The
 state of the net was chosen by these images.
@@ -82,7 +82,7 @@ state of the net was chosen by these images.
     return Card(
         name=recipe.name,
         version=version,
-        title=recipe.card.title or recipe.name,
+        title=recipe.card.title or f"{recipe.name} (U-Net)",
         description=recipe.card.description or f"{recipe.name}, trained by unet-train",
         license=recipe.card.license,
         license_text=license_text,

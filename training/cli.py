@@ -9,15 +9,16 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.errors import ModelError
 from model.package import read_package
 from training.card import golden_image, run_card
 from training.checkpoint import load_checkpoint
-from training.datasets import AnnotatedImage, load_images, split_images
+from training.datasets import load_images, split_images
 from training.errors import RecipeError, TrainingError
-from training.evaluate import evaluate_images
+from training.evaluate import Evaluation, evaluate_images
 from training.export import ExportError, export_package
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
@@ -75,8 +76,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     predictor, recipe = _predictor(options.target, options.recipe, options.device)
-    images = _split(load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes)), recipe)
-    evaluation = evaluate_images(images[options.split], predictor, instances=recipe.data.kind == "instances")
+    evaluation = _evaluation(predictor, recipe, options.data, options.split)
     if options.json:
         sys.stdout.write(json.dumps(evaluation.as_json(), indent=2) + "\n")
     else:
@@ -86,9 +86,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(_checkpoint_path(options.run))
     recipe = checkpoint.read_recipe()
+    net = checkpoint.build_net()
     if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
         newer = read_recipe(options.recipe)
         recipe = recipe.model_copy(update={"card": newer.card, "labels": newer.labels})
+    if options.data is not None:
+        figures = _evaluation(net_predictor(net, recipe), recipe, options.data, "validation").means()
+        checkpoint = replace(checkpoint, figures=figures)
+    elif recipe.labels != checkpoint.read_recipe().labels:
+        raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
     card = run_card(
         checkpoint,
         recipe,
@@ -98,7 +104,7 @@ def _export(options: argparse.Namespace) -> None:
         command=f"unet-train fit --recipe {shlex.quote(recipe.name)} --data DIR --out {shlex.quote(str(options.run))}",
     )
     package, agreement = export_package(
-        checkpoint.build_net(),
+        net,
         card,
         channels=options.channels or [f"channel{index}" for index in range(recipe.net.in_channels)],
         classes=recipe.targets.classes,
@@ -128,9 +134,11 @@ def _predictor(target: Path, recipe_name: str | None, device: str) -> tuple[Pred
     return package_predictor(package), recipe_from(facts, str(target))
 
 
-def _split(images: list[AnnotatedImage], recipe: Recipe) -> dict[str, list[AnnotatedImage]]:
+def _evaluation(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
+    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data.validation_fraction)
-    return {"training": training, "validation": validation, "all": images}
+    chosen = {"training": training, "validation": validation, "all": images}[split]
+    return evaluate_images(chosen, predictor, instances=recipe.data.kind == "instances")
 
 
 def _checkpoint_path(run: Path) -> Path:
@@ -173,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--author", default="unet-service", help="(default: %(default)s)")
     export.add_argument("--license-file", type=Path, default=Path("LICENSE"), help="full text (default: %(default)s)")
     export.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
+    export.add_argument("--data", type=Path, metavar="DIR", help="score the validation split anew for the card")
     export.add_argument("--recipe", help="take card and label rule from this recipe instead of the run's own")
     return parser
 

@@ -23,6 +23,8 @@ class ImageFigures:
     stem: str
     iou: float
     dice: float
+    foreground_both_px: int
+    foreground_either_px: int
     objects: int | None
     found: int | None
     ap: dict[str, float] | None
@@ -35,8 +37,13 @@ class Evaluation:
     rows: tuple[ImageFigures, ...]
 
     def means(self) -> dict[str, float]:
-        """Unweighted means over images: ``iou``, ``dice``, and ``ap@0.5`` ... where there are objects."""
+        """Unweighted means over images: ``iou``, ``dice``, and ``ap@0.5`` ... where there are objects.
+
+        ``pooled_iou`` is the intersection over union of the pixels of all images together.
+        """
         means = {name: float(np.mean([getattr(row, name) for row in self.rows])) for name in ("iou", "dice")}
+        either = sum(row.foreground_either_px for row in self.rows)
+        means["pooled_iou"] = sum(row.foreground_both_px for row in self.rows) / either if either else 1.0
         if all(row.ap is not None for row in self.rows):
             for threshold in AP_THRESHOLDS:
                 key = str(threshold)
@@ -72,13 +79,15 @@ def figures(
     mask = foreground_probability(probabilities_cyx, rule) > np.float32(rule.threshold)
     overlap = foreground_overlap(mask, image.labels_yx)
     if not instances:
-        return ImageFigures(image.stem, overlap.iou, overlap.dice, None, None, None)
+        return ImageFigures(image.stem, overlap.iou, overlap.dice, overlap.both, overlap.either, None, None, None)
     labels = instance_labels(probabilities_cyx, rule)
     matches = match_objects(labels, image.labels_yx)
     return ImageFigures(
         image.stem,
         overlap.iou,
         overlap.dice,
+        overlap.both,
+        overlap.either,
         objects=matches[0].true_positives + matches[0].false_negatives,
         found=matches[0].true_positives + matches[0].false_positives,
         ap={str(threshold): match.ap for threshold, match in zip(AP_THRESHOLDS, matches, strict=True)},

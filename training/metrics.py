@@ -19,10 +19,20 @@ AP_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Foreground overlap; both figures are 1 where neither side has any foreground."""
+    """Foreground pixels on both sides, and on either."""
 
-    iou: float
-    dice: float
+    both: int
+    either: int
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where neither side has any foreground."""
+        return self.both / self.either if self.either else 1.0
+
+    @property
+    def dice(self) -> float:
+        """Twice the intersection over the sum of both areas; 1 where neither side has any foreground."""
+        return 2 * self.both / (self.both + self.either) if self.either else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +54,7 @@ def foreground_overlap(mask_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Ove
     """Compare two masks (non-zero is foreground) where the reference is not :data:`training.datasets.IGNORE`."""
     known = reference_yx != IGNORE
     found, wanted = (mask_yx != 0) & known, (reference_yx != 0) & known
-    both, either = np.count_nonzero(found & wanted), np.count_nonzero(found | wanted)
-    if not either:
-        return Overlap(1.0, 1.0)
-    return Overlap(float(both / either), float(2 * both / (both + either)))
+    return Overlap(int(np.count_nonzero(found & wanted)), int(np.count_nonzero(found | wanted)))
 
 
 def match_objects(

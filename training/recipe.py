@@ -185,9 +185,9 @@ class Schedule(_Part):
 
 
 class Card(_Part):
-    """What the package says about itself beyond its figures."""
+    """What the package says about itself beyond its figures; bioimage.io wants titles of 5 characters or more."""
 
-    title: str = ""
+    title: Annotated[str, Field(min_length=5)] | None = None
     description: str = ""
     license: str = "MIT"
     data: str = ""

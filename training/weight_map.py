@@ -58,11 +58,12 @@ def separating_ridge(labels_yx: NDArray[np.int32]) -> NDArray[np.bool_]:
     Of two neighbouring pixels of different objects the upper or left one goes (test:
     ``test_ridge_parts_all_touching_objects``).
     """
-    ridge = np.zeros(labels_yx.shape, dtype=bool)
+    parted = labels_yx.copy()
+    # edges first: what they part needs no second ridge at its corners
     for forward_y, forward_x in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        here, there = _shifted(labels_yx, forward_y, forward_x)
-        touching = (here != there) & (here > 0) & (there > 0)
-        _shifted(ridge, forward_y, forward_x)[0][touching] = True
+        here, there = _shifted(parted, forward_y, forward_x)
+        here[(here != there) & (here > 0) & (there > 0)] = 0
+    ridge: NDArray[np.bool_] = parted != labels_yx
     return ridge
 
 

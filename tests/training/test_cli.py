@@ -1,0 +1,128 @@
+"""unet-train, from a folder of images to a package that scores the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from model.package import read_package
+from training.cli import main
+
+# libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::DeprecationWarning",
+        "ignore::UserWarning",
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ),
+]
+
+RECIPE = """
+name = "tiny"
+tile_output_px = 60
+data = { validation_fraction = 0.3 }
+net = { base_width = 4, depth = 3 }
+schedule = { optimizer = "adamw", learning_rate = 0.005, steps = 4, validate_every = 4, clip_norm = 1.0 }
+labels = { min_area_px = 5 }
+card = { title = "Tiny nuclei", description = "For a test.", data = "Synthetic." }
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, nuclei_folder: Path, recipe_file: str) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = ["fit", "--recipe", recipe_file, "--data", str(nuclei_folder), "--out", str(out), "--workers", "0"]
+    assert main(arguments) == 0
+    return out
+
+
+def means_of(target: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    assert main(["evaluate", str(target), "--data", str(nuclei_folder), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 1
+    means: dict[str, float] = report["means"]
+    return means
+
+
+def test_the_package_scores_what_the_run_scored(
+    run: Path, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "tiny"
+    arguments = ["export", str(run), "--out", str(package), "--author", "The tests", "--license-file", __file__]
+    assert main(arguments) == 0
+    assert "torch and ONNX Runtime differ by at most" in capsys.readouterr().out
+    ours, packaged = (means_of(target, nuclei_folder, capsys) for target in (run, package))
+    assert packaged == pytest.approx(ours, abs=1e-3)
+    spec = read_package(package).spec
+    assert (spec.name, spec.label_rule.min_area_px) == ("tiny", 5)
+    assert spec.facts["images"] == {"training": 7, "validation": 1}
+    assert "unet-train fit --recipe tiny" in (package / "README.md").read_text()
+    assert yaml.safe_load((package / "rdf.yaml").read_text())["authors"] == [{"name": "The tests"}]
+
+
+def test_a_newer_recipe_may_change_the_label_rule_at_export(
+    run: Path, recipe_file: str, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = tmp_path / "newer.toml"
+    newer.write_text(Path(recipe_file).read_text().replace("min_area_px = 5", "min_area_px = 9"))
+    package = tmp_path / "tiny.zip"
+    arguments = ["export", str(run / "best.pt"), "--out", str(package), "--recipe", str(newer)]
+    arguments += ["--license-file", __file__]
+    assert main(arguments) == 2
+    assert "--data" in capsys.readouterr().err
+    assert main([*arguments, "--data", str(nuclei_folder)]) == 0
+    assert read_package(package).spec.label_rule.min_area_px == 9
+
+
+def test_the_table_ends_with_the_means(run: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--data", str(nuclei_folder), "--split", "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 8 + 1
+    assert lines[-1].startswith("mean over 8 images: iou ")
+
+
+def test_fit_resumes_a_finished_run_without_a_step(
+    run: Path, nuclei_folder: Path, recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", "--recipe", recipe_file, "--data", str(nuclei_folder), "--out", str(run), "--resume"]
+    assert main([*arguments, "--workers", "0"]) == 0
+    assert capsys.readouterr().out.startswith("4 steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["fit", "--recipe", "synthetic", "--data", "/nowhere", "--out", "/tmp/x"], "/nowhere/images is not a folder"),  # noqa: S108
+        (["fit", "--recipe", "nothing", "--data", "/nowhere", "--out", "/tmp/x"], "no recipe 'nothing'"),  # noqa: S108
+        (["evaluate", "/nowhere", "--data", "/nowhere"], "/nowhere"),
+        (["evaluate", "/nowhere.pt", "--data", "/nowhere"], "there is no checkpoint"),
+        (["export", "/nowhere", "--out", "/tmp/x"], "there is no checkpoint"),  # noqa: S108
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert message.count("\n") == 1
+
+
+def test_a_second_fit_into_the_same_folder_is_refused(
+    run: Path, nuclei_folder: Path, recipe_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--recipe", recipe_file, "--data", str(nuclei_folder), "--out", str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""Folders of images and masks: what is read, what is refused before training starts, who validates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.datasets import IGNORE, is_validation, load_images, split_images
+from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
+from training.recipe import Data, Include, read_recipe
+
+
+def write(folder: Path, stem: str, image: NDArray[Any], mask: NDArray[Any] | None, suffix: str = ".png") -> None:
+    for name, array in (("images", image), ("labels", mask)):
+        (folder / name).mkdir(exist_ok=True, parents=True)
+        if array is None:
+            continue
+        path = folder / name / (stem + suffix)
+        if suffix == ".png":
+            Image.fromarray(array).save(path)
+        else:
+            tifffile.imwrite(path, array)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        mask = np.zeros((12, 16), dtype=np.uint16)
+        mask[2:6, 3:9], mask[8:, 10:] = 1, 700
+        write(tmp_path, f"cell-{number}", rng.integers(0, 255, (12, 16), dtype=np.uint8), mask)
+    return tmp_path
+
+
+def test_images_and_masks_pair_by_stem_and_keep_their_values(folder: Path) -> None:
+    loaded = load_images(folder, Data(), 1, 2)
+    assert [image.stem for image in loaded] == ["cell-0", "cell-1", "cell-2"]
+    assert loaded[0].image_yxc.shape == (12, 16, 1)
+    assert loaded[0].image_yxc.dtype == np.uint8
+    assert np.unique(loaded[0].labels_yx).tolist() == [0, 1, 700]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
+def test_png_and_tiff_of_8_and_16_bit_keep_every_value(tmp_path: Path, dtype: type, suffix: str) -> None:
+    image: NDArray[Any] = np.linspace(0, np.iinfo(dtype).max, 80).astype(dtype).reshape(8, 10)
+    write(tmp_path, "ramp", image, np.ones((8, 10), dtype=np.uint8), suffix)
+    (loaded,) = load_images(tmp_path, Data(), 1, 2)
+    assert loaded.image_yxc.dtype == dtype
+    np.testing.assert_array_equal(loaded.image_yxc[..., 0], image)
+
+
+def test_semantic_values_become_classes(tmp_path: Path) -> None:
+    mask = np.array([[0, 128, 255, 7]], dtype=np.uint8)
+    write(tmp_path, "slice", np.zeros((1, 4), dtype=np.uint8), mask)
+    data = Data(kind="semantic", class_values=(255, 0, 128), ignore_value=7)
+    (loaded,) = load_images(tmp_path, data, 1, 3)
+    assert loaded.labels_yx.tolist() == [[1, 2, 0, IGNORE]]
+
+
+def test_two_classes_are_background_and_the_rest(tmp_path: Path) -> None:
+    write(tmp_path, "slice", np.zeros((1, 3), dtype=np.uint8), np.array([[0, 255, 1]], dtype=np.uint8))
+    (loaded,) = load_images(tmp_path, Data(kind="semantic"), 1, 2)
+    assert loaded.labels_yx.tolist() == [[0, 1, 1]]
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, "rgba", np.full((4, 4, 4), 9, dtype=np.uint8), np.ones((4, 4), dtype=np.uint8))
+    assert load_images(tmp_path, Data(), 3, 2)[0].image_yxc.shape == (4, 4, 3)
+
+
+def test_a_missing_mask_is_named(folder: Path) -> None:
+    (folder / "labels" / "cell-1.png").unlink()
+    with pytest.raises(MissingFile, match=r"1 of 3 have no mask.*labels/cell-1"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="images is not a folder"):
+        load_images(tmp_path, Data(), 1, 2)
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
+    Image.fromarray(np.ones((5, 16), dtype=np.uint8)).save(folder / "labels" / "cell-1.png")
+    with pytest.raises(MaskMismatch, match=r"cell-1.png is 5 x 16 px, its image 12 x 16 px"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_a_mask_in_colours_is_refused(folder: Path) -> None:
+    Image.fromarray(np.ones((12, 16, 3), dtype=np.uint8)).save(folder / "labels" / "cell-2.png")
+    with pytest.raises(MaskMismatch, match=r"cell-2.png has shape \(12, 16, 3\).*not colours"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_an_image_of_other_channels_is_refused(folder: Path) -> None:
+    Image.fromarray(np.ones((12, 16, 3), dtype=np.uint8)).save(folder / "images" / "cell-2.png")
+    with pytest.raises(UnreadableFile, match=r"cell-2.png has shape \(12, 16, 3\); expected"):
+        load_images(folder, Data(), 1, 2)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_corrupt_file_in_the_middle_is_named(folder: Path, suffix: str) -> None:
+    (folder / "images" / "cell-1.png").rename(folder / "images" / f"cell-1{suffix}")
+    path = folder / "images" / f"cell-1{suffix}"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UnreadableFile, match=r"1 broken of 3 images(?s:.*)cell-1"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_every_broken_file_is_listed_at_once(folder: Path) -> None:
+    for stem in ("cell-0", "cell-2"):
+        (folder / "labels" / f"{stem}.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError) as caught:
+        load_images(folder, Data(), 1, 2)
+    assert "2 broken of 3" in str(caught.value)
+    assert "cell-0" in str(caught.value)
+    assert "cell-2" in str(caught.value)
+
+
+def test_empty_labels_overall_are_refused(folder: Path) -> None:
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(np.zeros((12, 16), dtype=np.uint8)).save(path)
+    with pytest.raises(NothingToLearn, match="all 3 are background"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_one_class_only_is_refused(folder: Path) -> None:
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(np.ones((12, 16), dtype=np.uint8)).save(path)
+    with pytest.raises(NothingToLearn, match="one class only"):
+        load_images(folder, Data(kind="semantic"), 1, 2)
+
+
+def test_strange_mask_values_are_listed(folder: Path) -> None:
+    with pytest.raises(MaskMismatch, match=r"holds the values \[700\]; expected \(0, 1, 2\)"):
+        load_images(folder, Data(kind="semantic"), 1, 3)
+
+
+def test_fractions_are_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, "a", np.ones((4, 4), dtype=np.uint8), np.ones((4, 4), dtype=np.float32), ".tif")
+    with pytest.raises(MaskMismatch, match="float32 values; expected whole numbers"):
+        load_images(tmp_path, Data(), 1, 2)
+
+
+def test_two_images_of_one_stem_are_refused(folder: Path) -> None:
+    tifffile.imwrite(folder / "images" / "cell-1.tif", np.zeros((12, 16), dtype=np.uint8))
+    with pytest.raises(MaskMismatch, match="share a stem"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_a_table_chooses_the_images(folder: Path) -> None:
+    (folder / "index.csv").write_text("id,kind\ncell-0,good\ncell-1,bad\ncell-2,good\n")
+    data = Data(include=Include(csv="index.csv", column="kind", value="good"))
+    assert [image.stem for image in load_images(folder, data, 1, 2)] == ["cell-0", "cell-2"]
+
+
+@pytest.mark.parametrize("table", [None, "", "id,colour\ncell-0,red\n"])
+def test_a_table_that_is_missing_or_lacks_the_column_is_refused(folder: Path, table: str | None) -> None:
+    if table is not None:
+        (folder / "index.csv").write_text(table)
+    with pytest.raises(MissingFile, match=r"the table .*index.csv"):
+        load_images(folder, Data(include=Include(csv="index.csv", column="kind", value="good")), 1, 2)
+
+
+def test_the_split_is_fixed_for_ever() -> None:
+    stems = [f"image-{number}" for number in range(20)]
+    assert [stem for stem in stems if is_validation(stem, 0.15)] == ["image-1", "image-9", "image-15"]
+
+
+@given(st.text(min_size=1), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_fraction_keeps_those_chosen_before(stem: str, one: float, other: float) -> None:
+    smaller, larger = sorted((one, other))
+    assert is_validation(stem, larger) or not is_validation(stem, smaller)
+
+
+def test_a_side_without_images_is_refused(folder: Path) -> None:
+    with pytest.raises(NothingToLearn, match="3 for training and 0 for validation"):
+        split_images(load_images(folder, Data(), 1, 2), 0.0001)
+
+
+def test_no_validation_can_be_asked_for(folder: Path) -> None:
+    training, validation = split_images(load_images(folder, Data(), 1, 2), 0.0)
+    assert (len(training), len(validation)) == (3, 0)
+
+
+@pytest.mark.data
+def test_the_nuclei_recipe_reads_its_541_images_and_holds_85_back(data_root: Path) -> None:
+    recipe = read_recipe("nuclei")
+    images = load_images(data_root / "nuclei-dsb2018", recipe.data, 1, 3)
+    training, validation = split_images(images, recipe.data.validation_fraction)
+    assert (len(training), len(validation)) == (456, 85)

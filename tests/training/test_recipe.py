@@ -1,0 +1,63 @@
+"""Recipes: what ships is valid, what contradicts itself is refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.errors import RecipeError
+from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_valid_and_named_after_their_file(name: str) -> None:
+    assert read_recipe(name).name == name
+
+
+def test_the_recipes_that_the_documentation_names_ship() -> None:
+    assert {"nuclei", "synthetic"} <= set(shipped_recipes())
+
+
+def test_defaults_are_the_papers() -> None:
+    recipe = Recipe(name="paper")
+    assert (recipe.tile_input_px, recipe.tile_output_px) == (572, 388)
+    assert (recipe.net.base_width, recipe.net.depth, recipe.net.dropout) == (64, 4, 0.5)
+    assert (recipe.weights.w0, recipe.weights.sigma_px) == (10, 5)
+    assert (recipe.schedule.optimizer, recipe.schedule.momentum, recipe.schedule.batch) == ("sgd", 0.99, 1)
+    assert recipe.augmentation.elastic_px == 10
+
+
+def test_a_recipe_survives_the_way_through_json() -> None:
+    recipe = read_recipe("nuclei")
+    assert recipe_from(recipe.model_dump(mode="json"), "json") == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"tile_output_px": 256}, "the next one is 260"),
+        ({"targets": {"scheme": "boundary"}}, "needs 3 classes, targets.classes names 2"),
+        ({"targets": {"scheme": "boundary", "classes": ["a", "b", "c"]}, "data": {"kind": "semantic"}}, "instances"),
+        ({"labels": {"foreground": [2]}}, "channel 2, the net has 2"),
+        ({"data": {"class_values": [0, 1, 2], "kind": "semantic"}}, "3 values for 2 classes"),
+        ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"name": "Two Words"}, "name"),
+    ],
+)
+def test_contradictions_are_refused_with_the_reason(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        recipe_from({"name": "x", **values}, "x.toml")
+
+
+def test_an_unknown_recipe_names_those_that_ship() -> None:
+    with pytest.raises(RecipeError, match="synthetic"):
+        read_recipe("no-such-recipe")
+
+
+def test_text_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match="not TOML"):
+        read_recipe(str(tmp_path / "broken.toml"))

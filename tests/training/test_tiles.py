@@ -1,0 +1,106 @@
+"""Training tiles by number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.normalization import fit
+from model.stitching import read_tile
+from model.tiling import Span, Tile, Window
+from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.recipe import Augmentation, Recipe, recipe_from
+from training.tiles import PreparedImage, TileDataset, class_weights, prepare
+
+
+@pytest.fixture
+def images(nuclei_folder: Path, tiny_recipe: Recipe) -> list[AnnotatedImage]:
+    return load_images(nuclei_folder, tiny_recipe.data, 1, 2)
+
+
+def dataset(prepared: list[PreparedImage], recipe: Recipe) -> TileDataset:
+    return TileDataset(prepared, recipe, np.ones(len(recipe.targets.classes), dtype=np.float32))
+
+
+def test_shapes_and_types_are_the_nets(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    tile, targets, weights = dataset(prepare(images, tiny_recipe), tiny_recipe)[0]
+    assert (tile.shape, tile.dtype) == ((1, 100, 100), torch.float32)
+    assert (targets.shape, targets.dtype) == ((60, 60), torch.int64)
+    assert (weights.shape, weights.dtype) == ((60, 60), torch.float32)
+
+
+def test_a_tile_depends_on_seed_and_number_alone(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    one, other = (dataset(prepare(images, tiny_recipe), tiny_recipe) for _ in range(2))
+    other[3]
+    for ours, theirs in zip(one[11], other[11], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_every_image_comes_once_a_round(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    still = tiny_recipe.model_copy(update={"augmentation": Augmentation()})
+    marked = [
+        AnnotatedImage(image.stem, np.full_like(image.image_yxc, number), image.labels_yx)
+        for number, image in enumerate(images)
+    ]
+    recipe = recipe_from({**still.model_dump(mode="json"), "normalization": [{"id": "scale_linear"}]}, "marked")
+    tiles = dataset(prepare(marked, recipe), recipe)
+    rounds = [[round(tiles[start + place][0].mean().item()) for place in range(8)] for start in (0, 8)]
+    assert [sorted(order) for order in rounds] == [list(range(8))] * 2
+    assert rounds[0] != rounds[1]
+
+
+def test_an_undeformed_tile_is_what_serving_reads(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    plain = Augmentation(probability=0, rotate=False, flip=False, elastic_px=0, shift_px=0)
+    recipe = tiny_recipe.model_copy(update={"augmentation": plain})
+    image = images[0]
+    tile = dataset(prepare([image], recipe), recipe)[0][0].numpy()
+    height, width = image.labels_yx.shape
+    margin, empty = 20, Window(Span(0, 0), Span(0, 0))
+    served = [
+        read_tile(
+            image.image_yxc,
+            Tile(Window(Span(y - margin, y + 80), Span(x - margin, x + 80)), empty, empty),
+            fit(recipe.normalization, image.image_yxc),
+        )
+        for y in range(height - 59)
+        for x in range(width - 59)
+    ]
+    assert min(float(np.abs(tile - candidate).max()) for candidate in served) < 1e-4
+
+
+def test_what_is_mirrored_is_not_learnt_from(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    small = AnnotatedImage("small", images[0].image_yxc[:20, :30], images[0].labels_yx[:20, :30])
+    plain = Augmentation(probability=0, rotate=False, flip=False, elastic_px=0, shift_px=0)
+    recipe = tiny_recipe.model_copy(update={"augmentation": plain})
+    _, targets, _ = dataset(prepare([small], recipe), recipe)[0]
+    assert int((targets != IGNORE).sum()) == 20 * 30
+
+
+def test_gaps_between_cells_weigh_more_and_objects_do_not(images: list[AnnotatedImage], tiny_recipe: Recipe) -> None:
+    tiles = dataset(prepare(images, tiny_recipe), tiny_recipe)
+    targets, weights = (torch.stack(parts) for parts in list(zip(*(tiles[n] for n in range(8)), strict=True))[1:])
+    assert set(weights[targets == 1].tolist()) == {1.0}
+    assert weights[targets == 0].max() > 2
+
+
+@pytest.mark.parametrize(("balance", "ratio"), [(0.0, 1.0), (0.5, 3.0), (1.0, 9.0)])
+def test_class_weights_balance_by_the_power_asked_for(tiny_recipe: Recipe, balance: float, ratio: float) -> None:
+    labels = np.zeros((10, 10), dtype=np.int32)
+    labels[0] = 1
+    image = AnnotatedImage("tenth", np.zeros((10, 10, 1), dtype=np.uint8), labels)
+    weights = tiny_recipe.weights.model_copy(update={"class_balance": balance})
+    background, foreground = class_weights([image], tiny_recipe.model_copy(update={"weights": weights}))
+    assert foreground / background == pytest.approx(ratio, rel=1e-5)
+    assert 0.9 * background + 0.1 * foreground == pytest.approx(1, rel=1e-5)
+
+
+def test_cells_of_semantic_masks_are_their_connected_components(tiny_recipe: Recipe) -> None:
+    labels = np.ones((9, 9), dtype=np.int32)
+    labels[:, 4] = 0
+    image = AnnotatedImage("wall", np.zeros((9, 9, 1), dtype=np.uint8), labels)
+    data = tiny_recipe.data.model_copy(update={"kind": "semantic"})
+    (prepared,) = prepare([image], tiny_recipe.model_copy(update={"data": data}))
+    assert float(prepared.border_yx[4, 4]) == pytest.approx(10 * np.exp(-(2.0**2) / 50), rel=1e-3)

@@ -1,0 +1,164 @@
+"""Runs: they learn, they repeat, they go on after a kill, and they say what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.errors import CheckpointError, Diverged
+from training.recipe import Recipe, Schedule, read_recipe
+from training.state import fresh_state, learning_rate
+from training.trainer import RunFiles, train, training_step
+
+
+def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    return checkpoint.net | {f"averaged.{key}": value for key, value in (checkpoint.averaged or {}).items()}
+
+
+def assert_same_weights(one: Checkpoint, other: Checkpoint) -> None:
+    ours, theirs = weights_of(one), weights_of(other)
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def with_schedule(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update={"schedule": Schedule(**{**recipe.schedule.model_dump(), **changes})})
+
+
+class Killed(BaseException):
+    """Stands for the kill of a process: nothing in the program handles it."""
+
+
+@pytest.mark.parametrize("scheme", ["sgd", "adamw"])
+def test_a_resumed_run_ends_with_the_same_weights(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    recipe = with_schedule(tiny_recipe, optimizer=scheme)
+    undisturbed = train(recipe, nuclei_folder, tmp_path / "undisturbed", workers=0)
+
+    def kill_at_step_five(state, batch, schedule, rate):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        if state.step == 4:
+            raise Killed
+        return training_step(state, batch, schedule, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.training_step", kill_at_step_five)
+        with pytest.raises(Killed):
+            train(recipe, nuclei_folder, tmp_path / "killed", workers=0)
+    assert load_checkpoint(RunFiles(tmp_path / "killed").last).step == 4
+    resumed = train(recipe, nuclei_folder, tmp_path / "killed", resume=True, workers=0)
+    assert resumed.step == undisturbed.step == 6
+    assert_same_weights(resumed, undisturbed)
+    assert resumed.figures == undisturbed.figures
+
+
+def test_tiles_made_by_another_process_are_the_same(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(tiny_recipe, steps=3)
+    alone = train(recipe, nuclei_folder, tmp_path / "alone", workers=0)
+    helped = train(recipe, nuclei_folder, tmp_path / "helped", workers=1)
+    assert_same_weights(alone, helped)
+
+
+def test_another_seed_gives_another_net(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    runs = [
+        train(with_schedule(tiny_recipe, steps=1, seed=seed), nuclei_folder, tmp_path / str(seed), workers=0)
+        for seed in (0, 1)
+    ]
+    assert not torch.equal(runs[0].net["head.weight"], runs[1].net["head.weight"])
+
+
+@pytest.mark.slow
+def test_the_synthetic_recipe_learns_to_find_nuclei(nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(read_recipe("synthetic"), steps=60, validate_every=60)
+    last = train(recipe, nuclei_folder, tmp_path, workers=0)
+    assert last.figures["iou"] > 0.7
+
+
+def test_the_log_holds_losses_and_figures(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
+    entries = [json.loads(line) for line in RunFiles(tmp_path).log.read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [3, 6]
+    assert {"iou", "dice", "ap@0.5"} <= entries[-1]["validation"].keys()
+
+
+def test_time_can_end_a_run_and_its_learning_rate(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(tiny_recipe, steps=100_000, max_minutes=0.02, validate_every=100_000)
+    last = train(recipe, nuclei_folder, tmp_path, workers=0)
+    assert last.step < 100_000
+    assert last.elapsed_s == pytest.approx(1.2, abs=5)
+    assert json.loads(RunFiles(tmp_path).log.read_text().splitlines()[-1])["lr"] == 0
+
+
+def test_without_validation_the_last_net_is_kept(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    data = tiny_recipe.data.model_copy(update={"validation_fraction": 0.0})
+    last = train(tiny_recipe.model_copy(update={"data": data}), nuclei_folder, tmp_path, workers=0)
+    assert_same_weights(load_checkpoint(RunFiles(tmp_path).best), last)
+
+
+def test_the_exported_net_is_the_moving_average(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    last = train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
+    assert last.averaged is not None
+    net = last.build_net()
+    assert not net.training
+    assert torch.equal(net.head.weight, last.averaged["module.head.weight"])
+    assert not torch.equal(net.head.weight, last.net["head.weight"])
+
+
+def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(tiny_recipe, steps=1)
+    train(recipe, nuclei_folder, tmp_path, workers=0)
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(recipe, nuclei_folder, tmp_path, workers=0)
+
+
+def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path, workers=0)
+    with pytest.raises(CheckpointError, match=r"another recipe \(schedule differ\)"):
+        train(with_schedule(tiny_recipe, steps=2), nuclei_folder, tmp_path, resume=True, workers=0)
+
+
+def test_bf16_is_close_to_fp32(tiny_recipe: Recipe) -> None:
+    batch = (torch.rand(1, 1, 100, 100), torch.randint(0, 2, (1, 60, 60)), torch.ones(1, 60, 60))
+    losses = [
+        training_step(fresh_state(tiny_recipe, "cpu"), batch, with_schedule(tiny_recipe, precision=name).schedule, 0.0)
+        for name in ("fp32", "bf16")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_recipe: Recipe) -> None:
+    batch = (torch.full((1, 1, 100, 100), torch.nan), torch.zeros(1, 60, 60, dtype=torch.int64), torch.ones(1, 60, 60))
+    with pytest.raises(Diverged, match="learning_rate"):
+        training_step(fresh_state(tiny_recipe, "cpu"), batch, tiny_recipe.schedule, 0.01)
+
+
+@pytest.mark.parametrize(("decay", "halfway"), [("constant", 1.0), ("poly", 0.5**0.9), ("cosine", 0.5)])
+def test_learning_rates_go_down_to_the_end(decay: str, halfway: float) -> None:
+    schedule = Schedule.model_validate({"learning_rate": 0.1, "decay": decay, "warmup_steps": 9})
+    assert learning_rate(schedule, 0, 0.0) == pytest.approx(0.01)
+    assert learning_rate(schedule, 500, 0.5) == pytest.approx(0.1 * halfway, rel=1e-5)
+    assert learning_rate(schedule, 999, 1.0) == pytest.approx(0.1 if decay == "constant" else 0.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last.pt is no readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 99}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="format 99, 1 is expected"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
