@@ -60,11 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe)
+    origin = None if options.origin is None else load_checkpoint(_checkpoint_path(options.origin))
     last = train(
         recipe,
         options.data,
         options.out,
         resume=options.resume,
+        origin=origin,
         device=options.device,
         workers=options.workers,
         tensorboard=options.tensorboard,
@@ -89,7 +91,7 @@ def _export(options: argparse.Namespace) -> None:
     net = checkpoint.build_net()
     if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
         newer = read_recipe(options.recipe)
-        recipe = recipe.model_copy(update={"card": newer.card, "labels": newer.labels})
+        recipe = recipe.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
     if options.data is not None:
         figures = _evaluation(net_predictor(net, recipe), recipe, options.data, "validation").means()
         checkpoint = replace(checkpoint, figures=figures)
@@ -101,7 +103,8 @@ def _export(options: argparse.Namespace) -> None:
         version=options.version,
         author=options.author,
         license_text=options.license_file.read_text(encoding="utf-8"),
-        command=f"unet-train fit --recipe {shlex.quote(recipe.name)} --data DIR --out {shlex.quote(str(options.run))}",
+        command=options.trained_by
+        or f"unet-train fit --recipe {checkpoint.recipe['name']} --data DIR --out {shlex.quote(str(options.run))}",
     )
     package, agreement = export_package(
         net,
@@ -161,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
     fit.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
+    fit.add_argument("--from", dest="origin", type=Path, metavar="RUN", help="begin with the net of another run")
     fit.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     fit.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
     fit.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
@@ -182,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--license-file", type=Path, default=Path("LICENSE"), help="full text (default: %(default)s)")
     export.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
     export.add_argument("--data", type=Path, metavar="DIR", help="score the validation split anew for the card")
-    export.add_argument("--recipe", help="take card and label rule from this recipe instead of the run's own")
+    export.add_argument("--trained-by", metavar="COMMAND", help="the command for the card, where it was another one")
+    export.add_argument("--recipe", help="take name, card and label rule from this recipe instead of the run's own")
     return parser
 
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.unet import UNet
 from training.checkpoint import Checkpoint, build_net
+from training.errors import CheckpointError
 from training.recipe import Recipe, Schedule
 
 
@@ -53,6 +54,22 @@ class TrainingState:
             self.optimizer.load_state_dict(checkpoint.optimizer)
         self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
         self.best_score, self.figures = checkpoint.best_score, checkpoint.figures
+
+    def adopt(self, origin: Checkpoint) -> None:
+        """Begin with the net that another run ended with.
+
+        Raises
+        ------
+        CheckpointError
+            Where the nets differ.
+
+        """
+        try:
+            self.net.load_state_dict(origin.build_net().state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"the net to begin with is another: {error}; give the recipe its [net]") from error
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.net.state_dict())
 
     def checkpoint(self, recipe: Recipe, split: dict[str, list[str]], *, resumable: bool) -> Checkpoint:
         """Return the state as a checkpoint; without the optimiser where nobody will resume from it."""

@@ -61,6 +61,7 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    origin: Checkpoint | None = None,
     device: str = "cpu",
     workers: int = 1,
     tensorboard: bool = False,
@@ -80,6 +81,8 @@ def train(
         The run's folder.
     resume
         Go on from ``last.pt`` where there is one.
+    origin
+        Begin with the net of another run instead of fresh weights; it must be the same net.
     device
         ``cpu`` or ``cuda``.
     workers
@@ -103,6 +106,8 @@ def train(
 
     # 2. a fresh net, or the one to go on with
     state = fresh_state(recipe, device)
+    if origin is not None:
+        state.adopt(origin)
     if resume and files.last.exists():
         state.restore(_matching_checkpoint(files.last, recipe, split))
         _log.info("resumed after step %d", state.step)

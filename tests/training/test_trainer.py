@@ -71,6 +71,21 @@ def test_another_seed_gives_another_net(tiny_recipe: Recipe, nuclei_folder: Path
     assert not torch.equal(runs[0].net["head.weight"], runs[1].net["head.weight"])
 
 
+def test_a_run_can_begin_with_the_net_of_another(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    first = train(tiny_recipe, nuclei_folder, tmp_path / "first", workers=0)
+    still = with_schedule(tiny_recipe, steps=1, learning_rate=1e-30, seed=9)
+    second = train(still, nuclei_folder, tmp_path / "second", origin=first, workers=0)
+    assert second.step == 1
+    assert second.figures == first.figures
+
+
+def test_a_net_of_another_shape_is_no_beginning(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    first = train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path / "first", workers=0)
+    wider = tiny_recipe.model_copy(update={"net": tiny_recipe.net.model_copy(update={"base_width": 6})})
+    with pytest.raises(CheckpointError, match="the net to begin with is another"):
+        train(wider, nuclei_folder, tmp_path / "second", origin=first, workers=0)
+
+
 @pytest.mark.slow
 def test_the_synthetic_recipe_learns_to_find_nuclei(nuclei_folder: Path, tmp_path: Path) -> None:
     recipe = with_schedule(read_recipe("synthetic"), steps=60, validate_every=60)
