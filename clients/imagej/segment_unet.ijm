@@ -1,0 +1,229 @@
+// Segments the active image with a U-Net service, for ImageJ 1.53 or later and Fiji.
+//
+// By hand: Plugins > Macros > Run..., choose this file, fill in the dialog. From another macro or a command line:
+//
+//   runMacro("/path/segment_unet.ijm", "url=http://127.0.0.1:8000 output=labels rois=true");
+//   imagej -b segment_unet.ijm "image=[/data/my cells.tif] save=/data/labels.tif"
+//
+// url      address of the service                                   http://127.0.0.1:8000
+// image    file to open first                                       the active image
+// output   labels (numbered objects), mask, or probabilities        labels
+// model    name or name@version                                     the service's default
+// threshold, min_area, channel                                      the model's own
+// rois     true: outlines into the ROI Manager too                  false
+// save     file for the result, as TIFF; ROIs beside it as .zip     not saved
+//
+// Values with blanks stand in square brackets. Needs curl, which Windows 10, macOS and Linux have.
+
+requires("1.53");
+
+// what the functions below see too
+var arguments = "";
+var url = "";
+var output = "";
+var model = "";
+var threshold = "";
+var minArea = "";
+var channel = "";
+var sent = "";
+
+arguments = getArgument();
+url = option("url", call("ij.Prefs.get", "unet.url", "http://127.0.0.1:8000"));
+image = option("image", "");
+output = option("output", "labels");
+model = option("model", "");
+threshold = option("threshold", "");
+minArea = option("min_area", "");
+channel = option("channel", "");
+rois = isTrue(option("rois", "false"));
+target = option("save", "");
+
+if (image != "") {
+    open(image);
+}
+if (nImages == 0) {
+    exit("No image is open. Open one, or name a file: image=[/path/cells.tif]");
+}
+if (arguments == "") {
+    Dialog.create("Segment with U-Net");
+    Dialog.addString("Service", url, 30);
+    Dialog.addString("Model (empty: the default)", model, 30);
+    Dialog.addChoice("Result", newArray("labels", "mask", "probabilities"), output);
+    Dialog.addString("Threshold (empty: the model's)", threshold, 8);
+    Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
+    Dialog.addString("Channel, from 0 (empty: all)", channel, 8);
+    Dialog.addCheckbox("Outlines into the ROI Manager", rois);
+    Dialog.show();
+    url = Dialog.getString();
+    model = Dialog.getString();
+    output = Dialog.getChoice();
+    threshold = Dialog.getString();
+    minArea = Dialog.getString();
+    channel = Dialog.getString();
+    rois = Dialog.getCheckbox();
+    call("ij.Prefs.set", "unet.url", url);
+}
+while (endsWith(url, "/")) {
+    url = substring(url, 0, lengthOf(url) - 1);
+}
+if (rois && output == "probabilities") {
+    exit("Probabilities have no outlines: choose labels or mask, or leave the ROIs out.");
+}
+
+source = getImageID();
+title = File.getNameWithoutExtension(getTitle());
+getVoxelSize(width, height, depth, unit);
+interval = Stack.getFrameInterval();
+
+temporary = getDirectory("temp");
+if (!endsWith(temporary, File.separator)) {
+    temporary = temporary + File.separator;
+}
+temporary = temporary + "unet-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
+sent = temporary + "-image.tif";
+labels = temporary + "-" + output + ".tif";
+outlines = temporary + "-rois.zip";
+
+// Saving would rename the image and forget where it came from, so a copy is saved, whole even where a part is selected.
+batch = is("Batch Mode"); // of a macro that calls this one: left as it is
+setBatchMode(true);
+selected = selectionType() != -1;
+run("Select None");
+run("Duplicate...", "title=unet-copy duplicate");
+saveAs("Tiff", sent);
+close();
+selectImage(source);
+if (selected) {
+    run("Restore Selection");
+}
+
+ask("tiff", labels);
+if (rois) {
+    ask("rois", outlines);
+}
+deleted = File.delete(sent);
+
+open(labels);
+deleted = File.delete(labels);
+rename(title + "-" + output);
+// the service knows micrometres; this keeps other units, the depth and the time too
+setVoxelSize(width, height, depth, unit);
+if (nSlices > 1) {
+    Stack.setFrameInterval(interval);
+}
+if (output == "labels") {
+    run("3-3-2 RGB"); // neighbours in number differ in colour
+    setMinAndMax(0, 255);
+}
+if (!batch) {
+    setBatchMode("exit and display");
+}
+if (target != "") {
+    saveAs("Tiff", target);
+}
+if (rois) {
+    roiManager("open", outlines);
+    roiManager("show all without labels");
+    if (target != "") {
+        File.copy(outlines, File.getDirectory(target) + File.getNameWithoutExtension(target) + ".zip");
+    }
+    deleted = File.delete(outlines);
+}
+
+// One answer of the service in a file, or the end of this macro with the reason.
+function ask(format, path) {
+    query = "?output=" + output + "&format=" + format;
+    query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea) + given("channel", channel);
+    // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
+    said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
+        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,
+        "--output", path, "--write-out", "%{http_code}", url + "/segment" + query);
+    said = String.trim(said);
+    if (endsWith(said, "200") && File.exists(path)) {
+        return;
+    }
+    deleted = File.delete(sent);
+    reason = said;
+    if (File.exists(path)) {
+        reason = detail(File.openAsString(path));
+        deleted = File.delete(path);
+    } else if (startsWith(said, "Cannot run program")) {
+        reason = "curl was not found: install it, or put it on the PATH.";
+    } else if (endsWith(said, "000")) {
+        reason = "No service answers at " + url + ": " + String.trim(substring(said, 0, lengthOf(said) - 3));
+    }
+    exit("The U-Net service gives no result.\n" + reason);
+}
+
+// What an application/problem+json says to people.
+function detail(json) {
+    start = indexOf(json, "\"detail\":\"");
+    if (start < 0) {
+        return json;
+    }
+    text = "";
+    for (i = start + 10; i < lengthOf(json); i++) {
+        c = substring(json, i, i + 1);
+        if (c == "\"") {
+            return text;
+        }
+        if (c == "\\") {
+            i++;
+            c = substring(json, i, i + 1);
+            if (c == "n" || c == "r" || c == "t") {
+                c = " ";
+            } else if (c == "u") {
+                c = fromCharCode(parseInt(substring(json, i + 1, i + 5), 16));
+                i += 4;
+            }
+        }
+        text = text + c;
+    }
+    return text;
+}
+
+function given(name, value) {
+    if (value == "") {
+        return "";
+    }
+    return "&" + name + "=" + encoded(value);
+}
+
+function encoded(text) {
+    result = "";
+    for (i = 0; i < lengthOf(text); i++) {
+        c = substring(text, i, i + 1);
+        if (matches(c, "[A-Za-z0-9._@~-]")) {
+            result = result + c;
+        } else if (charCodeAt(text, i) < 128) {
+            result = result + "%" + IJ.pad(toHex(charCodeAt(text, i)), 2);
+        }
+    }
+    return result;
+}
+
+function isTrue(text) {
+    if (text == "true") {
+        return true;
+    }
+    return false;
+}
+
+// The value of name=value or name=[value with blanks] among the arguments.
+function option(name, otherwise) {
+    text = " " + arguments;
+    start = indexOf(text, " " + name + "=");
+    if (start < 0) {
+        return otherwise;
+    }
+    rest = substring(text, start + lengthOf(name) + 2);
+    end = indexOf(rest, " ");
+    if (startsWith(rest, "[")) {
+        rest = substring(rest, 1);
+        end = indexOf(rest, "]");
+    }
+    if (end < 0) {
+        return rest;
+    }
+    return substring(rest, 0, end);
+}

@@ -1,0 +1,144 @@
+function [result, receipt] = segment_unet(image, varargin)
+%SEGMENT_UNET Segment an image with a U-Net service, from MATLAB (R2016b or later) or GNU Octave (7 or later).
+%
+%   labels = segment_unet(image)                    numbered objects, uint16 or uint32
+%   mask = segment_unet(image, 'output', 'mask')    class of each pixel, uint8
+%   p = segment_unet(image, 'output', 'probabilities')    single, height x width x classes
+%   [labels, receipt] = segment_unet(...)           what was decoded, normalised and run
+%
+%   image is the name of a file (TIFF, PNG, JPEG, .npy) or an array, height x width or height x width x channels,
+%   of class uint8, uint16, int16, uint32, int32, single or double. A stack comes back with its planes along the
+%   third dimension (the fourth, of probabilities).
+%
+%   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'channel'. A refusal is an
+%   error segment_unet:refused with the words of the service. Arrays travel as .npy, so every value is kept.
+%   Needs curl, which Windows 10, macOS and Linux have.
+
+  options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
+  known = {'url', 'output', 'model', 'threshold', 'min_area', 'channel'};
+  if mod(numel(varargin), 2) ~= 0
+    error('segment_unet:options', 'options come in pairs of name and value');
+  end
+  for at = 1:2:numel(varargin)
+    if ~any(strcmp(varargin{at}, known))
+      error('segment_unet:options', 'there is no option ''%s''; there are %s', varargin{at}, strjoin(known, ', '));
+    end
+    options.(varargin{at}) = varargin{at + 1};
+  end
+
+  folder = tempname();
+  mkdir(folder);
+  cleaner = onCleanup(@() remove_folder(folder));
+  if ischar(image) || isa(image, 'string')
+    sent = char(image);
+    if exist(sent, 'file') ~= 2
+      error('segment_unet:file', 'there is no file ''%s''', sent);
+    end
+  else
+    sent = fullfile(folder, 'image.npy');
+    write_npy(sent, image);
+  end
+  result_file = fullfile(folder, 'result.npy');
+  header_file = fullfile(folder, 'headers.txt');
+  status = post(folder, sent, result_file, header_file, address(options));
+  if status ~= 200
+    error('segment_unet:refused', '%s', reason(result_file, status));
+  end
+  result = read_npy(result_file);
+  receipt = read_receipt(header_file);
+end
+
+function url = address(options)
+  url = [regexprep(char(options.url), '/+$', '') '/segment?format=npy'];
+  names = setdiff(fieldnames(options), {'url'});
+  for at = 1:numel(names)
+    value = options.(names{at});
+    if isnumeric(value)
+      value = num2str(value, 15);
+    end
+    url = [url '&' names{at} '=' sprintf('%%%02X', unicode2native(char(value), 'UTF-8'))]; %#ok<AGROW>
+  end
+end
+
+function status = post(folder, sent, result_file, header_file, url)
+  % All options stand in a file: no shell sees them, so blanks and signs in paths do no harm.
+  config = fullfile(folder, 'curl.txt');
+  file = fopen(config, 'w');
+  options = {'url', url; 'data-binary', ['@' sent]; 'header', 'Content-Type: application/octet-stream'; ...
+    'header', 'Expect:'; 'output', result_file; 'dump-header', header_file; 'stderr', '-'; ...
+    'write-out', '\n%{http_code}'; 'retry', '3'; 'retry-max-time', '60'};
+  for at = 1:size(options, 1)
+    value = strrep(options{at, 2}, '"', '\"');
+    if ~strcmp(options{at, 1}, 'write-out')
+      value = strrep(strrep(options{at, 2}, '\', '\\'), '"', '\"');
+    end
+    fprintf(file, '%s = "%s"\n', options{at, 1}, value);
+  end
+  fprintf(file, 'silent\nshow-error\n');
+  fclose(file);
+  command = ['curl --config "' config '"'];
+  if isunix()
+    command = ['LD_LIBRARY_PATH= DYLD_LIBRARY_PATH= ' command]; % MATLAB's own libraries are not the system curl's
+  end
+  [~, said] = system(command);
+  status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
+  if isnan(status)
+    error('segment_unet:curl', 'curl does not run, install it or put it on the PATH: %s', said);
+  elseif status == 0
+    error('segment_unet:unreachable', 'no service answers: %s', strtrim(regexprep(said, '\d{3}\s*$', '')));
+  end
+end
+
+function words = reason(result_file, status)
+  words = fileread(result_file);
+  try
+    words = jsondecode(words).detail;
+  catch
+    words = sprintf('the service answers %d: %s', status, words);
+  end
+end
+
+function receipt = read_receipt(header_file)
+  found = regexpi(fileread(header_file), '^x-unet-receipt: ([^\r\n]*)', 'tokens', 'once', 'lineanchors');
+  receipt = jsondecode(found{1});
+end
+
+function write_npy(path, image)
+  names = {'uint8', 'uint16', 'int16', 'uint32', 'int32', 'single', 'double'};
+  kinds = {'|u1', '<u2', '<i2', '<u4', '<i4', '<f4', '<f8'};
+  kind = kinds(strcmp(class(image), names));
+  if isempty(kind)
+    error('segment_unet:class', 'an image of class %s cannot be sent; convert it to one of %s', class(image), ...
+      strjoin(names, ', '));
+  end
+  shape = sprintf('%d, ', size(image));
+  header = sprintf('{''descr'': ''%s'', ''fortran_order'': True, ''shape'': (%s), }', kind{1}, shape(1:end - 2));
+  header = [header repmat(' ', 1, mod(-(numel(header) + 11), 64)) sprintf('\n')];
+  file = fopen(path, 'w', 'ieee-le');
+  fwrite(file, [147 uint8('NUMPY') 1 0], 'uint8');
+  fwrite(file, numel(header), 'uint16');
+  fwrite(file, header, 'char');
+  fwrite(file, image, class(image));
+  fclose(file);
+end
+
+function array = read_npy(path)
+  % Format 1.0 of numpy.lib.format, C order: the last axis runs fastest, so axes are read backwards and turned.
+  file = fopen(path, 'r', 'ieee-le');
+  cleaner = onCleanup(@() fclose(file));
+  fread(file, 8, 'uint8');
+  header = fread(file, fread(file, 1, 'uint16'), 'uint8=>char')';
+  kind = regexp(header, '''descr'': ''[<|]([a-z]\d)''', 'tokens', 'once');
+  names = struct('u1', 'uint8', 'u2', 'uint16', 'u4', 'uint32', 'f4', 'single', 'f8', 'double');
+  shape = str2double(regexp(regexp(header, '\(([\d, ]*)\)', 'match', 'once'), '\d+', 'match'));
+  array = fread(file, prod(shape), ['*' names.(kind{1})]);
+  array = reshape(array, fliplr(shape));
+  array = permute(array, [2 1 3:numel(shape)]);
+end
+
+function remove_folder(folder)
+  if exist('OCTAVE_VERSION', 'builtin')
+    confirm_recursive_rmdir(false, 'local');
+  end
+  rmdir(folder, 's');
+end

@@ -1,0 +1,115 @@
+"""One running service, one calibrated 16 bit image, and lab software as programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from service.client import Client
+from tests.images import disc
+from tests.live import LiveServer, live_server
+from tests.packages import write_tiny_package
+
+CLIENTS = Path(__file__).resolve().parents[2] / "clients"
+PIXEL_UM = 0.325
+IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """An image file, and what the service finds in it when asked straight."""
+
+    path: Path
+    labels: NDArray[np.uint16]
+    rois: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A command, run in a folder of its own with home and temporary files in it."""
+
+    command: tuple[str, ...]
+    folder: Path
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "temporary"
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        self.temporary.mkdir(exist_ok=True)
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "TMPDIR": str(self.temporary),
+            "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={self.temporary} -Duser.home={self.folder}",
+        }
+        return subprocess.run(
+            ["timeout", "--kill-after=5", "120", *self.command, *map(str, arguments)],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def left_behind(self) -> list[str]:
+        """Names of files of ours among the temporary ones."""
+        return sorted(path.name for path in self.temporary.rglob("*") if path.name.startswith(("unet", "oct")))
+
+
+def installed(*names: str) -> None:
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A service of default settings with package ``tiny``."""
+    packages = tmp_path_factory.mktemp("packages")
+    write_tiny_package(packages)
+    with live_server(tmp_path_factory.mktemp("server"), packages) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cells(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    """24 objects, 16 bit, calibrated in micrometres; blanks and signs in the path."""
+    path = tmp_path_factory.mktemp("data & more") / "my cells.tif"
+    scale = 1 / PIXEL_UM
+    tifffile.imwrite(path, IMAGE, imagej=True, resolution=(scale, scale), metadata={"unit": "micron"})
+    with Client(server.url) as client:
+        labels = client.segment_array(path, output="labels")
+        rois = client.segment(path, output="labels", format="rois")
+    assert labels.max() == 24
+    return Cells(path, labels, rois)
+
+
+@pytest.fixture
+def imagej(tmp_path: Path) -> Program:
+    """ImageJ 1.x on a screen that nobody sees."""
+    installed("imagej", "xvfb-run", "curl")
+    return Program(("xvfb-run", "-a", "imagej"), tmp_path)
+
+
+@pytest.fixture
+def groovy(tmp_path: Path) -> Program:
+    """Groovy with ImageJ's classes, as Fiji has them."""
+    installed("imagej", "xvfb-run", "groovy")
+    return Program(("xvfb-run", "-a", "groovy", "-cp", "/usr/share/java/ij.jar"), tmp_path)
+
+
+@pytest.fixture
+def octave(tmp_path: Path) -> Program:
+    """GNU Octave without a screen."""
+    installed("octave-cli", "curl")
+    return Program(("octave-cli", "--norc", "--quiet", "--path", str(CLIENTS / "matlab")), tmp_path)

@@ -1,0 +1,145 @@
+"""The scripts for ImageJ and Fiji, run by ImageJ and by Groovy against a running service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+
+from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, Cells, Program
+from tests.live import LiveServer
+
+MACRO = CLIENTS / "imagej" / "segment_unet.ijm"
+SCRIPT = CLIENTS / "imagej" / "segment_unet.groovy"
+
+
+def assert_calibrated_labels(path: Path, cells: Cells) -> None:
+    with tifffile.TiffFile(path) as file:
+        np.testing.assert_array_equal(file.asarray(), cells.labels)
+        assert file.pages[0].dtype == np.uint16
+        numerator, denominator = file.pages[0].tags["XResolution"].value
+        assert denominator / numerator == pytest.approx(PIXEL_UM, rel=1e-5)
+        assert file.imagej_metadata is not None
+        assert file.imagej_metadata["unit"] in {"micron", "microns"}
+
+
+def test_the_macro_saves_calibrated_labels_and_their_outlines(
+    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "my labels.tif"
+    done = imagej.run("-b", MACRO, f"url={server.url}/ image=[{cells.path}] save=[{saved}] rois=true")
+    assert saved.exists(), done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert saved.with_suffix(".zip").read_bytes() == cells.rois
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
+    imagej: Program, server: LiveServer, tmp_path: Path
+) -> None:
+    image, told = tmp_path / "stack.tif", tmp_path / "told.txt"
+    tifffile.imwrite(
+        image,
+        np.stack([IMAGE, np.flip(IMAGE), IMAGE]),
+        imagej=True,
+        resolution=(1 / 325, 1 / 325),
+        metadata={"axes": "ZYX", "unit": "nm", "spacing": 900},
+    )
+    caller = tmp_path / "caller.ijm"
+    caller.write_text(f"""
+        open("{image}");
+        source = getImageID();
+        makeRectangle(10, 20, 50, 60);
+        runMacro("{MACRO}", "url={server.url} rois=true");
+        getVoxelSize(width, height, depth, unit);
+        text = getTitle() + "|" + nSlices + "|" + width + "|" + depth + "|" + unit;
+        text = text + "|" + roiManager("count") + "|" + nImages;
+        selectImage(source);
+        getSelectionBounds(x, y, w, h);
+        text = text + "|" + getTitle() + "|" + x + "," + y + "," + w + "," + h + "|" + nSlices;
+        File.saveString(text, "{told}");
+        roiManager("reset");
+        close("*");
+        run("Quit");
+    """)
+    done = imagej.run("-m", caller)
+    assert told.exists(), done.stdout + done.stderr
+    assert told.read_text().strip() == "stack-labels|3|325|900|nm|72|2|stack.tif|10,20,50,60|3"
+    assert imagej.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("threshold=7", "threshold is '7', it should be less than 1"),
+        ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
+        ("output=probabilities rois=true", "Probabilities have no outlines"),
+    ],
+)
+def test_the_macro_shows_the_words_of_a_refusal(
+    imagej: Program, server: LiveServer, cells: Cells, options: str, words: str
+) -> None:
+    done = imagej.run("-b", MACRO, f"url={server.url} image=[{cells.path}] {options}")
+    assert words in done.stdout
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_names_a_service_that_does_not_answer(imagej: Program, cells: Cells) -> None:
+    done = imagej.run("-b", MACRO, f"url=http://127.0.0.1:1 image=[{cells.path}]")
+    assert "No service answers at http://127.0.0.1:1" in done.stdout
+    assert imagej.left_behind() == []
+
+
+def test_the_groovy_script_saves_calibrated_labels_and_their_outlines(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "my labels.tif"
+    done = groovy.run(SCRIPT, f"url={server.url}/", f"image={cells.path}", f"save={saved}", "rois=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert saved.with_suffix(".zip").read_bytes() == cells.rois
+
+
+def test_the_groovy_script_takes_the_active_image_and_its_dialog(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    # a thread with this name reads dialogs from a macro's options, as when Fiji plays a recorded macro
+    outlines = tmp_path / "outlines.zip"
+    driver = tmp_path / "driver.groovy"
+    driver.write_text(f"""
+        new ij.ImageJ(ij.ImageJ.NO_SHOW)
+        ij.IJ.openImage('{cells.path}').show()
+        Thread.currentThread().name = 'Run$_driver'
+        ij.Macro.options = 'service={server.url} result=labels smallest=3 outlines'
+        new GroovyShell(new Binding()).evaluate(new File('{SCRIPT}'))
+        def result = ij.IJ.image
+        def scale = result.calibration
+        def pixels = [result.statistics.max, result.bitDepth]
+        println(['told', result.title, *pixels, scale.pixelWidth.round(6), scale.unit].join('|'))
+        ij.plugin.frame.RoiManager.roiManager.with {{ deselect(); runCommand('save', '{outlines}') }}
+        System.exit(0)
+    """)
+    done = groovy.run(driver)
+    told = next((line for line in done.stdout.splitlines() if line.startswith("told")), done.stdout + done.stderr)
+    assert told == f"told|my cells-labels|24.0|16|{PIXEL_UM}|micron"
+    assert len(roifile.roiread(outlines)) == 24
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("threshold=7",), "threshold is '7', it should be less than 1"),
+        (("treshold=0.5",), "There is no option treshold"),
+        (("url=http://127.0.0.1:1",), "No service answers at http://127.0.0.1:1"),
+    ],
+    ids=["by the service", "by the script", "nobody there"],
+)
+def test_the_groovy_script_shows_the_words_of_a_refusal(
+    groovy: Program, server: LiveServer, cells: Cells, options: tuple[str, ...], words: str
+) -> None:
+    done = groovy.run(SCRIPT, f"url={server.url}", f"image={cells.path}", *options)
+    assert words in done.stdout
+    assert done.returncode == 1
