@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -24,7 +25,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from service.client import Client
-from tests.images import disc, png, tiff
+from tests.images import disc, npy, png, tiff
 from tests.live import LiveServer
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
@@ -177,8 +178,10 @@ def page(browser: Chrome, server: LiveServer, tmp_path: Path) -> Iterator[Page]:
     [
         ("a.png", png(IMAGE)),
         ("a.tif", tiff(IMAGE.astype(np.uint16) * 200)),
+        ("lzw.tif", tiff(IMAGE.astype(np.uint16) * 200, compression="lzw")),
+        ("a.npy", npy(IMAGE)),
     ],
-    ids=["png", "16 bit TIFF, which no browser shows"],
+    ids=["png", "16 bit TIFF", "TIFF that no browser shows", "npy"],
 )
 def test_each_object_of_a_chosen_file_is_counted_and_coloured(page: Page, name: str, content: bytes) -> None:
     page.choose(name, content)
@@ -187,10 +190,28 @@ def test_each_object_of_a_chosen_file_is_counted_and_coloured(page: Page, name: 
     assert page.shown("canvas")
 
 
-def test_a_dim_16_bit_picture_is_shown_over_all_greys(page: Page) -> None:
+def sixteen_bit_png(image_yx: NDArray[np.uint16]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(IMAGE.astype(np.uint16) * 16).save(buffer, "PNG")  # of 256 greys the browser decodes 1 to 12
-    page.choose("dim.png", buffer.getvalue())
+    Image.fromarray(image_yx).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dim.png", sixteen_bit_png(IMAGE.astype(np.uint16) * 16)),
+        ("little.tif", tiff(IMAGE.astype(np.uint16) * 16)),
+        ("big.tif", tiff(IMAGE.astype(np.uint16) * 16, byteorder=">", rowsperstrip=10)),
+        ("deflated.tif", tiff(IMAGE.astype(np.uint16) * 16, compression="zlib", rowsperstrip=10)),
+        ("signed.tif", tiff(IMAGE.astype(np.int16) * 16 - 3000)),
+        ("float.tif", tiff(IMAGE.astype(np.float32) / 1000)),
+        ("stack.tif", tiff(np.stack([IMAGE, IMAGE]).astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_dim_picture_is_shown_over_all_greys(page: Page, name: str, content: bytes) -> None:
+    page.choose(name, content)
+    assert page.text("status").endswith(" s"), "shown, not left out"
     page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
     assert page.pixel(32, 32) == [255, 255, 255, 255]
     assert page.pixel(0, 0) == [0, 0, 0, 255]
@@ -218,6 +239,9 @@ def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     assert "plane 1 of 2 · 24 objects" in page.text("facts")
     page.browser.find_element(By.ID, "plane").send_keys("\ue014")  # arrow to the right
     page.until(lambda: "plane 2 of 2 · 4 objects" in page.text("facts"))
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    assert page.pixel(32, 32)[:3] == [255, 255, 255]
+    assert page.pixel(96, 32)[:3] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
