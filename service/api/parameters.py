@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.engine.request import OutputKind
 from service.errors import InvalidParameter
-from service.formats import ENCODERS
+from service.formats import ENCODERS, PIXEL_SIZE_LIMITS_UM
 
 
 class SegmentParameters(BaseModel):
@@ -104,14 +104,18 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        Where it is not one or two lengths above 0 and below 1 m.
+        Where it is not one or two lengths within :data:`PIXEL_SIZE_LIMITS_UM`.
 
     """
-    message = "should be one length in micrometres, or height,width, each above 0 and below 1000000"
+    smallest, largest = PIXEL_SIZE_LIMITS_UM
+    message = (
+        f"should be one length in micrometres, or height,width, each from {smallest:g} to {largest:g}; give the size "
+        "of one pixel, such as 0.65"
+    )
     try:
         lengths = [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(message) from None
-    if len(lengths) not in (1, 2) or not all(0 < length < 1e6 for length in lengths):
+    if len(lengths) not in (1, 2) or not all(smallest <= length <= largest for length in lengths):
         raise ValueError(message)
     return lengths[0], lengths[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.errors import InvalidParameter
 from service.formats import negotiate
+from service.formats.json_text import dump
 from service.settings import Settings
 
 router = APIRouter(tags=["segmentation"])
@@ -117,9 +117,9 @@ def _response(answer: Answer, wanted: SegmentRequest) -> Response:
 def receipt_header(answer: Answer) -> str:
     """Return the receipt as one line of ASCII, without its longest members where it would not fit into a header."""
     full = {**answer.receipt, "stages_ms": dict(answer.stages_ms)}
-    text = json.dumps(full, separators=(",", ":"))
+    text = dump(full).decode("ascii")
     if len(text) <= _MOST_RECEIPT_BYTES:
         return text
     short = {name: value for name, value in full.items() if name not in _IN_FULL_ONLY}
     short["input"] = {name: value for name, value in full["input"].items() if name != "notes"}
-    return json.dumps({**short, "shortened": True}, separators=(",", ":"))
+    return dump({**short, "shortened": True}).decode("ascii")

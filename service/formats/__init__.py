@@ -14,7 +14,7 @@ from service.formats.errors import (
     UnsupportedOutput,
 )
 from service.formats.geojson import GeoJsonEncoder
-from service.formats.image import ImageHeader, ImageReader, ReadLimits
+from service.formats.image import PIXEL_SIZE_LIMITS_UM, ImageHeader, ImageReader, ReadLimits
 from service.formats.negotiate import choose_format
 from service.formats.npy import NpyEncoder
 from service.formats.png import PngEncoder
@@ -49,6 +49,7 @@ def negotiate(accept: str | None, format: str | None) -> str:  # noqa: A002 - th
 
 __all__ = [
     "ENCODERS",
+    "PIXEL_SIZE_LIMITS_UM",
     "Encoder",
     "FormatError",
     "ImageHeader",

@@ -14,6 +14,8 @@ from service.formats.errors import ImageTooLarge, UndecodableImage
 
 MAX_CHANNELS = 256
 """More channels than any microscope has; beyond it the axes have been misread."""
+PIXEL_SIZE_LIMITS_UM = (1e-6, 1e6)
+"""Smallest and largest length of a pixel that is believed, 1 pm and 1 m: all of them fit the rationals of a TIFF."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ A mask of two classes is 0 and 255, of more classes the class index; labels are 
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import imagecodecs
 import numpy as np
 
 from service.formats.errors import UnsupportedOutput
+from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
 
 HEADER_BYTES = 33  # signature and IHDR, behind which ancillary chunks may stand
@@ -59,5 +59,5 @@ class PngEncoder:
 
 
 def _text_chunk(result: SegmentationResult) -> bytes:
-    body = b"tEXt" + b"unet-receipt\x00" + json.dumps(dict(result.receipt), separators=(",", ":")).encode("ascii")
+    body = b"tEXt" + b"unet-receipt\x00" + dump(dict(result.receipt))
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

@@ -8,12 +8,12 @@ line ``unet_receipt={...}``. Deflate, without a predictor: ImageJ and Bio-Format
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import tifffile
 
+from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
 
 STRIP_BYTES = 1 << 20
@@ -79,5 +79,4 @@ def _description(result: SegmentationResult, pages: int, stack: dict[str, int]) 
     if result.pixel_size_um is not None:
         lines.append("unit=micron")
     lines.append("loop=false")
-    receipt = json.dumps(dict(result.receipt), separators=(",", ":"))
-    return "\n".join([*lines, f"unet_receipt={receipt}", ""])
+    return "\n".join([*lines, f"unet_receipt={dump(dict(result.receipt)).decode('ascii')}", ""])

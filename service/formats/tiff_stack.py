@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.formats.image import PIXEL_SIZE_LIMITS_UM
 from service.formats.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory
 from service.formats.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
 
@@ -97,7 +98,12 @@ def _stack(
     bits: int | None,
     notes: Sequence[str] = (),
 ) -> Stack:
-    """Move the channel axis last and drop the axes of length one."""
+    """Move the channel axis last and drop the axes of length one, and a pixel size that nothing can have."""
+    smallest, largest = PIXEL_SIZE_LIMITS_UM
+    if size is not None and not all(smallest <= length <= largest for length in size):
+        found = f"{size[0]:g} x {size[1]:g}"
+        notes = [*notes, f"pixel size of {found} um left out: none is below {smallest:g} or above {largest:g} um"]
+        size = None
     if "C" in axes:
         pages = np.moveaxis(pages, axes.index("C"), -1)
         axes = axes.replace("C", "", 1)

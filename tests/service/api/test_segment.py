@@ -105,6 +105,12 @@ def test_a_receipt_too_long_for_a_header_is_shortened_and_says_so() -> None:
     assert json.loads(header) == {"input": {"dtype": "uint8"}, "backend": "cpu", "shortened": True}
 
 
+def test_a_receipt_header_never_holds_what_json_does_not_have() -> None:
+    answer = Answer(b"", "image/png", ".png", {"input": {}, "normalization": [float("inf")]}, {}, "tiny@1.0.0")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        receipt_header(answer)
+
+
 def test_a_version_is_asked_for_by_name(client: AppClient) -> None:
     answer = client.segment(png(IMAGE), params={"model": "tiny@1.0.0"})
     assert json.loads(answer.headers["x-unet-receipt"])["model"]["version"] == "1.0.0"

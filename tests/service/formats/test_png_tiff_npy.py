@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.formats import ENCODERS, ReadLimits, UnsupportedOutput, open_image
+from service.formats import ENCODERS, PIXEL_SIZE_LIMITS_UM, ReadLimits, UnsupportedOutput, open_image
 from tests.service.formats.results import RECEIPT, label_planes, labels, mask, probabilities
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
@@ -76,6 +77,20 @@ def test_tiff_labels_are_exact_and_keep_pixel_size_and_axes(dtype: type) -> None
         assert (reader.header.stack_axes, reader.header.stack_shape) == ("TZ", (2, 3))
         assert reader.header.pixel_size_um == pytest.approx((0.5, 0.25))
         np.testing.assert_array_equal(np.stack([reader.read_plane(i)[..., 0] for i in range(6)]).astype(dtype), planes)
+
+
+@pytest.mark.parametrize("size", PIXEL_SIZE_LIMITS_UM)
+def test_tiff_holds_the_smallest_and_the_largest_pixel_size(size: float) -> None:
+    data = ENCODERS["tiff"].encode(labels([[0, 1]], pixel_size_um=(size, 0.5)))
+    with open_image(io.BytesIO(data), LIMITS) as reader:
+        assert reader.header.pixel_size_um == pytest.approx((size, 0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize("format_name", ["png", "tiff", "rle", "coco", "geojson"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_receipt_with_what_json_does_not_have_is_never_written(format_name: str, number: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        ENCODERS[format_name].encode(labels([[0, 1]], receipt={"constants": [number]}))
 
 
 def test_tiff_stacks_of_other_order_are_written_in_the_order_of_imagej() -> None:

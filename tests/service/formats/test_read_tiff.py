@@ -107,6 +107,21 @@ def test_ome_pixel_size_and_significant_bits_are_read() -> None:
     assert header.bits == 12
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-12, 1e9, 1e300])
+def test_a_pixel_size_that_nothing_can_have_is_left_out_with_a_note(size: float) -> None:
+    data = write(ramp(8, 9), ome=True, metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": size})
+    header, _ = read(data)
+    assert header.pixel_size_um is None
+    assert header.notes == (f"pixel size of {size:g} x 0.5 um left out: none is below 1e-06 or above 1e+06 um",)
+
+
+def test_a_calibration_of_imagej_that_nothing_can_have_is_left_out_with_a_note() -> None:
+    data = write(ramp(8, 9), imagej=True, byteorder=">", resolution=(1e9, 2.0), metadata={"axes": "YX", "unit": "nm"})
+    header, _ = read(data)
+    assert header.pixel_size_um is None
+    assert any("left out" in note for note in header.notes)
+
+
 @pytest.mark.parametrize("unit", ["micron", "um", "\\u00B5m"])
 def test_imagej_hyperstacks_keep_order_and_calibration(unit: str) -> None:
     stack = ramp(2, 3, 2, 8, 9)
