@@ -85,11 +85,13 @@ class FittedNormalization:
 
     operations: tuple[_Affine | Clip, ...]
     channels: int
+    wide: bool = False
+    """Whether differences of pixels leave the range of float32."""
 
     def apply(self, region_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise a region (y, x, c) of any real dtype; returns float32 (c, y, x), C-contiguous."""
         # float32 holds every value of 8- and 16-bit images exactly; wider types are shifted in float64 first
-        exact = region_yxc.dtype.itemsize <= 2 or region_yxc.dtype == np.float32
+        exact = region_yxc.dtype.itemsize <= 2 or (region_yxc.dtype == np.float32 and not self.wide)
         working = np.float32 if exact else np.float64
         values: NDArray[Any] = np.array(np.moveaxis(region_yxc, -1, 0), dtype=working, order="C")
         for operation in self.operations:
@@ -103,7 +105,7 @@ class FittedNormalization:
     def constants(self) -> list[dict[str, Any]]:
         """Return the constants for a receipt: one entry an operation, in order."""
         return [
-            {"clip": [operation.min, operation.max]}
+            {"clip": [limit if np.isfinite(limit) else None for limit in (operation.min, operation.max)]}
             if isinstance(operation, Clip)
             else {"subtract": operation.shift.tolist(), "multiply": operation.scale.tolist()}
             for operation in self.operations
@@ -128,7 +130,7 @@ def fit(steps: Sequence[Step], image_yxc: NDArray[Any]) -> FittedNormalization:
         Where a statistic is asked for after a clip, or constants do not match the number of channels.
 
     """
-    _require_finite(image_yxc)
+    wide = _largest_finite(image_yxc) > float(np.finfo(np.float32).max) / 4
     channels = image_yxc.shape[-1]
     operations: list[_Affine | Clip] = []
     for step in steps:
@@ -147,7 +149,7 @@ def fit(steps: Sequence[Step], image_yxc: NDArray[Any]) -> FittedNormalization:
                 gain_before, shift_before = _so_far(operations, channels)
                 # statistics of (x - s) * g are those of x, moved along
                 operations.append(_Affine((low - shift_before) * gain_before, 1.0 / (width * gain_before + step.eps)))
-    return FittedNormalization(tuple(operations), channels)
+    return FittedNormalization(tuple(operations), channels, wide)
 
 
 def _so_far(operations: Sequence[_Affine | Clip], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,14 +180,16 @@ def _bands(plane_yx: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield plane_yx[start : start + rows]
 
 
-def _require_finite(image_yxc: NDArray[Any]) -> None:
+def _largest_finite(image_yxc: NDArray[Any]) -> float:
+    """Largest magnitude of a floating image, 0 for integers; raises where a value is not finite."""
     if not np.issubdtype(image_yxc.dtype, np.floating):
-        return
+        return 0.0
     bad = sum(int(band.size - np.count_nonzero(np.isfinite(band))) for band in _bands(image_yxc))
     if bad:
         raise NonFiniteImage(
             f"{bad} of {image_yxc.size} pixel values are NaN or infinite, 0 are allowed; replace them before sending"
         )
+    return max(float(np.abs(band).max()) for band in _bands(image_yxc))
 
 
 def _statistics(

@@ -56,6 +56,20 @@ class Package:
         """Hash of the weights: what a receipt names."""
         return self.spec.weights.sha256 or hashlib.sha256(self.weights()).hexdigest()
 
+    def check_files(self) -> None:
+        """Read every file that the description names and check its hash.
+
+        Raises
+        ------
+        InvalidPackage
+            Where one is missing or has another hash.
+
+        """
+        spec = self.spec
+        documents = () if spec.documentation is None else (spec.documentation,)
+        for file in (spec.weights, spec.test_input, spec.test_output, *documents, *spec.attachments):
+            _checked(self.path, file)
+
     def readme(self) -> str:
         """The package's documentation, Markdown; empty where it has none."""
         if self.spec.documentation is None:
@@ -90,7 +104,7 @@ def read_package(path: Path) -> Package:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidPackage(f"{path}: {where or 'the description'}: {first['msg']}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise InvalidPackage(f"{path}: {RDF_NAME} is no model description: {type(error).__name__}: {error}") from error
 
 

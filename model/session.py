@@ -29,7 +29,7 @@ from model.backends import (
     OpenVinoSession,
     SessionOptions,
 )
-from model.errors import BackendUnavailable, InvalidPackage
+from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.normalization import fit
 from model.package import Package
 from model.spec import ModelSpec
@@ -131,12 +131,19 @@ def self_test(session: InferenceSession, package: Package) -> float:
     ------
     InvalidPackage
         Where more elements differ than the package allows.
+    UnsupportedPackage
+        Where the output is no probability.
 
     """
     spec: ModelSpec = package.spec
     raw, golden = package.golden_pair()
     image_yxc = np.moveaxis(raw[0], 0, -1)
     output = session.run(fit(spec.normalization, image_yxc).apply(image_yxc)[np.newaxis])
+    if golden.min() < -spec.tolerance.absolute or golden.max() > 1 + spec.tolerance.absolute:
+        raise UnsupportedPackage(
+            f"{package.path}: the test output ranges from {golden.min():.3g} to {golden.max():.3g}; probabilities "
+            "from 0 to 1 are served: declare softmax or sigmoid as post-processing"
+        )
     if output.shape != golden.shape:
         raise InvalidPackage(
             f"{package.path}: the net returns shape {output.shape} for the test input, not {golden.shape}"

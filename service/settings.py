@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         0, description="Most GPU memory of ONNX Runtime's arena, MiB; 0 for no limit."
     )
     engine_cache_dir: str = Field("", description="Folder where built TensorRT engines are kept; empty for none.")
-    memory_budget_mb: Annotated[int, Field(ge=64)] = Field(
+    memory_budget_mb: Annotated[int, Field(ge=128)] = Field(
         2048, description="Working memory for tiles, images and results of all requests together, MiB."
     )
     max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, MiB; above it 413.")

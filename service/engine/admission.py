@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
 
-_SMOOTHING = 0.2  # weight of the newest batch in the measured throughput
+_MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
+_IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
 
 
 class Throughput:
-    """Measured pixels per second of one model: useful output pixels over the seconds its batches took."""
+    """Measured speed of one model, input pixels of tiles per second of its batches.
+
+    Input pixels, margins included, are what a tile costs: of a 1x1 image nearly all is margin. Pixels and seconds fade
+    together, so that a batch counts by the time it took and many small ones do not drown a large one.
+    """
 
     def __init__(self, pixels_per_second: float) -> None:
-        self.pixels_per_second = pixels_per_second
+        self._pixels = pixels_per_second
+        self._seconds = 1.0
+
+    @property
+    def pixels_per_second(self) -> float:
+        """The estimate."""
+        return self._pixels / self._seconds
 
     def add(self, pixels: int, seconds: float) -> None:
         """Take in one batch."""
         if pixels and seconds > 0:
-            self.pixels_per_second += _SMOOTHING * (pixels / seconds - self.pixels_per_second)
+            kept = math.exp(-seconds / _MEMORY_S)
+            self._pixels = kept * self._pixels + pixels
+            self._seconds = kept * self._seconds + seconds
 
 
 @dataclass(eq=False, slots=True)
@@ -31,10 +47,19 @@ class Ticket:
     throughput: Throughput
     pixels_left: int
     memory_bytes: int
+    _threads: set[Future[Any]] = field(default_factory=set)
 
     def done(self, pixels: int) -> None:
-        """Note finished output pixels."""
+        """Note finished input pixels."""
         self.pixels_left = max(0, self.pixels_left - pixels)
+
+    def runs(self, thread: Future[Any]) -> None:
+        """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""
+        self._threads = {other for other in self._threads if not other.done()} | {thread}
+
+    def still_running(self) -> list[Future[Any]]:
+        """Calls that have not ended."""
+        return [thread for thread in self._threads if not thread.done()]
 
 
 class Admission:
@@ -61,7 +86,7 @@ class Admission:
 
     @property
     def backlog_pixels(self) -> int:
-        """Accepted pixels that are not through the net yet."""
+        """Accepted input pixels that are not through the net yet."""
         return sum(ticket.pixels_left for ticket in self._tickets)
 
     @property
@@ -83,7 +108,7 @@ class Admission:
         throughput
             Of the model that is asked for.
         pixels
-            Output pixels of all planes.
+            Input pixels of all tiles of all planes.
         memory_bytes
             What its image and result will take.
         timeout_s
@@ -106,16 +131,40 @@ class Admission:
         try:
             yield ticket
         finally:
+            # nobody waits for its tiles any more, but a thread that cannot be stopped keeps its memory until it ends
+            ticket.pixels_left = 0
+            threads = ticket.still_running()
+            if threads:
+                loop = asyncio.get_running_loop()
+                for thread in threads:
+                    thread.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, ticket))
+            else:
+                self._tickets.discard(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        if not ticket.still_running():
             self._tickets.discard(ticket)
 
-    def _check_memory(self, needed: int) -> None:
-        budget = self._memory_bytes
+    def grow(self, ticket: Ticket, memory_bytes: int) -> None:
+        """Promise an accepted request more memory, once its content shows that it needs it.
+
+        Raises
+        ------
+        TooLargeForMemory, Overloaded
+            As for :meth:`admit`.
+
+        """
+        self._check_memory(memory_bytes, ticket.memory_bytes)
+        ticket.memory_bytes += memory_bytes
+
+    def _check_memory(self, needed: int, held: int = 0) -> None:
+        budget = self._memory_bytes - held
         if needed > budget:
             raise TooLargeForMemory(
                 f"the image and its result need {_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; "
                 "raise UNET_MEMORY_BUDGET_MB, or send the image in parts"
             )
-        if self.memory_in_use + needed > budget:
+        if self.memory_in_use - held + needed > budget:
             wait = max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
             raise Overloaded(
                 f"{self.in_flight} requests hold {_mb(self.memory_in_use)} MB and this one needs {_mb(needed)} MB, the "
@@ -134,10 +183,10 @@ class Admission:
                 "backlog",
                 wait,
             )
-        if waiting_s + own_s > timeout_s:
+        if waiting_s + own_s > timeout_s * (1.0 if self._tickets else _IDLE_DOUBT):
             raise DeadlineExceeded(
-                f"{pixels} pixels would be ready in about {waiting_s + own_s:.0f} s at the measured speed, the time "
-                f"allowed is {timeout_s:g} s; raise the timeout or send less"
+                f"{pixels} pixels, margins of tiles included, would be ready in about {waiting_s + own_s:.0f} s at the "
+                f"measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
             )
 
 

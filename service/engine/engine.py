@@ -22,6 +22,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.engine")
+_CPU_BATCH_PIXELS = 512 * 512
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
@@ -50,7 +51,7 @@ class Engine:
         self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s)
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
-        self._workers = ThreadPoolExecutor(max_workers=max(2, self._cpus), thread_name_prefix="unet-codec")
+        self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
         self._lanes: ThreadPoolExecutor | None = None
         self._registry: Registry | None = None
         self._pipeline: Pipeline | None = None
@@ -94,7 +95,8 @@ class Engine:
             self._lanes,
             lanes=lanes,
             batch_tiles=settings.batch_tiles,
-            batch_pixels=most,
+            # batches gain nothing on a CPU, and whoever comes next waits for the whole of one
+            batch_pixels=most if backend in GPU_BACKENDS else min(most, _CPU_BATCH_PIXELS),
             quantum=most,
             observe=self._metrics.batch_tiles.observe,
         )
@@ -181,7 +183,7 @@ class Engine:
 
     @property
     def backlog_pixels(self) -> int:
-        """Accepted pixels that are not through the net yet."""
+        """Accepted input pixels that are not through the net yet."""
         return self._admission.backlog_pixels
 
     @property

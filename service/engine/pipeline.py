@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from service.engine.plane import (
     empty_plane,
     label_plane,
     memory_needed,
+    outline_memory,
     reduction,
     result_classes,
     select_channels,
@@ -39,6 +41,7 @@ from service.formats import ENCODERS, ImageReader, ReadLimits, SegmentationResul
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")
+_OUTLINES = frozenset({"rle", "coco", "geojson", "rois"})  # formats whose size follows the objects' edges
 _MOST_SAMPLE_BYTES = 16  # per pixel: two float64 channels or eight 16-bit ones; the memory budget cuts in earlier
 
 
@@ -59,14 +62,14 @@ class Pipeline:
         clock = StageClock(self.metrics)
         limits = ReadLimits(max_pixels=self.max_pixels, max_bytes=self.max_pixels * _MOST_SAMPLE_BYTES)
         with clock.stage("open"):
-            reader = await self._in_worker(open_image, source, limits)
+            reader = await self.in_worker(open_image, source, limits)
         header = reader.header
         check_channels(header, spec, request)
         check_output(encoder, header, spec, request)
-        pixels = header.planes * math.prod(header.size_yx)
+        plan = plan_tiles(header.size_yx, spec.geometry, chosen.max_tile_pixels)
+        pixels = header.planes * plan.input_pixels
         memory = memory_needed(header, spec, request)
         with reader, self.admission.admit(chosen.throughput, pixels, memory, timeout_s) as ticket:
-            plan = plan_tiles(header.size_yx, spec.geometry, chosen.max_tile_pixels)
             work = _Work(self, reader, request, chosen, plan, ticket, clock)
             finished = [await work.plane(index) for index in range(header.planes)]
             notes = dict.fromkeys([*header.notes, *(plane.note for plane in finished if plane.note)])
@@ -82,7 +85,7 @@ class Pipeline:
             )
             result = SegmentationResult(
                 kind=request.output,
-                planes=await self._in_worker(_stack, [plane.values for plane in finished]),
+                planes=await self.in_worker(_stack, [plane.values for plane in finished], ticket=ticket),
                 classes=result_classes(spec, request),
                 stack_axes=header.stack_axes,
                 stack_shape=header.stack_shape,
@@ -91,12 +94,24 @@ class Pipeline:
                 receipt=receipt,
             )
             with clock.stage("encode"):
-                body = await self._in_worker(encoder.encode, result)
-        self.metrics.pixels.labels(model=spec.reference).inc(pixels)
+                if request.format in _OUTLINES:
+                    edges = await self.in_worker(outline_memory, result.planes, ticket=ticket)
+                    self.admission.grow(ticket, edges)
+                body = await self.in_worker(encoder.encode, result, ticket=ticket)
+        self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
 
-    async def _in_worker(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
-        return await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+    async def in_worker(
+        self,
+        function: Callable[..., _T],
+        *arguments: Any,  # noqa: ANN401 - passed on
+        ticket: Ticket | None = None,
+    ) -> _T:
+        """Call in a worker thread; a call that has begun cannot be stopped and keeps the ticket until it ends."""
+        thread = self.workers.submit(function, *arguments)
+        if ticket is not None:
+            ticket.runs(thread)
+        return await asyncio.wrap_future(thread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,8 @@ class _Work:
 
     async def plane(self, index: int) -> _FinishedPlane:
         """Take one plane through every stage but the encoder."""
-        spec, in_worker = self.chosen.package.spec, self.pipeline._in_worker
+        spec = self.chosen.package.spec
+        in_worker = partial(self.pipeline.in_worker, ticket=self.ticket)
         with self.clock.stage("decode"):
             decoded_yxc = await in_worker(self.reader.read_plane, index)
         with self.clock.stage("normalise"):
@@ -141,7 +157,7 @@ class _Work:
 
         def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:
             stitcher.write(tile, output_cyx)
-            self.ticket.done(math.prod(tile.write.shape_yx))
+            self.ticket.done(math.prod(self.plan.input_yx))
 
         await self.pipeline.scheduler.run(
             Job(

@@ -115,6 +115,10 @@ def load_registry(
             kind = "backend" if isinstance(error, BackendUnavailable) else "package"
             _LOG.error("%s %s is not served: %s", kind, path.name, error)
             refused[path.name] = str(error)
+        except Exception as error:
+            # one package, however odd, must not keep the others from being served
+            _LOG.exception("package %s is not served", path.name)
+            refused[path.name] = f"it cannot be loaded: {type(error).__name__}: {error}"
     loaded.sort(key=lambda entry: _version_key(entry.package.spec.version), reverse=True)
     loaded.sort(key=lambda entry: entry.package.spec.name)
     models = tuple(loaded)
@@ -140,6 +144,7 @@ def load_model(path: Path, options: SessionOptions, tile_memory_bytes: int) -> L
 
     """
     package = read_package(path)
+    package.check_files()
     session = open_session(package, options)
     difference = self_test(session, package)
     package = with_measured_halo(session, package)
@@ -156,17 +161,20 @@ def load_model(path: Path, options: SessionOptions, tile_memory_bytes: int) -> L
 
 
 def _warm_up(session: InferenceSession, package: Package, max_tile_pixels: int) -> float:
-    """Run a tile twice; the second run's speed in useful pixels per second is the first estimate."""
+    """Run a tile twice; the second run's speed in input pixels per second is the first estimate."""
     plan = plan_tiles(_WARM_UP_SIZE_YX, package.spec.geometry, max_tile_pixels)
     shape = (1, len(package.spec.channels), *plan.input_yx)
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     session.run(noise)
     started = time.perf_counter()
     session.run(noise)
-    return math.prod(_WARM_UP_SIZE_YX) / len(plan) / max(1e-6, time.perf_counter() - started)
+    return math.prod(plan.input_yx) / max(1e-6, time.perf_counter() - started)
 
 
-def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Order versions by their numbers: 1.10 after 1.9."""
-    parts = re.findall(r"\d+|[A-Za-z]+", version)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+def _version_key(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[int, str], ...]]:
+    """Order versions by their numbers, 1.10 after 1.9, and a pre-release (1.10.0-rc1) before its release."""
+    numbers = re.match(r"[\d.]*", version)
+    core = numbers.group() if numbers else ""
+    pre = version[len(core) :].partition("+")[0]
+    parts = tuple((int(p), "") if p.isdigit() else (0, p) for p in re.findall(r"\d+|[A-Za-z]+", pre))
+    return tuple(int(p) for p in core.split(".") if p), not pre, parts

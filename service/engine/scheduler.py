@@ -29,7 +29,7 @@ from model.tiling import Tile
 _LOG = logging.getLogger("unet.engine")
 
 Progress: TypeAlias = Callable[[int, float], None]
-"""Called after each batch with its useful pixels and the seconds that they took."""
+"""Called after each batch with the input pixels of its tiles and the seconds that they took."""
 
 
 @dataclass(eq=False, slots=True)
@@ -220,14 +220,12 @@ class Scheduler:
         except RuntimeError as error:  # the executor has been shut down under us
             gone = InferenceFailed(f"the inference thread is gone: {error}")
             outcomes = [gone for _ in batch]
-        useful = 0
-        for (job, tile), outcome in zip(batch, outcomes, strict=True):
+        for (job, _), outcome in zip(batch, outcomes, strict=True):
             job.settle(outcome)
-            height, width = tile.write.shape_yx
-            useful += height * width
+        pixels = sum(job.tile_pixels for job, _ in batch)
         # lanes share one device: two batches side by side take each half of the time that passed
         self._observe(len(batch))
-        batch[0][0].progress(useful, (loop.time() - started) / max(1, len(self._running)))
+        batch[0][0].progress(pixels, (loop.time() - started) / max(1, len(self._running)))
 
 
 def run_batch(batch: Sequence[Entry]) -> list[Exception | None]:

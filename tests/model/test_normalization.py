@@ -114,3 +114,13 @@ def test_constants_name_what_was_done() -> None:
     assert affine["subtract"] == [10.0]
     assert affine["multiply"][0] == pytest.approx(0.1)
     assert clip == {"clip": [0.0, 1.0]}
+
+
+def test_an_open_end_of_a_clip_is_null_and_not_infinity() -> None:
+    assert fit([Clip(max=1.0)], np.zeros((2, 2, 1), dtype=np.uint8)).constants() == [{"clip": [None, 1.0]}]
+
+
+def test_float32_images_of_any_finite_range_are_normalised() -> None:
+    image_yxc = np.array([[3e38, -3e38], [0, 1]], dtype=np.float32)[..., np.newaxis]
+    values = fit([ScaleRange()], image_yxc).apply(image_yxc)[0]
+    np.testing.assert_allclose(values, np.array([[1.0, 0.0], [0.5, 0.5]]), atol=1e-6)

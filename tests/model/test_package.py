@@ -157,3 +157,16 @@ def test_a_golden_pair_of_other_shape_is_invalid(tiny: Package) -> None:
     write_package(tiny.path, tiny.spec, files)
     with pytest.raises(InvalidPackage, match="test output is"):
         read_package(tiny.path).golden_pair()
+
+
+def test_a_missing_document_is_found_when_files_are_checked(tiny: Package) -> None:
+    read_package(tiny.path).check_files()
+    (tiny.path / "README.md").unlink()
+    with pytest.raises(InvalidPackage, match=r"README\.md cannot be read"):
+        read_package(tiny.path).check_files()
+
+
+def test_a_description_nested_without_end_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / RDF_NAME).write_text("[" * 5000)
+    with pytest.raises(InvalidPackage):
+        read_package(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage
+from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, UnsupportedPackage
 from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
 from model.session import Backend, SessionOptions, gpu_count, open_session, resolve_backend, self_test
 from tests.packages import expected_foreground, threshold_net, write_tiny_package
@@ -106,3 +106,11 @@ def test_auto_names_a_backend_that_is_there() -> None:
 def test_a_package_from_disk_opens(tiny: Package) -> None:
     package = read_package(tiny.path)
     assert open_session(package, SessionOptions(backend="auto")).provider
+
+
+def test_an_output_that_is_no_probability_is_refused(tiny: Package) -> None:
+    files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
+    files["test_output.npy"] = tensor_bytes(tiny.golden_pair()[1] * 6 - 3)
+    package = write_package(tiny.path, tiny.spec, files)
+    with pytest.raises(UnsupportedPackage, match="declare softmax or sigmoid"):
+        self_test(open_session(package, SessionOptions(backend="cpu")), package)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from service.engine.admission import Admission, Throughput
@@ -70,8 +74,48 @@ def test_a_failed_request_gives_back_its_place() -> None:
 
 def test_throughput_follows_what_is_measured() -> None:
     speed = Throughput(1 * MB)
-    for _ in range(60):
+    for _ in range(30):
         speed.add(4 * MB, 2.0)
     assert speed.pixels_per_second == pytest.approx(2 * MB, rel=0.01)
     speed.add(0, 0.0)
     assert speed.pixels_per_second == pytest.approx(2 * MB, rel=0.01)
+
+
+def test_many_small_batches_do_not_drown_the_measured_speed() -> None:
+    speed = Throughput(MB)
+    speed.add(20 * MB, 20.0)
+    for _ in range(1000):
+        speed.add(10, 0.001)
+    assert speed.pixels_per_second > 0.8 * MB
+
+
+def test_an_idle_service_doubts_its_estimate_a_little() -> None:
+    admission = Admission(100 * MB, 10)
+    with admission.admit(Throughput(MB), 15 * MB, MB, 10):
+        assert admission.in_flight == 1
+
+
+def test_a_thread_that_goes_on_keeps_its_memory_until_it_ends() -> None:
+    async def scenario() -> tuple[int, int, int]:
+        admission = Admission(10 * MB, 10)
+        gate = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            with admission.admit(Throughput(MB), MB, 8 * MB, 20) as ticket:
+                thread = pool.submit(gate.wait, 10)
+                ticket.runs(thread)
+            held, backlog = admission.memory_in_use, admission.backlog_pixels
+            gate.set()
+            await asyncio.wrap_future(thread)
+            await asyncio.sleep(0.05)
+        return held, backlog, admission.memory_in_use
+
+    assert asyncio.run(scenario()) == (8 * MB, 0, 0)
+
+
+def test_a_request_may_grow_within_the_budget_only() -> None:
+    admission = Admission(10 * MB, 10)
+    with admission.admit(Throughput(MB), 1, 4 * MB, 20) as ticket:
+        admission.grow(ticket, 5 * MB)
+        assert admission.memory_in_use == 9 * MB
+        with pytest.raises(TooLargeForMemory, match=r"2 MB.*1 MB"):
+            admission.grow(ticket, 2 * MB)

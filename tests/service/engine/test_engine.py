@@ -1,0 +1,141 @@
+"""The engine with a real package: what is admitted, refused, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.engine.engine import Engine
+from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, TooLargeForMemory
+from service.engine.plane import check_output
+from service.engine.request import SegmentRequest
+from service.formats import ReadLimits, SegmentationResult, open_image
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.packages import write_tiny_package
+
+
+def npy(array: NDArray[Any]) -> io.BytesIO:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    write_tiny_package(tmp_path / "packages")
+    return tmp_path / "packages"
+
+
+@asynccontextmanager
+async def running(packages: Path, **settings: Any) -> AsyncIterator[Engine]:
+    engine = Engine(Settings(models_dir=packages, backend="cpu", **settings), Metrics())
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def test_many_tiny_images_do_not_spoil_the_estimate_for_larger_ones(packages: Path) -> None:
+    async def scenario() -> tuple[float, float]:
+        async with running(packages) as engine:
+            before = engine.pixels_per_second
+            for _ in range(60):
+                await engine.segment(npy(np.zeros((1, 1), np.uint8)), SegmentRequest())
+            await engine.segment(npy(np.zeros((40, 8, 8), np.uint8)), SegmentRequest(format="tiff"))
+            await engine.segment(npy(np.zeros((512, 512), np.uint8)), SegmentRequest(timeout_s=20))
+            return before, engine.pixels_per_second
+
+    before, after = asyncio.run(scenario())
+    assert after > before / 100
+
+
+@dataclass
+class CountingEncoder:
+    """Notes how many planes it is asked to write."""
+
+    media_type: str = "x/y"
+    extension: str = ".y"
+    planes: list[int] = field(default_factory=list)
+
+    def encode(self, result: SegmentationResult) -> bytes:
+        self.planes.append(len(result.planes))
+        return b""
+
+
+@pytest.mark.parametrize(("planes", "written"), [(1, 1), (2, 2), (100_000, 2)])
+def test_an_output_is_checked_with_two_planes_however_many_there_are(packages: Path, planes: int, written: int) -> None:
+    encoder = CountingEncoder()
+    spec = write_tiny_package(packages, name="other").spec
+    header = open_image(npy(np.zeros((planes, 1, 5), np.uint8)), ReadLimits(10**9, 10**9)).header
+    check_output(encoder, header, spec, SegmentRequest())
+    assert encoder.planes == [written]
+
+
+def test_outlines_of_noise_beyond_the_memory_budget_are_refused_and_fewer_edges_are_not(packages: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600), dtype=np.uint8)
+    disc = np.zeros((1600, 1600), np.uint8)
+    disc[400:1200, 400:1200] = 200
+    asked = SegmentRequest(output="labels", format="geojson")
+
+    async def scenario() -> str:
+        async with running(packages, memory_budget_mb=192) as engine:
+            with pytest.raises(TooLargeForMemory) as refusal:
+                await engine.segment(npy(noise), asked)
+            assert b"Polygon" in (await engine.segment(npy(disc), asked)).body
+            return str(refusal.value)
+
+    assert "UNET_MEMORY_BUDGET_MB" in asyncio.run(scenario())
+
+
+def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path) -> None:
+    async def scenario() -> bytes:
+        async with running(packages) as engine:
+            with pytest.raises(DeadlineExceeded, match=r"0\.001 s"):
+                await engine.segment(npy(np.zeros((3000, 3000), np.uint16)), SegmentRequest(timeout_s=0.001))
+            return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+
+    assert asyncio.run(scenario()).startswith(b"\x89PNG")
+
+
+def test_a_channel_that_does_not_exist_is_refused_from_the_header(packages: Path) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            await engine.segment(npy(np.zeros((9, 9, 3), np.uint8)), SegmentRequest(channel=2))
+            with pytest.raises(BadParameter, match="use 0 to 2"):
+                await engine.segment(npy(np.zeros((9, 9, 3), np.uint8)), SegmentRequest(channel=3))
+
+    asyncio.run(scenario())
+
+
+def test_what_has_arrived_before_the_drain_is_finished(packages: Path) -> None:
+    async def scenario() -> bytes:
+        async with running(packages) as engine:
+            with engine.arrival():
+                engine.drain()
+                assert not engine.readiness().ready
+                with pytest.raises(Draining), engine.arrival():
+                    pytest.fail("nothing new")
+                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+
+    assert asyncio.run(scenario())
+
+
+def test_a_required_gpu_that_is_missing_leaves_the_engine_unready(packages: Path) -> None:
+    async def scenario() -> tuple[str, ...]:
+        async with running(packages, require_gpu=True) as engine:
+            with pytest.raises(NotReady):
+                engine.model(None)
+            return engine.readiness().reasons
+
+    assert "a GPU is required" in asyncio.run(scenario())[0]

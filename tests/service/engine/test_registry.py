@@ -1,0 +1,70 @@
+"""The registry: which packages are served, under which names, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model.session import SessionOptions
+from service.engine.errors import NotReady, UnknownModel
+from service.engine.registry import Registry, load_registry
+from tests.packages import write_tiny_package
+
+CPU = SessionOptions(backend="cpu", threads=1)
+
+
+def load(folder: Path, default: str | None = None) -> Registry:
+    return load_registry(folder, default, CPU, 1 << 28)
+
+
+def with_versions(folder: Path, *versions: str) -> None:
+    for version in versions:
+        package = write_tiny_package(folder / "made", name="cells", version=version)
+        shutil.move(package.path, folder / f"cells-{version}")
+    shutil.rmtree(folder / "made")
+
+
+def test_a_name_means_its_highest_version(tmp_path: Path) -> None:
+    with_versions(tmp_path, "1.9.0", "1.10.0", "1.10.0-rc1", "1.2")
+    registry = load(tmp_path)
+    assert registry.get("cells").package.spec.version == "1.10.0"
+    assert registry.get("cells@1.9.0").package.spec.version == "1.9.0"
+    assert registry.get(None).package.spec.version == "1.10.0"
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path)
+    with pytest.raises(UnknownModel, match=r"'cells'.*tiny@1\.0\.0"):
+        load(tmp_path).get("cells")
+
+
+def test_the_same_version_twice_is_served_once(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    shutil.copytree(package.path, tmp_path / "tiny-copy")
+    registry = load(tmp_path)
+    assert len(registry.models) == 1
+    assert "another folder" in registry.refused["tiny-copy"]
+
+
+@pytest.mark.parametrize("content", ["[" * 5000, "type: model", "\x00"])
+def test_one_broken_package_does_not_keep_the_others_from_being_served(tmp_path: Path, content: str) -> None:
+    write_tiny_package(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "rdf.yaml").write_text(content)
+    registry = load(tmp_path)
+    assert [entry.package.spec.name for entry in registry.models] == ["tiny"]
+    assert list(registry.refused) == ["broken"]
+
+
+def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path)
+    registry = load(tmp_path, "cells")
+    with pytest.raises(NotReady, match="cells"):
+        registry.get(None)
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="holds none"):
+        load(tmp_path).get(None)
