@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from PIL import Image
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.recipe import Data, Include
+
+_log = logging.getLogger(__name__)
 
 IGNORE = -1
 """Label of a pixel that nobody has annotated."""
@@ -59,16 +62,24 @@ def is_validation(stem: str, fraction: float) -> bool:
 def pair_files(folder: Path, data: Data) -> list[ImagePair]:
     """Find every image and its mask, sorted by stem.
 
+    The recipe's table chooses among the images; a folder without that table is taken whole, and the log says so.
+
     Raises
     ------
     MissingFile
-        Where a folder, a mask or an image named by the table is missing.
+        Where a folder, a mask or an image named by the table is missing, or the table is there but cannot be used.
     MaskMismatch
         Where two files share a stem.
 
     """
     images, masks = _by_stem(folder / data.images), _by_stem(folder / data.masks)
-    wanted = sorted(images) if data.include is None else _included(folder, data.include)
+    wanted = sorted(images)
+    if data.include is not None:
+        included = _included(folder, data.include)
+        if included is None:
+            _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(images))
+        else:
+            wanted = included
     for what, have in (("image", images), ("mask", masks)):
         missing = [stem for stem in wanted if stem not in have]
         if missing:
@@ -170,6 +181,13 @@ def _load(pair: ImagePair, data: Data, in_channels: int, classes: int) -> Annota
         image = image[..., :in_channels]  # alpha
     if image.ndim != 3 or image.shape[-1] != in_channels:
         raise UnreadableFile(f"{pair.image} has shape {image.shape}; expected (y, x) or (y, x, {in_channels})")
+    if image.dtype.kind not in "uif":
+        raise UnreadableFile(f"{pair.image} holds {image.dtype} values; expected whole numbers or floats")
+    bad = image.size - int(np.count_nonzero(np.isfinite(image)))
+    if bad:
+        raise UnreadableFile(
+            f"{pair.image}: {bad} of {image.size} pixel values are NaN or infinite; expected none. Replace them"
+        )
     if mask.ndim != 2:
         raise MaskMismatch(
             f"{pair.mask} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes"
@@ -219,12 +237,14 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _included(folder: Path, include: Include) -> list[str]:
-    """Stems that the table names."""
+def _included(folder: Path, include: Include) -> list[str] | None:
+    """Stems that the table names; None where there is no table."""
     path = folder / include.csv
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MissingFile(f"the table {path} cannot be read: {error}") from error
     columns = {include.column, include.stem_column}

@@ -24,7 +24,10 @@ class _Part(BaseModel):
 
 
 class Include(_Part):
-    """Take only the images that a table names: rows of ``csv`` whose ``column`` holds ``value``."""
+    """Take only the images that a table names: rows of ``csv`` whose ``column`` holds ``value``.
+
+    A data folder without the table is taken whole: the recipe serves other people's images too.
+    """
 
     csv: str
     column: str
@@ -47,7 +50,7 @@ class Data(_Part):
     ignore_value
         Mask value of pixels that nobody has annotated: they are left out of loss and figures.
     include
-        Optional filter by a table.
+        Optional filter by a table that may lie in the data folder.
     validation_fraction
         Share of images kept for validation, chosen by the hash of the stem (:func:`training.datasets.is_validation`).
 

@@ -106,6 +106,32 @@ def test_an_image_of_other_channels_is_refused(folder: Path) -> None:
         load_images(folder, Data(), 1, 2)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_pixel_that_is_no_number_is_named_with_its_file(folder: Path, dtype: type, value: float) -> None:
+    (folder / "images" / "cell-1.png").unlink()
+    image: NDArray[Any] = np.ones((12, 16), dtype=dtype)
+    image[3, 4:6] = value
+    tifffile.imwrite(folder / "images" / "cell-1.tif", image)
+    with pytest.raises(UnreadableFile, match=r"1 broken of 3 (?s:.*)cell-1.tif: 2 of 192 pixel values are NaN or inf"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_floats_are_read_as_stored(folder: Path) -> None:
+    (folder / "images" / "cell-1.png").unlink()
+    image = np.linspace(-1e30, 1e30, 192, dtype=np.float32).reshape(12, 16)
+    tifffile.imwrite(folder / "images" / "cell-1.tif", image)
+    np.testing.assert_array_equal(load_images(folder, Data(), 1, 2)[1].image_yxc[..., 0], image)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.complex64])
+def test_an_image_that_is_neither_whole_numbers_nor_floats_is_refused(folder: Path, dtype: type) -> None:
+    (folder / "images" / "cell-1.png").unlink()
+    tifffile.imwrite(folder / "images" / "cell-1.tif", np.ones((12, 16), dtype=dtype))
+    with pytest.raises(UnreadableFile, match=r"cell-1.tif holds (bool|complex64) values; expected whole numbers"):
+        load_images(folder, Data(), 1, 2)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_a_corrupt_file_in_the_middle_is_named(folder: Path, suffix: str) -> None:
     (folder / "images" / "cell-1.png").rename(folder / "images" / f"cell-1{suffix}")
@@ -162,10 +188,18 @@ def test_a_table_chooses_the_images(folder: Path) -> None:
     assert [image.stem for image in load_images(folder, data, 1, 2)] == ["cell-0", "cell-2"]
 
 
-@pytest.mark.parametrize("table", [None, "", "id,colour\ncell-0,red\n"])
-def test_a_table_that_is_missing_or_lacks_the_column_is_refused(folder: Path, table: str | None) -> None:
-    if table is not None:
-        (folder / "index.csv").write_text(table)
+def test_a_folder_without_the_table_is_taken_whole_and_the_log_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Data(include=Include(csv="index.csv", column="kind", value="good"))
+    with caplog.at_level("INFO", logger="training"):
+        assert [image.stem for image in load_images(folder, data, 1, 2)] == ["cell-0", "cell-1", "cell-2"]
+    assert caplog.messages == [f"{folder / 'index.csv'} is not there: all 3 images are taken"]
+
+
+@pytest.mark.parametrize("table", ["", "id,colour\ncell-0,red\n"])
+def test_a_table_that_lacks_the_column_is_refused(folder: Path, table: str) -> None:
+    (folder / "index.csv").write_text(table)
     with pytest.raises(MissingFile, match=r"the table .*index.csv"):
         load_images(folder, Data(include=Include(csv="index.csv", column="kind", value="good")), 1, 2)
 
