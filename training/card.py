@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,24 @@ state of the net was chosen by these images.
         readme=readme,
         authors=(Person(name=author),),
         facts=facts,
+    )
+
+
+def license_notice(identifier: str, holder: str) -> str:
+    """Short licence text for a package whose author gives none: SPDX identifier, year, holder, place of the full text.
+
+    Parameters
+    ----------
+    identifier
+        SPDX identifier, as in the recipe's card.
+    holder
+        Who holds the copyright of the package.
+
+    """
+    year = datetime.now(UTC).year
+    return (
+        f"SPDX-FileCopyrightText: {year} {holder}\nSPDX-License-Identifier: {identifier}\n\n"
+        f"The full text of the licence: https://spdx.org/licenses/{identifier}.html\n"
     )
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from model.errors import ModelError
 from model.package import read_package
-from training.card import golden_image, run_card
+from training.card import golden_image, license_notice, run_card
 from training.checkpoint import load_checkpoint
 from training.datasets import load_images, split_images
-from training.errors import RecipeError, TrainingError
+from training.errors import MissingLicense, RecipeError, TrainingError
 from training.evaluate import Evaluation, evaluate_images
 from training.export import ExportError, export_package
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+from training.state import require_device
 from training.trainer import RunFiles, train
 
 _HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
@@ -53,9 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"unet-train {options.command}: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; `unet-train fit --resume` goes on from the newest checkpoint\n")
+        sys.stderr.write(f"\ninterrupted{_how_to_go_on(options)}\n")
         return 130
     return 0
+
+
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    if options.command != "fit":
+        return ""
+    if RunFiles(options.out).last.exists():
+        return "; the same command with --resume goes on from the newest checkpoint"
+    return " before the first checkpoint; there is nothing to resume"
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -77,6 +86,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    require_device(options.device)
     predictor, recipe = _predictor(options.target, options.recipe, options.device)
     evaluation = _evaluation(predictor, recipe, options.data, options.split)
     if options.json:
@@ -92,6 +102,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
         newer = read_recipe(options.recipe)
         recipe = recipe.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
+    license_text = _license_text(options.license_file, recipe.card.license, options.author)
     if options.data is not None:
         figures = _evaluation(net_predictor(net, recipe), recipe, options.data, "validation").means()
         checkpoint = replace(checkpoint, figures=figures)
@@ -102,7 +113,7 @@ def _export(options: argparse.Namespace) -> None:
         recipe,
         version=options.version,
         author=options.author,
-        license_text=options.license_file.read_text(encoding="utf-8"),
+        license_text=license_text,
         command=options.trained_by
         or f"unet-train fit --recipe {checkpoint.recipe['name']} --data DIR --out {shlex.quote(str(options.run))}",
     )
@@ -120,6 +131,27 @@ def _export(options: argparse.Namespace) -> None:
         f"{package.path}: torch and ONNX Runtime differ by at most {agreement.largest_difference:.1e}, "
         f"same class in {agreement.equal_argmax:.4%} of the pixels\n"
     )
+
+
+def _license_text(file: Path | None, identifier: str, author: str) -> str:
+    """Text of the package's licence: the file's, or a short notice.
+
+    Raises
+    ------
+    MissingLicense
+        Where the file cannot be read.
+
+    """
+    if file is None:
+        return license_notice(identifier, author)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise MissingLicense(
+            f"the licence text {file} cannot be read: {reason}; correct --license-file, or leave it out for a short "
+            f"notice that names {identifier} and the author"
+        ) from error
 
 
 def _predictor(target: Path, recipe_name: str | None, device: str) -> tuple[Predictor, Recipe]:
@@ -166,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
     fit.add_argument("--from", dest="origin", type=Path, metavar="RUN", help="begin with the net of another run")
     fit.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
-    fit.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
+    fit.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     fit.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
     fit.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files to RUN")
 
@@ -175,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     evaluate.add_argument("--split", choices=("validation", "training", "all"), default="validation")
     evaluate.add_argument("--recipe", help="how to read DIR, where the target's own recipe does not fit")
-    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for runs (default: %(default)s)")
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a table")
 
     export = commands.add_parser("export", help="write the best net of a run as a model package")
@@ -183,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="PACKAGE", help="folder, or a name ending in .zip")
     export.add_argument("--version", default="1.0.0", help="of the package (default: %(default)s)")
     export.add_argument("--author", default="unet-service", help="(default: %(default)s)")
-    export.add_argument("--license-file", type=Path, default=Path("LICENSE"), help="full text (default: %(default)s)")
+    export.add_argument("--license-file", type=Path, metavar="FILE", help="full text (default: a short notice)")
     export.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
     export.add_argument("--data", type=Path, metavar="DIR", help="score the validation split anew for the card")
     export.add_argument("--trained-by", metavar="COMMAND", help="the command for the card, where it was another one")

@@ -6,10 +6,12 @@
     ├── RecipeError       a recipe that cannot be read or contradicts itself
     ├── DatasetError      a folder of images and masks that cannot be trained on
     │   ├── MissingFile       a folder, image, mask or table that is not there
-    │   ├── UnreadableFile    a file that is damaged or of a kind that is not read
+    │   ├── UnreadableFile    a file that is damaged, of a kind that is not read, or with pixels that are no numbers
     │   ├── MaskMismatch      a mask of another size, with colours, or with values that mean nothing
     │   └── NothingToLearn    no foreground anywhere, or no image left on one side of the split
     ├── CheckpointError   a checkpoint that is missing, damaged, or of another recipe
+    ├── MissingDevice     a device that is unknown, or that torch cannot use here
+    ├── MissingLicense    a licence text that cannot be read
     └── Diverged          the loss is no longer a number
 
 Every message names the file or number found, what was expected, and the remedy.
@@ -35,7 +37,7 @@ class MissingFile(DatasetError):
 
 
 class UnreadableFile(DatasetError):
-    """A file is damaged, or of a kind that is not read."""
+    """A file is damaged, of a kind that is not read, or holds pixels that are no numbers."""
 
 
 class MaskMismatch(DatasetError):
@@ -48,6 +50,14 @@ class NothingToLearn(DatasetError):
 
 class CheckpointError(TrainingError):
     """The checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class MissingDevice(TrainingError):
+    """The device is unknown, or torch cannot use it here."""
+
+
+class MissingLicense(TrainingError):
+    """The licence text cannot be read."""
 
 
 class Diverged(TrainingError):

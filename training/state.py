@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.unet import UNet
 from training.checkpoint import Checkpoint, build_net
-from training.errors import CheckpointError
+from training.errors import CheckpointError, MissingDevice
 from training.recipe import Recipe, Schedule
 
 
@@ -83,6 +84,29 @@ class TrainingState:
             split=split,
             best_score=self.best_score,
             figures=self.figures,
+        )
+
+
+def require_device(name: str) -> None:
+    """Make sure that torch can compute on a device.
+
+    Raises
+    ------
+    MissingDevice
+        Where it is neither ``cpu`` nor ``cuda``, or ``cuda`` cannot be used here.
+
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of the driver that it does not find; the error below tells it
+        usable = torch.cuda.is_available()
+    here = "cpu, cuda" if usable else "cpu"
+    if name not in {"cpu", "cuda"}:
+        raise MissingDevice(f"there is no device {name!r}; here there is: {here}. Choose one of them (--device)")
+    if name == "cuda" and not usable:
+        built = f"is built for CUDA {torch.version.cuda} but finds no GPU" if torch.version.cuda else "has no CUDA"
+        raise MissingDevice(
+            f"device 'cuda' cannot be used: torch {torch.__version__} {built}; here there is: {here}. "
+            "Leave --device out, or install torch for CUDA and the GPU's driver"
         )
 
 

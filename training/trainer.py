@@ -23,7 +23,7 @@ from training.evaluate import evaluate_images
 from training.losses import weighted_cross_entropy
 from training.prediction import net_predictor
 from training.recipe import Recipe, Schedule
-from training.state import TrainingState, fresh_state, learning_rate
+from training.state import TrainingState, fresh_state, learning_rate, require_device
 from training.tiles import TileDataset, class_weights, prepare
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train(
     out
         The run's folder.
     resume
-        Go on from ``last.pt`` where there is one.
+        Go on from ``last.pt``.
     origin
         Begin with the net of another run instead of fresh weights; it must be the same net.
     device
@@ -93,10 +93,18 @@ def train(
     Raises
     ------
     TrainingError
-        Before the first step for a broken dataset or checkpoint; :class:`training.errors.Diverged` later.
+        Before the first step for a missing device, a broken dataset or checkpoint, nothing to resume, or a run that
+        would be overwritten; :class:`training.errors.Diverged` later.
 
     """
     schedule, files = recipe.schedule, RunFiles(out)
+
+    # 0. what needs no image to be refused
+    require_device(device)
+    if resume and not files.last.exists():
+        raise CheckpointError(f"nothing to resume: there is no {files.last}; leave --resume out, or correct --out")
+    if files.last.exists() and not resume:
+        raise CheckpointError(f"{files.last} is there already; resume it (--resume), or choose another folder (--out)")
 
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
@@ -108,11 +116,9 @@ def train(
     state = fresh_state(recipe, device)
     if origin is not None:
         state.adopt(origin)
-    if resume and files.last.exists():
+    if resume:
         state.restore(_matching_checkpoint(files.last, recipe, split))
         _log.info("resumed after step %d", state.step)
-    elif files.last.exists():
-        raise CheckpointError(f"{files.last} is there already; resume it (--resume), or choose another folder (--out)")
     out.mkdir(parents=True, exist_ok=True)
     writer = _event_writer(out) if tensorboard else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,29 @@ def test_the_package_scores_what_the_run_scored(
     assert yaml.safe_load((package / "rdf.yaml").read_text())["authors"] == [{"name": "The tests"}]
 
 
+def test_without_a_licence_file_a_notice_is_written_wherever_the_command_runs(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LICENSE").write_text("of something else")
+    assert main(["export", str(run), "--out", "tiny", "--author", "A. Person"]) == 0
+    text = (read_package(tmp_path / "tiny").path / "LICENSE").read_text()
+    assert re.match(r"SPDX-FileCopyrightText: 20\d\d A. Person\nSPDX-License-Identifier: MIT\n", text)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff\xfe\xff", "it is not UTF-8")])
+def test_a_licence_file_that_cannot_be_read_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "terms"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["export", str(run), "--out", str(tmp_path / "x"), "--license-file", str(file)]) == 2
+    message = capsys.readouterr().err
+    assert f"the licence text {file} cannot be read: {reason}" in message
+    assert message.count("\n") == 1
+
+
 def test_a_newer_recipe_may_change_the_label_rule_at_export(
     run: Path, recipe_file: str, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +134,9 @@ def test_fit_resumes_a_finished_run_without_a_step(
         (["evaluate", "/nowhere", "--data", "/nowhere"], "/nowhere"),
         (["evaluate", "/nowhere.pt", "--data", "/nowhere"], "there is no checkpoint"),
         (["export", "/nowhere", "--out", "/tmp/x"], "there is no checkpoint"),  # noqa: S108
+        (["fit", "--recipe", "synthetic", "--data", "/x", "--out", "/nowhere", "--device", "tpu"], "no device 'tpu'"),
+        (["evaluate", "/nowhere", "--data", "/nowhere", "--device", "tpu"], "no device 'tpu'"),
+        (["fit", "--recipe", "synthetic", "--data", "/x", "--out", "/nowhere", "--resume"], "nothing to resume"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -126,3 +153,21 @@ def test_a_second_fit_into_the_same_folder_is_refused(
 ) -> None:
     assert main(["fit", "--recipe", recipe_file, "--data", str(nuclei_folder), "--out", str(run)]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("has_checkpoint", "words"), [(True, "with --resume goes on"), (False, "nothing to resume")])
+def test_an_interrupted_fit_says_whether_it_can_be_resumed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_checkpoint: bool,
+    words: str,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        if has_checkpoint:
+            (tmp_path / "last.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.cli.train", interrupted)
+    assert main(["fit", "--recipe", "synthetic", "--data", "/nowhere", "--out", str(tmp_path)]) == 130
+    assert words in capsys.readouterr().err

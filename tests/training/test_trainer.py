@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.errors import CheckpointError, Diverged
+from training.errors import CheckpointError, Diverged, MissingDevice, UnreadableFile
 from training.recipe import Recipe, Schedule, read_recipe
-from training.state import fresh_state, learning_rate
+from training.state import fresh_state, learning_rate, require_device
 from training.trainer import RunFiles, train, training_step
 
 
@@ -128,6 +131,41 @@ def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_fol
     train(recipe, nuclei_folder, tmp_path, workers=0)
     with pytest.raises(CheckpointError, match="--resume"):
         train(recipe, nuclei_folder, tmp_path, workers=0)
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nothing to resume: there is no .*last.pt; leave --resume out"):
+        train(tiny_recipe, nuclei_folder, tmp_path / "typo", resume=True, workers=0)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_pixel_that_is_no_number_is_found_before_anything_is_written(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    broken = min((data / "images").iterdir())
+    broken.unlink()
+    tifffile.imwrite(broken.with_suffix(".tif"), np.full((96, 120), np.nan, dtype=np.float32))
+    with pytest.raises(UnreadableFile, match=broken.stem):
+        train(tiny_recipe, data, tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", "mps", ""])
+def test_an_unknown_device_is_refused_with_those_that_are_here(device: str) -> None:
+    with pytest.raises(MissingDevice, match=rf"there is no device '{device}'; here there is: cpu"):
+        require_device(device)
+
+
+def test_cuda_without_a_gpu_is_refused_before_the_images_are_read(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # also where the test's machine has a GPU
+    with pytest.raises(
+        MissingDevice, match=r"device 'cuda' cannot be used: torch .*here there is: cpu. Leave --device"
+    ):
+        train(tiny_recipe, tmp_path / "no images", tmp_path / "run", device="cuda")
 
 
 def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
