@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from service.api import models, pages, probes, segment
-from service.api.middleware import AccessLog, BodyLimit, LastResort, RequestId
+from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
 from service.api.problems import HANDLERS
 from service.engine.engine import Engine
 from service.settings import Settings
@@ -58,11 +58,13 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("unet-service"),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would cost the client its upload, and say nothing
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(LastResort),
+            Middleware(HeadAsGet),
             Middleware(BodyLimit, limit_bytes=settings.max_body_mb << 20, metrics=metrics),
         ],
         exception_handlers=dict(HANDLERS),

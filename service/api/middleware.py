@@ -156,3 +156,21 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited_receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without its body (RFC 9110, section 9.3.2): load balancers and ``curl -I`` ask that way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_no_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_no_body)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.engine.request import OutputKind
 from service.errors import InvalidParameter
@@ -45,6 +46,13 @@ class SegmentParameters(BaseModel):
         None, description="Seconds until the caller gives up; at most the service's deadline, which is the default."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, given: Any) -> Any:  # noqa: ANN401 - whatever pydantic is given
+        if not isinstance(given, Mapping):
+            return given
+        return {name: value for name, value in given.items() if value != "" or name not in cls.model_fields}
+
     @field_validator("pixel_size")
     @classmethod
     def _has_one_or_two_lengths(cls, text: str | None) -> str | None:
@@ -58,6 +66,21 @@ class SegmentParameters(BaseModel):
         return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
 
 
+def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
+    """Refuse parameters that are given more than once, of which one would win in silence.
+
+    Raises
+    ------
+    InvalidParameter
+        Where there is one.
+
+    """
+    repeated = [(name[:40], times) for name, times in Counter(name for name, _ in given).items() if times > 1]
+    if repeated:
+        found = "; ".join(f"{name} is given {times} times" for name, times in repeated)
+        raise InvalidParameter(f"{found}, the limit is once; keep the value that is meant")
+
+
 def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentParameters:
     """Return the parameters of the query and those of a form together; what both give, the query decides.
 
@@ -66,7 +89,7 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
     query
         Already checked.
     fields
-        Text fields of the form; empty ones count as not given.
+        Text fields of the form; empty ones count as not given, as in the query.
 
     Raises
     ------
@@ -74,9 +97,8 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
         Where a field does not exist or has an impossible value.
 
     """
-    given = {name: value for name, value in fields.items() if value}
     try:
-        return SegmentParameters.model_validate({**given, **query.model_dump(exclude_unset=True)})
+        return SegmentParameters.model_validate({**fields, **query.model_dump(exclude_unset=True)})
     except ValidationError as error:
         raise InvalidParameter(describe_invalid(error.errors())) from error
 

@@ -75,8 +75,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     kind = HTTP_PROBLEMS.get(status, INTERNAL)
     path, method = request.url.path, request.method
+    without_slash = path.rstrip("/")
+    known = without_slash.removeprefix(request.scope.get("root_path", "")) in request.app.openapi()["paths"]
+    remedy = f"did you mean {without_slash!r}?" if known else "see /docs for the paths that do"
     details = {
-        404: f"{path!r} does not exist; see /docs for the paths that do",
+        404: f"{path!r} does not exist; {remedy}",
         405: f"{path!r} does not take {method}; see the Allow header for what it takes",
     }
     headers = error.headers if isinstance(error, HTTPException) else None

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from service.api.parameters import SegmentParameters, combined
+from service.api.parameters import SegmentParameters, combined, refuse_repeated
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.errors import InvalidParameter
@@ -42,12 +42,14 @@ async def segment(
     height and width of the image, and as many planes. Header `X-UNet-Receipt` says in JSON what was decoded, how it was
     normalised and tiled, and which package ran where.
     """
-    # both are checked before the body is read, so that a typo costs no upload
+    # checked before the body is read, so that a typo costs no upload
+    refuse_repeated(request.query_params.multi_items())
     engine.model(query.model)
     negotiate(request.headers.get("accept"), query.format)
     with engine.arrival():
         async with received(request, settings) as upload:
-            parameters = combined(query, upload.fields)
+            refuse_repeated(upload.fields)
+            parameters = combined(query, dict(upload.fields))
             wanted = _wanted(parameters, request.headers.get("accept"), settings)
             access: Access = request.scope[ACCESS]
             access.format = wanted.format

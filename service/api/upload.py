@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -25,7 +25,8 @@ class Upload:
     """A received image, and the other fields of its form."""
 
     image: BinaryIO
-    fields: Mapping[str, str]
+    fields: Sequence[tuple[str, str]]
+    """Name and text of each, in their order; a name may come more than once."""
 
 
 @asynccontextmanager
@@ -79,7 +80,7 @@ async def _from_body(request: Request, spool_bytes: int) -> Upload:
     finally:
         if not complete:
             spool.close()
-    return Upload(cast(BinaryIO, spool), {})
+    return Upload(cast(BinaryIO, spool), ())
 
 
 class _FormParser(MultiPartParser):
@@ -119,5 +120,5 @@ async def _from_form(request: Request, spool_bytes: int) -> Upload:
     if not image.size:
         parser.close()
         raise EmptyBody("field 'image' has 0 bytes; choose a file")
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     return Upload(image.file, fields)

@@ -50,6 +50,19 @@ def test_probes_answer(client: AppClient) -> None:
     assert "tiny@1.10.0" in ready["models"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/", "/docs", "/models", "/models/tiny"])
+def test_head_is_answered_as_get_without_its_body(client: AppClient, path: str) -> None:
+    head, get = client.request("HEAD", path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+
+
+def test_head_of_what_takes_no_get_is_refused(client: AppClient) -> None:
+    answer = client.request("HEAD", "/segment")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "POST")
+
+
 def test_metrics_count_requests_by_model_format_and_status(client: AppClient) -> None:
     def value(name: str, /, **labels: str) -> float:
         text = client.get("/metrics").text

@@ -139,6 +139,25 @@ def test_a_path_that_does_not_exist_is_a_problem(client: AppClient) -> None:
     assert_problem(client.get("/segments"), 404, "not-found")
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/segment/"), ("GET", "/models/"), ("GET", "/livez//")])
+def test_a_slash_too_many_is_a_problem_that_names_the_path_and_no_redirect(
+    client: AppClient, method: str, path: str
+) -> None:
+    answer = client.request(method, path, content=GOOD if method == "POST" else b"")
+    assert f"did you mean {path.rstrip('/')!r}?" in assert_problem(answer, 404, "not-found")["detail"]
+
+
+@pytest.mark.parametrize("query", ["output=labels&output=mask", "model=tiny&model=", "threshold=0.5&threshold=0.5"])
+def test_a_parameter_given_twice_is_refused_in_query_and_form(client: AppClient, query: str) -> None:
+    name = query.partition("=")[0]
+    pairs = [pair.split("=") for pair in query.split("&")]
+    in_query = client.segment(GOOD, params=query)
+    files = [("image", ("a.png", GOOD)), *((key, (None, value)) for key, value in pairs)]
+    in_form = client.request("POST", "/segment", files=files)
+    for answer in (in_query, in_form):
+        assert f"{name} is given 2 times" in assert_problem(answer, 422, "invalid-parameter")["detail"]
+
+
 def test_a_wrong_method_is_told_the_right_one(client: AppClient) -> None:
     answer = client.get("/segment")
     assert_problem(answer, 405, "method-not-allowed")

@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.api.parameters import SegmentParameters
 from service.api.segment import receipt_header
 from service.engine.request import Answer
 from tests.app_client import AppClient
@@ -55,6 +56,22 @@ def test_a_multipart_form_gives_the_same_answer_as_a_raw_body(client: AppClient)
     raw = client.segment(png(IMAGE), params={"output": "labels", "format": "tiff"})
     assert answer.status_code == raw.status_code == 200
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), tifffile.imread(io.BytesIO(raw.content)))
+
+
+@pytest.mark.parametrize("name", list(SegmentParameters.model_fields))
+def test_an_empty_parameter_is_not_given_in_query_and_form_alike(client: AppClient, name: str) -> None:
+    plain = client.segment(png(IMAGE))
+    in_query = client.segment(png(IMAGE), params={name: ""})
+    in_form = client.request("POST", "/segment", files={"image": ("a.png", png(IMAGE)), name: (None, "")})
+    assert plain.status_code == in_query.status_code == in_form.status_code == 200
+    np.testing.assert_array_equal(as_array(in_query.content), as_array(plain.content))
+    np.testing.assert_array_equal(as_array(in_form.content), as_array(plain.content))
+
+
+def test_an_empty_parameter_in_the_query_leaves_the_word_to_the_form(client: AppClient) -> None:
+    files = {"image": ("a.png", png(IMAGE)), "format": (None, "npy")}
+    answer = client.request("POST", "/segment", params={"format": ""}, files=files)
+    assert answer.headers["content-type"] == "application/x-npy"
 
 
 def test_the_query_beats_the_form(client: AppClient) -> None:
