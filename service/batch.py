@@ -35,6 +35,10 @@ class NoImages(Exception):
     """Nothing matches what was named on the command line."""
 
 
+class BadTarget(Exception):
+    """The result file named on the command line does not go with the format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One image and where its result goes."""
@@ -72,9 +76,26 @@ def _is_input(entry: Path) -> bool:
 
 
 def choose_format(images: Sequence[Path], out: Path, output: str, asked: str | None) -> str:
-    """Format of the results: as asked, else by the suffix of a single result file, else PNG or, for floats, TIFF."""
-    by_suffix = _FORMAT_OF_SUFFIX.get(out.suffix.lower()) if _is_file_name(images, out) else None
-    return asked or by_suffix or ("tiff" if output == "probabilities" else "png")
+    """Format of the results: as asked, else by the suffix of a single result file, else PNG or, for floats, TIFF.
+
+    Raises
+    ------
+    BadTarget
+        Where the result file has the suffix of another format, or one of none while no format is asked for.
+
+    """
+    if not _is_file_name(images, out):
+        return asked or ("tiff" if output == "probabilities" else "png")
+    by_suffix = _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    if asked is None:
+        if by_suffix is None:
+            known = ", ".join(sorted(_FORMAT_OF_SUFFIX))
+            raise BadTarget(f"{str(out)!r} ends in no suffix of a format; use one of {known}, or give --format")
+        return by_suffix
+    if asked in ENCODERS and by_suffix is not None and ENCODERS[asked].extension != ENCODERS[by_suffix].extension:
+        fitting = ENCODERS[asked].extension
+        raise BadTarget(f"{str(out)!r} is a name for {by_suffix}, the format asked for is {asked}; name it {fitting}")
+    return asked
 
 
 def _is_file_name(images: Sequence[Path], out: Path) -> bool:

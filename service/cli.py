@@ -22,7 +22,7 @@ from service.engine.request import SegmentRequest
 from service.engine.resources import available_cpus
 from service.errors import InvalidParameter
 from service.formats import FormatError, negotiate
-from service.server import serve
+from service.server import CannotListen, serve
 from service.settings import InvalidSettings, Settings, add_options, load_settings, unknown_variables
 from service.telemetry import configure_logging
 
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings({**options.defaults, **vars(options)})
         status: int = options.run(settings, options)
-    except (InvalidSettings, InvalidParameter, FormatError, batch.NoImages) as error:
+    except (InvalidSettings, InvalidParameter, FormatError, batch.NoImages, batch.BadTarget) as error:
         return _fail(str(error), 2)
-    except (ServiceProblem, ServiceUnreachable) as error:
+    except (ServiceProblem, ServiceUnreachable, CannotListen) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -140,7 +140,11 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
             for m in listed["models"]
         ]
     else:
-        for path in find_packages(settings.models_dir or ZOO):
+        folder = settings.models_dir or ZOO
+        if not (packages := find_packages(folder)):
+            found = "holds no model package" if folder.is_dir() else "is no folder"
+            return _fail(f"{str(folder)!r} {found}; name a folder of packages (--models-dir, UNET_MODELS_DIR)", 2)
+        for path in packages:
             try:
                 spec = read_package(path).spec
             except ModelError as error:

@@ -23,6 +23,10 @@ _LOG = logging.getLogger("unet.server")
 _KEEP_ALIVE_S = 75  # longer than the idle time of common proxies (60 s), so that the proxy is the one to hang up
 
 
+class CannotListen(Exception):
+    """The address cannot be listened on; the message gives it and the cause."""
+
+
 class Server(uvicorn.Server):
     """uvicorn with one process, one loop, and a drain before its own graceful shutdown."""
 
@@ -34,8 +38,24 @@ class Server(uvicorn.Server):
         self._announced = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, and say where: port 0 is only known now."""
-        await super().startup(sockets)
+        """Start to listen, and say where: port 0 is only known now.
+
+        Raises
+        ------
+        CannotListen
+            Where the address is taken, or is none of this machine.
+
+        """
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            if not isinstance(error.__context__, OSError):
+                raise
+            address = f"{self.config.host}:{self.config.port}"
+            raise CannotListen(
+                f"cannot listen on {address}: {error.__context__}; stop what listens there, or choose another address "
+                "(--host, --port, UNET_HOST, UNET_PORT)"
+            ) from error
         for server in self.servers:
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
@@ -70,8 +90,8 @@ def serve(settings: Settings) -> None:
 
     Raises
     ------
-    SystemExit
-        Where the address cannot be listened on (status 1).
+    CannotListen
+        Where the address is taken, or is none of this machine; ``unet-service`` then exits with status 1.
 
     """
     app = create_app(settings)

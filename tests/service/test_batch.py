@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from service.batch import NoImages, Work, choose_format, find_images, plan, run, write_atomically
+from service.batch import BadTarget, NoImages, Work, choose_format, find_images, plan, run, write_atomically
 from service.formats import UndecodableImage
 
 
@@ -38,7 +39,10 @@ def test_a_name_that_leads_nowhere_is_reported(folder: Path) -> None:
         ("m.tiff", "mask", None, "tiff"),
         ("m.json", "mask", None, "rle"),
         ("m.npy", "mask", None, "npy"),
-        ("m.tif", "mask", "png", "png"),
+        ("m.TIFF", "mask", "tiff", "tiff"),
+        ("m.json", "mask", "coco", "coco"),
+        ("m.mask", "mask", "png", "png"),
+        ("folder", "mask", "npy", "npy"),
         ("folder", "labels", None, "png"),
         ("folder", "probabilities", None, "tiff"),
     ],
@@ -47,6 +51,20 @@ def test_the_format_follows_the_option_then_the_suffix_then_the_output(
     out: str, output: str, asked: str | None, expected: str
 ) -> None:
     assert choose_format([Path("a.png")], Path(out), output, asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("out", "asked", "said"),
+    [
+        ("m.xyz", None, "no suffix of a format; use one of .geojson, .json, .npy, .png, .tif, .tiff, .zip"),
+        ("m.png", "tiff", "a name for png, the format asked for is tiff; name it .tif"),
+        ("m.tif", "png", "a name for tiff, the format asked for is png; name it .png"),
+        ("m.geojson", "coco", "a name for geojson, the format asked for is coco; name it .json"),
+    ],
+)
+def test_a_result_file_that_does_not_go_with_the_format_is_refused(out: str, asked: str | None, said: str) -> None:
+    with pytest.raises(BadTarget, match=re.escape(said)):
+        choose_format([Path("a.png")], Path(out), "mask", asked)
 
 
 def test_one_image_goes_to_the_named_file_and_several_to_a_folder() -> None:

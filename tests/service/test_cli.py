@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,37 @@ def test_a_wrong_call_is_explained_with_status_2(
     assert not (workplace / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("q.xyz", [], "give --format"),
+        ("q.png", ["--format", "tiff"], "a name for png, the format asked for is tiff"),
+    ],
+)
+def test_a_result_file_that_does_not_go_with_the_format_is_explained_with_status_2(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, options: list[str], said: str
+) -> None:
+    out = workplace / name
+    assert main(["segment", str(workplace / "images" / "a.png"), "-o", str(out), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_port_that_is_taken_is_named_with_status_1(workplace: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "service.cli", "serve", "--port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"unet-service: cannot listen on 127.0.0.1:{port}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_bad_setting_ends_serve_with_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +108,16 @@ def test_models_prints_a_table_and_what_is_not_served(workplace: Path, capsys: p
     (workplace / "packages" / "broken.zip").write_bytes(b"")
     assert main(["models"]) == 1
     assert "broken.zip is not served" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "said"), [("nope", "is no folder"), ("images", "holds no model package")])
+def test_models_of_what_holds_none_is_explained_with_status_2(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    assert main(["models", "--models-dir", str(workplace / name)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not shown.out
 
 
 def test_check_says_what_a_package_serves(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
