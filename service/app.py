@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from service.api import models, pages, probes, segment
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
 from service.api.problems import HANDLERS
+from service.api.upload import UploadMemory
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.engine = engine
+    app.state.upload_memory = UploadMemory(settings.spool_mb << 20)
     for router in (segment.router, models.router, probes.router, pages.router):
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")

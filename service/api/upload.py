@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
@@ -18,6 +18,7 @@ from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
+_UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,42 @@ class Upload:
     """Name and text of each, in their order; a name may come more than once."""
 
 
+class UploadMemory:
+    """Memory of all uploads together, unfinished ones too; what finds no room in it goes to disk from its first byte.
+
+    Parameters
+    ----------
+    spool_bytes
+        Most of one upload; four times as much is there for all.
+
+    """
+
+    def __init__(self, spool_bytes: int) -> None:
+        self._most = spool_bytes
+        self._free = _UPLOADS_IN_MEMORY * spool_bytes
+
+    @contextmanager
+    def share(self, declared: int | None) -> Iterator[int]:
+        """Keep memory for one upload; gives the bytes of it that may stay there: all of ``declared``, or none.
+
+        Parameters
+        ----------
+        declared
+            Bytes of the body, None where the client does not say: then as much as one upload may have is kept.
+
+        """
+        wanted = self._most if declared is None else declared
+        granted = wanted if wanted <= min(self._most, self._free) else 0
+        self._free -= granted
+        try:
+            yield granted
+        finally:
+            self._free += granted
+
+
 @asynccontextmanager
-async def received(request: Request, settings: Settings) -> AsyncIterator[Upload]:
-    """Receive the image; small ones stay in memory, larger ones go to the temporary folder; closed at the end.
+async def received(request: Request, settings: Settings, memory: UploadMemory) -> AsyncIterator[Upload]:
+    """Receive the image; small ones stay in memory, others go to the temporary folder; closed at the end.
 
     Raises
     ------
@@ -51,20 +85,21 @@ async def received(request: Request, settings: Settings) -> AsyncIterator[Upload
             f"the body has content encoding {encoding[:40]!r}, only identity is read; send the image itself: TIFF and "
             "PNG are compressed inside"
         )
-    spool_bytes = settings.spool_mb << 20
+    length = request.headers.get("content-length", "")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-    try:
-        async with asyncio.timeout(settings.deadline_s):
-            upload = await (_from_form if is_form else _from_body)(request, spool_bytes)
-    except TimeoutError:
-        raise UploadTooSlow(
-            f"the body was not complete after {settings.deadline_s:g} s, the longest that a request may take; send "
-            "less, or over a faster line"
-        ) from None
-    try:
-        yield upload
-    finally:
-        upload.image.close()
+    with memory.share(int(length) if length.isdecimal() else None) as spool_bytes:
+        try:
+            async with asyncio.timeout(settings.deadline_s):
+                upload = await (_from_form if is_form else _from_body)(request, spool_bytes)
+        except TimeoutError:
+            raise UploadTooSlow(
+                f"the body was not complete after {settings.deadline_s:g} s, the longest that a request may take; send "
+                "less, or over a faster line"
+            ) from None
+        try:
+            yield upload
+        finally:
+            upload.image.close()
 
 
 async def _from_body(request: Request, spool_bytes: int) -> Upload:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tests.images import disc, noise, npy_declaring, png, tiff, tiff_declaring
@@ -44,6 +46,20 @@ def test_a_body_declared_too_large_is_refused_before_it_is_sent(server: LiveServ
     with socket.create_connection((host, int(port)), timeout=10) as line:
         line.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert b" 413 " in line.recv(4096).split(b"\r\n")[0]
+
+
+def test_unfinished_uploads_do_not_fill_the_memory(server: LiveServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            line = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            line.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\n")
+            line.sendall(bytes(14_000_000))
+        assert httpx.post(f"{server.url}/segment", content=GOOD).status_code == 200
+        grown = process.memory_info().rss - before
+    assert grown < 150e6, f"{grown / 1e6:.0f} MB of 280 MB are in memory"
 
 
 def test_bytes_that_are_no_http_do_not_disturb_the_next_request(server: LiveServer) -> None:

@@ -1,0 +1,83 @@
+"""How much of many uploads is in memory at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from service.api.upload import Upload, UploadMemory, received
+from service.errors import EmptyBody
+from service.settings import Settings
+
+SPOOL = 1000
+
+
+def upload(body: bytes, *, form: bool = False, declared: bool = True) -> Request:
+    """Return a request whose body comes in two pieces."""
+    headers = []
+    if form:
+        head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+        body = head + body + b"\r\n--x--\r\n"
+        headers.append((b"content-type", b"multipart/form-data; boundary=x"))
+    if declared:
+        headers.append((b"content-length", str(len(body)).encode()))
+    half = len(body) // 2
+    pieces = [(body[half:], False), (body[:half], True)]
+
+    async def receive() -> Message:
+        piece, more = pieces.pop()
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    return Request({"type": "http", "method": "POST", "path": "/segment", "headers": headers}, receive)
+
+
+def on_disk(received_upload: Upload) -> bool:
+    rolled: bool = received_upload.image._rolled  # type: ignore[attr-defined]
+    return rolled
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_uploads_beyond_the_memory_of_all_go_to_disk_until_others_end(form: bool, declared: bool) -> None:
+    async def places() -> list[bool]:
+        memory = UploadMemory(SPOOL)
+        async with AsyncExitStack() as stack:
+            held = [
+                await stack.enter_async_context(
+                    received(upload(b"i" * 850, form=form, declared=declared), Settings(), memory)
+                )
+                for _ in range(6)
+            ]
+            found = [on_disk(one) for one in held]
+            assert all(one.image.seek(0) == 0 and one.image.read() == b"i" * 850 for one in held)
+        async with received(upload(b"i" * 850, form=form, declared=declared), Settings(), memory) as later:
+            return [*found, on_disk(later)]
+
+    assert asyncio.run(places()) == [False, False, False, False, True, True, False]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(SPOOL, False), (SPOOL + 1, True)])
+@pytest.mark.parametrize("declared", [False, True])
+def test_an_upload_is_in_memory_up_to_its_own_limit(size: int, expected: bool, declared: bool) -> None:
+    async def place() -> bool:
+        async with received(upload(b"i" * size, declared=declared), Settings(), UploadMemory(SPOOL)) as one:
+            return on_disk(one)
+
+    assert asyncio.run(place()) is expected
+
+
+def test_memory_is_given_back_by_uploads_that_fail() -> None:
+    async def fail(memory: UploadMemory) -> None:
+        async with received(upload(b"", declared=False), Settings(), memory):
+            raise NotImplementedError
+
+    shared = UploadMemory(SPOOL)
+    for _ in range(10):
+        with pytest.raises(EmptyBody):
+            asyncio.run(fail(shared))
+    with shared.share(None) as granted:
+        assert granted == SPOOL
