@@ -16,6 +16,7 @@ import uvicorn
 
 from service.app import create_app
 from service.engine.engine import Engine
+from service.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry import fields
 
@@ -101,7 +102,7 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         root_path=settings.root_path,
         loop="uvloop",
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         workers=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 
 import httpx
 import numpy as np
@@ -46,6 +47,41 @@ def test_a_body_declared_too_large_is_refused_before_it_is_sent(server: LiveServ
     with socket.create_connection((host, int(port)), timeout=10) as line:
         line.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert b" 413 " in line.recv(4096).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        pytest.param(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ", b"a" * 1000, id="one long header"),
+        pytest.param(b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"X-A: a\r\n" * 125, id="many headers"),
+        pytest.param(b"GET /", b"a" * 1000, id="a long path"),
+    ],
+)
+def test_headers_that_do_not_end_are_refused(server: LiveServer, start: bytes, piece: bytes) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(start + piece * 50)
+        time.sleep(0.05)  # what is not read before the end turns it into a reset
+        line.sendall(piece * 20)
+        assert line.recv(4096).startswith(b"HTTP/1.1 431 ")
+        assert line.recv(4096) == b""
+
+
+def test_trailers_that_do_not_end_close_the_connection(server: LiveServer) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        time.sleep(0.5)  # a read that holds a body is not counted
+        line.sendall(b"X-A: " + b"a" * 60_000)
+        time.sleep(0.05)  # what is not read before the end turns it into a reset
+        line.sendall(b"a" * 20_000)
+        assert line.recv(4096) == b""
+
+
+def test_long_headers_within_the_limit_are_read_again_and_again_on_one_connection(server: LiveServer) -> None:
+    with httpx.Client(base_url=server.url, headers={"X-Long": "a" * 40_000}) as http:
+        statuses = [http.post("/segment", content=tiff(noise(300, 300))).status_code for _ in range(4)]
+    assert statuses == [200] * 4
 
 
 def test_unfinished_uploads_do_not_fill_the_memory(server: LiveServer) -> None:

@@ -1,0 +1,44 @@
+"""uvicorn's HTTP protocol with a limit that it and its parser lack: on headers, trailers and whatever is no body."""
+
+from __future__ import annotations
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEADER_BYTES = 64 << 10
+"""Of one request; proxies refuse far less. What came in one read of the socket may exceed it."""
+_MESSAGE = b"the headers have more than 65536 bytes; send less of them"
+_REFUSAL = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_MESSAGE), _MESSAGE)
+)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """Counts the bytes since the parser last got somewhere; it keeps them all in memory until it does."""
+
+    _pending_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
+        self._pending_bytes += len(data)
+        super().data_received(data)
+        if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_REFUSAL)
+        self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._pending_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._pending_bytes = 0
+        super().on_message_complete()
