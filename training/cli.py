@@ -25,6 +25,7 @@ from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
 from training.state import require_device
 from training.trainer import RunFiles, train
 
+_log = logging.getLogger("training")
 _HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 
@@ -68,7 +69,11 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    recipe = read_recipe(options.recipe)
+    shipped = read_recipe(options.recipe)
+    recipe = shipped.for_folder(options.data)
+    if recipe is not shipped:
+        # no package may claim data that it has not seen
+        _log.info("%s: not the images of recipe %s; all are taken, its card is left out", options.data, recipe.name)
     origin = None if options.origin is None else load_checkpoint(_checkpoint_path(options.origin))
     last = train(
         recipe,

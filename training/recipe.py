@@ -212,6 +212,17 @@ class Recipe(_Part):
     labels: LabelRule = LabelRule()
     card: Card = Card()
 
+    def for_folder(self, folder: Path) -> Self:
+        """Return the recipe without its table and card where ``folder`` lacks that table: its images are others."""
+        include = self.data.include
+        if include is None or (folder / include.csv).exists():
+            return self
+        _log.info(
+            "%s is not there: all images are taken, and the card of recipe %s is left out", include.csv, self.name
+        )
+        data = self.data.model_copy(update={"include": None})
+        return self.model_copy(update={"data": data, "card": Card(license=self.card.license)})
+
     @property
     def geometry(self) -> Geometry:
         """What the net accepts and returns."""

@@ -61,3 +61,13 @@ def test_text_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="not TOML"):
         read_recipe(str(tmp_path / "broken.toml"))
+
+
+def test_a_folder_of_other_images_takes_neither_table_nor_card(tmp_path: Path) -> None:
+    recipe = read_recipe("nuclei")
+    own = recipe.for_folder(tmp_path)
+    assert own.data.include is None
+    assert not own.card.data
+    assert own.net == recipe.net
+    (tmp_path / "index.csv").write_text("id,kind\n")
+    assert recipe.for_folder(tmp_path) is recipe
