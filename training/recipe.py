@@ -217,9 +217,6 @@ class Recipe(_Part):
         include = self.data.include
         if include is None or (folder / include.csv).exists():
             return self
-        _log.info(
-            "%s is not there: all images are taken, and the card of recipe %s is left out", include.csv, self.name
-        )
         data = self.data.model_copy(update={"include": None})
         return self.model_copy(update={"data": data, "card": Card(license=self.card.license)})
 
