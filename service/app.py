@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.api import models, pages, probes, segment
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
+from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS
 from service.api.upload import UploadMemory
 from service.engine.engine import Engine
@@ -77,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (segment.router, models.router, probes.router, pages.router):
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")
-    app.openapi()  # written once, here: it takes 30 ms, which the event loop does not have
+    # written once, here: it takes 30 ms, which the event loop does not have
+    app.openapi_schema = with_problems_alone(app.openapi())
     return app
 
 

@@ -87,6 +87,21 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+def with_problems_alone(document: dict[str, Any]) -> dict[str, Any]:
+    """Take out what FastAPI says of failures by itself: plain JSON beside each problem, and its own kind of 422."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in list(operation["responses"].items()):
+                content = response.get("content", {})
+                if "application/problem+json" in content:
+                    content["application/problem+json"]["schema"] = content.pop("application/json")["schema"]
+                elif status == "422":
+                    del operation["responses"][status]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
+
+
 def _example(kind: ProblemKind) -> dict[str, Any]:
     detail = _DETAILS.get(kind.slug, "the number found, the limit and the remedy")
     value = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail, "request_id": "9f1c04de"}

@@ -132,3 +132,20 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     assert set(answers) == {"200", "400", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
     failures = {status for status, answer in answers.items() if "application/problem+json" in answer["content"]}
     assert failures == set(answers) - {"200"}
+
+
+def test_openapi_promises_no_other_shape_of_failure(client: AppClient) -> None:
+    document = client.get("/openapi.json").json()
+    shapes = {
+        (path, status, media)
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        for status, response in operation["responses"].items()
+        for media in response.get("content", {})
+        if status >= "400" and media != "application/problem+json"
+    }
+    # an unready service answers with the same document as a ready one, and its reasons
+    assert shapes == {("/readyz", "503", "application/json")}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    segment = document["paths"]["/segment"]["post"]["responses"]
+    assert segment["422"]["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
