@@ -158,16 +158,23 @@ class Geometry:
         return input_yx[0] - self.y.shrink, input_yx[1] - self.x.shrink
 
 
-def valid_unet_geometry(depth: int) -> Geometry:
+def valid_unet_geometry(depth: int, downscale: int = 1) -> Geometry:
     """Geometry of the paper's net with ``depth`` poolings and unpadded 3x3 convolutions.
 
     Two convolutions per level take 4 px of that level's resolution. For depth 4: inputs 16 k + 12, output = input
-    - 184; the smallest input is the one whose output is not empty.
+    - 184; the smallest input is the one whose output is not empty. A net that works on blocks of ``downscale`` pixels
+    multiplies all of these.
     """
     grid = 2**depth
     shrink = 4 * sum(2**level for level in range(depth)) * 2 + 4 * grid
     smallest_output = next(out for out in range(1, 2 * grid) if _is_legal(out + shrink, depth))
-    axis = AxisGeometry(minimum=smallest_output + shrink, step=grid, shrink=shrink, halo=0, grid=grid)
+    axis = AxisGeometry(
+        minimum=downscale * (smallest_output + shrink),
+        step=downscale * grid,
+        shrink=downscale * shrink,
+        halo=0,
+        grid=downscale * grid,
+    )
     return Geometry(axis, axis)
 
 

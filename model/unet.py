@@ -56,17 +56,32 @@ class UNet(nn.Module):
         Number of 2x2 max poolings (4 in the paper).
     dropout
         Probability of the drop-out at the end of the contracting path (section 3.1).
+    downscale
+        Not in the paper, 1 there: the net works on blocks of ``downscale`` x ``downscale`` pixels. A learned
+        convolution (begun as space to depth, so that nothing is lost) turns them into channels, a learned
+        up-convolution turns its features back into classes of single pixels. For large objects: a quarter of the
+        computation for 2, and twice the context.
 
     """
 
     def __init__(
-        self, in_channels: int = 1, classes: int = 2, base_width: int = 64, depth: int = 4, dropout: float = 0.5
+        self,
+        in_channels: int = 1,
+        classes: int = 2,
+        base_width: int = 64,
+        depth: int = 4,
+        dropout: float = 0.5,
+        *,
+        downscale: int = 1,
     ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.base_width, self.depth = in_channels, classes, base_width, depth
+        self.downscale = downscale
         widths = [base_width * 2**level for level in range(depth + 1)]
+        planes = in_channels * downscale**2
+        self.stem = nn.Identity() if downscale == 1 else nn.Conv2d(in_channels, planes, downscale, stride=downscale)
         self.down = nn.ModuleList(
-            DoubleConv(c_in, c_out) for c_in, c_out in zip([in_channels, *widths], widths, strict=False)
+            DoubleConv(c_in, c_out) for c_in, c_out in zip([planes, *widths], widths, strict=False)
         )
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
@@ -75,13 +90,19 @@ class UNet(nn.Module):
         while len(crops) < depth:
             crops.append(2 * crops[-1] + 8)
         self.up = nn.ModuleList(UpBlock(width, crop) for width, crop in zip(reversed(widths[1:]), crops, strict=True))
-        self.head = nn.Conv2d(base_width, classes, kernel_size=1)
+        if downscale == 1:
+            self.head: nn.Module = nn.Conv2d(base_width, classes, kernel_size=1)
+        else:
+            self.head = nn.ConvTranspose2d(base_width, classes, downscale, stride=downscale)
         self.apply(_he_initialise)
+        if isinstance(self.stem, nn.Conv2d):
+            with torch.no_grad():
+                self.stem.weight.copy_(torch.eye(planes).reshape(planes, in_channels, downscale, downscale))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (b, classes, y - s, x - s) of normalised images (b, in_channels, y, x)."""
         skips: list[Tensor] = []
-        features = image
+        features = self.stem(image)
         for level, block in enumerate(self.down):
             features = block(features)
             if level < self.depth:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from model.normalization import FittedNormalization
 from model.stitching import reflect_indices
 from model.tiling import Span
-from training.recipe import Augmentation
+from training.options import Augmentation
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def build_net(recipe: Recipe) -> UNet:
         base_width=recipe.net.base_width,
         depth=recipe.net.depth,
         dropout=recipe.net.dropout,
+        downscale=recipe.net.downscale,
     )
 
 

@@ -16,12 +16,13 @@ from model.errors import ModelError
 from model.package import read_package
 from training.card import golden_image, license_notice, run_card
 from training.checkpoint import load_checkpoint
-from training.datasets import load_images, split_images
+from training.datasets import load_images
 from training.errors import MissingLicense, RecipeError, TrainingError
 from training.evaluate import Evaluation, evaluate_images
 from training.export import ExportError, export_package
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+from training.splits import split_images
 from training.state import require_device
 from training.trainer import RunFiles, train
 
@@ -74,6 +75,8 @@ def _fit(options: argparse.Namespace) -> None:
     if recipe is not shipped:
         # no package may claim data that it has not seen
         _log.info("%s: not the images of recipe %s; all are taken, its card is left out", options.data, recipe.name)
+    if options.fold is not None:
+        recipe = recipe.with_fold(options.fold)
     origin = None if options.origin is None else load_checkpoint(_checkpoint_path(options.origin))
     last = train(
         recipe,
@@ -176,7 +179,7 @@ def _predictor(target: Path, recipe_name: str | None, device: str) -> tuple[Pred
 
 def _evaluation(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    training, validation = split_images(images, recipe.data.validation_fraction)
+    training, validation = split_images(images, recipe.data)
     chosen = {"training": training, "validation": validation, "all": images}[split]
     return evaluate_images(chosen, predictor, instances=recipe.data.kind == "instances")
 
@@ -202,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
     fit.add_argument("--from", dest="origin", type=Path, metavar="RUN", help="begin with the net of another run")
+    fit.add_argument("--fold", metavar="K/N", help="validate on part K of N instead of the recipe's own split")
     fit.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     fit.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     fit.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")

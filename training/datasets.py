@@ -1,12 +1,10 @@
-"""Folders of images and masks: paired by stem, checked whole before training starts, split by hash of the name."""
+"""Folders of images and masks: paired by stem, checked whole before training starts."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
-from training.recipe import Data, Include
+from training.options import Data, Include
 
 _log = logging.getLogger(__name__)
 
@@ -48,15 +46,6 @@ class AnnotatedImage:
     stem: str
     image_yxc: NDArray[Any]
     labels_yx: NDArray[np.int32]
-
-
-def is_validation(stem: str, fraction: float) -> bool:
-    """Whether an image belongs to the validation split: SHA-256 of its stem, as a fraction of 2^64, below ``fraction``.
-
-    The split depends on the name alone: it is the same on every machine, and adding images moves none of the others.
-    """
-    number = int.from_bytes(hashlib.sha256(stem.encode("utf-8")).digest()[:8], "big")
-    return number / 2**64 < fraction
 
 
 def pair_files(folder: Path, data: Data) -> list[ImagePair]:
@@ -130,27 +119,6 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     if data.kind == "semantic" and not any((image.labels_yx == 0).any() for image in loaded):
         raise NothingToLearn(f"the masks under {folder / data.masks} hold one class only; at least two are needed")
     return loaded
-
-
-def split_images(
-    images: Sequence[AnnotatedImage], fraction: float
-) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-    """Part images into training and validation by the hash of their stems.
-
-    Raises
-    ------
-    NothingToLearn
-        Where one side is empty although ``fraction`` asks for both.
-
-    """
-    training = [image for image in images if not is_validation(image.stem, fraction)]
-    validation = [image for image in images if is_validation(image.stem, fraction)]
-    if not training or (fraction > 0 and not validation):
-        raise NothingToLearn(
-            f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
-            f"add images or change data.validation_fraction (now {fraction})"
-        )
-    return training, validation
 
 
 def read_array(path: Path) -> NDArray[Any]:

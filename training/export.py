@@ -25,11 +25,11 @@ from model.package import Package, read_package, tensor_bytes, write_package
 from model.session import SessionOptions, open_session, self_test
 from model.spec import Citation, ModelSpec, PackageFile, Person
 from model.stitching import predict_tiled
-from model.tiling import plan_whole, valid_unet_geometry
+from model.tiling import AxisGeometry, Geometry, plan_whole, valid_unet_geometry
 from model.unet import UNet
 
 OPSET = 18
-_GOLDEN_SIZE_YX = (268, 316)  # 16 k + 12, not square, so that exchanged axes are found
+_GOLDEN_OUTPUT_YX = (84, 132)  # not square, so that exchanged axes are found
 _U_NET_PAPER = Citation(
     text="Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015",
     doi="10.1007/978-3-319-24574-4_28",
@@ -119,8 +119,9 @@ def export_package(
     """
     rounded = _round_to_half(net).eval()
     probabilities = nn.Sequential(rounded, nn.Softmax(dim=1)).eval()
-    weights = to_onnx(probabilities, net.depth, len(channels))
-    golden_yxc = _golden_crop(image_yxc)
+    geometry = valid_unet_geometry(net.depth, net.downscale)
+    weights = to_onnx(probabilities, geometry.y, len(channels))
+    golden_yxc = _golden_crop(image_yxc, geometry)
     golden_input = np.moveaxis(golden_yxc, -1, 0)[np.newaxis].astype(np.float32)
     normalised = fit(normalization, golden_yxc).apply(golden_yxc)[np.newaxis]
     spec = ModelSpec(
@@ -135,11 +136,11 @@ def export_package(
         channels=tuple(channels),
         classes=tuple(classes),
         normalization=tuple(normalization),
-        geometry=valid_unet_geometry(net.depth),
+        geometry=geometry,
         label_rule=label_rule,
         pixel_size_um=card.pixel_size_um,
         # the skip connection, both convolutions' maps and their concatenation at full resolution, float32
-        activation_bytes_per_pixel=6 * 4 * net.base_width,
+        activation_bytes_per_pixel=max(1, 6 * 4 * net.base_width // net.downscale**2),
         weights=PackageFile(source="weights.onnx"),
         opset=OPSET,
         test_input=PackageFile(source="test_input.npy"),
@@ -164,9 +165,9 @@ def export_package(
     return package, agreement
 
 
-def to_onnx(probabilities: nn.Module, depth: int, channels: int) -> bytes:
+def to_onnx(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> bytes:
     """ONNX bytes of a net with dynamic batch, height and width, its weights stored as fp16 and cast when loaded."""
-    grid, smallest = 2**depth, valid_unet_geometry(depth).y.minimum
+    grid, smallest = axis.step, axis.minimum
     first, offset = divmod(smallest, grid)
     example = torch.zeros(2, channels, smallest + grid, smallest + 2 * grid)
     sizes = {
@@ -224,9 +225,10 @@ def _round_to_half(net: UNet) -> UNet:
     return rounded
 
 
-def _golden_crop(image_yxc: NDArray[Any]) -> NDArray[Any]:
+def _golden_crop(image_yxc: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """Centre of an image at the golden size, mirrored where it is smaller."""
-    for axis, size in enumerate(_GOLDEN_SIZE_YX):
+    sizes = (axis.input_for(output) for axis, output in zip((geometry.y, geometry.x), _GOLDEN_OUTPUT_YX, strict=True))
+    for axis, size in enumerate(sizes):
         missing = max(0, size - image_yxc.shape[axis])
         pad = [(0, 0)] * image_yxc.ndim
         pad[axis] = (missing // 2, missing - missing // 2)

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from model.unet import UNet
 from training.checkpoint import Checkpoint, build_net
 from training.errors import CheckpointError, MissingDevice
-from training.recipe import Recipe, Schedule
+from training.options import Schedule
+from training.recipe import Recipe
 
 
 @dataclass(slots=True)

@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.datasets import AnnotatedImage, load_images, split_images
+from training.datasets import AnnotatedImage, load_images
 from training.errors import CheckpointError, Diverged
 from training.evaluate import evaluate_images
 from training.losses import weighted_cross_entropy
+from training.options import Schedule
 from training.prediction import net_predictor
-from training.recipe import Recipe, Schedule
+from training.recipe import Recipe
+from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device
 from training.tiles import TileDataset, class_weights, prepare
 
@@ -108,7 +110,7 @@ def train(
 
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    training, validation = split_images(images, recipe.data.validation_fraction)
+    training, validation = split_images(images, recipe.data)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     _log.info("%d images for training, %d for validation", len(training), len(validation))
 
@@ -146,7 +148,7 @@ def train(
         if validated:
             improved = validate(state, validation, recipe)
             bar.write(f"step {state.step}: " + "  ".join(f"{k} {v:.4f}" for k, v in state.figures.items()))
-            if improved:
+            if improved and schedule.keep == "best":
                 state.checkpoint(recipe, split, resumable=False).save(files.best)
         if validated or done or state.step % _LOG_EVERY == 0:
             _write_log(files.log, writer, state, loss, rate, validated=validated)
@@ -156,8 +158,8 @@ def train(
     if writer is not None:
         writer.close()
 
-    # 6. without validation images the last net is the best that is known
-    if not validation:
+    # 6. where no validation image chooses, the last net is the best that is known
+    if not validation or schedule.keep == "last":
         state.checkpoint(recipe, split, resumable=False).save(files.best)
     return state.checkpoint(recipe, split, resumable=True)
 

@@ -65,10 +65,11 @@ def test_an_identity_net_gives_the_image_back(size_yx: tuple[int, int], depth: i
     assert np.array_equal(result[0], image_yxc[..., 0])
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[(2, 1), (3, 1), (4, 1), (2, 2), (1, 4)], ids=str)
 def real_net(request: pytest.FixtureRequest) -> UNet:
-    torch.manual_seed(request.param)
-    return UNet(base_width=4, depth=request.param, dropout=0).eval()
+    depth, downscale = request.param
+    torch.manual_seed(depth)
+    return UNet(base_width=4, depth=depth, dropout=0, downscale=downscale).eval()
 
 
 def run_with(net: UNet) -> Any:
@@ -89,7 +90,7 @@ def run_with(net: UNet) -> Any:
 def test_real_net_tiled_equals_untiled(
     real_net: UNet, size_yx: tuple[int, int], strides: tuple[int, int], batch: int
 ) -> None:
-    geometry = valid_unet_geometry(real_net.depth)
+    geometry = valid_unet_geometry(real_net.depth, real_net.downscale)
     grid = geometry.y.grid
     image_yxc = random_image(size_yx, 2)
     normalization = fit([ScaleRange()], image_yxc)

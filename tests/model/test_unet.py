@@ -22,10 +22,11 @@ def test_572_gives_388() -> None:
     assert output.shape == (1, 2, 388, 388)
 
 
+@pytest.mark.parametrize("downscale", [1, 2, 4])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_every_legal_size_gives_what_the_geometry_says(depth: int) -> None:
-    geometry = valid_unet_geometry(depth)
-    net = UNet(in_channels=3, classes=4, base_width=2, depth=depth).eval()
+def test_every_legal_size_gives_what_the_geometry_says(depth: int, downscale: int) -> None:
+    geometry = valid_unet_geometry(depth, downscale)
+    net = UNet(in_channels=3, classes=4, base_width=2, depth=depth, downscale=downscale).eval()
     rows, columns = geometry.y.minimum, geometry.x.minimum + 3 * geometry.x.step
     with torch.inference_mode():
         assert net(torch.zeros(2, 3, rows, columns)).shape == (2, 4, *geometry.output_shape((rows, columns)))
@@ -54,3 +55,10 @@ def test_dropout_acts_in_training_only() -> None:
     image = torch.randn(1, 1, 40, 40)
     assert not torch.equal(net.train()(image), net.train()(image))
     assert torch.equal(net.eval()(image), net.eval()(image))
+
+
+def test_a_downscaled_net_begins_with_every_pixel_in_a_channel_of_its_own() -> None:
+    image = torch.rand(1, 3, 8, 6)
+    stem = UNet(in_channels=3, base_width=2, depth=1, downscale=2).stem
+    with torch.inference_mode():
+        assert torch.equal(stem(image), torch.nn.functional.pixel_unshuffle(image, 2))

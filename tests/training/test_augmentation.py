@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.normalization import ScaleLinear, fit
 from training.augmentation import Deformation, draw_deformation, inside, sample_image, sample_plane, vary_grey
-from training.recipe import Augmentation
+from training.options import Augmentation
 
 STILL = np.zeros((2, 3, 3), dtype=np.float32)
 EYE = np.eye(2, dtype=np.float32)

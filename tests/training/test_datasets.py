@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import IGNORE, is_validation, load_images, split_images
+from training.datasets import IGNORE, load_images
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
-from training.recipe import Data, Include, read_recipe
+from training.options import Data, Include
 
 
 def write(folder: Path, stem: str, image: NDArray[Any], mask: NDArray[Any] | None, suffix: str = ".png") -> None:
@@ -202,32 +200,3 @@ def test_a_table_that_lacks_the_column_is_refused(folder: Path, table: str) -> N
     (folder / "index.csv").write_text(table)
     with pytest.raises(MissingFile, match=r"the table .*index.csv"):
         load_images(folder, Data(include=Include(csv="index.csv", column="kind", value="good")), 1, 2)
-
-
-def test_the_split_is_fixed_for_ever() -> None:
-    stems = [f"image-{number}" for number in range(20)]
-    assert [stem for stem in stems if is_validation(stem, 0.15)] == ["image-1", "image-9", "image-15"]
-
-
-@given(st.text(min_size=1), st.floats(0, 1), st.floats(0, 1))
-def test_a_larger_fraction_keeps_those_chosen_before(stem: str, one: float, other: float) -> None:
-    smaller, larger = sorted((one, other))
-    assert is_validation(stem, larger) or not is_validation(stem, smaller)
-
-
-def test_a_side_without_images_is_refused(folder: Path) -> None:
-    with pytest.raises(NothingToLearn, match="3 for training and 0 for validation"):
-        split_images(load_images(folder, Data(), 1, 2), 0.0001)
-
-
-def test_no_validation_can_be_asked_for(folder: Path) -> None:
-    training, validation = split_images(load_images(folder, Data(), 1, 2), 0.0)
-    assert (len(training), len(validation)) == (3, 0)
-
-
-@pytest.mark.data
-def test_the_nuclei_recipe_reads_its_541_images_and_holds_85_back(data_root: Path) -> None:
-    recipe = read_recipe("nuclei")
-    images = load_images(data_root / "nuclei-dsb2018", recipe.data, 1, 3)
-    training, validation = split_images(images, recipe.data.validation_fraction)
-    assert (len(training), len(validation)) == (456, 85)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,11 @@ def export(net: UNet, folder: Path, image_yxc: NDArray[Any], channels: int = 1) 
     )
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, UNet]:
+@pytest.fixture(scope="module", params=[(3, 1), (2, 2)], ids=["classic", "downscaled"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, UNet]:
     torch.manual_seed(0)
-    net = UNet(base_width=8, depth=3).eval()
+    depth, downscale = request.param
+    net = UNet(base_width=8, depth=depth, downscale=downscale).eval()
     image_yx, _ = render_nuclei(NucleiScene(size_yx=(200, 230), bit_depth=16), seed=0)
     package, agreement = export(net, tmp_path_factory.mktemp("export") / "exported", image_yx[..., np.newaxis])
     assert agreement.largest_difference < 1e-4
@@ -74,15 +76,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, UNet]:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
-@pytest.mark.parametrize("shape", [(1, 1, 92, 92), (3, 1, 100, 156), (2, 1, 204, 92)])
+@pytest.mark.parametrize(("batch", "steps_yx"), [(1, (0, 0)), (3, (1, 8)), (2, (14, 0))])
 def test_batch_height_and_width_are_free(
-    exported: tuple[Package, UNet], backend: Backend, shape: tuple[int, int, int, int]
+    exported: tuple[Package, UNet], backend: Backend, batch: int, steps_yx: tuple[int, int]
 ) -> None:
     package, net = exported
+    axis = package.spec.geometry.y
+    shape = (batch, 1, axis.minimum + axis.step * steps_yx[0], axis.minimum + axis.step * steps_yx[1])
     tiles = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     output = open_session(package, SessionOptions(backend=backend)).run(tiles)
     with torch.inference_mode():
-        half = UNet(base_width=8, depth=3).eval()
+        half = copy.deepcopy(net)
         half.load_state_dict({name: value.half().float() for name, value in net.state_dict().items()})
         expected = torch.softmax(half(torch.from_numpy(tiles)), dim=1).numpy()
     np.testing.assert_allclose(output, expected, atol=1e-4)

@@ -12,7 +12,8 @@ from model.normalization import fit
 from model.stitching import read_tile
 from model.tiling import Span, Tile, Window
 from training.datasets import IGNORE, AnnotatedImage, load_images
-from training.recipe import Augmentation, Recipe, recipe_from
+from training.options import Augmentation
+from training.recipe import Recipe, recipe_from
 from training.tiles import PreparedImage, TileDataset, class_weights, prepare
 
 

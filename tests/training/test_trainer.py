@@ -13,7 +13,8 @@ import torch
 
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import CheckpointError, Diverged, MissingDevice, UnreadableFile
-from training.recipe import Recipe, Schedule, read_recipe
+from training.options import Schedule
+from training.recipe import Recipe, read_recipe
 from training.state import fresh_state, learning_rate, require_device
 from training.trainer import RunFiles, train, training_step
 
@@ -122,8 +123,8 @@ def test_the_exported_net_is_the_moving_average(tiny_recipe: Recipe, nuclei_fold
     assert last.averaged is not None
     net = last.build_net()
     assert not net.training
-    assert torch.equal(net.head.weight, last.averaged["module.head.weight"])
-    assert not torch.equal(net.head.weight, last.net["head.weight"])
+    assert torch.equal(net.state_dict()["head.weight"], last.averaged["module.head.weight"])
+    assert not torch.equal(net.state_dict()["head.weight"], last.net["head.weight"])
 
 
 def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
@@ -215,3 +216,12 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         load_checkpoint(tmp_path / "last.pt")
+
+
+def test_the_last_net_is_kept_where_no_image_shall_choose(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    schedule = tiny_recipe.schedule.model_copy(update={"keep": "last", "steps": 5})
+    last = train(tiny_recipe.model_copy(update={"schedule": schedule}), nuclei_folder, tmp_path, workers=0)
+    assert last.split["validation"]
+    assert load_checkpoint(RunFiles(tmp_path).best).step == last.step == 5

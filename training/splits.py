@@ -1,0 +1,85 @@
+"""Which images are trained on, and which are kept for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.datasets import AnnotatedImage
+from training.errors import NothingToLearn, RecipeError
+from training.options import Data
+
+
+def is_validation(stem: str, fraction: float) -> bool:
+    """Whether an image belongs to the validation split: SHA-256 of its stem, as a fraction of 2^64, below ``fraction``.
+
+    The split depends on the name alone: it is the same on every machine, and adding images moves none of the others.
+    """
+    return _position(stem) < fraction
+
+
+def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Part images into training and validation as the recipe's data part says, both in the given order.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such fold.
+    NothingToLearn
+        Where one side is empty although the recipe asks for both.
+
+    """
+    chosen = validation_stems([image.stem for image in images], data)
+    training = [image for image in images if image.stem not in chosen]
+    validation = [image for image in images if image.stem in chosen]
+    wanted = data.fold is not None or data.validation_fraction > 0
+    if not training or (wanted and not validation):
+        asked = f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"
+        raise NothingToLearn(
+            f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
+            f"add images or change data.validation_fraction or the fold (now {asked})"
+        )
+    return training, validation
+
+
+def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
+    """Stems of the images that validate.
+
+    A fold of split ``hash`` is an equal part of the stems in the order of their hashes. A fold of split ``blocks`` is,
+    of each stretch, one contiguous part: neighbouring slices never stand on both sides but at the block's ends.
+    Without a fold, ``hash`` takes what :func:`is_validation` says, and ``blocks`` the last part of each stretch.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such fold.
+
+    """
+    if data.fold is None:
+        if data.validation_fraction == 0:
+            return set()
+        if data.split == "hash":
+            return {stem for stem in stems if is_validation(stem, data.validation_fraction)}
+        count = max(2, round(1 / data.validation_fraction))
+        number = count
+    else:
+        number, count = data.fold
+    if number > count:
+        raise RecipeError(f"there is no fold {number} of {count}; the folds are 1 to {count}")
+    if data.split == "hash":
+        return set(_part(sorted(stems, key=_position), number, count))
+    ordered = sorted(stems)
+    stretches = [_part(ordered, index + 1, data.stretches) for index in range(data.stretches)]
+    return {stem for stretch in stretches for stem in _part(stretch, number, count)}
+
+
+def _part(stems: Sequence[str], number: int, count: int) -> list[str]:
+    """Part ``number`` (from 1) of ``count`` parts that differ by at most one in length."""
+    return [stems[index] for index in np.array_split(np.arange(len(stems)), count)[number - 1]]
+
+
+def _position(stem: str) -> float:
+    """SHA-256 of a stem as a number from 0 to 1."""
+    return int.from_bytes(hashlib.sha256(stem.encode("utf-8")).digest()[:8], "big") / 2**64
