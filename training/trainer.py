@@ -57,6 +57,11 @@ class RunFiles:
         return self.folder / "log.jsonl"
 
 
+def checkpoint_path(run: Path) -> Path:
+    """File of the net to use: the given one, or the best of a run's folder."""
+    return run if run.suffix == ".pt" else RunFiles(run).best
+
+
 def train(
     recipe: Recipe,
     data: Path,

@@ -1,0 +1,93 @@
+"""``unet-train export``: write the best net of a run as a model package."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from training.card import golden_image, license_notice, run_card
+from training.checkpoint import load_checkpoint
+from training.commands.evaluate import score
+from training.errors import MissingLicense, RecipeError
+from training.export import export_package
+from training.prediction import net_predictor
+from training.recipe import read_recipe
+from training.trainer import checkpoint_path
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("export", help="write the best net of a run as a model package")
+    parser.add_argument("run", type=Path, help="folder of the run, or a .pt file")
+    parser.add_argument("--out", type=Path, required=True, metavar="PACKAGE", help="folder, or a name ending in .zip")
+    parser.add_argument("--version", default="1.0.0", help="of the package (default: %(default)s)")
+    parser.add_argument("--author", default="unet-service", help="(default: %(default)s)")
+    parser.add_argument("--license-file", type=Path, metavar="FILE", help="full text (default: a short notice)")
+    parser.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="score the validation split anew for the card")
+    parser.add_argument("--trained-by", metavar="COMMAND", help="the command for the card, where it was another one")
+    parser.add_argument("--recipe", help="take name, card and label rule from this recipe instead of the run's own")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write a package, and say how far torch and ONNX Runtime differ on it."""
+    checkpoint = load_checkpoint(checkpoint_path(options.run))
+    recipe = checkpoint.read_recipe()
+    net = checkpoint.build_net()
+    if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
+        newer = read_recipe(options.recipe)
+        recipe = recipe.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
+    license_text = _license_text(options.license_file, recipe.card.license, options.author)
+    if options.data is not None:
+        figures = score(net_predictor(net, recipe), recipe, options.data, "validation").means()
+        checkpoint = replace(checkpoint, figures=figures)
+    elif recipe.labels != checkpoint.read_recipe().labels:
+        raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
+    card = run_card(
+        checkpoint,
+        recipe,
+        version=options.version,
+        author=options.author,
+        license_text=license_text,
+        command=options.trained_by
+        or f"unet-train fit --recipe {checkpoint.recipe['name']} --data DIR --out {shlex.quote(str(options.run))}",
+    )
+    package, agreement = export_package(
+        net,
+        card,
+        channels=options.channels or [f"channel{index}" for index in range(recipe.net.in_channels)],
+        classes=recipe.targets.classes,
+        normalization=recipe.normalization,
+        label_rule=recipe.labels,
+        image_yxc=golden_image(recipe.net.in_channels),
+        out=options.out,
+    )
+    sys.stdout.write(
+        f"{package.path}: torch and ONNX Runtime differ by at most {agreement.largest_difference:.1e}, "
+        f"same class in {agreement.equal_argmax:.4%} of the pixels\n"
+    )
+
+
+def _license_text(file: Path | None, identifier: str, author: str) -> str:
+    """Text of the package's licence: the file's, or a short notice.
+
+    Raises
+    ------
+    MissingLicense
+        Where the file cannot be read.
+
+    """
+    if file is None:
+        return license_notice(identifier, author)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise MissingLicense(
+            f"the licence text {file} cannot be read: {reason}; correct --license-file, or leave it out for a short "
+            f"notice that names {identifier} and the author"
+        ) from error
