@@ -99,6 +99,6 @@ def evaluate_images(images: Sequence[AnnotatedImage], predictor: Predictor, *, i
     return Evaluation(
         tuple(
             figures(predictor.probabilities(image.image_yxc), image, predictor.label_rule, instances=instances)
-            for image in tqdm(images, desc="evaluate", unit="image", leave=False)
+            for image in tqdm(images, desc="evaluate", unit="image", leave=False, disable=None)
         )
     )

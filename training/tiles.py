@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from model.normalization import FittedNormalization, fit
-from training.augmentation import draw_deformation, inside, sample_image, sample_plane, vary_grey
+from training.augmentation import Deformation, draw_deformation, inside, sample_image, sample_plane, vary_grey
 from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
 from training.weight_map import border_term, class_targets
@@ -32,7 +32,7 @@ class PreparedImage:
 def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedImage]:
     """Fit the normalisation and compute the border term of every image."""
     prepared = []
-    for image in tqdm(images, desc="weight maps", unit="image", leave=False):
+    for image in tqdm(images, desc="weight maps", unit="image", leave=False, disable=None):
         cells = image.labels_yx
         if recipe.data.kind == "semantic":
             # without object numbers the cells are the connected components of the first class after background
@@ -76,13 +76,9 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._images, self._recipe, self._wc = images, recipe, torch.from_numpy(wc)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        recipe, seed = self._recipe, self._recipe.schedule.seed
-        turn, place = divmod(number, len(self._images))
-        order = np.random.default_rng([seed, 1, turn]).permutation(len(self._images))
-        rng = np.random.default_rng([seed, 2, number])
-        prepared = self._images[order[place]]
+        recipe = self._recipe
+        prepared, deformation, rng = self.draw(number)
         size_yx = prepared.image.labels_yx.shape
-        deformation = draw_deformation(rng, recipe.augmentation, (size_yx[0], size_yx[1]), recipe.tile_output_px)
         read = deformation.coordinates(recipe.tile_input_px)
         margin = (recipe.tile_input_px - recipe.tile_output_px) // 2
         written = read[:, margin:-margin, margin:-margin]
@@ -94,3 +90,14 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         weights = self._wc[targets.clamp(min=0)] + border * (targets != 1)
         targets[~inside((size_yx[0], size_yx[1]), written)] = IGNORE
         return vary_grey(tile, rng, recipe.augmentation), targets, weights
+
+    def draw(self, number: int) -> tuple[PreparedImage, Deformation, np.random.Generator]:
+        """Image and deformation of tile ``number``, and the generator that goes on to draw its grey values."""
+        recipe, seed = self._recipe, self._recipe.schedule.seed
+        turn, place = divmod(number, len(self._images))
+        order = np.random.default_rng([seed, 1, turn]).permutation(len(self._images))
+        rng = np.random.default_rng([seed, 2, number])
+        prepared = self._images[order[place]]
+        size_yx = prepared.image.labels_yx.shape
+        deformation = draw_deformation(rng, recipe.augmentation, (size_yx[0], size_yx[1]), recipe.tile_output_px)
+        return prepared, deformation, rng

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.package import read_package
 from training.checkpoint import load_checkpoint
-from training.datasets import load_images
+from training.datasets import AnnotatedImage, load_images
 from training.errors import RecipeError
 from training.evaluate import Evaluation, evaluate_images
 from training.prediction import Predictor, net_predictor, package_predictor
@@ -59,7 +59,11 @@ def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[
 
 def score(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
     """Score a net on one side of the split, ``validation`` or ``training``, or on ``all`` images of a folder."""
+    return evaluate_images(chosen_images(recipe, data, split), predictor, instances=recipe.data.kind == "instances")
+
+
+def chosen_images(recipe: Recipe, data: Path, split: str) -> list[AnnotatedImage]:
+    """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it."""
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data)
-    chosen = {"training": training, "validation": validation, "all": images}[split]
-    return evaluate_images(chosen, predictor, instances=recipe.data.kind == "instances")
+    return {"training": training, "validation": validation, "all": images}[split]
