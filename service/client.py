@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 20
+_FIRST_WAIT_S = 0.5  # before asking again for an answer that was lost; then twice as long each time
 
 
 class ServiceUnreachable(Exception):
@@ -54,7 +55,8 @@ class Client:
     timeout_s
         Seconds to wait for an answer.
     max_wait_s
-        Most seconds to wait in all while the server is busy (503 with Retry-After).
+        Most seconds to wait in all: while the server is busy (503 with Retry-After), and before asking again where an
+        answer was lost (502, or a connection that broke off). The same image has the same answer: asking twice is safe.
     transport
         Another way to the server than a socket.
     sleep
@@ -129,28 +131,40 @@ class Client:
         return listed
 
     def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
-        waited = 0.0
+        waited, lost_wait = 0.0, _FIRST_WAIT_S
         while True:
             headers = {"Content-Length": str(body.stat().st_size)} if isinstance(body, Path) else {}
             content = _chunks(body) if isinstance(body, Path) else body
             try:
                 response = self._http.request(method, path, params=params, content=content, headers=headers)
             except httpx.TransportError as error:
-                cause = str(error) or type(error).__name__
-                raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
-            wait = _retry_after(response)
-            if response.is_success:
-                return response
-            if wait is None or waited + wait > self._max_wait_s:
-                raise ServiceProblem(_document(response))
+                # a server that ended in the middle of it; one that was never there, or is slow, is another matter
+                broke_off = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
+                if not broke_off or waited + lost_wait > self._max_wait_s:
+                    cause = str(error) or type(error).__name__
+                    raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
+                wait = None
+            else:
+                if response.is_success:
+                    return response
+                wait = _retry_after(response)
+                if not _passes(response) or waited + (wait or lost_wait) > self._max_wait_s:
+                    raise ServiceProblem(_document(response))
+            if wait is None:
+                wait, lost_wait = lost_wait, 2 * lost_wait
             self._sleep(wait)
             waited += wait
 
 
+def _passes(response: httpx.Response) -> bool:
+    """Whether a refusal is likely to be none the next time."""
+    return response.status_code == 502 or (response.status_code == 503 and _retry_after(response) is not None)
+
+
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds after which to ask again, at least one; None where it would not help."""
+    """Seconds that the server asks to wait, at least one; None where it names none."""
     header = response.headers.get("retry-after", "")
-    return float(max(1, int(header))) if response.status_code == 503 and header.isdecimal() else None
+    return float(max(1, int(header))) if header.isdecimal() else None
 
 
 def _document(response: httpx.Response) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The HTTP server: uvicorn, and what happens between SIGTERM and the end.
 
-At the signal readiness fails and new requests get 503; ``drain_s`` seconds later the listener closes; then requests in
-work have ``shutdown_grace_s`` seconds to finish; the exit code is 0.
+At the signal readiness fails, and nothing else changes: whoever still comes, because no load balancer has noticed yet,
+is answered. ``drain_delay_s`` seconds later the listener closes; then requests in work have ``shutdown_grace_s``
+seconds to finish; the exit code is 0.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from service.settings import Settings
 from service.telemetry import fields
 
 _LOG = logging.getLogger("unet.server")
+_CLOSE = (b"connection", b"close")
 _KEEP_ALIVE_S = 75  # longer than the idle time of common proxies (60 s), so that the proxy is the one to hang up
 
 
@@ -31,10 +33,10 @@ class CannotListen(Exception):
 class Server(uvicorn.Server):
     """uvicorn with one process, one loop, and a drain before its own graceful shutdown."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, drain_delay_s: float) -> None:
         super().__init__(config)
         self._engine = engine
-        self._drain_s = drain_s
+        self._drain_delay_s = drain_delay_s
         self._leave_at: float | None = None
         self._announced = False
 
@@ -69,8 +71,8 @@ class Server(uvicorn.Server):
         in here, where the interrupted code may be in the middle of writing a log line.
         """
         if self._leave_at is None:
-            self._leave_at = time.monotonic() + self._drain_s
-            self._engine.drain()
+            self._leave_at = time.monotonic() + self._drain_delay_s
+            self._engine.retire()
             return
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
@@ -80,8 +82,12 @@ class Server(uvicorn.Server):
         if self._leave_at is not None:
             if not self._announced:
                 self._announced = True
-                _LOG.info("draining", extra=fields(drain_s=self._drain_s))
+                # connections that are kept open would bring their next request to a closed door
+                self.config.encoded_headers.append(_CLOSE)
+                self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+                _LOG.info("draining", extra=fields(drain_delay_s=self._drain_delay_s))
             if time.monotonic() >= self._leave_at:
+                self._engine.drain()
                 self.should_exit = True
         return await super().on_tick(counter)
 
@@ -112,5 +118,5 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    Server(config, app.state.engine, settings.drain_s).run()
+    Server(config, app.state.engine, settings.drain_delay_s).run()
     _LOG.info("stopped")

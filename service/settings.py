@@ -75,9 +75,9 @@ class Settings(BaseSettings):
     spool_mb: Annotated[int, Field(ge=0)] = Field(
         16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
     )
-    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    drain_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
-        description="Seconds between SIGTERM (unready at once) and closing the listener, for load balancers to see it.",
+        description="Seconds after SIGTERM in which requests are still taken, unready, for load balancers to notice.",
     )
     shutdown_grace_s: Annotated[int, Field(ge=0)] = Field(
         120, description="Most seconds that requests in work may take after the listener has closed."

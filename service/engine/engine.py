@@ -56,6 +56,7 @@ class Engine:
         self._registry: Registry | None = None
         self._pipeline: Pipeline | None = None
         self._failure: str | None = None
+        self._leaving = False
         self._draining = False
         self._active = 0
         self._idle = asyncio.Event()
@@ -107,9 +108,13 @@ class Engine:
             spec, session = entry.package.spec, entry.session
             self._metrics.served(spec.name, spec.version, entry.sha256, session.backend, session.provider)
 
+    def retire(self) -> None:
+        """Turn readiness off and change nothing else: who has not noticed yet is still served."""
+        self._leaving = True
+
     def drain(self) -> None:
         """Turn readiness off and refuse what is new; what has arrived before goes on."""
-        self._draining = True
+        self._leaving = self._draining = True
 
     @contextmanager
     def arrival(self) -> Iterator[None]:
@@ -172,7 +177,7 @@ class Engine:
 
     def readiness(self) -> Readiness:
         """Whether new requests should come here; takes no lock and waits for nothing."""
-        reasons = ["the service is draining"] if self._draining else []
+        reasons = ["the service is draining"] if self._leaving else []
         if self._registry is None:
             reasons.append(self._failure or "the model packages are being loaded")
         elif self._registry.default is None:

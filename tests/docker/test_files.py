@@ -94,4 +94,4 @@ def test_the_composition_waits_longer_than_the_service_may_take_to_stop() -> Non
     services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
     settings = Settings()
     grace = services["service"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > settings.drain_s + settings.shutdown_grace_s
+    assert int(grace.removesuffix("s")) > settings.drain_delay_s + settings.shutdown_grace_s

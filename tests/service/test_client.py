@@ -68,6 +68,44 @@ def test_other_failures_are_not_repeated(status: int) -> None:
     assert len(bodies) == 1
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        httpx.RemoteProtocolError("Server disconnected without sending a response."),
+        httpx.ReadError("reset"),
+        httpx.WriteError("broken pipe"),
+        httpx.Response(502, text="from a proxy"),
+    ],
+)
+def test_an_answer_that_was_lost_is_asked_for_again_with_growing_patience(lost: httpx.Response | Exception) -> None:
+    handler, bodies = scripted(lost, lost, httpx.Response(200, content=b"mask"))
+    slept: list[float] = []
+    with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append) as client:
+        assert client.segment(b"image") == b"mask"
+    assert slept == [0.5, 1]
+    assert bodies == [b"image"] * 3
+
+
+def test_a_server_that_keeps_hanging_up_is_given_up_in_the_end() -> None:
+    handler, bodies = scripted(*[httpx.ReadError("reset")] * 9)
+    with (
+        Client("http://x", transport=httpx.MockTransport(handler), sleep=lambda _: None, max_wait_s=4) as client,
+        pytest.raises(ServiceUnreachable, match="http://x: reset"),
+    ):
+        client.segment(b"image")
+    assert len(bodies) == 4  # after 0, 0.5, 1.5 and 3.5 s
+
+
+def test_a_slow_server_is_not_asked_twice() -> None:
+    handler, bodies = scripted(httpx.ReadTimeout("600 s"))
+    with (
+        Client("http://x", transport=httpx.MockTransport(handler)) as client,
+        pytest.raises(ServiceUnreachable, match="600 s"),
+    ):
+        client.segment(b"image")
+    assert len(bodies) == 1
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     handler, _ = scripted(httpx.ConnectError("refused"))
     with (

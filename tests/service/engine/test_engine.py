@@ -131,6 +131,17 @@ def test_what_has_arrived_before_the_drain_is_finished(packages: Path) -> None:
     assert asyncio.run(scenario())
 
 
+def test_who_comes_while_load_balancers_have_not_noticed_is_still_served(packages: Path) -> None:
+    async def scenario() -> bytes:
+        async with running(packages) as engine:
+            engine.retire()
+            assert engine.readiness().reasons == ("the service is draining",)
+            with engine.arrival():
+                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+
+    assert asyncio.run(scenario())
+
+
 def test_a_required_gpu_that_is_missing_leaves_the_engine_unready(packages: Path) -> None:
     async def scenario() -> tuple[str, ...]:
         async with running(packages, require_gpu=True) as engine:
