@@ -1,20 +1,19 @@
-"""Folders of images and masks: paired by stem, checked whole before training starts."""
+"""Annotated images of a data folder: found by its layout, checked whole before training starts."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
+from training.layouts.choice import layout_of
+from training.layouts.source import Labels, Source
 from training.options import Data, Include
 
 _log = logging.getLogger(__name__)
@@ -22,17 +21,7 @@ _log = logging.getLogger(__name__)
 IGNORE = -1
 """Label of a pixel that nobody has annotated."""
 
-_SUFFIXES = (".png", ".tif", ".tiff")
 _MOST_PROBLEMS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePair:
-    """Files of one image and its mask."""
-
-    stem: str
-    image: Path
-    mask: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +29,42 @@ class AnnotatedImage:
     """One image in memory.
 
     ``image_yxc`` keeps its stored dtype. ``labels_yx`` is int32: object numbers (instances) or class indexes
-    (semantic), 0 background, :data:`IGNORE` where nobody has looked.
+    (semantic), 0 background, :data:`IGNORE` where nobody has looked. An image that is ``training_only`` never
+    validates: its labels are worse than those of others.
     """
 
     stem: str
     image_yxc: NDArray[Any]
     labels_yx: NDArray[np.int32]
+    training_only: bool = False
 
 
-def pair_files(folder: Path, data: Data) -> list[ImagePair]:
-    """Find every image and its mask, sorted by stem.
+def find_sources(folder: Path, data: Data) -> list[Source]:
+    """Find every image and its labels, sorted by stem, in the layout that the recipe names or the folder shows.
 
     The recipe's table chooses among the images; a folder without that table is taken whole, and the log says so.
 
     Raises
     ------
     MissingFile
-        Where a folder, a mask or an image named by the table is missing, or the table is there but cannot be used.
+        Where a folder, a mask or an image named by the table is missing, no layout fits, or the table is there but
+        cannot be used.
     MaskMismatch
         Where two files share a stem.
 
     """
-    images, masks = _by_stem(folder / data.images), _by_stem(folder / data.masks)
-    wanted = sorted(images)
-    if data.include is not None:
-        included = _included(folder, data.include)
-        if included is None:
-            _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(images))
-        else:
-            wanted = included
-    for what, have in (("image", images), ("mask", masks)):
-        missing = [stem for stem in wanted if stem not in have]
-        if missing:
-            where = folder / (data.images if what == "image" else data.masks)
-            raise MissingFile(
-                f"{len(missing)} of {len(wanted)} have no {what}: expected {where / missing[0]} with suffix "
-                f"{', '.join(_SUFFIXES)}; found none. Add the file or take its partner away"
-            )
-    if not wanted:
-        raise MissingFile(f"{folder / data.images} holds no image that is asked for; expected {', '.join(_SUFFIXES)}")
-    return [ImagePair(stem, images[stem], masks[stem]) for stem in wanted]
+    layout = layout_of(folder, data)
+    wanted = None if data.include is None else _included(folder, data.include)
+    sources = layout.list_sources(folder, data, wanted)
+    if data.include is not None and wanted is None:
+        _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(sources))
+    strange = sorted(set(data.incomplete) - {source.stem for source in sources})
+    if strange:
+        raise MissingFile(
+            f"data.incomplete names {strange[0]}, which is not among the {len(sources)} images of {folder}; "
+            f"expected stems such as {sources[0].stem}. Correct the recipe"
+        )
+    return sources
 
 
 def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> list[AnnotatedImage]:
@@ -104,9 +89,9 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     """
     loaded: list[AnnotatedImage] = []
     problems: list[DatasetError] = []
-    for pair in pair_files(folder, data):
+    for source in find_sources(folder, data):
         try:
-            loaded.append(_load(pair, data, in_channels, classes))
+            loaded.append(_load(source, data, in_channels, classes))
         except DatasetError as error:
             problems.append(error)
     if problems:
@@ -115,93 +100,65 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
             f"{len(problems)} broken of {len(problems) + len(loaded)} images in {folder}:\n{listed}"
         )
     if not any((image.labels_yx > 0).any() for image in loaded):
-        raise NothingToLearn(f"no mask under {folder / data.masks} has foreground: all {len(loaded)} are background")
+        raise NothingToLearn(f"no image of {folder} has foreground: the labels of all {len(loaded)} are background")
     if data.kind == "semantic" and not any((image.labels_yx == 0).any() for image in loaded):
-        raise NothingToLearn(f"the masks under {folder / data.masks} hold one class only; at least two are needed")
+        raise NothingToLearn(f"the labels of {folder} hold one class only; at least two are needed")
     return loaded
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """Read a PNG or TIFF file as stored: (y, x) or (y, x, c).
-
-    Raises
-    ------
-    UnreadableFile
-        Where the file is damaged.
-
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            if path.suffix.lower() == ".png":
-                with Image.open(path) as image:
-                    return np.asarray(image)
-            return np.asarray(tifffile.imread(path))
-    except Exception as error:  # decoders fail with every kind of exception on damaged files
-        raise UnreadableFile(f"{path} cannot be read: {error or type(error).__name__}; write it again") from error
-
-
-def _load(pair: ImagePair, data: Data, in_channels: int, classes: int) -> AnnotatedImage:
-    image, mask = read_array(pair.image), read_array(pair.mask)
+def _load(source: Source, data: Data, in_channels: int, classes: int) -> AnnotatedImage:
+    image = source.read_image()
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim == 3 and image.shape[-1] == in_channels + 1 and in_channels in {1, 3}:
         image = image[..., :in_channels]  # alpha
     if image.ndim != 3 or image.shape[-1] != in_channels:
-        raise UnreadableFile(f"{pair.image} has shape {image.shape}; expected (y, x) or (y, x, {in_channels})")
+        raise UnreadableFile(f"{source.image_name} has shape {image.shape}; expected (y, x) or (y, x, {in_channels})")
     if image.dtype.kind not in "uif":
-        raise UnreadableFile(f"{pair.image} holds {image.dtype} values; expected whole numbers or floats")
+        raise UnreadableFile(f"{source.image_name} holds {image.dtype} values; expected whole numbers or floats")
     bad = image.size - int(np.count_nonzero(np.isfinite(image)))
     if bad:
         raise UnreadableFile(
-            f"{pair.image}: {bad} of {image.size} pixel values are NaN or infinite; expected none. Replace them"
+            f"{source.image_name}: {bad} of {image.size} pixel values are NaN or infinite; expected none. Replace them"
         )
+    size_yx = (image.shape[0], image.shape[1])
+    labels = _labels(source.read_labels(size_yx), size_yx, source.labels_name, data, classes)
+    if source.stem in data.incomplete:
+        labels[labels == 0] = IGNORE
+    return AnnotatedImage(source.stem, np.ascontiguousarray(image), labels, source.training_only)
+
+
+def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, classes: int) -> NDArray[np.int32]:
+    """Object numbers or class indexes, as the recipe reads the values."""
+    mask = labels.values_yx
     if mask.ndim != 2:
         raise MaskMismatch(
-            f"{pair.mask} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes"
+            f"{name} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes"
         )
-    if mask.shape != image.shape[:2]:
-        raise MaskMismatch(
-            f"{pair.mask} is {mask.shape[0]} x {mask.shape[1]} px, its image {image.shape[0]} x {image.shape[1]} px"
-        )
+    if mask.shape != size_yx:
+        raise MaskMismatch(f"{name} is {mask.shape[0]} x {mask.shape[1]} px, its image {size_yx[0]} x {size_yx[1]} px")
     if mask.dtype.kind not in "uib":
-        raise MaskMismatch(f"{pair.mask} holds {mask.dtype} values; expected whole numbers")
+        raise MaskMismatch(f"{name} holds {mask.dtype} values; expected whole numbers")
     if mask.dtype.itemsize > 4 or (mask.size and int(mask.max()) > np.iinfo(np.int32).max):
-        raise MaskMismatch(f"{pair.mask} holds values beyond {np.iinfo(np.int32).max}; number the objects from 1")
-    return AnnotatedImage(pair.stem, np.ascontiguousarray(image), _labels(mask, pair.mask, data, classes))
-
-
-def _labels(mask_yx: NDArray[Any], path: Path, data: Data, classes: int) -> NDArray[np.int32]:
-    """Object numbers or class indexes, as the recipe reads the mask's values."""
-    labels: NDArray[np.int32] = mask_yx.astype(np.int32)
-    known = np.ones(mask_yx.shape, dtype=bool) if data.ignore_value is None else mask_yx != data.ignore_value
+        raise MaskMismatch(f"{name} holds values beyond {np.iinfo(np.int32).max}; number the objects from 1")
+    known = np.ones(size_yx, dtype=bool) if data.ignore_value is None else mask != data.ignore_value
+    if labels.unknown_yx is not None:
+        known &= ~labels.unknown_yx
+    found: NDArray[np.int32] = mask.astype(np.int32)
     if data.kind == "semantic":
         if data.class_values is not None:
-            labels = np.full(mask_yx.shape, classes, dtype=np.int32)
+            found = np.full(size_yx, classes, dtype=np.int32)
             for index, value in enumerate(data.class_values):
-                labels[mask_yx == value] = index
+                found[mask == value] = index
         elif classes == 2:
-            labels = (mask_yx != 0).astype(np.int32)
-        strange = np.unique(mask_yx[known & ((labels < 0) | (labels >= classes))])
+            found = (mask != 0).astype(np.int32)
+        strange = np.unique(mask[known & ((found < 0) | (found >= classes))])
         if strange.size:
             expected = data.class_values or tuple(range(classes))
-            raise MaskMismatch(f"{path} holds the values {strange[:5].tolist()}; expected {expected}")
-    elif labels.size and labels[known].min(initial=0) < 0:
-        raise MaskMismatch(f"{path} holds negative object numbers; expected 0 for background and 1, 2, ...")
-    labels[~known] = IGNORE
-    return labels
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise MissingFile(f"{folder} is not a folder; expected images in it")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise MaskMismatch(f"{found[path.stem]} and {path} share a stem; keep one of them")
-        found[path.stem] = path
+            raise MaskMismatch(f"{name} holds the values {strange[:5].tolist()}; expected {expected}")
+    elif found.size and found[known].min(initial=0) < 0:
+        raise MaskMismatch(f"{name} holds negative object numbers; expected 0 for background and 1, 2, ...")
+    found[~known] = IGNORE
     return found
 
 

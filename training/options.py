@@ -34,8 +34,23 @@ class Data(Part):
 
     Parameters
     ----------
+    layout
+        How they lie (docs/training.md, "Annotated images"). ``auto`` takes the one that fits what is found.
     images, masks
         Sub-folders; an image and its mask share the stem of their file names.
+    sequences
+        Layout ``ctc``: names of the sequences, ``["01"]``; without it all that have truth.
+    truth
+        Layout ``ctc``: which frames are taken, with which masks. ``gold``: those drawn by hand (01_GT/SEG). ``silver``:
+        the computed ones (01_ST/SEG). ``gold, else silver``: gold where a frame has it, else silver; the silver frames
+        then train but never validate, so that all figures are against hand truth.
+    lacking
+        Layout ``ctc``: what becomes of the objects that silver truth shows and gold truth lacks (more than half of
+        their pixels are gold background), in frames that have both. ``ignore``: those of their pixels that are gold
+        background count as not annotated. ``silver``: they become objects. ``background``: nothing, gold is complete.
+    incomplete
+        Stems of images in which not every object is annotated: all of their background counts as not annotated, the
+        objects stay.
     kind
         ``instances``: 0 is background, every other value one object. ``semantic``: a value is a class.
     class_values
@@ -57,8 +72,13 @@ class Data(Part):
 
     """
 
+    layout: Literal["auto", "folders", "ctc"] = "auto"
     images: str = "images"
     masks: str = "labels"
+    sequences: Annotated[tuple[Annotated[str, Field(pattern=r"^\d\d$")], ...], Field(min_length=1)] | None = None
+    truth: Literal["gold", "silver", "gold, else silver"] = "gold"
+    lacking: Literal["ignore", "silver", "background"] = "ignore"
+    incomplete: tuple[str, ...] = ()
     kind: Literal["instances", "semantic"] = "instances"
     class_values: tuple[int, ...] | None = None
     ignore_value: int | None = None

@@ -23,6 +23,9 @@ def is_validation(stem: str, fraction: float) -> bool:
 def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Part images into training and validation as the recipe's data part says, both in the given order.
 
+    Images for training alone that fall among the validating ones are on neither side: neighbours of what validates
+    teach nothing.
+
     Raises
     ------
     RecipeError
@@ -33,7 +36,7 @@ def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[Ann
     """
     chosen = validation_stems([image.stem for image in images], data)
     training = [image for image in images if image.stem not in chosen]
-    validation = [image for image in images if image.stem in chosen]
+    validation = [image for image in images if image.stem in chosen and not image.training_only]
     wanted = data.fold is not None or data.validation_fraction > 0
     if not training or (wanted and not validation):
         asked = f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"

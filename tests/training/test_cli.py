@@ -129,7 +129,7 @@ def test_fit_resumes_a_finished_run_without_a_step(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["fit", "--recipe", "synthetic", "--data", "/nowhere", "--out", "/tmp/x"], "/nowhere/images is not a folder"),  # noqa: S108
+        (["fit", "--recipe", "synthetic", "--data", "/nowhere", "--out", "/tmp/x"], "/nowhere is not a folder"),  # noqa: S108
         (["fit", "--recipe", "nothing", "--data", "/nowhere", "--out", "/tmp/x"], "no recipe 'nothing'"),  # noqa: S108
         (["evaluate", "/nowhere", "--data", "/nowhere"], "/nowhere"),
         (["evaluate", "/nowhere.pt", "--data", "/nowhere"], "there is no checkpoint"),

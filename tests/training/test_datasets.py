@@ -83,7 +83,7 @@ def test_a_missing_mask_is_named(folder: Path) -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="images is not a folder"):
-        load_images(tmp_path, Data(), 1, 2)
+        load_images(tmp_path, Data(layout="folders"), 1, 2)
 
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
@@ -192,7 +192,10 @@ def test_a_folder_without_the_table_is_taken_whole_and_the_log_says_so(
     data = Data(include=Include(csv="index.csv", column="kind", value="good"))
     with caplog.at_level("INFO", logger="training"):
         assert [image.stem for image in load_images(folder, data, 1, 2)] == ["cell-0", "cell-1", "cell-2"]
-    assert caplog.messages == [f"{folder / 'index.csv'} is not there: all 3 images are taken"]
+    assert caplog.messages == [
+        f"{folder}: layout folders, 3 images in images/, 3 masks in labels/",
+        f"{folder / 'index.csv'} is not there: all 3 images are taken",
+    ]
 
 
 @pytest.mark.parametrize("table", ["", "id,colour\ncell-0,red\n"])
@@ -200,3 +203,14 @@ def test_a_table_that_lacks_the_column_is_refused(folder: Path, table: str) -> N
     (folder / "index.csv").write_text(table)
     with pytest.raises(MissingFile, match=r"the table .*index.csv"):
         load_images(folder, Data(include=Include(csv="index.csv", column="kind", value="good")), 1, 2)
+
+
+def test_the_background_of_an_incomplete_image_is_unknown(folder: Path) -> None:
+    whole, part = load_images(folder, Data(incomplete=("cell-1",)), 1, 2)[:2]
+    assert (whole.labels_yx >= 0).all()
+    np.testing.assert_array_equal(part.labels_yx, np.where(whole.labels_yx == 0, IGNORE, whole.labels_yx))
+
+
+def test_an_incomplete_image_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(MissingFile, match=r"data.incomplete names cell-9, .*3 images.*such as cell-0"):
+        load_images(folder, Data(incomplete=("cell-9",)), 1, 2)

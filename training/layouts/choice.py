@@ -1,0 +1,51 @@
+"""Which layout a data folder has: the recipe's word, or the only one that fits what lies there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from training.errors import MissingFile
+from training.layouts import ctc, folders
+from training.layouts.source import Layout
+from training.options import Data
+
+_log = logging.getLogger(__name__)
+
+LAYOUTS: dict[str, Layout] = {"folders": folders, "ctc": ctc}
+_MOST_NAMES = 8
+
+
+def layout_of(folder: Path, data: Data) -> Layout:
+    """Return the layout that the recipe names, or recognise it; the log says what was recognised.
+
+    Raises
+    ------
+    MissingFile
+        Where the folder is missing, or with ``auto`` no layout fits it, or two do.
+
+    """
+    if not folder.is_dir():
+        raise MissingFile(f"{folder} is not a folder; expected annotated images in it")
+    if data.layout != "auto":
+        return LAYOUTS[data.layout]
+    fitting = {name: found for name, layout in LAYOUTS.items() if (found := layout.recognise(folder, data)) is not None}
+    if len(fitting) > 1:
+        listed = "\n".join(f"  {name}: {found}" for name, found in fitting.items())
+        raise MissingFile(f"{folder} fits {len(fitting)} layouts; name one of them as data.layout:\n{listed}")
+    if not fitting:
+        expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
+        raise MissingFile(f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}")
+    ((name, found),) = fitting.items()
+    _log.info("%s: layout %s, %s", folder, name, found)
+    return LAYOUTS[name]
+
+
+def _listing(folder: Path) -> str:
+    """Name what lies in a folder, with the number of entries of its sub-folders."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    names = [
+        f"{path.name}/ ({sum(1 for _ in path.iterdir())} files)" if path.is_dir() else path.name for path in entries
+    ]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (", ".join(names[:_MOST_NAMES]) or "nothing") + more

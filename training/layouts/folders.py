@@ -1,0 +1,72 @@
+"""Layout ``folders``: a folder of images and a folder of masks, paired by the stem of the file names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from training.errors import MissingFile
+from training.layouts.files import SUFFIXES, count_files, files_by_stem, read_array
+from training.layouts.source import Labels, Source
+from training.options import Data
+
+EXPECTS = "images/NAME.png and labels/NAME.png (or .tif); data.images and data.masks name other folders"
+
+
+def recognise(folder: Path, data: Data) -> str | None:
+    """Say how many images and masks there are; None where one kind is missing."""
+    images, masks = count_files(folder / data.images), count_files(folder / data.masks)
+    if not images or not masks:
+        return None
+    return f"{images} images in {data.images}/, {masks} masks in {data.masks}/"
+
+
+def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
+    """List images with their masks.
+
+    Raises
+    ------
+    MissingFile
+        Where a folder, a mask or a wanted image is missing.
+    MaskMismatch
+        Where two files share a stem.
+
+    """
+    images, masks = files_by_stem(folder / data.images), files_by_stem(folder / data.masks)
+    stems = sorted(images) if wanted is None else sorted(wanted)
+    require_partners(stems, images, folder / data.images, "image", SUFFIXES)
+    require_partners(stems, masks, folder / data.masks, "mask", SUFFIXES)
+    if not stems:
+        raise MissingFile(f"{folder / data.images} holds no image that is asked for; expected {', '.join(SUFFIXES)}")
+    return [mask_source(stem, images[stem], masks[stem]) for stem in stems]
+
+
+def mask_source(stem: str, image: Path, mask: Path, *, training_only: bool = False) -> Source:
+    """Pair an image file with a mask file."""
+    return Source(
+        stem, str(image), str(mask), partial(read_array, image), partial(_read_mask, mask), training_only=training_only
+    )
+
+
+def require_partners(
+    stems: Sequence[str], have: dict[str, Path], where: Path, what: str, suffixes: tuple[str, ...]
+) -> None:
+    """Require a file of every stem.
+
+    Raises
+    ------
+    MissingFile
+        Names the first that is missing.
+
+    """
+    missing = [stem for stem in stems if stem not in have]
+    if missing:
+        raise MissingFile(
+            f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
+            f"{', '.join(suffixes)}; found none. Add the file or take its partner away"
+        )
+
+
+def _read_mask(path: Path, _size_yx: tuple[int, int]) -> Labels:
+    return Labels(read_array(path))

@@ -1,0 +1,96 @@
+"""What every layout lists: images with their labels, named but not read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import MissingFile
+from training.options import Data
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels as a file holds them, not checked yet.
+
+    ``values_yx`` are object numbers or class values, 0 background, of any dtype; ``unknown_yx`` (bool) says which
+    pixels nobody has annotated, None where all are known.
+    """
+
+    values_yx: NDArray[Any]
+    unknown_yx: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One annotated image of a folder.
+
+    Parameters
+    ----------
+    stem
+        Unique name in the folder; sorted stems follow the order of slices and frames.
+    image_name, labels_name
+        For messages: the file, and the page or entry in it.
+    read_image
+        Returns the pixels as stored, (y, x) or (y, x, c).
+    read_labels
+        Takes the image's height and width in pixels, returns its labels.
+    training_only
+        Never validate on it: better annotated images of the folder do.
+
+    """
+
+    stem: str
+    image_name: str
+    labels_name: str
+    read_image: Callable[[], NDArray[Any]]
+    read_labels: Callable[[tuple[int, int]], Labels]
+    training_only: bool = False
+
+
+class Layout(Protocol):
+    """What a module of a layout offers."""
+
+    EXPECTS: str
+    """What lies where, in words for messages."""
+
+    def recognise(self, folder: Path, data: Data) -> str | None:
+        """Say in words what of this layout lies in ``folder``; None where nothing does."""
+        ...
+
+    def list_sources(self, folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
+        """List the annotated images, sorted by stem; only those of the stems in ``wanted`` where that is given.
+
+        Raises
+        ------
+        DatasetError
+            Where something is missing, or a file that describes many images cannot be read.
+
+        """
+        ...
+
+
+def choose(sources: Sequence[Source], wanted: Sequence[str] | None, folder: Path) -> list[Source]:
+    """Sort by stem, and keep the wanted ones.
+
+    Raises
+    ------
+    MissingFile
+        Where a wanted stem is not among them.
+
+    """
+    by_stem = {source.stem: source for source in sorted(sources, key=lambda source: source.stem)}
+    if wanted is None:
+        return list(by_stem.values())
+    missing = [stem for stem in wanted if stem not in by_stem]
+    if missing:
+        raise MissingFile(
+            f"{len(missing)} of {len(wanted)} images that the table names are not in {folder}: expected {missing[0]}; "
+            f"found {', '.join(list(by_stem)[:5])} ... ({len(by_stem)}). Correct the table's stems"
+        )
+    return [by_stem[stem] for stem in sorted(wanted)]
