@@ -108,15 +108,16 @@ class Targets(Part):
         Names, background first.
     scheme
         ``foreground``: background and object, touching objects parted by a ridge of background, one pixel wide (the
-        paper). ``boundary``: background, interior, boundary (the outermost pixels of each object). ``classes``: the
-        mask's own classes.
+        paper). ``boundary``: background, interior, boundary (the outermost pixels of each object). ``contact``:
+        background, cell, contact (the pixels of an object that are next to another one): for objects with thin
+        parts, which would be all boundary. ``classes``: the mask's own classes.
     boundary_px
-        Width of the boundary class in pixels.
+        Width of the boundary or contact class in pixels.
 
     """
 
     classes: tuple[str, ...] = ("background", "foreground")
-    scheme: Literal["foreground", "boundary", "classes"] = "foreground"
+    scheme: Literal["foreground", "boundary", "contact", "classes"] = "foreground"
     boundary_px: Annotated[int, Field(ge=1, le=5)] = 1
 
 

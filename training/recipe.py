@@ -72,11 +72,11 @@ class Recipe(Part):
                 f"the next one is {legal}"
             )
         count, scheme = len(self.targets.classes), self.targets.scheme
-        needed = {"foreground": 2, "boundary": 3}.get(scheme)
+        needed = {"foreground": 2, "boundary": 3, "contact": 3}.get(scheme)
         if needed not in {None, count}:
             raise ValueError(f"scheme {scheme!r} needs {needed} classes, targets.classes names {count}")
-        if scheme == "boundary" and self.data.kind != "instances":
-            raise ValueError("scheme 'boundary' needs data.kind = 'instances'")
+        if scheme in {"boundary", "contact"} and self.data.kind != "instances":
+            raise ValueError(f"scheme {scheme!r} needs data.kind = 'instances'")
         if self.data.class_values is not None and len(self.data.class_values) != count:
             raise ValueError(f"data.class_values gives {len(self.data.class_values)} values for {count} classes")
         largest = max(*self.labels.foreground, *self.labels.seeds)

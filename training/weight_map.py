@@ -83,17 +83,27 @@ def inner_boundary(labels_yx: NDArray[np.int32], width_px: int) -> NDArray[np.bo
     return boundary
 
 
+def contact(labels_yx: NDArray[np.int32], width_px: int) -> NDArray[np.bool_]:
+    """Pixels of objects within ``width_px`` (chessboard distance) of another object."""
+    size = 2 * width_px + 1
+    nobody = np.iinfo(np.int32).max
+    highest = ndimage.maximum_filter(labels_yx, size=size, mode="nearest")
+    lowest = ndimage.minimum_filter(np.where(labels_yx > 0, labels_yx, nobody), size=size, mode="nearest")
+    touching: NDArray[np.bool_] = (labels_yx > 0) & (highest != lowest)
+    return touching
+
+
 def class_targets(labels_yx: NDArray[np.int32], scheme: str, boundary_px: int = 1) -> NDArray[np.int64]:
     """Class of each pixel under a scheme of :class:`training.recipe.Targets`.
 
     Parameters
     ----------
     labels_yx
-        Object numbers (``foreground``, ``boundary``) or class indexes (``classes``), int32.
+        Class indexes (``classes``) or object numbers (all others), int32.
     scheme
-        ``foreground``, ``boundary`` or ``classes``.
+        ``foreground``, ``boundary``, ``contact`` or ``classes``.
     boundary_px
-        Width of the boundary class.
+        Width of the boundary or contact class.
 
     Returns
     -------
@@ -107,6 +117,7 @@ def class_targets(labels_yx: NDArray[np.int32], scheme: str, boundary_px: int = 
     if scheme == "foreground":
         targets[separating_ridge(labels_yx)] = 0
     else:
-        targets[inner_boundary(labels_yx, boundary_px)] = 2
+        third = contact if scheme == "contact" else inner_boundary
+        targets[third(labels_yx, boundary_px)] = 2
     targets[labels_yx == IGNORE] = IGNORE
     return targets

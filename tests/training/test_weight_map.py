@@ -100,7 +100,7 @@ def test_boundary_is_the_outermost_pixel_of_each_object_but_not_the_edge_of_the_
     np.testing.assert_array_equal(inner_boundary(labels, 1), expected)
 
 
-@pytest.mark.parametrize("scheme", ["foreground", "boundary", "classes"])
+@pytest.mark.parametrize("scheme", ["foreground", "boundary", "contact", "classes"])
 def test_unannotated_pixels_stay_unannotated(scheme: str) -> None:
     labels = np.array([[1, 1, IGNORE, 2, 0]], dtype=np.int32)
     np.testing.assert_array_equal(class_targets(labels, scheme) == IGNORE, labels == IGNORE)
@@ -111,3 +111,9 @@ def test_schemes_name_their_classes() -> None:
     assert class_targets(labels, "foreground")[1].tolist() == [0, 1, 1, 0, 1, 1, 1, 0]
     assert class_targets(labels, "boundary")[1].tolist() == [0, 2, 1, 2, 2, 1, 2, 0]
     assert class_targets(labels, "classes")[1].tolist() == [0, 1, 1, 1, 2, 2, 2, 0]
+
+
+def test_contact_is_where_an_object_is_next_to_another_one_and_nowhere_else() -> None:
+    labels = np.array([[0, 1, 1, 1, 2, 2, 0, 3]] * 3, dtype=np.int32)
+    assert class_targets(labels, "contact", 1)[1].tolist() == [0, 1, 1, 2, 2, 1, 0, 1]
+    assert class_targets(labels, "contact", 2)[1].tolist() == [0, 1, 2, 2, 2, 2, 0, 2], "a gap of one pixel is narrow"
