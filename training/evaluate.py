@@ -1,9 +1,9 @@
-"""Figures of a net over annotated images: one row an image, and the means over images."""
+"""Figures of a net over annotated images: one row an image, and the figures of all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,36 @@ from tqdm import tqdm
 
 from model.labels import LabelRule, foreground_probability, instance_labels
 from training.datasets import AnnotatedImage
-from training.metrics import AP_THRESHOLDS, foreground_overlap, match_objects
+from training.measures.foreground import foreground_overlap
+from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_errors
+from training.measures.objects import AP_THRESHOLDS, match_objects
+from training.measures.seg import seg_jaccards
+from training.options import Scoring
 from training.prediction import Predictor
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFigures:
-    """Figures of one image; the object figures are None for semantic masks."""
+    """Figures of one image; None where they are not measured, the object figures of semantic masks above all.
+
+    Parameters
+    ----------
+    stem
+        Name of the image.
+    iou, dice
+        Of the foreground.
+    foreground_both_px, foreground_either_px
+        Foreground pixels on both sides, and on either.
+    objects, found
+        Reference and found objects.
+    ap
+        Average precision, by IoU threshold.
+    jaccards
+        SEG's number for each reference object (:func:`training.measures.seg.seg_jaccards`).
+    isbi
+        Counts for the errors of the ISBI 2012 challenge.
+
+    """
 
     stem: str
     iou: float
@@ -28,77 +51,164 @@ class ImageFigures:
     objects: int | None
     found: int | None
     ap: dict[str, float] | None
+    jaccards: tuple[float, ...] | None = None
+    isbi: IsbiCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Rows of all images."""
+    """Rows of all images, and how they are judged."""
 
     rows: tuple[ImageFigures, ...]
+    scoring: Scoring = field(default_factory=Scoring)
 
     def means(self) -> dict[str, float]:
-        """Unweighted means over images: ``iou``, ``dice``, and ``ap@0.5`` ... where there are objects.
+        """Figures of all images, as far as they are measured and defined.
 
-        ``pooled_iou`` is the intersection over union of the pixels of all images together.
+        ``iou``, ``dice``, ``ap@0.5`` ...: unweighted means over images. ``pooled_iou``: intersection over union of the
+        pixels of all images together. ``seg``: mean over the reference objects of all images; absent where there are
+        none. ``warping_error``, ``warping_error_all``, ``rand_error``, ``pixel_error``: of all images as one stack,
+        each at the best threshold for that stack.
         """
-        means = {name: float(np.mean([getattr(row, name) for row in self.rows])) for name in ("iou", "dice")}
-        either = sum(row.foreground_either_px for row in self.rows)
-        means["pooled_iou"] = sum(row.foreground_both_px for row in self.rows) / either if either else 1.0
+        figures: dict[str, float] = {}
+        if not self.rows:
+            return figures
+        if self.scoring.measures is None or "foreground" in self.scoring.measures:
+            figures |= {name: float(np.mean([getattr(row, name) for row in self.rows])) for name in ("iou", "dice")}
+            either = sum(row.foreground_either_px for row in self.rows)
+            figures["pooled_iou"] = sum(row.foreground_both_px for row in self.rows) / either if either else 1.0
         if all(row.ap is not None for row in self.rows):
             for threshold in AP_THRESHOLDS:
                 key = str(threshold)
-                means[f"ap@{key}"] = float(np.mean([row.ap[key] for row in self.rows if row.ap is not None]))
-        return means
+                figures[f"ap@{key}"] = float(np.mean([row.ap[key] for row in self.rows if row.ap is not None]))
+        jaccards = [jaccard for row in self.rows for jaccard in row.jaccards or ()]
+        if jaccards:
+            figures["seg"] = float(np.mean(jaccards))
+        return figures | {name: error for name, (error, _) in self._isbi().items()}
+
+    def thresholds(self) -> dict[str, float]:
+        """Best threshold of each of the ISBI 2012 challenge's errors; empty where they are not measured."""
+        return {name: threshold for name, (_, threshold) in self._isbi().items()}
 
     def score(self) -> float:
-        """One number to choose the best net by: mean of IoU and AP at 0.5, or IoU alone without objects."""
-        means = self.means()
-        return (means["iou"] + means["ap@0.5"]) / 2 if "ap@0.5" in means else means["iou"]
+        """One number, 0 to 1, to choose the best net by: see :attr:`training.options.Scoring.choose_by`.
+
+        Of an error it is what is missing from 1. A figure that these images do not define is 0.
+        """
+        means, chosen = self.means(), self.scoring.choose_by
+        if chosen is not None:
+            return 1 - means[chosen] if chosen in ISBI_ERRORS else means.get(chosen, 0.0)
+        parts = [means[name] for name in ("iou", "ap@0.5") if name in means]
+        return float(np.mean(parts))
 
     def as_json(self) -> dict[str, Any]:
-        """Return means and rows, ready for ``json.dumps``."""
-        return {"images": len(self.rows), "means": self.means(), "rows": [asdict(row) for row in self.rows]}
+        """Return means and rows, ready for ``json.dumps``: no NaN, no infinity."""
+        report: dict[str, Any] = {"images": len(self.rows), "means": self.means()}
+        if self.thresholds():
+            report["thresholds"] = self.thresholds()
+        return report | {"rows": [row_as_json(row) for row in self.rows]}
 
     def as_table(self) -> str:
-        """Lines of text: one an image, then the means."""
+        """Lines of text: one an image, then the figures of all."""
         width = max([len(row.stem) for row in self.rows] + [5])
-        lines = [f"{'image':<{width}}  {'IoU':>6} {'Dice':>6} {'objects':>7} {'found':>6} {'AP@0.5':>6}"]
-        for row in self.rows:
-            objects = "-" if row.objects is None else str(row.objects)
-            found = "-" if row.found is None else str(row.found)
-            ap = "-" if row.ap is None else f"{row.ap['0.5']:.4f}"
-            lines.append(f"{row.stem:<{width}}  {row.iou:6.4f} {row.dice:6.4f} {objects:>7} {found:>6} {ap:>6}")
-        means = "  ".join(f"{name} {value:.4f}" for name, value in self.means().items())
+        columns = [[f"{'image':<{width}}", *(f"{row.stem:<{width}}" for row in self.rows)]]
+        cells = [_table_cells(row, self.scoring) for row in self.rows]
+        for name in dict.fromkeys(name for row in cells for name in row):
+            entries = [name, *(row.get(name, "-") for row in cells)]
+            longest = max(len(entry) for entry in entries)
+            columns.append([entry.rjust(longest) for entry in entries])
+        lines = ["  ".join(line) for line in zip(*columns, strict=True)]
+        means = "  ".join(f"{name} {format_figure(name, value)}" for name, value in self.means().items())
         return "\n".join([*lines, f"mean over {len(self.rows)} images: {means}"])
+
+    def _isbi(self) -> dict[str, tuple[float, float]]:
+        counts = [row.isbi for row in self.rows if row.isbi is not None]
+        return isbi_errors(counts) if counts else {}
+
+
+def format_figure(name: str, value: float) -> str:
+    """Digits that tell nets apart: six for warping errors, which are a few pixels in a hundred thousand, else four."""
+    return f"{value:.6f}" if name.startswith("warping_error") else f"{value:.4f}"
+
+
+def row_as_json(row: ImageFigures) -> dict[str, Any]:
+    """One image's figures for JSON; its errors of the ISBI 2012 challenge are those at its own best thresholds."""
+    entry = asdict(row)
+    jaccards = entry.pop("jaccards")
+    del entry["isbi"]
+    if jaccards is not None:
+        entry["seg"] = float(np.mean(jaccards)) if jaccards else None
+    if row.isbi is not None:
+        entry |= {name: error for name, (error, _) in isbi_errors([row.isbi]).items()}
+    return entry
 
 
 def figures(
-    probabilities_cyx: NDArray[np.float32], image: AnnotatedImage, rule: LabelRule, *, instances: bool
+    probabilities_cyx: NDArray[np.float32],
+    image: AnnotatedImage,
+    rule: LabelRule,
+    *,
+    instances: bool,
+    scoring: Scoring | None = None,
 ) -> ImageFigures:
     """Score one image's probabilities (c, y, x) by the package's rule."""
-    mask = foreground_probability(probabilities_cyx, rule) > np.float32(rule.threshold)
-    overlap = foreground_overlap(mask, image.labels_yx)
-    if not instances:
-        return ImageFigures(image.stem, overlap.iou, overlap.dice, overlap.both, overlap.either, None, None, None)
-    labels = instance_labels(probabilities_cyx, rule)
-    matches = match_objects(labels, image.labels_yx)
+    measured = (scoring or Scoring()).measured("instances" if instances else "semantic")
+    foreground = foreground_probability(probabilities_cyx, rule)
+    overlap = foreground_overlap(foreground > np.float32(rule.threshold), image.labels_yx)
+    objects = found = ap = jaccards = None
+    if "ap" in measured or "seg" in measured:
+        labels = instance_labels(probabilities_cyx, rule)
+        matches = match_objects(labels, image.labels_yx)
+        objects = matches[0].true_positives + matches[0].false_negatives
+        found = matches[0].true_positives + matches[0].false_positives
+        if "ap" in measured:
+            ap = {str(threshold): match.ap for threshold, match in zip(AP_THRESHOLDS, matches, strict=True)}
+        if "seg" in measured:
+            jaccards = tuple(seg_jaccards(labels, image.labels_yx).tolist())
     return ImageFigures(
         image.stem,
         overlap.iou,
         overlap.dice,
         overlap.both,
         overlap.either,
-        objects=matches[0].true_positives + matches[0].false_negatives,
-        found=matches[0].true_positives + matches[0].false_positives,
-        ap={str(threshold): match.ap for threshold, match in zip(AP_THRESHOLDS, matches, strict=True)},
+        objects,
+        found,
+        ap,
+        jaccards,
+        isbi_counts(foreground, image.labels_yx) if "isbi" in measured else None,
     )
 
 
-def evaluate_images(images: Sequence[AnnotatedImage], predictor: Predictor, *, instances: bool) -> Evaluation:
+def evaluate_images(
+    images: Sequence[AnnotatedImage], predictor: Predictor, *, instances: bool, scoring: Scoring | None = None
+) -> Evaluation:
     """Run a net over whole images as served, and score each."""
-    return Evaluation(
-        tuple(
-            figures(predictor.probabilities(image.image_yxc), image, predictor.label_rule, instances=instances)
-            for image in tqdm(images, desc="evaluate", unit="image", leave=False, disable=None)
+    rows = tuple(
+        figures(
+            predictor.probabilities(image.image_yxc), image, predictor.label_rule, instances=instances, scoring=scoring
         )
+        for image in tqdm(images, desc="evaluate", unit="image", leave=False)
     )
+    return Evaluation(rows, scoring or Scoring())
+
+
+def _table_cells(row: ImageFigures, scoring: Scoring) -> dict[str, str]:
+    """Entries of one line of the table, by column."""
+    cells: dict[str, str] = {}
+    if scoring.measures is None or "foreground" in scoring.measures:
+        cells |= {"IoU": f"{row.iou:.4f}", "Dice": f"{row.dice:.4f}"}
+    cells |= {
+        name: "-" if count is None else str(count) for name, count in (("objects", row.objects), ("found", row.found))
+    }
+    if row.ap is not None or scoring.measures is None:
+        cells["AP@0.5"] = "-" if row.ap is None else f"{row.ap['0.5']:.4f}"
+    if row.jaccards is not None:
+        cells["SEG"] = f"{np.mean(row.jaccards):.4f}" if row.jaccards else "-"
+    if row.isbi is not None:
+        errors = isbi_errors([row.isbi])
+        cells |= {
+            name.removesuffix("_error"): format_figure(name, errors[name][0])
+            for name in ISBI_ERRORS
+            if name != "warping_error_all"
+        }
+    return cells

@@ -13,7 +13,7 @@ from model.labels import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
 from training.errors import RecipeError
-from training.options import Augmentation, Card, Data, Net, Part, Schedule, Targets, Weights
+from training.options import Augmentation, Card, Data, Net, Part, Schedule, Scoring, Targets, Weights
 
 
 class Recipe(Part):
@@ -29,6 +29,7 @@ class Recipe(Part):
     schedule: Schedule = Schedule()
     normalization: tuple[Step, ...] = (ScaleRange(min_percentile=1.0, max_percentile=99.8),)
     labels: LabelRule = LabelRule()
+    scoring: Scoring = Scoring()
     card: Card = Card()
 
     def for_folder(self, folder: Path) -> Self:
@@ -82,6 +83,9 @@ class Recipe(Part):
         largest = max(*self.labels.foreground, *self.labels.seeds)
         if largest >= count:
             raise ValueError(f"labels names channel {largest}, the net has {count}: 0 to {count - 1}")
+        problem = self.scoring.problem_with(self.data.kind)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
 

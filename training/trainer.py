@@ -204,7 +204,8 @@ def training_step(state: TrainingState, batch: tuple[Tensor, Tensor, Tensor], sc
 def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe) -> bool:
     """Score the net on whole images as served; returns whether it is the best so far."""
     instances = recipe.data.kind == "instances"
-    evaluation = evaluate_images(images, net_predictor(state.scored_net, recipe), instances=instances)
+    predictor = net_predictor(state.scored_net, recipe)
+    evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
     state.figures = evaluation.means()
     improved = evaluation.score() > state.best_score
     state.best_score = max(state.best_score, evaluation.score())

@@ -9,8 +9,9 @@ import pytest
 
 from model.labels import LabelRule
 from training.checkpoint import build_net
-from training.datasets import AnnotatedImage
+from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, evaluate_images, figures
+from training.options import Scoring
 from training.prediction import net_predictor
 from training.recipe import Recipe
 
@@ -74,3 +75,68 @@ def test_whole_images_are_scored_as_one_row_each(image: AnnotatedImage, tiny_rec
     evaluation = evaluate_images([image, image], predictor, instances=True)
     assert [row.stem for row in evaluation.rows] == ["two", "two"]
     assert evaluation.rows[0] == evaluation.rows[1]
+
+
+@pytest.fixture
+def both() -> Scoring:
+    return Scoring(measures=("foreground", "ap", "seg", "isbi"))
+
+
+def test_default_measures_follow_the_kind_of_masks(image: AnnotatedImage) -> None:
+    of_objects, of_classes = (
+        figures(certain(image.labels_yx > 0), image, LabelRule(), instances=kind) for kind in (True, False)
+    )
+    assert (of_objects.ap is not None, of_objects.jaccards, of_objects.isbi) == (True, None, None)
+    assert (of_classes.ap, of_classes.jaccards, of_classes.isbi) == (None, None, None)
+
+
+def test_seg_is_pooled_over_objects_and_not_over_images(image: AnnotatedImage, both: Scoring) -> None:
+    one = AnnotatedImage("one", image.image_yxc, np.where(image.labels_yx == 1, 1, 0).astype(np.int32))
+    rows = [
+        figures(certain(seen), of, LabelRule(), instances=True, scoring=both)
+        for of, seen in ((image, image.labels_yx > 9), (one, one.labels_yx == 1))
+    ]
+    evaluation = Evaluation(tuple(rows), both)
+    assert evaluation.means()["seg"] == pytest.approx(1 / 3)
+    assert [row["seg"] for row in evaluation.as_json()["rows"]] == [0.0, 1.0]
+
+
+def test_errors_are_those_of_one_threshold_for_all_images(image: AnnotatedImage) -> None:
+    scoring = Scoring(measures=("isbi",), choose_by="pixel_error")
+    low, high = (np.where(image.labels_yx > 0, cell, ground) for cell, ground in ((0.25, 0.05), (0.95, 0.75)))
+    rows = [figures(certain(seen), image, LabelRule(), instances=False, scoring=scoring) for seen in (low, high)]
+    evaluation = Evaluation(tuple(rows), scoring)
+    assert [row["pixel_error"] for row in evaluation.as_json()["rows"]] == [0, 0]
+    # 43 cell pixels of 120 in each; above 0.1 all of the second image is found
+    assert evaluation.means()["pixel_error"] == pytest.approx(1 - 2 * 86 / (43 + 120 + 86))
+    assert evaluation.as_json()["thresholds"]["pixel_error"] == 0.1
+    assert evaluation.score() == pytest.approx(1 - evaluation.means()["pixel_error"])
+    assert "iou" not in evaluation.means()
+
+
+def test_reports_are_json_without_nan_where_nothing_is_annotated(image: AnnotatedImage, both: Scoring) -> None:
+    nothing = AnnotatedImage("nothing", image.image_yxc, np.full_like(image.labels_yx, IGNORE))
+    row = figures(certain(image.labels_yx > 0), nothing, LabelRule(), instances=True, scoring=both)
+    evaluation = Evaluation((row,), both)
+    report = json.loads(json.dumps(evaluation.as_json(), allow_nan=False))
+    assert report["rows"][0]["seg"] is None
+    assert "seg" not in report["means"]
+    assert evaluation.as_table().splitlines()[1].split()[-4:] == ["-", "0.000000", "0.0000", "0.0000"]
+
+
+def test_a_figure_that_the_images_do_not_define_chooses_nothing(image: AnnotatedImage) -> None:
+    scoring = Scoring(measures=("seg",), choose_by="seg")
+    empty = AnnotatedImage("empty", image.image_yxc, np.zeros_like(image.labels_yx))
+    rows = [
+        figures(certain(of.labels_yx > 0), of, LabelRule(), instances=True, scoring=scoring) for of in (image, empty)
+    ]
+    assert Evaluation((rows[0],), scoring).score() == 1
+    assert Evaluation((rows[1],), scoring).score() == 0
+
+
+def test_the_table_has_a_column_for_each_measure(image: AnnotatedImage, both: Scoring) -> None:
+    row = figures(certain(image.labels_yx > 0), image, LabelRule(), instances=True, scoring=both)
+    header, line, means = Evaluation((row,), both).as_table().splitlines()
+    assert header.split() == ["image", "IoU", "Dice", "objects", "found", "AP@0.5", "SEG", "warping", "rand", "pixel"]
+    assert line.split() == ["two", *["1.0000"] * 2, "2", "2", *["1.0000"] * 2, "0.000000", "0.0000", "0.0000"]
+    assert means.startswith("mean over 1 images: iou 1.0000")

@@ -45,6 +45,12 @@ def test_a_recipe_survives_the_way_through_json() -> None:
         ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"name": "Two Words"}, "name"),
+        ({"scoring": {"measures": []}}, "scoring.measures is empty"),
+        ({"scoring": {"measures": ["seg"]}, "data": {"kind": "semantic"}}, "'seg' needs data.kind = 'instances'"),
+        ({"scoring": {"measures": ["seg"]}}, "scoring.choose_by must name the figure of 'seg'"),
+        ({"scoring": {"choose_by": "seg"}}, "'seg' needs 'seg' in measures"),
+        ({"scoring": {"choose_by": "rand_error"}}, "needs 'isbi' in measures"),
+        ({"scoring": {"choose_by": "ap@0.5"}, "data": {"kind": "semantic"}}, "needs 'ap' in measures"),
     ],
 )
 def test_contradictions_are_refused_with_the_reason(values: dict[str, Any], reason: str) -> None:

@@ -59,7 +59,8 @@ def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[
 
 def score(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
     """Score a net on one side of the split, ``validation`` or ``training``, or on ``all`` images of a folder."""
-    return evaluate_images(chosen_images(recipe, data, split), predictor, instances=recipe.data.kind == "instances")
+    images = chosen_images(recipe, data, split)
+    return evaluate_images(images, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
 def chosen_images(recipe: Recipe, data: Path, split: str) -> list[AnnotatedImage]:

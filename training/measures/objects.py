@@ -1,4 +1,4 @@
-"""Figures of one image: foreground IoU and Dice, objects matched at IoU thresholds (AP as in the DSB 2018)."""
+"""Objects matched one to one at IoU thresholds: average precision as in the 2018 Data Science Bowl."""
 
 from __future__ import annotations
 
@@ -18,24 +18,6 @@ AP_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
-    """Foreground pixels on both sides, and on either."""
-
-    both: int
-    either: int
-
-    @property
-    def iou(self) -> float:
-        """Intersection over union; 1 where neither side has any foreground."""
-        return self.both / self.either if self.either else 1.0
-
-    @property
-    def dice(self) -> float:
-        """Twice the intersection over the sum of both areas; 1 where neither side has any foreground."""
-        return 2 * self.both / (self.both + self.either) if self.either else 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class Matches:
     """Objects matched one to one at an IoU threshold."""
 
@@ -48,13 +30,6 @@ class Matches:
         """``TP / (TP + FP + FN)``; 1 where there is nothing to find and nothing was found."""
         total = self.true_positives + self.false_positives + self.false_negatives
         return self.true_positives / total if total else 1.0
-
-
-def foreground_overlap(mask_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Overlap:
-    """Compare two masks (non-zero is foreground) where the reference is not :data:`training.datasets.IGNORE`."""
-    known = reference_yx != IGNORE
-    found, wanted = (mask_yx != 0) & known, (reference_yx != 0) & known
-    return Overlap(int(np.count_nonzero(found & wanted)), int(np.count_nonzero(found | wanted)))
 
 
 def match_objects(

@@ -10,7 +10,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from training.datasets import IGNORE
-from training.metrics import Matches, foreground_overlap, match_objects
+from training.measures.foreground import foreground_overlap
+from training.measures.objects import Matches, match_objects
+from training.measures.seg import seg_jaccards
 
 LABELS = arrays(np.int32, (8, 9), elements=st.integers(0, 5))
 
@@ -63,3 +65,38 @@ def test_counts_add_up(found_yx: NDArray[np.int32], reference_yx: NDArray[np.int
     for matches in match_objects(found_yx, reference_yx):
         assert matches.true_positives + matches.false_positives == np.unique(found_yx[found_yx > 0]).size
         assert matches.true_positives + matches.false_negatives == np.unique(reference_yx[reference_yx > 0]).size
+
+
+def test_seg_by_hand() -> None:
+    # 8 of 10 px found: 0.8; two halves, none more than half: 0; all of 2 px in an object of 5 px: 0.4; missed: 0
+    reference = np.array([[1] * 10 + [2] * 4 + [4] * 2 + [0] * 3 + [9] * 2])
+    found = np.array([[5] * 8 + [0] * 2 + [6] * 2 + [7] * 2 + [8] * 5 + [0] * 2])
+    assert seg_jaccards(found, reference).tolist() == pytest.approx([0.8, 0.0, 0.4, 0.0])
+
+
+def test_seg_ignores_what_was_found_without_a_partner() -> None:
+    reference = np.array([[1, 1, 0, 0, 0]])
+    assert seg_jaccards(np.array([[1, 1, 0, 2, 3]]), reference).tolist() == [1.0]
+    assert seg_jaccards(np.array([[1, 1, 0, 2, 3]]), np.zeros((1, 5), dtype=np.int32)).size == 0
+
+
+def test_unannotated_pixels_are_no_object_of_seg_and_shrink_none() -> None:
+    reference = np.array([[1, 1, IGNORE, IGNORE, 0]])
+    assert seg_jaccards(np.array([[1, 1, 0, 0, 0]]), reference).tolist() == [1.0]
+    assert seg_jaccards(np.array([[1, 1, 1, 1, 0]]), reference).tolist() == [0.5]
+
+
+@given(LABELS, LABELS)
+def test_seg_is_the_best_overlap_where_it_is_more_than_half(
+    found_yx: NDArray[np.int32], reference_yx: NDArray[np.int32]
+) -> None:
+    expected = []
+    for number in np.unique(reference_yx[reference_yx > 0]):
+        wanted = reference_yx == number
+        jaccards = [0.0]
+        for other in np.unique(found_yx[found_yx > 0]):
+            found = found_yx == other
+            if (found & wanted).sum() > wanted.sum() / 2:
+                jaccards.append((found & wanted).sum() / (found | wanted).sum())
+        expected.append(max(jaccards))
+    assert seg_jaccards(found_yx, reference_yx).tolist() == pytest.approx(expected)
