@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,20 +46,65 @@ def test_unannotated_pixels_are_no_cell() -> None:
     assert not border_term(labels, 10.0, 5.0).any()
 
 
-def test_cost_does_not_grow_with_cells_times_pixels() -> None:
-    def seconds(cells_per_side: int) -> float:
-        labels = np.zeros((cells_per_side * 24,) * 2, dtype=np.int32)
-        for row in range(cells_per_side):
-            for column in range(cells_per_side):
-                number = row * cells_per_side + column + 1
-                labels[row * 24 + 4 : row * 24 + 20, column * 24 + 4 : column * 24 + 20] = number
-        began = time.process_time()
-        border_term(labels, 10.0, 3.0)
-        return time.process_time() - began
+def measured_pixels(labels_yx: NDArray[np.int32], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pixels that go through a distance transform: what the weight map costs, on whatever machine."""
+    measured: list[int] = []
+    transform = ndimage.distance_transform_edt
 
-    seconds(4)
-    # 16 times the cells on 16 times the pixels: 256 times the cost by the definition, 16 times here
-    assert seconds(24) < 100 * max(seconds(6), 0.01)
+    def counted(mask_yx: NDArray[np.bool_]) -> NDArray[np.float64]:
+        measured.append(mask_yx.size)
+        distance: NDArray[np.float64] = transform(mask_yx)
+        return distance
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ndimage, "distance_transform_edt", counted)
+        border_term(labels_yx, 10.0, 3.0)
+    return sum(measured)
+
+
+def grid_of_cells(per_side: int, pitch_px: int) -> NDArray[np.int32]:
+    """Square cells, as wide as two thirds of their pitch."""
+    rows, columns = np.divmod(np.arange((per_side * pitch_px) ** 2), per_side * pitch_px)
+    numbers = (rows // pitch_px) * per_side + columns // pitch_px + 1
+    solid = (rows % pitch_px < pitch_px * 2 // 3) & (columns % pitch_px < pitch_px * 2 // 3)
+    labels: NDArray[np.int32] = np.where(solid, numbers, 0).reshape(per_side * pitch_px, -1).astype(np.int32)
+    return labels
+
+
+def test_small_cells_cost_the_pixels_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (measured_pixels(grid_of_cells(side, 24), monkeypatch) for side in (6, 24))
+    assert few < many < 1.2 * 16 * few, "16 times the cells, 16 times the cost"
+
+
+def test_a_large_cell_among_many_costs_one_image_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = grid_of_cells(20, 24)
+    without = measured_pixels(labels, monkeypatch)
+    labels[labels == 0] = 1000  # reaches around all of the others
+    assert measured_pixels(labels, monkeypatch) <= without + 2 * labels.size
+
+
+def stripes(count: int) -> NDArray[np.int32]:
+    """Diagonal stripes two pixels wide and two apart: each one's window is most of the image."""
+    rows, columns = np.indices((4 * count, 4 * count))
+    place = rows + columns
+    labels: NDArray[np.int32] = np.where(place % 4 < 2, place // 4 + 1, 0).astype(np.int32)
+    return labels
+
+
+def test_large_cells_cost_the_logarithm_of_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = stripes(40)
+    assert measured_pixels(labels, monkeypatch) <= 2 * 7 * labels.size, "80 stripes: seven digits"
+
+
+@pytest.mark.parametrize("large", ["stripes", "around"])
+def test_cells_measured_at_once_and_one_by_one_give_the_definition(large: str) -> None:
+    labels = stripes(16)
+    if large == "around":
+        labels = grid_of_cells(5, 12)
+        labels[labels == 0] = 700_000  # a number far from the others
+        labels[20:26, 20:40] = 0
+    expected = by_definition(labels, 10.0, 2.0)
+    np.testing.assert_allclose(border_term(labels, 10.0, 2.0), expected, rtol=1e-4, atol=2e-6)
 
 
 @given(LABELS)
