@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,9 @@ from numpy.typing import NDArray
 
 from clients.demo import running_service
 from model.normalization import fit
-from model.session import Backend, SessionOptions
+from model.session import Backend
 from model.stitching import read_tiles
-from model.tiling import plan_tiles
-from service.engine.engine import tile_memory_bytes
+from service.engine.engine import plan_limits, session_options
 from service.engine.registry import ZOO, LoadedModel, find_packages, load_model
 from service.engine.resources import available_cpus
 from service.settings import Settings
@@ -38,7 +38,7 @@ from training.synthetic import render_nuclei
 def bare_loop(loaded: LoadedModel, image_yxc: NDArray[Any]) -> tuple[list[NDArray[np.float32]], int]:
     """Normalised tiles (1, c, y, x) of the plan that the service makes for this image, and their number."""
     spec = loaded.package.spec
-    plan = plan_tiles((image_yxc.shape[0], image_yxc.shape[1]), spec.geometry, loaded.max_tile_pixels)
+    plan = loaded.planner.plan((image_yxc.shape[0], image_yxc.shape[1]))
     normalization = fit(spec.normalization, image_yxc)
     return [read_tiles(image_yxc, [tile], normalization) for tile in plan], len(plan)
 
@@ -56,12 +56,14 @@ def main() -> None:
     image_yxc = image_yx[..., np.newaxis]
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, image_yx)
-    options = SessionOptions(backend=backend, threads=available_cpus())
-    loaded = load_model(arguments.package, options, tile_memory_bytes(Settings()))
+    # measured once, so that both cut the image alike
+    cache = tempfile.TemporaryDirectory()
+    settings = Settings(backend=backend, cache_dir=cache.name)
+    loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
     tiles, count = bare_loop(loaded, image_yxc)
     turns: list[tuple[float, float]] = []
-    served = running_service(UNET_MODELS_DIR=str(arguments.package), UNET_BACKEND=backend)
-    with served as url, httpx.Client(base_url=url, timeout=600) as client:
+    served = running_service(UNET_MODELS_DIR=str(arguments.package), UNET_BACKEND=backend, UNET_CACHE_DIR=cache.name)
+    with cache, served as url, httpx.Client(base_url=url, timeout=600) as client:
 
         def bare() -> float:
             started = time.perf_counter()

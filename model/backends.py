@@ -14,7 +14,9 @@ from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, Ou
 from model.package import Package
 
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
+Precision = Literal["auto", "fp32", "bf16"]
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
+_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -26,6 +28,8 @@ class SessionOptions:
     ----------
     backend
         One of the table above.
+    precision
+        What the net computes in; ``auto`` is decided by :func:`model.precision.open_checked` and means fp32 elsewhere.
     require_gpu
         Refuse every backend that is not on a GPU, ``auto`` included.
     threads
@@ -40,6 +44,7 @@ class SessionOptions:
     """
 
     backend: Backend = "auto"
+    precision: Precision = "fp32"
     require_gpu: bool = False
     threads: int = 0
     device_id: int = 0
@@ -50,10 +55,20 @@ class SessionOptions:
 class InferenceSession(Protocol):
     """A net that is loaded and runs."""
 
-    backend: str
-    """Name from the table above, never ``auto``."""
-    provider: str
-    """The execution provider that the runtime reports, as it names it."""
+    @property
+    def backend(self) -> str:
+        """Name from the table above, never ``auto``."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the runtime reports, as it names it."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, never ``auto``."""
+        ...
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (b, classes, y', x') of normalised tiles (b, channels, y, x); both float32."""
@@ -61,7 +76,9 @@ class InferenceSession(Protocol):
 
 
 class OnnxRuntimeSession:
-    """ONNX Runtime with one provider."""
+    """ONNX Runtime with one provider, in the precision of the weights."""
+
+    precision = "fp32"
 
     def __init__(self, package: Package, backend: str, options: SessionOptions) -> None:
         import onnxruntime as ort
@@ -100,27 +117,31 @@ class OnnxRuntimeSession:
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`InferenceSession`."""
+        count = len(tiles_bcyx)
+        if self.backend in GPU_BACKENDS:
+            tiles_bcyx = filled_up(tiles_bcyx)
         try:
             (output,) = self._session.run([self._output_name], {self._input_name: tiles_bcyx})
         except Exception as error:
             raise _inference_error(error, tiles_bcyx.shape) from error
-        return _activate(output, self._activation)
+        return _activate(output[:count], self._activation)
 
 
 class OpenVinoSession:
-    """OpenVINO on the CPU, in fp32, with one request object for each calling thread."""
+    """OpenVINO on the CPU, with one request object for each calling thread."""
 
-    def __init__(self, package: Package, threads: int) -> None:
+    def __init__(self, package: Package, threads: int, precision: str) -> None:
         import openvino as ov
 
         self.backend = "openvino"
+        self.precision = precision
         self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
         self._activation = package.spec.activation
         core = ov.Core()
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            # without it the plugin takes bf16 wherever the CPU has it, and answers change with the machine
-            "INFERENCE_PRECISION_HINT": "f32",
+            # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
+            "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision],
         }
         if threads > 0:
             hints["INFERENCE_NUM_THREADS"] = threads
@@ -131,6 +152,11 @@ class OpenVinoSession:
             self._compiled = core.compile_model(net, "CPU", hints)
         except RuntimeError as error:
             raise InvalidPackage(f"{package.path}: OpenVINO cannot load the weights: {_first_line(error)}") from error
+        found = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if found != _OPENVINO_TYPES[precision]:
+            raise BackendUnavailable(
+                f"backend openvino: {precision} was asked for, the runtime took {found}; choose precision fp32"
+            )
         self._output = self._compiled.output(output_name)
         self._requests = threading.local()
 
@@ -143,6 +169,19 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise _inference_error(error, tiles_bcyx.shape) from error
         return _activate(output, self._activation)
+
+
+def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Tiles with zeros after them up to a batch of 1, 2, 4, 8 ...: a GPU runtime pays for each new shape."""
+    missing = (1 << (len(tiles_bcyx) - 1).bit_length()) - len(tiles_bcyx)
+    return np.pad(tiles_bcyx, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else tiles_bcyx
+
+
+def openvino_has_bf16() -> bool:
+    """Whether OpenVINO computes bf16 on this CPU (AVX-512 BF16, AMX or AVX-VNNI-2)."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _provider_options(backend: str, options: SessionOptions) -> dict[str, str]:

@@ -4,7 +4,7 @@
 | ---------- | --------------------------------------------------- | ------------------------------------------ |
 | `cuda`     | ONNX Runtime, CUDAExecutionProvider                 | onnxruntime-gpu, an NVIDIA GPU             |
 | `tensorrt` | ONNX Runtime, TensorrtExecutionProvider             | onnxruntime-gpu, TensorRT, an NVIDIA GPU   |
-| `openvino` | OpenVINO's own runtime on the CPU, fp32             | openvino                                   |
+| `openvino` | OpenVINO's own runtime on the CPU, fp32 or bf16     | openvino                                   |
 | `cpu`      | ONNX Runtime, CPUExecutionProvider                  | onnxruntime (or onnxruntime-gpu)           |
 | `auto`     | cuda where a GPU answers, else openvino where it is installed, else cpu                         | |
 
@@ -19,6 +19,7 @@ import importlib.util
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.backends import (
     GPU_BACKENDS,
@@ -27,7 +28,9 @@ from model.backends import (
     InferenceSession,
     OnnxRuntimeSession,
     OpenVinoSession,
+    Precision,
     SessionOptions,
+    openvino_has_bf16,
 )
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.normalization import fit
@@ -38,8 +41,11 @@ __all__ = [
     "GPU_BACKENDS",
     "Backend",
     "InferenceSession",
+    "Precision",
     "SessionOptions",
+    "golden_outputs",
     "gpu_count",
+    "has_bf16",
     "open_session",
     "resolve_backend",
     "self_test",
@@ -96,6 +102,11 @@ def resolve_backend(options: SessionOptions) -> str:
     return backend
 
 
+def has_bf16(backend: str) -> bool:
+    """Whether a backend computes in bf16 on this machine."""
+    return backend == "openvino" and openvino_has_bf16()
+
+
 def _listed_providers() -> list[str]:
     import onnxruntime as ort
 
@@ -108,15 +119,28 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
     Raises
     ------
     BackendUnavailable
-        Where the backend is not there, or the runtime chose another one.
+        Where the backend or the precision is not there, or the runtime chose another one.
     InvalidPackage
         Where the runtime cannot load the weights, or their names and channels are not those declared.
 
     """
     backend = resolve_backend(options)
+    precision = "fp32" if options.precision == "auto" else options.precision
+    if precision == "bf16" and not has_bf16(backend):
+        raise BackendUnavailable(
+            f"precision bf16: backend {backend} has none on this machine, OpenVINO has it on CPUs with AVX-512 BF16 or "
+            "AMX; choose precision auto or fp32"
+        )
     if backend == "openvino":
-        return OpenVinoSession(package, options.threads)
+        return OpenVinoSession(package, options.threads, precision)
     return OnnxRuntimeSession(package, backend, options)
+
+
+def golden_outputs(session: InferenceSession, package: Package) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run the test input; returns what came out and the package's own test output, both (1, classes, y, x)."""
+    raw, golden = package.golden_pair()
+    image_yxc = np.moveaxis(raw[0], 0, -1)
+    return session.run(fit(package.spec.normalization, image_yxc).apply(image_yxc)[np.newaxis]), golden
 
 
 def self_test(session: InferenceSession, package: Package) -> float:
@@ -136,9 +160,7 @@ def self_test(session: InferenceSession, package: Package) -> float:
 
     """
     spec: ModelSpec = package.spec
-    raw, golden = package.golden_pair()
-    image_yxc = np.moveaxis(raw[0], 0, -1)
-    output = session.run(fit(spec.normalization, image_yxc).apply(image_yxc)[np.newaxis])
+    output, golden = golden_outputs(session, package)
     if golden.min() < -spec.tolerance.absolute or golden.max() > 1 + spec.tolerance.absolute:
         raise UnsupportedPackage(
             f"{package.path}: the test output ranges from {golden.min():.3g} to {golden.max():.3g}; probabilities "

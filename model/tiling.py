@@ -19,7 +19,7 @@ One axis of a tile, for the paper's net (margin 92, grid 16)::
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model.errors import PlanError
@@ -243,55 +243,3 @@ def plan_whole(size_yx: tuple[int, int], geometry: Geometry) -> TilePlan:
         for size, axis in zip(size_yx, (geometry.y, geometry.x), strict=True)
     )
     return plan_with_stride(size_yx, geometry, (stride_yx[0], stride_yx[1]))
-
-
-def _input_area(input_y: int, input_x: int) -> float:
-    """Cost of a tile where nothing better is known: the pixels it reads."""
-    return float(input_y * input_x)
-
-
-def plan_tiles(
-    size_yx: tuple[int, int],
-    geometry: Geometry,
-    max_tile_pixels: int,
-    cost: Callable[[int, int], float] = _input_area,
-) -> TilePlan:
-    """Choose the tile shape that costs least for this image within a limit of input pixels per tile.
-
-    Parameters
-    ----------
-    size_yx
-        Height and width of the image in pixels.
-    geometry
-        What the net accepts.
-    max_tile_pixels
-        Most input pixels of one tile (height times width, margins included): the memory budget divided by the
-        activation memory per pixel.
-    cost
-        Time of one tile of ``(input_y, input_x)`` pixels, in any unit.
-
-    Raises
-    ------
-    PlanError
-        Where not even the smallest legal tile keeps within ``max_tile_pixels``, or the image is empty.
-
-    """
-    if min(size_yx) < 1:
-        raise PlanError(f"the image is empty: {size_yx[0]} x {size_yx[1]} px; at least 1 x 1 is needed")
-    best: tuple[float, int, int] | None = None
-    options_y = [(s, geometry.y.input_for(s), math.ceil(size_yx[0] / s)) for s in geometry.y.strides_for(size_yx[0])]
-    options_x = [(s, geometry.x.input_for(s), math.ceil(size_yx[1] / s)) for s in geometry.x.strides_for(size_yx[1])]
-    for stride_y, input_y, count_y in options_y:
-        for stride_x, input_x, count_x in options_x:
-            if input_y * input_x > max_tile_pixels:
-                continue
-            candidate = (count_y * count_x * cost(input_y, input_x), stride_y, stride_x)
-            if best is None or candidate < best:
-                best = candidate
-    if best is None:
-        smallest = options_y[-1][1], options_x[-1][1]
-        raise PlanError(
-            f"the smallest legal tile is {smallest[0]} x {smallest[1]} px ({smallest[0] * smallest[1]} pixels), "
-            f"the memory budget allows {max_tile_pixels}; raise the memory budget"
-        )
-    return plan_with_stride(size_yx, geometry, (best[1], best[2]))

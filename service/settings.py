@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.session import Backend
+from model.session import Backend, Precision
 
 PREFIX = "UNET_"
 
@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         "auto",
         description="What runs the net: auto, cuda, tensorrt, openvino or cpu; an explicit one is never replaced.",
     )
+    precision: Precision = Field(
+        "auto",
+        description="What the net computes in: auto (bf16 where the CPU has it and agrees with fp32), fp32 or bf16.",
+    )
     require_gpu: bool = Field(
         default=False, description="Stay unready where there is no GPU, instead of taking the CPU."
     )
@@ -72,6 +76,14 @@ class Settings(BaseSettings):
         120.0, description="Most seconds of accepted work that may wait, by measured speed; above it 503."
     )
     batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the net.")
+    tile_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        250.0,
+        description="Most milliseconds of a tile on a CPU, where that costs at most 10 % of the speed; 0 for no limit.",
+    )
+    cache_dir: str = Field(
+        "",
+        description="Folder where measured speeds are kept; empty for the user's cache, none to measure at each start.",
+    )
     spool_mb: Annotated[int, Field(ge=0)] = Field(
         16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
     )

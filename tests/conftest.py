@@ -12,12 +12,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the machine reaches a test; ONNX Runtime sends no telemetry."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the machine reaches a test, no test its cache; ONNX Runtime sends no telemetry."""
     for name in list(os.environ):
         if name.startswith("UNET_") and name not in {"UNET_TEST_DATA", "UNET_TEST_NO_SKIP"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("UNET_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "speeds"))
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from model.labels import LabelRule
 from model.normalization import Step, fit
 from model.package import Package
+from model.planner import Planner
 from model.session import Backend, SessionOptions, open_session
 from model.stitching import Run, predict_tiled
-from model.tiling import Geometry, plan_tiles
+from model.tiling import Geometry
 from model.unet import UNet
 from training.recipe import Recipe
 
@@ -33,7 +34,7 @@ class Predictor:
 
     def probabilities(self, image_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (c, y, x) of a whole image (y, x, c), margins mirrored."""
-        plan = plan_tiles((image_yxc.shape[0], image_yxc.shape[1]), self.geometry, _MOST_TILE_PIXELS)
+        plan = Planner(self.geometry, _MOST_TILE_PIXELS).plan((image_yxc.shape[0], image_yxc.shape[1]))
         return predict_tiled(image_yxc, fit(self.normalization, image_yxc), plan, self.run)
 
 

@@ -33,6 +33,7 @@ _RECEIPT = {
     },
     "backend": "cpu",
     "provider": "CPUExecutionProvider",
+    "precision": "fp32",
     "output": {"kind": "mask", "format": "png"},
 }
 _RUN_LENGTHS = {

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.labels import LabelRule
+from model.precision import Agreement
 from model.spec import Citation, Person
 from service.engine.engine import Engine
 from service.engine.registry import LoadedModel
@@ -64,6 +65,11 @@ class ModelSummary(_Document):
     classes: list[str] = Field(description="Classes of the output, background first.")
     backend: str
     provider: str = Field(description="What really runs it, in the runtime's own words.")
+    precision: str = Field(description="What it computes in: `fp32` or `bf16`.")
+    agreement: Agreement | None = Field(
+        description="How far a lower precision stands from fp32 on the package's test input, on this machine; "
+        "null where it computes in fp32."
+    )
 
     @classmethod
     def of(cls, engine: Engine, model: LoadedModel) -> ModelSummary:
@@ -138,4 +144,6 @@ def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:
         "classes": list(spec.classes),
         "backend": model.session.backend,
         "provider": model.session.provider,
+        "precision": model.session.precision,
+        "agreement": model.agreement,
     }

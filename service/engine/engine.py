@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from typing import BinaryIO
 from model.errors import BackendUnavailable
 from model.session import GPU_BACKENDS, SessionOptions, resolve_backend
 from service.engine.admission import Admission
+from service.engine.cost_store import cost_store
 from service.engine.errors import DeadlineExceeded, Draining, NotReady
 from service.engine.pipeline import Pipeline
+from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
@@ -22,13 +25,35 @@ from service.settings import Settings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.engine")
-_CPU_BATCH_PIXELS = 512 * 512
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
 def tile_memory_bytes(settings: Settings) -> int:
     """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
     return int((settings.memory_budget_mb << 20) * _TILE_SHARE)
+
+
+def session_options(settings: Settings) -> SessionOptions:
+    """How the settings say that nets are opened."""
+    return SessionOptions(
+        backend=settings.backend,
+        precision=settings.precision,
+        require_gpu=settings.require_gpu,
+        threads=settings.threads or available_cpus(),
+        device_id=settings.device_id,
+        gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
+        engine_cache=settings.engine_cache_dir,
+    )
+
+
+def plan_limits(settings: Settings) -> PlanLimits:
+    """What the settings say that plans keep within."""
+    return PlanLimits(
+        tile_memory_bytes=tile_memory_bytes(settings),
+        tile_seconds=settings.tile_ms / 1000 if settings.tile_ms else math.inf,
+        batch_tiles=settings.batch_tiles,
+        store=cost_store(settings.cache_dir),
+    )
 
 
 class Engine:
@@ -71,14 +96,7 @@ class Engine:
     async def start(self) -> None:
         """Load the packages in a thread and start the scheduler; what cannot be served is noted in ``refused``."""
         settings = self._settings
-        options = SessionOptions(
-            backend=settings.backend,
-            require_gpu=settings.require_gpu,
-            threads=self._cpus,
-            device_id=settings.device_id,
-            gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
-            engine_cache=settings.engine_cache_dir,
-        )
+        options = session_options(settings)
         try:
             backend = resolve_backend(options)
         except BackendUnavailable as error:
@@ -86,18 +104,17 @@ class Engine:
             self._failure = str(error)
             return
         registry = await asyncio.get_running_loop().run_in_executor(
-            self._workers, load_registry, settings.models_dir, settings.default_model, options, self._tile_memory
+            self._workers, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
         )
         # on a GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
         lanes = 2 if backend in GPU_BACKENDS else 1
         self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
-        most = max((entry.max_tile_pixels for entry in registry.models), default=1)
+        most = max((entry.planner.max_tile_pixels for entry in registry.models), default=1)
         scheduler = Scheduler(
             self._lanes,
             lanes=lanes,
             batch_tiles=settings.batch_tiles,
-            # batches gain nothing on a CPU, and whoever comes next waits for the whole of one
-            batch_pixels=most if backend in GPU_BACKENDS else min(most, _CPU_BATCH_PIXELS),
+            batch_pixels=most_batch_pixels(backend, most),
             quantum=most,
             observe=self._metrics.batch_tiles.observe,
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.normalization import FittedNormalization, fit
 from model.stitching import Stitcher, read_tile
-from model.tiling import Tile, TilePlan, plan_tiles
+from model.tiling import Tile, TilePlan
 from service.engine.admission import Admission, Ticket
 from service.engine.plane import (
     check_channels,
@@ -66,7 +66,7 @@ class Pipeline:
         header = reader.header
         check_channels(header, spec, request)
         check_output(encoder, header, spec, request)
-        plan = plan_tiles(header.size_yx, spec.geometry, chosen.max_tile_pixels)
+        plan = chosen.planner.plan(header.size_yx)
         pixels = header.planes * plan.input_pixels
         memory = memory_needed(header, spec, request)
         with reader, self.admission.admit(chosen.throughput, pixels, memory, timeout_s) as ticket:

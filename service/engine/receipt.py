@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -66,8 +67,11 @@ def build_receipt(
         "model": {"name": spec.name, "version": spec.version, "sha256": chosen.sha256},
         "backend": chosen.session.backend,
         "provider": chosen.session.provider,
+        "precision": chosen.session.precision,
         "output": {"kind": request.output, "format": request.format},
     }
+    if chosen.agreement is not None:
+        receipt["agreement"] = asdict(chosen.agreement)
     chosen_values = {"threshold": request.threshold, "min_area": request.min_area, "channel": request.channel}
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
     if request.output == "labels":

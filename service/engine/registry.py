@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import model as model_package
 from model.errors import BackendUnavailable, ModelError
-from model.halo import with_measured_halo
 from model.package import RDF_NAME, Package, read_package
-from model.session import InferenceSession, SessionOptions, open_session, self_test
-from model.tiling import plan_tiles
+from model.planner import Planner
+from model.precision import Agreement, open_checked
+from model.session import InferenceSession, SessionOptions
+from model.spec import ModelSpec
 from service.engine.admission import Throughput
 from service.engine.errors import NotReady, UnknownModel
+from service.engine.planning import PlanLimits, make_planner
 
 _LOG = logging.getLogger("unet.engine")
-_WARM_UP_SIZE_YX = (384, 384)
-# beyond this no backend gained anything: larger tiles leave the caches
-_MOST_TILE_PIXELS = 1300 * 1300
+_TYPICAL_SIZE_YX = (768, 768)
+_CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
 ZOO = Path(model_package.__file__).parent / "zoo"
 """The packages that ship with the project."""
@@ -37,11 +35,13 @@ class LoadedModel:
     package: Package
     session: InferenceSession
     sha256: str
-    max_tile_pixels: int
-    """Most input pixels of one tile within the memory budget."""
+    planner: Planner
+    """Cuts images into tiles, by what they cost on this machine."""
     throughput: Throughput
     self_test_difference: float
-    """Largest difference from the golden output on this machine."""
+    """Largest difference of the net in fp32 from the golden output on this machine."""
+    agreement: Agreement | None
+    """Of the precision that runs with fp32; None where that is fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,32 @@ def find_packages(folder: Path) -> list[Path]:
     return [entry for entry in entries if entry.suffix == ".zip" or (entry / RDF_NAME).is_file()]
 
 
-def load_registry(
-    folder: Path | None, default: str | None, options: SessionOptions, tile_memory_bytes: int
-) -> Registry:
+def locate_package(folder: Path | None, reference: str | None) -> Path:
+    """Path of the package that a registry of the same folder would return for ``reference``; nothing is opened.
+
+    Raises
+    ------
+    NotReady, UnknownModel
+        As for :meth:`Registry.get`.
+
+    """
+    found: list[tuple[ModelSpec, Path]] = []
+    for path in find_packages(folder or ZOO):
+        try:
+            found.append((read_package(path).spec, path))
+        except ModelError as error:
+            _LOG.warning("package %s is left out: %s", path.name, error)
+    found.sort(key=lambda pair: _version_key(pair[0].version), reverse=True)
+    found.sort(key=lambda pair: pair[0].name)
+    for spec, path in found:
+        if reference in (None, spec.name, spec.reference):
+            return path
+    if reference is None:
+        raise NotReady(f"no model package is served: {folder or ZOO} holds none")
+    raise UnknownModel(reference, tuple(spec.reference for spec, _ in found))
+
+
+def load_registry(folder: Path | None, default: str | None, options: SessionOptions, limits: PlanLimits) -> Registry:
     """Load every package of a folder; takes seconds, so call it in a thread.
 
     Parameters
@@ -97,16 +120,17 @@ def load_registry(
         first by name.
     options
         The same for every session.
-    tile_memory_bytes
-        Most memory of one batch of tiles.
+    limits
+        What plans keep within.
 
     """
     source = folder or ZOO
     loaded: list[LoadedModel] = []
     refused: dict[str, str] = {}
-    for path in find_packages(source):
+    paths = find_packages(source)
+    for path in paths:
         try:
-            entry = load_model(path, options, tile_memory_bytes)
+            entry = load_model(path, options, limits, _CALIBRATION_S / len(paths))
             if any(other.package.spec.reference == entry.package.spec.reference for other in loaded):
                 refused[path.name] = f"{entry.package.spec.reference} is served from another folder already"
             else:
@@ -134,8 +158,21 @@ def load_registry(
     return registry
 
 
-def load_model(path: Path, options: SessionOptions, tile_memory_bytes: int) -> LoadedModel:
-    """Read, check, open, self-test and warm up one package.
+def load_model(
+    path: Path, options: SessionOptions, limits: PlanLimits, calibration_s: float = _CALIBRATION_S
+) -> LoadedModel:
+    """Read, check, open, self-test and warm up one package, and measure what tiles cost.
+
+    Parameters
+    ----------
+    path
+        The package.
+    options
+        How to open its net.
+    limits
+        What plans keep within.
+    calibration_s
+        Seconds that measuring should take, where no earlier start has left its figures.
 
     Raises
     ------
@@ -145,30 +182,22 @@ def load_model(path: Path, options: SessionOptions, tile_memory_bytes: int) -> L
     """
     package = read_package(path)
     package.check_files()
-    session = open_session(package, options)
-    difference = self_test(session, package)
-    package = with_measured_halo(session, package)
-    pixels = min(_MOST_TILE_PIXELS, tile_memory_bytes // package.spec.activation_bytes_per_pixel)
-    throughput = Throughput(_warm_up(session, package, pixels))
+    opened = open_checked(package, options)
+    package, session = opened.package, opened.session
+    planner = make_planner(package, session, options, limits, calibration_s)
+    typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
+    throughput = Throughput(math.prod(typical.plan.input_yx) / typical.tile_seconds)
     _LOG.info(
-        "serving %s on %s: self-test within %.2g, %.2f Mpx/s",
+        "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
         package.spec.reference,
         session.provider,
-        difference,
+        session.precision,
+        opened.self_test_difference,
         throughput.pixels_per_second / 1e6,
     )
-    return LoadedModel(package, session, package.sha256, pixels, throughput, difference)
-
-
-def _warm_up(session: InferenceSession, package: Package, max_tile_pixels: int) -> float:
-    """Run a tile twice; the second run's speed in input pixels per second is the first estimate."""
-    plan = plan_tiles(_WARM_UP_SIZE_YX, package.spec.geometry, max_tile_pixels)
-    shape = (1, len(package.spec.channels), *plan.input_yx)
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    session.run(noise)
-    started = time.perf_counter()
-    session.run(noise)
-    return math.prod(plan.input_yx) / max(1e-6, time.perf_counter() - started)
+    return LoadedModel(
+        package, session, package.sha256, planner, throughput, opened.self_test_difference, opened.agreement
+    )
 
 
 def _version_key(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[int, str], ...]]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InferenceFailed
+from model.planner import batch_room
 from model.stitching import Run
 from model.tiling import Tile
 
@@ -116,7 +117,7 @@ class Scheduler:
     lanes
         Batches in work at a time.
     batch_tiles, batch_pixels
-        Most tiles and input pixels of one batch.
+        Most tiles and input pixels of one batch; batches are of 1, 2, 4, 8 ... tiles at most.
     quantum
         Input pixels a job earns in a turn; at least the largest tile, so that every turn serves one.
     observe
@@ -201,7 +202,7 @@ class Scheduler:
                 self._ring.rotate(-1)
         leader = self._ring[0]
         batch: list[Entry] = []
-        room = min(self._batch_tiles, max(1, self._batch_pixels // leader.tile_pixels))
+        room = batch_room(leader.tile_pixels, self._batch_tiles, self._batch_pixels)
         while leader.waiting and leader.can_pay() and len(batch) < room:
             batch.append((leader, leader.take()))
         if not leader.can_pay() or not leader.waiting:

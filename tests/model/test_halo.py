@@ -28,6 +28,7 @@ class PaddedNet:
     reach: int
     backend: str = "numpy"
     provider: str = "numpy"
+    precision: str = "fp32"
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         b, c, y, x = tiles_bcyx.shape

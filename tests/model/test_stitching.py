@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from model.errors import InferenceFailed
 from model.normalization import FittedNormalization, ScaleRange, fit
+from model.planner import Planner
 from model.stitching import Stitcher, predict_tiled, read_tile, reflect_indices
-from model.tiling import Span, Tile, Window, plan_tiles, plan_whole, plan_with_stride, valid_unet_geometry
+from model.tiling import Span, Tile, Window, plan_whole, plan_with_stride, valid_unet_geometry
 from model.unet import UNet
 
 NOTHING = FittedNormalization((), 1)
@@ -60,7 +61,7 @@ def test_an_identity_net_gives_the_image_back(size_yx: tuple[int, int], depth: i
     geometry = valid_unet_geometry(depth)
     half = geometry.y.shrink // 2
     image_yxc = random_image(size_yx, 1)
-    plan = plan_tiles(size_yx, geometry, budget)
+    plan = Planner(geometry, budget).plan(size_yx)
     result = predict_tiled(image_yxc, NOTHING, plan, lambda tiles: tiles[..., half:-half, half:-half], batch)
     assert np.array_equal(result[0], image_yxc[..., 0])
 

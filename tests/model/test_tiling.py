@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import PlanError
+from model.planner import Planner
 from model.tiling import (
     AxisGeometry,
     Geometry,
-    plan_tiles,
     plan_whole,
     plan_with_stride,
     valid_unet_geometry,
@@ -39,7 +39,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
 
 @given(size_yx=st.tuples(sizes, sizes), geometry=geometries(), budget=st.integers(400_000, 900_000))
 def test_write_windows_partition_the_image(size_yx: tuple[int, int], geometry: Geometry, budget: int) -> None:
-    plan = plan_tiles(size_yx, geometry, budget)
+    plan = Planner(geometry, budget).plan(size_yx)
     written = np.zeros(size_yx, dtype=np.int32)
     for tile in plan:
         assert len(tile.write.y) > 0
@@ -51,7 +51,7 @@ def test_write_windows_partition_the_image(size_yx: tuple[int, int], geometry: G
 
 @given(size_yx=st.tuples(sizes, sizes), geometry=geometries())
 def test_tiles_start_on_the_grid_and_have_legal_sizes(size_yx: tuple[int, int], geometry: Geometry) -> None:
-    plan = plan_tiles(size_yx, geometry, 900_000)
+    plan = Planner(geometry, 900_000).plan(size_yx)
     axes = (geometry.y, geometry.x)
     for tile in plan:
         for axis, write, read, crop, size in zip(
@@ -68,19 +68,6 @@ def test_tiles_start_on_the_grid_and_have_legal_sizes(size_yx: tuple[int, int], 
             assert beyond == 0 if axis.step == 0 else beyond >= 0 and beyond % axis.step == 0
 
 
-@given(size_yx=st.tuples(sizes, sizes), geometry=geometries(), budget=st.integers(100, 900_000))
-def test_plans_keep_within_the_budget_or_say_what_is_missing(
-    size_yx: tuple[int, int], geometry: Geometry, budget: int
-) -> None:
-    smallest = [axis.input_for(axis.strides_for(1)[-1]) for axis in (geometry.y, geometry.x)]
-    if smallest[0] * smallest[1] > budget:
-        with pytest.raises(PlanError, match=f"allows {budget}; raise the memory budget"):
-            plan_tiles(size_yx, geometry, budget)
-    else:
-        plan = plan_tiles(size_yx, geometry, budget)
-        assert plan.input_yx[0] * plan.input_yx[1] <= budget
-
-
 @pytest.mark.parametrize(("depth", "smallest"), [(1, 18), (2, 44), (3, 92), (4, 188), (5, 380)])
 def test_the_papers_net_takes_16k_plus_12(depth: int, smallest: int) -> None:
     axis = valid_unet_geometry(depth).y
@@ -95,22 +82,9 @@ def test_572_gives_388_and_is_stepped_by_384() -> None:
     assert geometry.y.input_for(388) == 572
 
 
-def test_an_image_that_fits_one_tile_is_one_tile() -> None:
-    plan = plan_tiles((256, 256), valid_unet_geometry(4), 900 * 900)
-    assert len(plan) == 1
-    assert plan.input_yx == (444, 444)
-
-
-def test_the_plan_adapts_to_the_shape_of_the_image() -> None:
-    plan = plan_tiles((100, 3000), valid_unet_geometry(4), 900 * 900)
-    assert plan.input_yx[0] < plan.input_yx[1]
-
-
 @pytest.mark.parametrize("size_yx", [(0, 5), (5, 0)])
 def test_an_empty_image_is_refused(size_yx: tuple[int, int]) -> None:
     geometry = valid_unet_geometry(4)
-    with pytest.raises(PlanError, match="at least 1 x 1"):
-        plan_tiles(size_yx, geometry, 900 * 900)
     with pytest.raises(PlanError, match="at least 1 x 1"):
         plan_with_stride(size_yx, geometry, (16, 16))
 
@@ -125,12 +99,6 @@ def test_a_stride_off_the_pooling_grid_is_refused(stride: int) -> None:
 def test_the_whole_image_is_one_tile(size_yx: tuple[int, int], depth: int) -> None:
     (tile,) = plan_whole(size_yx, valid_unet_geometry(depth))
     assert tile.write.shape_yx == size_yx
-
-
-def test_a_net_of_fixed_size_too_small_for_its_halo_is_refused() -> None:
-    axis = AxisGeometry(64, 0, 0, 30, 16)
-    with pytest.raises(PlanError, match="fixed size 64"):
-        plan_tiles((100, 100), Geometry(axis, axis), 10**6)
 
 
 @pytest.mark.parametrize(

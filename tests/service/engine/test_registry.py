@@ -9,6 +9,7 @@ import pytest
 
 from model.session import SessionOptions
 from service.engine.errors import NotReady, UnknownModel
+from service.engine.planning import PlanLimits
 from service.engine.registry import Registry, load_registry
 from tests.packages import write_tiny_package
 
@@ -16,7 +17,7 @@ CPU = SessionOptions(backend="cpu", threads=1)
 
 
 def load(folder: Path, default: str | None = None) -> Registry:
-    return load_registry(folder, default, CPU, 1 << 28)
+    return load_registry(folder, default, CPU, PlanLimits(1 << 28))
 
 
 def with_versions(folder: Path, *versions: str) -> None:

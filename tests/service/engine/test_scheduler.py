@@ -131,11 +131,11 @@ def test_tiles_of_different_nets_or_shapes_do_not_share_a_batch() -> None:
 def test_a_batch_keeps_within_its_pixels() -> None:
     async def scenario() -> list[list[float]]:
         net = open_net()
-        async with scheduler_with(batch_tiles=100, batch_pixels=3 * 26 * 26, quantum=10**6) as scheduler:
+        async with scheduler_with(batch_tiles=100, batch_pixels=2 * 26 * 26, quantum=10**6) as scheduler:
             await scheduler.run(job(net, [1.0] * 10))
         return net.batches
 
-    assert [len(batch) for batch in asyncio.run(scenario())] == [3, 3, 3, 1]
+    assert [len(batch) for batch in asyncio.run(scenario())] == [2, 2, 2, 2, 2]
 
 
 def test_a_thumbnail_passes_a_slide() -> None:

@@ -1,0 +1,184 @@
+"""What a tile costs on this machine: measured for a handful of shapes, interpolated between them.
+
+Time for each pixel is no constant. Small tiles live in the caches and large ones do not: with ONNX Runtime on two cores
+a pixel of a 1212 px tile took twice as long as one of a 316 px tile. And strips of equal area differ from squares. So
+seconds per pixel are interpolated over the logarithm of a tile's pixels, and squares and strips told apart by a factor
+that grows with the logarithm of width over height.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.planner import pixels_read
+from model.stitching import Run
+from model.tiling import Geometry
+
+_EDGES_PX = ((252, 252), (572, 572), (284, 1148), (828, 828), (412, 412), (1148, 1148))
+"""About the shapes (y, x) that are measured, in this order; the strip has the area of the square before it."""
+_SQUARE = 1.5  # longer over shorter edge up to which a tile counts as a square
+_SAME_PIXELS = 0.1  # logarithm of the ratio below which two tiles count as equally large
+_MOST_ASPECT = 0.15  # nothing measured differed by more for e times as wide a tile; what does is noise
+_FLATTENING = 0.5  # of the slope measured is assumed beyond the largest tile measured: growth slows outside the caches
+_MOST_SLOPE = 0.6
+_UNKNOWN_SLOPE = 0.1  # where one size alone was measured
+_REPEATS = 2
+_REPEAT_SHARE = 0.1  # a tile is timed again where that takes no more than this share of the time left
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Time of one tile of ``input_yx`` pixels in seconds, the shortest of a few runs after a first one."""
+
+    input_yx: tuple[int, int]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if min(self.input_yx) < 1 or not 0 < self.seconds < math.inf:
+            raise ValueError(f"{self.input_yx[0]} x {self.input_yx[1]} px in {self.seconds} s is no measurement")
+
+    @property
+    def pixels(self) -> int:
+        """Area of the tile."""
+        return math.prod(self.input_yx)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Seconds of one tile, for any shape; a :data:`model.planner.Cost`.
+
+    Parameters
+    ----------
+    log_pixels, log_rate
+        Knots: logarithms of a tile's pixels, ascending, and of seconds per pixel.
+    aspect
+        Added to the logarithm of the time for each unit of log(width / height) beyond a square; for upright strips
+        only where it is positive.
+    measurements
+        What the model was fitted to.
+
+    """
+
+    log_pixels: tuple[float, ...]
+    log_rate: tuple[float, ...]
+    aspect: float
+    measurements: tuple[Measurement, ...]
+
+    def __call__(self, input_y: NDArray[np.float64], input_x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Seconds of one tile for arrays of input heights and widths in pixels."""
+        pixels = np.log(pixels_read(input_y, input_x))
+        rate = np.interp(pixels, self.log_pixels, self.log_rate)
+        rate += np.maximum(0.0, pixels - self.log_pixels[-1]) * self._slope_beyond()
+        wide = np.log(input_x / input_y)
+        rate += np.where(wide > 0, self.aspect * wide, -max(0.0, self.aspect) * wide)
+        seconds: NDArray[np.float64] = np.exp(pixels + rate)
+        return seconds
+
+    def seconds(self, input_yx: tuple[int, int]) -> float:
+        """Seconds of one tile of ``input_yx`` pixels."""
+        return float(self(np.array([float(input_yx[0])]), np.array([float(input_yx[1])]))[0])
+
+    def _slope_beyond(self) -> float:
+        """Growth of log(seconds per pixel) with log(pixels) beyond the last knot."""
+        if len(self.log_pixels) < 2:
+            return _UNKNOWN_SLOPE
+        slope = float(np.polyfit(self.log_pixels, self.log_rate, 1)[0])
+        return _FLATTENING * min(max(slope, 0.0), _MOST_SLOPE)
+
+
+def fit_cost(measurements: Sequence[Measurement]) -> CostModel:
+    """Fit the model; a larger tile is never taken to be faster than a smaller one.
+
+    Raises
+    ------
+    ValueError
+        Without a measurement.
+
+    """
+    if not measurements:
+        raise ValueError("a cost model needs at least one measured tile")
+    squares = [m for m in measurements if max(m.input_yx) <= _SQUARE * min(m.input_yx)]
+    knots: list[tuple[float, float]] = []
+    for measured in sorted(squares or measurements, key=lambda m: m.pixels):
+        pixels = math.log(measured.pixels)
+        if knots and pixels - knots[-1][0] < _SAME_PIXELS:
+            continue
+        # noise may say that a larger tile took less time; no planner should see that
+        total = max(math.log(measured.seconds), sum(knots[-1]) if knots else -math.inf)
+        knots.append((pixels, total - pixels))
+    log_pixels, log_rate = zip(*knots, strict=True)
+    square = CostModel(log_pixels, log_rate, 0.0, tuple(measurements))
+    slopes = [
+        math.log(m.seconds / square.seconds(m.input_yx)) / math.log(m.input_yx[1] / m.input_yx[0])
+        for m in (measurements if squares else ())
+        if m.input_yx[1] > _SQUARE * m.input_yx[0]
+    ]
+    aspect = float(np.clip(np.mean(slopes), -_MOST_ASPECT, _MOST_ASPECT)) if slopes else 0.0
+    return CostModel(log_pixels, log_rate, aspect, tuple(measurements))
+
+
+def shapes_to_measure(geometry: Geometry, max_tile_pixels: int) -> tuple[tuple[int, int], ...]:
+    """Legal input shapes (y, x) near small, medium and large squares and one strip, in the order of measuring."""
+    shapes: dict[tuple[int, int], None] = {}
+    for edge_y, edge_x in _EDGES_PX:
+        shape = (
+            geometry.y.input_for(max(1, edge_y - 2 * geometry.y.margin)) if geometry.y.step else geometry.y.minimum,
+            geometry.x.input_for(max(1, edge_x - 2 * geometry.x.margin)) if geometry.x.step else geometry.x.minimum,
+        )
+        if math.prod(shape) <= max_tile_pixels:
+            shapes[shape] = None
+    smallest = geometry.y.input_for(1), geometry.x.input_for(1)
+    return tuple(shapes) or (smallest,)
+
+
+def measure(
+    run: Run,
+    channels: int,
+    shapes: Sequence[tuple[int, int]],
+    budget_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Measurement, ...]:
+    """Time a net on tiles of noise, one shape after the other as far as time allows; the first one always.
+
+    Parameters
+    ----------
+    run
+        The net.
+    channels
+        Of its input.
+    shapes
+        Input shapes (y, x), in order.
+    budget_s
+        Seconds that all of it should take; a shape whose runs would not end in time is left out.
+    clock
+        Seconds.
+
+    """
+    noise = np.random.default_rng(0)
+    found: list[Measurement] = []
+    end = clock() + budget_s
+    for shape in shapes:
+        # a first run pays for the new shape and may take as long as two; at least one more is timed
+        if found and clock() + 3 * found[-1].seconds * math.prod(shape) / found[-1].pixels > end:
+            continue
+        tile = noise.standard_normal((1, channels, *shape), dtype=np.float32)
+        run(tile)
+        best = _timed(run, tile, clock)
+        for _ in range(_REPEATS):
+            # whatever else the machine does can only make a run longer
+            if best < _REPEAT_SHARE * (end - clock()):
+                best = min(best, _timed(run, tile, clock))
+        found.append(Measurement(shape, best))
+    return tuple(found)
+
+
+def _timed(run: Run, tile: NDArray[np.float32], clock: Callable[[], float]) -> float:
+    started = clock()
+    run(tile)
+    return max(1e-6, clock() - started)

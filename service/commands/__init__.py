@@ -1,0 +1,1 @@
+"""The commands of ``unet-service``, a module each."""

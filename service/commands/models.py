@@ -1,0 +1,52 @@
+"""``unet-service models``: list the model packages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from model.errors import ModelError
+from model.package import read_package
+from service.client import Client
+from service.commands.common import add_local_options, fail, say, table
+from service.engine.registry import ZOO, find_packages
+from service.settings import Settings
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("models", help="list the model packages")
+    parser.add_argument("--url", help="those of this server")
+    add_local_options(parser)
+    parser.set_defaults(run=run, defaults={})
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a table; exit status 1 where a package is not served."""
+    rows: list[tuple[str, ...]] = [("MODEL", "CHANNELS", "CLASSES", "TITLE")]
+    refused: dict[str, str] = {}
+    if options.url:
+        with Client(options.url) as client:
+            listed = client.models()
+        refused = listed["refused"]
+        rows += [
+            (f"{m['name']}@{m['version']}", ",".join(m["channels"]), ",".join(m["classes"]), m["title"])
+            for m in listed["models"]
+        ]
+    else:
+        folder = settings.models_dir or ZOO
+        if not (packages := find_packages(folder)):
+            found = "holds no model package" if folder.is_dir() else "is no folder"
+            return fail(f"{str(folder)!r} {found}; name a folder of packages (--models-dir, UNET_MODELS_DIR)", 2)
+        for path in packages:
+            try:
+                spec = read_package(path).spec
+            except ModelError as error:
+                refused[path.name] = str(error)
+            else:
+                rows.append((spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title))
+    for line in table(rows):
+        say(line)
+    for name, reason in refused.items():
+        say(f"{name} is not served: {reason}", sys.stderr)
+    return 1 if refused else 0

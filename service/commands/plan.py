@@ -1,0 +1,166 @@
+"""``unet-service plan``: how an image would be cut into tiles on this machine, and what that would take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from typing import Any
+
+from model.planner import Choice, batch_room
+from model.tiling import plan_whole, plan_with_stride
+from service.commands.common import add_local_options, say, table
+from service.engine.engine import plan_limits, session_options
+from service.engine.machine import this_machine
+from service.engine.planning import PlanLimits, most_batch_pixels
+from service.engine.registry import LoadedModel, load_model, locate_package
+from service.errors import InvalidParameter
+from service.settings import Settings
+from service.telemetry import configure_logging
+
+_CALIBRATION_S = 5.0  # nobody waits for readiness here
+_ALTERNATIVES = 4
+_PAPER_STRIDE_PX = 384  # of the paper's 388 px of output: its 572 px tile, on the pooling grid
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser(
+        "plan",
+        help="show how an image would be tiled, with time and memory",
+        description="Show the tiles for an image size on this machine, with the time and memory expected, and the "
+        "plans that were weighed against it. Measures the net first, where no earlier start has.",
+    )
+    parser.add_argument("size", type=_size, metavar="HEIGHTxWIDTH", help="of the image, px: 4096x4096")
+    parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_local_options(parser, "memory_budget_mb", "tile_ms", "cache_dir")
+    parser.set_defaults(run=run, defaults={})
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height and width in px, such as 4096x4096")
+    return int(match[1]), int(match[2])
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the plan for one image size."""
+    configure_logging("warning", "text")
+    size_yx: tuple[int, int] = options.size
+    pixels = math.prod(size_yx)
+    if pixels > settings.max_pixels:
+        raise InvalidParameter(
+            f"{size_yx[0]} x {size_yx[1]} = {pixels} pixels, the limit is {settings.max_pixels}; raise UNET_MAX_PIXELS"
+        )
+    limits = plan_limits(settings)
+    path = locate_package(settings.models_dir, options.model or settings.default_model)
+    loaded = load_model(path, session_options(settings), limits, _CALIBRATION_S)
+    report = describe(loaded, limits, size_yx)
+    if options.json:
+        say(json.dumps(report, indent=2))
+    else:
+        for line in _lines(report):
+            say(line)
+    return 0
+
+
+def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int]) -> dict[str, Any]:
+    """Return the plan for one image size and what it was weighed against, fit for JSON."""
+    planner = loaded.planner
+    most_pixels = most_batch_pixels(loaded.session.backend, planner.max_tile_pixels)
+    chosen = planner.expected(planner.plan(size_yx))
+
+    def row(choice: Choice) -> dict[str, Any]:
+        tile_pixels = math.prod(choice.plan.input_yx)
+        batch = min(len(choice.plan), batch_room(tile_pixels, limits.batch_tiles, most_pixels))
+        return {
+            "tiles": len(choice.plan),
+            "input_yx": list(choice.plan.input_yx),
+            "stride_yx": list(choice.plan.stride_yx),
+            "batch": batch,
+            "tile_ms": round(choice.tile_seconds * 1000, 2),
+            "seconds": round(choice.seconds, 4),
+            "memory_bytes": batch * tile_pixels * loaded.package.spec.activation_bytes_per_pixel,
+            "notes": _notes(loaded, choice, chosen),
+        }
+
+    spec = loaded.package.spec
+    return {
+        "model": spec.reference,
+        "backend": loaded.session.backend,
+        "provider": loaded.session.provider,
+        "precision": loaded.session.precision,
+        "machine": this_machine().as_json(),
+        "image": {"size_yx": list(size_yx), "pixels_per_second": round(math.prod(size_yx) / chosen.seconds)},
+        "limits": {
+            "tile_pixels": planner.max_tile_pixels,
+            "tile_memory_bytes": limits.tile_memory_bytes,
+            "tile_ms": None if math.isinf(planner.tile_seconds) else planner.tile_seconds * 1000,
+        },
+        "plan": row(chosen),
+        "alternatives": [row(choice) for choice in _alternatives(loaded, chosen)],
+    }
+
+
+def _alternatives(loaded: LoadedModel, chosen: Choice) -> list[Choice]:
+    """The fastest others within memory, the paper's tile, and the whole image at once."""
+    planner, size_yx = loaded.planner, chosen.plan.size_yx
+    others = planner.choices(size_yx, _ALTERNATIVES + 1)
+    geometry = planner.geometry
+    if planner.shapes is None and geometry.y.step and geometry.x.step:
+        others.append(planner.expected(plan_whole(size_yx, geometry)))
+        if _PAPER_STRIDE_PX % geometry.y.grid == _PAPER_STRIDE_PX % geometry.x.grid == 0:
+            others.append(planner.expected(plan_with_stride(size_yx, geometry, (_PAPER_STRIDE_PX, _PAPER_STRIDE_PX))))
+    distinct = {choice.plan.stride_yx: choice for choice in others if choice.plan.stride_yx != chosen.plan.stride_yx}
+    return sorted(distinct.values(), key=lambda choice: choice.seconds)
+
+
+def _notes(loaded: LoadedModel, choice: Choice, chosen: Choice) -> list[str]:
+    planner = loaded.planner
+    notes = ["chosen"] if choice.plan == chosen.plan else []
+    if len(choice.plan) == 1:
+        notes.append("the whole image at once")
+    if math.prod(choice.plan.input_yx) > planner.max_tile_pixels:
+        notes.append("beyond the memory budget")
+    if choice.tile_seconds > planner.tile_seconds:
+        notes.append(f"a tile takes longer than {planner.tile_seconds * 1000:g} ms")
+    return notes
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    plan, image, limits = report["plan"], report["image"], report["limits"]
+    machine = this_machine()
+    tile_ms = "no limit" if limits["tile_ms"] is None else f"{limits['tile_ms']:g} ms where it costs little"
+    header: tuple[str, ...] = ("TILES", "INPUT", "STRIDE", "TILE MS", "SECONDS", "MEMORY MB", "")
+    rows = [header, *(_cells(row) for row in (plan, *report["alternatives"]))]
+    return [
+        f"{report['model']} on {report['provider']} in {report['precision']}",
+        f"machine   {machine}",
+        f"image     {image['size_yx'][0]} rows x {image['size_yx'][1]} columns",
+        f"plan      {plan['tiles']} tiles of {_shape(plan['input_yx'])} px, {_shape(plan['stride_yx'])} px apart, "
+        f"{plan['batch']} at a time",
+        f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "
+        f"tile; {plan['memory_bytes'] / 1e6:.0f} MB while the net runs",
+        f"limits    {limits['tile_memory_bytes'] / 1e6:.0f} MB and {limits['tile_pixels']} pixels a tile; {tile_ms}",
+        "",
+        *table(rows),
+    ]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["tiles"]),
+        _shape(row["input_yx"]),
+        _shape(row["stride_yx"]),
+        f"{row['tile_ms']:.0f}",
+        f"{row['seconds']:.2f}",
+        f"{row['memory_bytes'] / 1e6:.0f}",
+        ", ".join(row["notes"]),
+    )
+
+
+def _shape(pair: list[int]) -> str:
+    return f"{pair[0]} x {pair[1]}"

@@ -1,0 +1,94 @@
+"""Precision: bf16 only where it agrees with fp32, never unnoticed, never in place of what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
+from model.package import RDF_NAME, Package, tensor_bytes, write_package
+from model.precision import LIMIT, Agreement, agreement, open_checked
+from model.session import SessionOptions, has_bf16, open_session
+from tests.packages import expected_foreground, threshold_net, write_tiny_package
+
+AUTO, BF16 = (SessionOptions("openvino", precision, threads=1) for precision in ("auto", "bf16"))
+
+
+def with_gain(folder: Path, gain: float, golden_gain: float, values: tuple[float, float] = (0.0, 1.0)) -> Package:
+    """The threshold net with another slope, the golden output of a slope, and a test image of noise between values."""
+    package = write_tiny_package(folder, normalization=())
+    files = {file.name: file.read_bytes() for file in package.path.iterdir() if file.name != RDF_NAME}
+    raw = np.random.default_rng(0).uniform(*values, package.golden_pair()[0].shape).astype(np.float32)
+    files["test_input.npy"] = tensor_bytes(raw)
+    foreground = expected_foreground(raw[0, :, 8:-8, 8:-8], golden_gain)
+    files["weights.onnx"] = threshold_net(gain=gain)
+    files["test_output.npy"] = tensor_bytes(np.stack([1 - foreground, foreground])[np.newaxis].astype(np.float32))
+    return write_package(package.path, package.spec, files)
+
+
+def test_agreement_counts_classes_and_finds_the_largest_difference() -> None:
+    reference = np.zeros((1, 2, 2, 5), dtype=np.float32)
+    reference[:, 0] = 1
+    other = reference.copy()
+    other[0, :, 0, 0] = 0.4, 0.6
+    found = agreement(other, reference)
+    assert [found.other_class, found.largest_difference] == pytest.approx([0.1, 0.6])
+    assert agreement(reference, reference) == Agreement(0.0, 0.0)
+
+
+def test_agreement_of_one_channel_is_about_one_half() -> None:
+    reference = np.full((1, 1, 1, 4), 0.49, dtype=np.float32)
+    other = np.array([0.48, 0.51, 0.49, 0.45], dtype=np.float32).reshape(1, 1, 1, 4)
+    found = agreement(other, reference)
+    assert [found.other_class, found.largest_difference] == pytest.approx([0.25, 0.04])
+
+
+def test_nan_agrees_with_nothing() -> None:
+    nan = np.full((1, 2, 3, 3), np.nan, dtype=np.float32)
+    assert not agreement(nan, np.zeros_like(nan)).within(LIMIT)
+
+
+def test_a_gentle_net_runs_in_bf16_where_the_cpu_has_it(tmp_path: Path) -> None:
+    opened = open_checked(with_gain(tmp_path, 1.0, 1.0, values=(0.6, 0.9)), AUTO)
+    assert opened.self_test_difference < 1e-5
+    if has_bf16("openvino"):
+        assert opened.session.precision == "bf16"
+        assert opened.agreement is not None
+        assert 1e-5 < opened.agreement.largest_difference < 0.05
+    else:
+        assert opened.session.precision == "fp32"
+        assert opened.agreement is None
+
+
+def test_a_net_that_rounding_upsets_runs_in_fp32_or_not_at_all(tmp_path: Path) -> None:
+    package = with_gain(tmp_path, 600.0, 600.0)
+    opened = open_checked(package, AUTO)
+    assert (opened.session.precision, opened.agreement) == ("fp32", None)
+    with pytest.raises(
+        UnsupportedPackage if has_bf16("openvino") else BackendUnavailable, match="choose precision auto or fp32"
+    ):
+        open_checked(package, BF16)
+
+
+@pytest.mark.parametrize("options", [AUTO, SessionOptions("cpu", "auto"), SessionOptions("openvino", "fp32")])
+def test_the_golden_pair_is_held_against_fp32_whatever_runs(tmp_path: Path, options: SessionOptions) -> None:
+    # 1.02 instead of 1: bf16's own rounding would hide it, fp32 does not
+    with pytest.raises(InvalidPackage, match="do not do what the package says"):
+        open_checked(with_gain(tmp_path, 1.02, 1.0), options)
+
+
+def test_a_backend_without_bf16_refuses_it_and_takes_fp32_for_auto(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    with pytest.raises(BackendUnavailable, match="backend cpu has none"):
+        open_checked(package, SessionOptions("cpu", "bf16"))
+    opened = open_checked(package, SessionOptions("cpu", "auto"))
+    assert (opened.session.precision, opened.agreement) == ("fp32", None)
+
+
+def test_openvino_computes_fp32_unless_told_otherwise(tmp_path: Path) -> None:
+    session = open_session(write_tiny_package(tmp_path), SessionOptions("openvino"))
+    tiles = np.random.default_rng(0).random((1, 1, 50, 50), dtype=np.float32)
+    assert session.precision == "fp32"
+    np.testing.assert_allclose(session.run(tiles)[0, 1], expected_foreground(tiles[0, :, 8:-8, 8:-8]), atol=1e-5)

@@ -1,0 +1,151 @@
+"""What tiles cost: measured once, kept for the next start, measured anew where it no longer holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.cost import Measurement
+from model.errors import PlanError
+from model.session import SessionOptions, open_session
+from service.engine import planning
+from service.engine.cost_store import CostKey, CostStore, cost_store
+from service.engine.planning import PlanLimits, make_planner
+from tests.packages import write_tiny_package
+
+OPTIONS = SessionOptions(backend="cpu", threads=1)
+KEY = CostKey("a" * 64, "cpu", "fp32", 2)
+TILES = (Measurement((252, 252), 0.01), Measurement((572, 572), 0.08), Measurement((284, 1148), 0.07))
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*"))
+
+
+def test_what_was_kept_comes_back(tmp_path: Path) -> None:
+    store = CostStore(tmp_path / "new" / "folder")
+    assert store.load(KEY) is None
+    path = store.save(KEY, TILES)
+    assert files(tmp_path / "new" / "folder") == [path]
+    kept = store.load(KEY)
+    assert kept is not None
+    assert kept.measurements == TILES
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"sha256": "b" * 64}, {"backend": "openvino"}, {"precision": "bf16"}, {"threads": 1}],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_was_measured_otherwise_is_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
+    store = CostStore(tmp_path)
+    store.save(KEY, TILES)
+    assert store.load(replace(KEY, **other)) is None
+
+
+@pytest.mark.parametrize("field", ["cpu", "runtimes", "version"])
+def test_another_machine_or_runtime_measures_for_itself(tmp_path: Path, field: str) -> None:
+    store = CostStore(tmp_path)
+    path = store.save(KEY, TILES)
+    assert path is not None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: "another"}))
+    assert store.load(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", '{"tiles": 5}', '{"tiles": [[1, 2]]}', '{"tiles": [[1, 2, NaN]]}', '{"tiles": []}']
+)
+def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
+    store = CostStore(tmp_path)
+    path = store.save(KEY, TILES)
+    assert path is not None
+    whole = json.loads(path.read_text())
+    try:
+        content = json.dumps(whole | json.loads(text))
+    except (ValueError, TypeError):
+        content = text
+    path.write_text(content)
+    assert store.load(KEY) is None
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing_and_hinders_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = CostStore(tmp_path / "file" / "below")
+    assert store.save(KEY, TILES) is None
+    assert store.load(KEY) is None
+
+
+def test_the_setting_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cost_store("") == CostStore(tmp_path / "unet-service")
+    assert cost_store("none") == CostStore(None)
+    assert cost_store("/some/where") == CostStore(Path("/some/where"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cost_store("") == CostStore(tmp_path / ".cache" / "unet-service")
+
+
+def test_a_second_start_plans_as_the_first_did(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "packages")
+    limits = PlanLimits(1 << 28, store=CostStore(tmp_path / "speeds"))
+    session = open_session(package, OPTIONS)
+    first = make_planner(package, session, OPTIONS, limits, 5.0)
+    second = make_planner(package, session, OPTIONS, limits, 5.0)
+    assert first.cost == second.cost
+    assert first.plan((3000, 2000)) == second.plan((3000, 2000))
+
+
+def test_speeds_of_another_day_are_measured_anew(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "packages")
+    store = CostStore(tmp_path / "speeds")
+    limits = PlanLimits(1 << 28, store=store)
+    session = open_session(package, OPTIONS)
+    store.save(CostKey(package.sha256, "cpu", "fp32", 1), [Measurement((252, 252), 1e4)])
+    planner = make_planner(package, session, OPTIONS, limits, 5.0)
+    assert planner.expected(planner.plan((200, 200))).seconds < 1e3
+
+
+def test_what_too_little_time_was_left_for_is_not_kept(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "packages")
+    limits = PlanLimits(1 << 28, store=CostStore(tmp_path / "speeds"))
+    make_planner(package, open_session(package, OPTIONS), OPTIONS, limits, 0.0)
+    assert files(tmp_path / "speeds") == []
+
+
+def test_memory_for_no_tile_at_all_is_an_error(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    with pytest.raises(PlanError, match="raise the memory budget"):
+        make_planner(package, open_session(package, OPTIONS), OPTIONS, PlanLimits(1000), 1.0)
+
+
+def test_a_gpu_runs_every_shape_and_batch_before_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = write_tiny_package(tmp_path)
+    session = open_session(package, OPTIONS)
+    seen: set[tuple[int, ...]] = set()
+    run = session.run
+
+    class Watched:
+        backend, provider, precision = "cpu", "", "fp32"
+
+        def run(self, tiles: Any) -> Any:
+            seen.add(tiles.shape)
+            return run(tiles)
+
+    monkeypatch.setattr(planning, "GPU_BACKENDS", frozenset({"cpu"}))
+    planner = make_planner(package, Watched(), OPTIONS, PlanLimits(16 * 10**6, batch_tiles=8), 1.0)
+    assert planner.shapes is not None
+    for size_yx in ((1, 1), (200, 900), (700, 700), (5000, 3000)):
+        tile = planner.plan(size_yx).input_yx
+        most = planning.batch_room(tile[0] * tile[1], 8, planner.max_tile_pixels)
+        assert {(1 << k, 1, *tile) for k in range(most.bit_length())} <= seen
+
+
+def test_the_default_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        CostStore(tmp_path / "none-yet").load(KEY)
+    assert not caplog.records
