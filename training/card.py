@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model.spec import Person
 from training.checkpoint import Checkpoint
+from training.evaluate import format_figure
 from training.export import Card
 from training.recipe import Recipe
 from training.scene import NucleiScene
@@ -37,8 +38,8 @@ def run_card(
     """
     minutes = round(checkpoint.elapsed_s / 60, 1)
     counts = {side: len(stems) for side, stems in checkpoint.split.items()}
-    figures = {name: round(value, 4) for name, value in checkpoint.figures.items()}
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    figures = {name: float(format_figure(name, value)) for name, value in checkpoint.figures.items()}
+    rows = "\n".join(f"| {name} | {format_figure(name, value)} |" for name, value in figures.items())
     readme = f"""# {recipe.name}
 
 {recipe.card.description}

@@ -10,6 +10,7 @@
     │   ├── MaskMismatch      a mask of another size, with colours, or with values that mean nothing
     │   └── NothingToLearn    no foreground anywhere, or no image left on one side of the split
     ├── CheckpointError   a checkpoint that is missing, damaged, or of another recipe
+    ├── FoldsMismatch     runs that do not make one cross-validation
     ├── MissingDevice     a device that is unknown, or that torch cannot use here
     ├── MissingLicense    a licence text that cannot be read
     └── Diverged          the loss is no longer a number
@@ -50,6 +51,10 @@ class NothingToLearn(DatasetError):
 
 class CheckpointError(TrainingError):
     """The checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class FoldsMismatch(TrainingError):
+    """Runs are of other recipes or images, or share images, and do not make one cross-validation."""
 
 
 class MissingDevice(TrainingError):

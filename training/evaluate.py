@@ -57,10 +57,11 @@ class ImageFigures:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Rows of all images, and how they are judged."""
+    """Rows of all images, how they are judged, and whether the net saw eight views of each."""
 
     rows: tuple[ImageFigures, ...]
     scoring: Scoring = field(default_factory=Scoring)
+    mirrored: bool = False
 
     def means(self) -> dict[str, float]:
         """Figures of all images, as far as they are measured and defined.
@@ -103,7 +104,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return means and rows, ready for ``json.dumps``: no NaN, no infinity."""
-        report: dict[str, Any] = {"images": len(self.rows), "means": self.means()}
+        report: dict[str, Any] = {"images": len(self.rows), "mirrored": self.mirrored, "means": self.means()}
         if self.thresholds():
             report["thresholds"] = self.thresholds()
         return report | {"rows": [row_as_json(row) for row in self.rows]}
@@ -119,7 +120,8 @@ class Evaluation:
             columns.append([entry.rjust(longest) for entry in entries])
         lines = ["  ".join(line) for line in zip(*columns, strict=True)]
         means = "  ".join(f"{name} {format_figure(name, value)}" for name, value in self.means().items())
-        return "\n".join([*lines, f"mean over {len(self.rows)} images: {means}"])
+        views = " (8 views each)" if self.mirrored else ""
+        return "\n".join([*lines, f"mean over {len(self.rows)} images{views}: {means}"])
 
     def _isbi(self) -> dict[str, tuple[float, float]]:
         counts = [row.isbi for row in self.rows if row.isbi is not None]
@@ -189,7 +191,7 @@ def evaluate_images(
         )
         for image in tqdm(images, desc="evaluate", unit="image", leave=False)
     )
-    return Evaluation(rows, scoring or Scoring())
+    return Evaluation(rows, scoring or Scoring(), predictor.mirror)
 
 
 def _table_cells(row: ImageFigures, scoring: Scoring) -> dict[str, str]:

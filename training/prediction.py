@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.labels import LabelRule
-from model.normalization import Step, fit
+from model.normalization import FittedNormalization, Step, fit
 from model.package import Package
 from model.planner import Planner
 from model.session import Backend, SessionOptions, open_session
@@ -25,17 +25,41 @@ _MOST_TILE_PIXELS = 1 << 21  # activations of a net of base width 64 stay below 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A net with everything that turns an image into probabilities, and those into objects."""
+    """A net with everything that turns an image into probabilities, and those into objects.
+
+    Parameters
+    ----------
+    run, normalization, geometry, label_rule
+        As the package declares them.
+    mirror
+        Whether probabilities are the mean over the eight mirrored and turned views of an image. The service runs one
+        view: figures of a mirrored net are not those of what is served, and no package's card quotes them.
+
+    """
 
     run: Run
     normalization: Sequence[Step]
     geometry: Geometry
     label_rule: LabelRule
+    mirror: bool = False
 
     def probabilities(self, image_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (c, y, x) of a whole image (y, x, c), margins mirrored."""
+        fitted = fit(self.normalization, image_yxc)
+        if not self.mirror:
+            return self._view(image_yxc, fitted)
+        views = [(quarter_turns, flip) for quarter_turns in range(4) for flip in (False, True)]
+        total: NDArray[np.float32] = np.zeros((), dtype=np.float32)
+        for quarter_turns, flip in views:
+            turned = np.rot90(image_yxc, quarter_turns, axes=(0, 1))
+            seen = self._view(turned[:, ::-1] if flip else turned, fitted)
+            back = np.rot90(seen[..., ::-1] if flip else seen, -quarter_turns, axes=(1, 2))
+            total = total + back
+        return total / np.float32(len(views))
+
+    def _view(self, image_yxc: NDArray[Any], fitted: FittedNormalization) -> NDArray[np.float32]:
         plan = Planner(self.geometry, _MOST_TILE_PIXELS).plan((image_yxc.shape[0], image_yxc.shape[1]))
-        return predict_tiled(image_yxc, fit(self.normalization, image_yxc), plan, self.run)
+        return predict_tiled(image_yxc, fitted, plan, self.run)
 
 
 def net_predictor(net: UNet, recipe: Recipe) -> Predictor:

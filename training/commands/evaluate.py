@@ -1,17 +1,19 @@
-"""``unet-train evaluate``: score a run, a checkpoint or a package on annotated images."""
+"""``unet-train evaluate``: score runs, checkpoints or packages on annotated images."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from model.package import read_package
 from training.checkpoint import load_checkpoint
 from training.datasets import AnnotatedImage, load_images
-from training.errors import RecipeError
+from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
+from training.folds import CrossValidation, Fold, require_unseen
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from
 from training.splits import split_images
@@ -22,11 +24,22 @@ from training.trainer import RunFiles, checkpoint_path
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("evaluate", help="score a run, a checkpoint or a package on annotated images")
-    parser.add_argument("target", type=Path, help="folder of a run, a .pt file, or a package (folder or zip)")
+    parser.add_argument(
+        "targets",
+        type=Path,
+        nargs="+",
+        metavar="TARGET",
+        help="folder of a run, a .pt file, or a package (folder or zip); several folds are pooled",
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
     parser.add_argument("--recipe", help="how to read DIR, where the target's own recipe does not fit")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")
+    parser.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over the eight mirrored views of an image, which the service does not (default: the recipe's)",
+    )
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.set_defaults(run=run)
 
@@ -34,17 +47,44 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> None:
     """Print figures as a table or as JSON."""
     require_device(options.device)
-    predictor, recipe = open_predictor(options.target, options.recipe, options.device)
-    evaluation = score(predictor, recipe, options.data, options.split)
-    if options.json:
-        sys.stdout.write(json.dumps(evaluation.as_json(), indent=2) + "\n")
+    report: Evaluation | CrossValidation
+    if len(options.targets) == 1:
+        predictor, recipe = _open(options.targets[0], options)
+        report = score(predictor, recipe, options.data, options.split)
     else:
-        sys.stdout.write(evaluation.as_table() + "\n")
+        report = _pool(options)
+    text = json.dumps(report.as_json(), indent=2, allow_nan=False) if options.json else report.as_table()
+    sys.stdout.write(text + "\n")
+
+
+def _open(target: Path, options: argparse.Namespace) -> tuple[Predictor, Recipe]:
+    predictor, recipe = open_predictor(target, options.recipe, options.device)
+    mirror = recipe.scoring.mirror if options.mirror is None else options.mirror
+    return replace(predictor, mirror=mirror), recipe
+
+
+def _pool(options: argparse.Namespace) -> CrossValidation:
+    """Score each target on its own images, which no other one may hold and it may not have been trained on."""
+    if options.split != "validation":
+        raise FoldsMismatch(f"--split {options.split} takes one target; several are scored on what each one held out")
+    folds, most, chose = [], 0, False
+    for target in options.targets:
+        predictor, recipe = _open(target, options)
+        images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+        _, held_out = split_images(images, recipe.data)
+        if is_run(target):
+            require_unseen(load_checkpoint(checkpoint_path(target)), held_out, str(target))
+        instances = recipe.data.kind == "instances"
+        folds.append(
+            Fold(str(target), evaluate_images(held_out, predictor, instances=instances, scoring=recipe.scoring))
+        )
+        most, chose = max(most, len(images)), chose or recipe.schedule.keep == "best"
+    return CrossValidation(tuple(folds), most, held_out_chose=chose)
 
 
 def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[Predictor, Recipe]:
     """Open a run, a checkpoint or a package, with the recipe that says how to read the data folder."""
-    if target.suffix == ".pt" or RunFiles(target).best.exists():
+    if is_run(target):
         checkpoint = load_checkpoint(checkpoint_path(target))
         recipe = read_recipe(recipe_name) if recipe_name else checkpoint.read_recipe()
         return net_predictor(checkpoint.build_net().to(device), recipe), recipe
@@ -55,6 +95,11 @@ def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[
     if facts is None:
         raise RecipeError(f"{target} does not say how it was trained; name a recipe for the data folder (--recipe)")
     return package_predictor(package), recipe_from(facts, str(target))
+
+
+def is_run(target: Path) -> bool:
+    """Whether a target is a run or a checkpoint, and not a package."""
+    return target.suffix == ".pt" or RunFiles(target).best.exists()
 
 
 def score(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
