@@ -1,0 +1,277 @@
+"""The choice of a recipe: always a valid one, and the one that a person would write for the folders known here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.choose import choose_recipe, recipe_name
+from training.choose_size import Budget
+from training.options import Data, Include
+from training.plan import Plan
+from training.recipe import Recipe, read_recipe
+from training.splits import validation_stems
+from training.survey import Grey, Survey, survey_folder
+from training.survey_objects import Guess, Objects
+
+
+def pace(recipe: Recipe) -> float:
+    """Seconds of a step as on two CPU cores: by the pixels and the width of the net, half as many in bf16."""
+    pixels = recipe.schedule.batch * recipe.tile_input_px**2 / recipe.net.downscale**2
+    whole: float = 0.7 * pixels / 444**2 * (recipe.net.base_width / 32) ** 1.5
+    return 0.002 + (whole / 2 if recipe.schedule.precision == "bf16" else whole)
+
+
+def budget(minutes: float | None = None, steps: int | None = None, device: str = "cpu") -> Budget:
+    return Budget(minutes, steps, 60.0, device, (True, "this one computes in bfloat16"), pace)
+
+
+NUCLEI = Survey(
+    images=40,
+    empty=0,
+    smallest_yx=(256, 256),
+    median_yx=(256, 320),
+    largest_yx=(256, 320),
+    channels=1,
+    grey=Grey("uint8", 0.0, 255.0, 1e-4, 1.4, (0, 0, 0, 0)),
+    guess=Guess("instances", None, "80 values"),
+    class_shares=(0.85, 0.15),
+    annotated=1.0,
+    objects=Objects(900, 40, (8.0, 20.0, 49.0), 6.0, 90.0, 21.0, 0.27),
+)
+LARGE = replace(NUCLEI, objects=Objects(300, 40, (44.0, 69.0, 118.0), 28.0, 200.0, 1060.0, 0.1))
+MEMBRANES = replace(
+    NUCLEI,
+    guess=Guess("semantic", (0, 255), "two values"),
+    class_shares=(0.22, 0.78),
+    objects=Objects(2700, 24, (9.0, 45.0, 82.0), 12.0, 9.0, 16.0, 0.0),
+    likeness=0.4,
+)
+
+
+def plan(survey: Survey, *, minutes: float | None = None, steps: int | None = None, device: str = "cpu") -> Plan:
+    kind, values = survey.guess.kind, survey.guess.class_values
+    data = Data(kind=kind, class_values=values)
+    return choose_recipe(survey, data, budget(minutes, steps, device), "My cells")
+
+
+def reason(chosen: Plan, what: str) -> str:
+    """Reason of the one choice whose name begins with ``what``."""
+    (found,) = [choice for choice in chosen.choices if choice.what.startswith(what)]
+    return found.reason
+
+
+sides = st.integers(8, 4000)
+shares = st.floats(0.0005, 0.9995)
+
+
+@st.composite
+def surveys(draw: st.DrawFn) -> Survey:
+    low, middle, high = sorted(draw(st.lists(st.floats(0, 900), min_size=3, max_size=3)))
+    heights, widths = (sorted(draw(st.lists(sides, min_size=3, max_size=3))) for _ in range(2))
+    classes = draw(st.integers(2, 6))
+    kind = draw(st.sampled_from(["instances", "semantic"]))
+    values = tuple(range(classes)) if kind == "semantic" else None
+    foreground = draw(shares)
+    count = 2 if values is None else classes
+    flat = sorted(draw(st.lists(st.integers(0, 5), min_size=4, max_size=4)), reverse=True)
+    return Survey(
+        images=draw(st.integers(5, 300)) if draw(st.booleans()) else draw(st.integers(1, 12)),
+        empty=0,
+        smallest_yx=(heights[0], widths[0]),
+        median_yx=(heights[1], widths[1]),
+        largest_yx=(heights[2], widths[2]),
+        channels=draw(st.integers(1, 5)),
+        grey=Grey("uint16", 0, 65535, draw(st.floats(0, 0.1)), 1.5, (flat[0], flat[1], flat[2], flat[3])),
+        guess=Guess("semantic" if kind == "semantic" else "instances", values, "drawn"),
+        class_shares=(1 - foreground, *(foreground / (count - 1) for _ in range(count - 1))),
+        annotated=1.0,
+        objects=Objects(
+            100, 5, (low, middle, high), draw(st.floats(0, 900)), draw(st.floats(0, 900)), low**2, draw(shares)
+        ),
+        likeness=draw(st.floats(-0.2, 1)) if draw(st.booleans()) else 0.0,
+    )
+
+
+lengths = st.one_of(
+    st.just((None, None)),
+    st.tuples(st.floats(0.01, 3000), st.none()),
+    st.tuples(st.none(), st.integers(1, 50_000)),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(survey=surveys(), length=lengths, device=st.sampled_from(["cpu", "cuda"]))
+def test_every_survey_gives_a_valid_recipe(
+    survey: Survey, length: tuple[float | None, int | None], device: str
+) -> None:
+    chosen = plan(survey, minutes=length[0], steps=length[1], device=device)
+    recipe = Recipe.model_validate(chosen.recipe.model_dump(mode="json"))
+    assert recipe == chosen.recipe
+    assert recipe.augmentation.scale[0] <= recipe.augmentation.scale[1]
+    assert recipe.schedule.max_minutes == length[0]
+    if length[1] is not None:
+        assert recipe.schedule.steps == length[1]
+    validating = validation_stems([f"image-{index}" for index in range(survey.images)], recipe.data)
+    assert len(validating) < survey.images, "none is left for training"
+    assert bool(validating) == (survey.images > 2)
+    assert recipe.tile_output_px <= min(survey.median_yx) + max(recipe.geometry.y.step, recipe.geometry.y.minimum)
+
+
+@settings(deadline=None, max_examples=50)
+@given(survey=surveys())
+def test_the_written_recipe_reads_back(survey: Survey, tmp_path_factory: pytest.TempPathFactory) -> None:
+    chosen = plan(survey)
+    path = tmp_path_factory.mktemp("plan") / "run" / "recipe.toml"
+    chosen.write(path)
+    assert read_recipe(str(path)) == chosen.recipe
+    text = path.read_text()
+    assert all(f"# {line}" in text for line in chosen.as_text().splitlines())
+    assert tomllib.loads(text)["name"] == "my-cells"
+
+
+def test_small_touching_objects_get_a_thin_boundary_at_full_resolution() -> None:
+    recipe = plan(NUCLEI).recipe
+    assert (recipe.targets.scheme, recipe.targets.boundary_px, recipe.net.downscale) == ("boundary", 1, 1)
+    assert (recipe.labels.method, recipe.labels.foreground, recipe.labels.min_area_px) == ("watershed", (1, 2), 10)
+    assert recipe.augmentation.scale == (0.62, 1.7), "sizes differ sixfold, and the smallest stay 5 px wide"
+    assert (recipe.weights.class_balance, recipe.tile_output_px) == (0.0, 260)
+
+
+def test_large_objects_are_seen_in_blocks_of_pixels() -> None:
+    chosen = plan(LARGE)
+    assert chosen.recipe.net.downscale == 2
+    assert reason(chosen, "downscale 2") == "objects are 69 px across (median), the smallest 5 % 44 px"
+    huge = replace(LARGE, objects=replace(LARGE.objects, diameter_px=(90.0, 180.0, 300.0)))
+    assert plan(huge).recipe.net.downscale == 4
+    thin = replace(LARGE, objects=replace(LARGE.objects, width_px=6.0))
+    assert plan(thin).recipe.net.downscale == 1
+
+
+def test_touching_cells_with_thin_arms_get_a_contact_class() -> None:
+    armed = replace(NUCLEI, objects=Objects(1400, 20, (24.0, 47.0, 86.0), 11.7, 200.0, 220.0, 0.42))
+    recipe = plan(armed).recipe
+    assert (recipe.targets.scheme, recipe.targets.boundary_px, recipe.net.downscale) == ("contact", 4, 2)
+    apart = replace(armed, objects=replace(armed.objects, touching=0.0))
+    assert plan(apart).recipe.targets.scheme == "boundary"
+
+
+def test_two_valued_masks_get_the_papers_weight_map() -> None:
+    chosen = plan(MEMBRANES)
+    recipe = chosen.recipe
+    assert (recipe.targets.scheme, recipe.labels.method) == ("foreground", "components")
+    assert (recipe.weights.w0, recipe.weights.sigma_px) == (10, 5)
+    assert recipe.net.downscale == 1, "the background between is thin"
+    assert (recipe.data.split, recipe.data.fold) == ("blocks", (5, 5))
+
+
+def test_several_classes_get_their_own_scheme() -> None:
+    recipe = plan(
+        replace(NUCLEI, guess=Guess("semantic", (0, 7, 9), "three values"), class_shares=(0.6, 0.38, 0.02))
+    ).recipe
+    assert (recipe.targets.scheme, len(recipe.targets.classes), recipe.data.class_values) == ("classes", 3, (0, 7, 9))
+    assert (recipe.labels.foreground, recipe.weights.w0, recipe.weights.class_balance) == ((1, 2), 0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("images", "fold", "fraction"),
+    [(1, None, 0), (2, None, 0), (3, (1, 3), 0), (4, (1, 4), 0), (8, (1, 8), 0), (20, (1, 7), 0), (541, None, 0.15)],
+)
+def test_few_images_are_not_spent_on_validation(images: int, fold: tuple[int, int] | None, fraction: float) -> None:
+    data = plan(replace(NUCLEI, images=images)).recipe.data
+    assert (data.fold, data.validation_fraction) == (fold, fraction)
+
+
+def test_the_net_is_as_large_as_the_time_allows() -> None:
+    an_hour, a_minute = plan(NUCLEI).recipe, plan(NUCLEI, minutes=1).recipe
+    assert an_hour.net.base_width == 32
+    assert an_hour.schedule.max_minutes is None
+    assert a_minute.net.base_width == 8
+    assert a_minute.schedule.max_minutes == 1
+    assert plan(replace(NUCLEI, median_yx=(1040, 1388)), device="cuda").recipe.net.base_width == 64
+    few, many = plan(NUCLEI, steps=200).recipe, plan(NUCLEI, steps=5000).recipe
+    assert (few.net.base_width, few.schedule.steps) == (8, 200)
+    assert (many.net.base_width, many.schedule.steps) == (32, 5000)
+
+
+def test_the_default_length_is_an_hour_by_the_measured_step() -> None:
+    chosen = plan(NUCLEI)
+    schedule = chosen.recipe.schedule
+    assert 50 < schedule.steps * pace(chosen.recipe) / 60 / 0.85 <= 60
+    assert "a step takes" in reason(chosen, "steps")
+    assert "minutes in all" in reason(chosen, "steps")
+
+
+def test_the_faster_precision_is_taken() -> None:
+    def slow_in_bf16(recipe: Recipe) -> float:
+        return 2.0 if recipe.schedule.precision == "bf16" else 1.0
+
+    for able, expected in ((True, "fp32"), (False, "fp32")):
+        slow = Budget(None, None, 60.0, "cpu", (able, "measured"), slow_in_bf16)
+        assert choose_recipe(NUCLEI, Data(), slow, "x").recipe.schedule.precision == expected
+    assert plan(NUCLEI).recipe.schedule.precision == "bf16"
+
+
+def test_the_grey_range_follows_what_the_images_hold() -> None:
+    def percentile(**changes: object) -> float:
+        grey = replace(NUCLEI.grey, **changes)  # type: ignore[arg-type]
+        (step,) = plan(replace(NUCLEI, grey=grey)).recipe.normalization
+        return float(getattr(step, "max_percentile", -1))
+
+    assert percentile() == 99.8
+    assert percentile(at_highest=0.005) == 99.0, "saturated"
+    assert percentile(flat=(9, 2, 0, 0)) == 99.98, "dark: two images are of one value up to 99.8"
+    assert percentile(flat=(9, 2, 2, 2)) == 99.8, "two blank images have no range anywhere"
+    sparse = replace(NUCLEI, class_shares=(0.999, 0.001))
+    assert "0.10% of the pixels" in reason(plan(sparse), "normalization percentiles 1 to 99.98")
+    colours = plan(replace(NUCLEI, channels=3)).recipe
+    assert not getattr(colours.normalization[0], "per_channel", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("My Cells (2)", "my-cells-2"), ("---", "images"), ("T98G_phase", "t98g-phase")]
+)
+def test_names_of_folders_become_names_of_recipes(name: str, expected: str) -> None:
+    assert recipe_name(name) == expected
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("folder", "include", "expected"),
+    [
+        (
+            "nuclei-dsb2018",
+            Include(csv="index.csv", column="kind", value="grey_fluorescence"),
+            {"scheme": "boundary", "boundary_px": 1, "downscale": 1, "tile": 260, "classes": 3, "split": "hash"},
+        ),
+        (
+            "phase-t98g",
+            None,
+            {"scheme": "contact", "boundary_px": 4, "downscale": 2, "tile": 776, "classes": 3, "split": "hash"},
+        ),
+        (
+            "em-isbi2012",
+            None,
+            {"scheme": "foreground", "boundary_px": 1, "downscale": 1, "tile": 388, "classes": 2, "split": "blocks"},
+        ),
+    ],
+)
+def test_real_folders_get_what_their_shipped_recipes_say(
+    data_root: Path, folder: str, include: Include | None, expected: dict[str, object]
+) -> None:
+    survey, data = survey_folder(data_root / folder, Data(include=include))
+    recipe = choose_recipe(survey, data, budget(), folder).recipe
+    assert expected == {
+        "scheme": recipe.targets.scheme,
+        "boundary_px": recipe.targets.boundary_px,
+        "downscale": recipe.net.downscale,
+        "tile": recipe.tile_output_px,
+        "classes": len(recipe.targets.classes),
+        "split": recipe.data.split,
+    }
+    assert (recipe.net.base_width, recipe.net.depth) == (32, 4)

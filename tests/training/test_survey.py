@@ -1,0 +1,171 @@
+"""The survey of a folder: what the masks mean, how large the objects are, what the grey values and names tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.errors import UnreadableFile
+from training.survey import Survey, survey_folder
+from training.survey_objects import guess_kind, measure_objects
+
+
+def squares(side: int, count: int, apart: int, size: int = 96) -> NDArray[np.uint16]:
+    """Return a mask of ``count`` numbered squares in a row, ``apart`` pixels between them."""
+    mask = np.zeros((size, size), dtype=np.uint16)
+    for index in range(count):
+        left = 8 + index * (side + apart)
+        mask[20 : 20 + side, left : left + side] = index + 1
+    return mask
+
+
+def write(folder: Path, name: str, image: NDArray[Any], mask: NDArray[Any]) -> None:
+    for kind, array in (("images", image), ("labels", mask)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / kind / f"{name}.tif", array)
+
+
+def grey(size: int = 96, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(10, 200, (size, size)).astype(np.uint8)
+
+
+def survey_of(folder: Path) -> Survey:
+    return survey_folder(folder)[0]
+
+
+def test_numbered_objects_are_counted_and_measured(tmp_path: Path) -> None:
+    write(tmp_path, "a", grey(), squares(12, 4, apart=0))
+    write(tmp_path, "b", grey(seed=1), squares(12, 4, apart=6))
+    write(tmp_path, "c", grey(seed=2)[:80], np.zeros((80, 96), dtype=np.uint8))
+    survey, data = survey_folder(tmp_path)
+    assert (survey.images, survey.empty, survey.channels) == (3, 1, 1)
+    assert (survey.smallest_yx, survey.median_yx, survey.largest_yx) == ((80, 96), (96, 96), (96, 96))
+    assert (survey.guess.kind, data.kind, data.class_values) == ("instances", "instances", None)
+    assert survey.objects.count == 8
+    assert survey.objects.touching == 0.5
+    assert survey.objects.diameter_px == pytest.approx([2 * 12 / np.pi**0.5] * 3)
+    assert survey.objects.small_area_px == 144
+    assert survey.foreground == pytest.approx(8 * 144 / (2 * 96 * 96 + 80 * 96))
+    assert (survey.grey.dtype, survey.grey.lowest, survey.grey.highest) == ("uint8", 10, 199)
+
+
+def test_objects_that_the_edge_cuts_do_not_count_for_the_diameter() -> None:
+    mask = np.zeros((100, 300), dtype=np.int32)
+    for index in range(10):
+        mask[40:50, 10 + 20 * index : 20 + 20 * index] = index + 1
+    mask[0:3, 0:3] = 11
+    assert measure_objects([mask], "instances").diameter_px[0] == pytest.approx(2 * 10 / np.pi**0.5)
+    assert measure_objects([mask], "instances").small_area_px < 100
+
+
+@pytest.mark.parametrize("width", [6, 12, 24])
+def test_the_width_of_a_strip_is_its_width(width: int) -> None:
+    mask = np.zeros((60, 200), dtype=np.int32)
+    mask[20 : 20 + width] = 1
+    assert measure_objects([mask], "instances").width_px == pytest.approx(width, rel=0.2, abs=2)
+
+
+def test_neighbours_part_each_others_width() -> None:
+    mask = np.zeros((60, 200), dtype=np.int32)
+    mask[10:20], mask[20:30], mask[30:40] = 1, 2, 3
+    assert measure_objects([mask], "instances").width_px < 14
+
+
+def pieces(values: list[int], each: int) -> NDArray[np.int32]:
+    """Return a mask with ``each`` separate pixels of every value."""
+    mask = np.zeros((2 * len(values), 2 * each), dtype=np.int32)
+    for row, value in enumerate(values):
+        mask[2 * row, ::2] = value
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("marks", "each", "kind", "class_values"),
+    [
+        ([1], 5, "semantic", (0, 1)),
+        ([255], 5, "semantic", (0, 255)),
+        ([128, 255], 1, "semantic", (0, 128, 255)),
+        ([1, 2, 3], 6, "semantic", (0, 1, 2, 3)),
+        ([1, 2, 3], 1, "instances", None),
+        (list(range(1, 40)), 1, "instances", None),
+        (list(range(1, 40)), 5, "instances", None),
+    ],
+)
+def test_what_the_values_mean_is_guessed(
+    marks: list[int], each: int, kind: str, class_values: tuple[int, ...] | None
+) -> None:
+    guess = guess_kind([pieces(marks, each)], (0, *marks))
+    assert (guess.kind, guess.class_values) == (kind, class_values)
+    assert guess.reason
+
+
+def test_two_valued_masks_are_classes_and_their_pieces_objects(tmp_path: Path) -> None:
+    mask = np.where(squares(12, 4, apart=6) > 0, 255, 0).astype(np.uint8)
+    mask[90, 90] = 255  # a speck of the annotator's
+    write(tmp_path, "a", grey(), mask)
+    survey, data = survey_folder(tmp_path)
+    assert (data.kind, data.class_values) == ("semantic", (0, 255))
+    assert survey.class_shares == pytest.approx((1 - 577 / 96**2, 577 / 96**2))
+    assert (survey.objects.count, survey.objects.touching) == (4, 0)
+
+
+def test_colour_images_with_transparency_have_three_channels(tmp_path: Path) -> None:
+    mask = squares(12, 4, apart=6)
+    for name, channels in (("a", 3), ("b", 4), ("c", 3)):
+        write(tmp_path, name, grey(), mask)
+        (tmp_path / "images" / f"{name}.tif").unlink()
+        Image.fromarray(np.stack([grey(seed=seed) for seed in range(channels)], axis=-1)).save(
+            tmp_path / "images" / f"{name}.png"
+        )
+    assert survey_of(tmp_path).channels == 3
+
+
+def test_one_colour_image_among_grey_ones_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path, name, grey(), squares(12, 4, apart=6))
+    tifffile.imwrite(tmp_path / "images" / "b.tif", np.stack([grey()] * 3, axis=-1))
+    with pytest.raises(UnreadableFile, match=r"1 broken of 3 images.*\n.*b\.tif has shape \(96, 96, 3\)"):
+        survey_of(tmp_path)
+
+
+def test_frames_of_a_sequence_resemble_their_neighbours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    field = np.repeat(np.repeat(rng.integers(0, 200, (12, 48)), 8, axis=0), 8, axis=1).astype(np.uint8)
+    for index in range(12):
+        write(tmp_path / "film", f"t{index:03d}", field[:, 2 * index : 2 * index + 96], squares(12, 4, apart=6))
+        write(tmp_path / "slides", f"s{index:03d}", rng.permutation(field, axis=1)[:, :96], squares(12, 4, apart=6))
+    film, slides = survey_of(tmp_path / "film"), survey_of(tmp_path / "slides")
+    assert film.likeness - film.chance > 0.3
+    assert abs(slides.likeness - slides.chance) < 0.15
+
+
+def test_dark_images_and_hot_pixels_are_seen(tmp_path: Path) -> None:
+    dark = np.zeros((96, 96), dtype=np.uint16)
+    dark[30, 30:34] = 900
+    write(tmp_path, "dark", dark, squares(12, 4, apart=6))
+    hot = grey().astype(np.uint16)
+    hot[50, 50] = 60_000
+    for name in ("hot-1", "hot-2"):
+        write(tmp_path, name, hot, squares(12, 4, apart=6))
+    seen = survey_of(tmp_path).grey
+    assert seen.flat == (1, 1, 0, 0)
+    assert seen.hot > 100
+    assert seen.highest == 60_000
+
+
+@pytest.mark.data
+def test_real_folders_are_what_their_description_says(data_root: Path) -> None:
+    membranes = survey_of(data_root / "em-isbi2012")
+    assert (membranes.images, membranes.guess.class_values) == (24, (0, 255))
+    assert membranes.likeness - membranes.chance > 0.3, "slices of one stack"
+    cells = survey_of(data_root / "phase-t98g")
+    assert (cells.images, cells.guess.kind, cells.grey.dtype) == (20, "instances", "uint16")
+    assert cells.objects.count > 38 * 20
+    with pytest.raises(UnreadableFile, match="expected"):
+        survey_of(data_root / "nuclei-dsb2018")

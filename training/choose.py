@@ -1,0 +1,254 @@
+"""From what the images are to a recipe, every choice with its reason: what ``unet-train fit`` does without a recipe.
+
+The rules are those that the shipped recipes follow, read off their data: a boundary class where objects have numbers,
+the paper's weight map where masks are two-valued, blocks of pixels where objects are large. How wide the net is and how
+long it learns follows from the time that a step takes here (:mod:`training.choose_size`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from model.labels import LabelRule
+from model.normalization import ScaleRange
+from training.choose_size import Budget, Size, choose_schedule, choose_size
+from training.options import Augmentation, Card, Data, Net, Targets, Weights
+from training.plan import Choice, Plan
+from training.recipe import Recipe
+from training.survey import HIGH_PERCENTILES, LOW_PERCENTILE, Survey
+
+_FEWEST_FOR_HASH = 100  # with fewer images a share by hash may come out empty
+_MOST_WITHOUT_VALIDATION = 2
+_FEWEST_FOR_BLOCKS = 5
+_SOME_TOUCH, _LARGE_PX, _THIN = 0.02, 24, 0.5  # when objects have arms that a boundary would eat
+_ALIKE = 0.15  # by so much more do neighbours correlate where images are frames or slices
+
+
+def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
+    """Compose a recipe.
+
+    Parameters
+    ----------
+    survey, data
+        What :func:`training.survey.survey_folder` returns.
+    budget
+        Time, device, and how long a step takes.
+    name
+        Of the data; becomes the recipe's name.
+
+    """
+    targets, about_targets = choose_targets(survey)
+    data, about_validation = choose_validation(survey, data)
+    downscale, about_downscale = choose_downscale(survey)
+    weights, about_weights = _weights(survey)
+    normalization, about_normalization = _normalization(survey)
+    labels, about_labels = choose_labels(survey, fresh_rule(survey, targets))
+    recipe = Recipe(
+        name=recipe_name(name),
+        data=data,
+        net=Net(in_channels=survey.channels, base_width=8, depth=1, dropout=0.2, downscale=downscale),
+        targets=targets,
+        weights=weights,
+        tile_output_px=Size(8, 1, downscale, 1).tile_output_px,
+        normalization=(normalization,),
+        labels=labels,
+        card=describe(survey, name),
+    )
+    recipe, seconds, about_size = choose_size(survey, recipe, budget)
+    augmentation, about_augmentation = _augmentation(survey, recipe.tile_input_px)
+    recipe = recipe.model_copy(update={"augmentation": augmentation})
+    recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds)
+    choices = [about_targets, about_validation, about_downscale, *about_size, *about_weights, about_normalization]
+    choices += [*about_augmentation, about_labels, *about_schedule]
+    return Plan(describe_survey(survey), Recipe.model_validate(recipe.model_dump()), tuple(choices))
+
+
+def describe_survey(survey: Survey) -> tuple[str, ...]:
+    """What the images are, in lines of text."""
+    grey, objects = survey.grey, survey.objects
+    sizes = _size(survey.median_yx)
+    if survey.smallest_yx != survey.largest_yx:
+        sizes = f"{_size(survey.smallest_yx)} to {_size(survey.largest_yx)}, {sizes} (median)"
+    low, middle, high = objects.diameter_px
+    lines = [
+        f"{survey.images} image{'s'[: survey.images != 1]}, {sizes}, {survey.channels} "
+        f"channel{'s'[: survey.channels != 1]}, {grey.dtype}, grey values {grey.lowest:g} to {grey.highest:g}",
+        f"masks: {survey.guess.kind} ({survey.guess.reason}); {survey.foreground:.1%} foreground",
+        f"{objects.count} objects in {objects.images} images: {low:.0f}, {middle:.0f} and {high:.0f} px across "
+        f"(5th, 50th and 95th percentile); {objects.touching:.0%} touch another",
+    ]
+    if survey.annotated < 1:
+        lines.append(f"{1 - survey.annotated:.1%} of the pixels are not annotated and left out")
+    if survey.empty:
+        lines.append(f"{survey.empty} images without any object")
+    return tuple(lines)
+
+
+def choose_targets(survey: Survey) -> tuple[Targets, Choice]:
+    """Choose classes and scheme."""
+    objects = survey.objects
+    if survey.guess.kind == "semantic":
+        count = len(survey.class_shares)
+        if count == 2:
+            targets = Targets(classes=("background", "foreground"), scheme="foreground")
+            return targets, Choice("scheme foreground", f"masks of two values: {survey.foreground:.0%} foreground")
+        names = ("background", *(f"class{index}" for index in range(1, count)))
+        shares = ", ".join(f"{share:.1%}" for share in survey.class_shares)
+        return Targets(classes=names, scheme="classes"), Choice("scheme classes", f"{count} classes: {shares}")
+    low, middle, _ = objects.diameter_px
+    sizes = f"{objects.touching:.0%} of the objects touch another, the thinnest 5 % are {objects.width_px:.0f} px wide"
+    if objects.touching > _SOME_TOUCH and middle >= _LARGE_PX and objects.width_px < low * _THIN:
+        width = max(1, min(4, round(middle / 12)))
+        targets = Targets(classes=("background", "object", "contact"), scheme="contact", boundary_px=width)
+        return targets, Choice(
+            f"scheme contact, {width} px wide",
+            f"{sizes}, the smallest 5 % {low:.0f} px across: thin arms stay whole",
+        )
+    thin = (objects.width_px - 3) / 2  # an interior must be left of the thinnest
+    width = max(1, min(4, round(middle / 16), math.floor(thin)))
+    targets = Targets(classes=("background", "interior", "boundary"), scheme="boundary", boundary_px=width)
+    return targets, Choice(f"scheme boundary, {width} px wide", sizes)
+
+
+def choose_validation(survey: Survey, data: Data) -> tuple[Data, Choice]:
+    """Choose which images validate; some always train."""
+    count, none = survey.images, {"fold": None, "validation_fraction": 0.0, "split": "hash"}
+    if count <= _MOST_WITHOUT_VALIDATION:
+        chosen = data.model_copy(update=none)
+        return chosen, Choice("validation none", f"with {count} image{'s'[: count != 1]} all are needed for training")
+    if count >= _FEWEST_FOR_BLOCKS and survey.likeness - survey.chance > _ALIKE:
+        chosen = data.model_copy(update=none | {"split": "blocks", "fold": (5, 5)})
+        return chosen, Choice(
+            "validation the last fifth",
+            f"images resemble the next by name (correlation {survey.likeness:.2f}, others {survey.chance:.2f}): frames "
+            "or slices, so a block of them validates",
+        )
+    if count >= _FEWEST_FOR_HASH:
+        chosen = data.model_copy(update=none | {"validation_fraction": 0.15})
+        return chosen, Choice("validation 15 %", f"of {count} images, chosen by the hash of their names")
+    wanted = 1 if count < 5 else max(1, round(0.15 * count))
+    folds = math.ceil(count / wanted)
+    chosen = data.model_copy(update=none | {"fold": (1, folds)})
+    return chosen, Choice(f"validation part 1 of {folds}", f"{wanted} of {count} images")
+
+
+def choose_downscale(survey: Survey) -> tuple[int, Choice]:
+    """Choose the side of the blocks of pixels that the net works on."""
+    objects = survey.objects
+    low, middle, _ = objects.diameter_px
+    thinnest = objects.width_px
+    if survey.guess.kind == "semantic":
+        thinnest = min(thinnest, objects.background_width_px)
+    sizes = f"objects are {middle:.0f} px across (median), the smallest 5 % {low:.0f} px"
+    if len(survey.class_shares) > 2:
+        return 1, Choice("downscale 1", "with several classes the fine parts of each are kept")
+    for downscale, least_middle, least_low, least_width in ((4, 120, 40, 24), (2, 40, 16, 10)):
+        if middle >= least_middle and low >= least_low and thinnest >= least_width:
+            return downscale, Choice(f"downscale {downscale}", sizes)
+    return 1, Choice("downscale 1", f"{sizes}, the thinnest parts {thinnest:.0f} px")
+
+
+def choose_labels(survey: Survey, rule: LabelRule) -> tuple[LabelRule, Choice]:
+    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones exceed."""
+    smallest = survey.objects.small_area_px
+    area = int(smallest / 2)
+    return rule.model_copy(update={"min_area_px": area}), Choice(
+        f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
+    )
+
+
+def fresh_rule(survey: Survey, targets: Targets) -> LabelRule:
+    """Label rule for classes: a watershed from the interiors, or the components of all that is not background."""
+    if targets.scheme in {"boundary", "contact"}:
+        return LabelRule(method="watershed", foreground=(1, 2), seeds=(1,), fill_holes=True)
+    every = tuple(range(1, len(targets.classes)))
+    return LabelRule(foreground=every, seeds=every, fill_holes=survey.guess.kind == "instances")
+
+
+def recipe_name(name: str) -> str:
+    """Name of a recipe for data called ``name``: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "images"
+
+
+def describe(survey: Survey, name: str) -> Card:
+    """Card of a recipe that nobody wrote."""
+    return Card(
+        description=f"Trained on {survey.images} annotated images ({name}) by a recipe composed from their survey.",
+        data=f"{survey.images} images, {_size(survey.median_yx)} (median), {survey.objects.count} objects measured.",
+        limits="For images like those that it was trained on; judge it on images held back from training.",
+    )
+
+
+def _weights(survey: Survey) -> tuple[Weights, tuple[Choice, ...]]:
+    rarest = min(survey.class_shares)
+    balance = 0.5 if rarest < 0.05 else 0.0
+    kept = "probabilities stay calibrated" if not balance else "the rarer class counts for more"
+    about_balance = Choice(f"class_balance {balance:g}", f"the rarest class has {rarest:.1%} of the pixels: {kept}")
+    middle = survey.objects.diameter_px[1]
+    if survey.guess.kind == "instances":
+        sigma = round(min(5.0, max(3.0, middle / 12)), 1)
+        reason = f"objects are {middle:.0f} px across; the boundary class parts them as well"
+        return Weights(w0=5.0, sigma_px=sigma, class_balance=balance), (
+            Choice(f"weight map w0 5, sigma {sigma:g} px", reason),
+            about_balance,
+        )
+    if len(survey.class_shares) > 2:
+        return Weights(w0=0.0, class_balance=balance), (Choice("weight map none", "several classes"), about_balance)
+    gap = survey.objects.background_width_px
+    return Weights(class_balance=balance), (
+        Choice("weight map w0 10, sigma 5 px", f"as in the paper; the background between is {gap:.0f} px wide"),
+        about_balance,
+    )
+
+
+def _normalization(survey: Survey) -> tuple[ScaleRange, Choice]:
+    grey = survey.grey
+    saturated, usual, sparse, _ = HIGH_PERCENTILES
+    high, reason = usual, f"the brightest pixel lies {grey.hot:.1f} times as high (median)"
+    if survey.foreground < 0.01:
+        high, reason = sparse, f"only {survey.foreground:.2%} of the pixels are foreground"
+    elif grey.at_highest > 0.002:
+        high, reason = saturated, f"{grey.at_highest:.1%} of the pixels are saturated at {grey.highest:g}"
+    blank = grey.flat[-1]  # of one value: no percentile helps them
+    ranges = zip(HIGH_PERCENTILES, grey.flat, strict=True)
+    chosen = next(percentile for percentile, flat in ranges if percentile >= high and flat <= blank)
+    if chosen > high:
+        flat = grey.flat[HIGH_PERCENTILES.index(high)] - blank
+        reason = f"{flat} of {survey.images} images hold a single value up to percentile {high:g}"
+    colour = survey.channels == 3
+    if colour:
+        reason += "; one scale for three channels keeps the colours"
+    step = ScaleRange(per_channel=not colour, min_percentile=LOW_PERCENTILE, max_percentile=chosen)
+    return step, Choice(f"normalization percentiles {LOW_PERCENTILE:g} to {chosen:g}", reason)
+
+
+def _augmentation(survey: Survey, tile_input_px: int) -> tuple[Augmentation, tuple[Choice, ...]]:
+    low, middle, high = survey.objects.diameter_px
+    spread = high / low if low else 1.0
+    # pieces of a class differ in size under any magnification; objects seldom
+    least, most = (0.8, 1.25) if survey.guess.kind == "semantic" else (0.6, 1.7) if spread >= 4 else (0.7, 1.4)
+    if low:
+        least = round(max(least, min(1.0, 5 / low)), 2)  # the smallest stay 5 px wide
+    # vectors stand half a tile apart: beyond 3.6 % of that distance tissue does not bend
+    elastic = round(min(10.0, max(1.0, 0.018 * tile_input_px), max(1.0, middle / 2)), 1)
+    blur = round(min(1.5, max(0.5, low / 8)), 1)
+    augmentation = Augmentation(
+        probability=0.8,
+        elastic_px=elastic,
+        scale=(least, most),
+        gamma=(0.7, 1.4),
+        contrast=(0.7, 1.4),
+        brightness=0.1,
+        noise=0.05,
+        blur_px=blur,
+        shift_px=float(min(16, max(1, min(survey.smallest_yx) // 8))),
+    )
+    return augmentation, (
+        Choice(f"scale {least:g} to {most:g}", f"the largest objects are {spread:.1f} times as wide as the smallest"),
+        Choice(f"elastic_px {elastic:g}", f"objects are {middle:.0f} px across, tiles {tile_input_px} px"),
+    )
+
+
+def _size(size_yx: tuple[int, int]) -> str:
+    return f"{size_yx[0]} x {size_yx[1]} px"

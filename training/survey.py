@@ -1,0 +1,231 @@
+"""What the images of a folder are: the facts from which :mod:`training.choose` composes a recipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.transform import downscale_local_mean
+
+from training.datasets import IGNORE, AnnotatedImage, find_sources, load_images
+from training.errors import DatasetError
+from training.options import Data
+from training.survey_objects import Guess, Objects, guess_kind, measure_objects
+
+LOW_PERCENTILE = 1.0
+HIGH_PERCENTILES = (99.0, 99.8, 99.98, 100.0)
+"""Where the grey range of an image may end."""
+
+_MOST_PIXELS = 24_000_000  # masks are measured on so many pixels: seconds, however large the folder
+_IMAGES_TO_COUNT_CHANNELS = 9
+_LIKENESS_SIDE = 32  # images are compared at this size
+_FEWEST_FOR_LIKENESS = 8
+_MOST_FOR_LIKENESS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Grey:
+    """Grey values over all images.
+
+    Parameters
+    ----------
+    dtype
+        As stored; the widest where they differ.
+    lowest, highest
+        Over all pixels.
+    at_highest
+        Share of the pixels that have the highest value: saturated, where it is more than a few.
+    hot
+        Median over images: how far the brightest pixel lies above the 1st percentile, in units of the distance of the
+        99.8th; 1 where both are the same.
+    flat
+        Number of images whose 1st percentile equals that of :data:`HIGH_PERCENTILES`, one number each.
+
+    """
+
+    dtype: str
+    lowest: float
+    highest: float
+    at_highest: float
+    hot: float
+    flat: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Facts of a folder of annotated images.
+
+    Parameters
+    ----------
+    images, empty
+        Number of images, and of those without any object.
+    smallest_yx, median_yx, largest_yx
+        Sizes in pixels, each axis by itself.
+    channels, grey
+        Of the images.
+    guess
+        What the masks' values mean.
+    class_shares
+        Share of the annotated pixels of each class, background first; for instances background and object.
+    annotated
+        Share of the pixels that somebody has annotated.
+    objects
+        Of the measured images: sizes, distances, touching.
+    likeness, chance
+        Correlation of an image with the next by name, and with any other; both 0 where it cannot be told.
+
+    """
+
+    images: int
+    empty: int
+    smallest_yx: tuple[int, int]
+    median_yx: tuple[int, int]
+    largest_yx: tuple[int, int]
+    channels: int
+    grey: Grey
+    guess: Guess
+    class_shares: tuple[float, ...]
+    annotated: float
+    objects: Objects
+    likeness: float = 0.0
+    chance: float = 0.0
+
+    @property
+    def foreground(self) -> float:
+        """Share of the annotated pixels that are not background."""
+        return 1 - self.class_shares[0]
+
+
+def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]:
+    """Read a whole folder and say what it holds.
+
+    Parameters
+    ----------
+    folder
+        The data folder.
+    data
+        How to read it; ``kind`` and ``class_values`` are guessed.
+
+    Returns
+    -------
+    tuple[Survey, Data]
+        The facts, and ``data`` with the guess in it.
+
+    Raises
+    ------
+    DatasetError
+        As :func:`training.datasets.load_images`.
+
+    """
+    plain = (data or Data()).model_copy(update={"kind": "instances", "class_values": None})
+    images = load_images(folder, plain, _channels(folder, plain), 2)
+    measured = _sample(images)
+    guess = guess_kind([image.labels_yx for image in measured], _all_values(images))
+    known = plain.model_copy(update={"kind": guess.kind, "class_values": guess.class_values})
+    if guess.kind == "semantic":
+        images = [replace(image, labels_yx=_as_classes(image.labels_yx, guess)) for image in images]
+        measured = _sample(images)
+    return _survey(images, measured, guess), known
+
+
+def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage], guess: Guess) -> Survey:
+    sizes_yx = np.array([image.labels_yx.shape for image in images])
+    smallest, median, largest = (statistic(sizes_yx, axis=0).astype(int) for statistic in (np.min, np.median, np.max))
+    counts = np.zeros(len(guess.class_values or (0, 1)), dtype=np.int64)
+    for image in images:
+        labels = image.labels_yx[image.labels_yx != IGNORE]
+        classes = labels if guess.kind == "semantic" else (labels > 0).astype(np.int64)
+        counts += np.bincount(classes, minlength=counts.size)
+    likeness, chance = _likeness(images)
+    return Survey(
+        images=len(images),
+        empty=sum(not (image.labels_yx > 0).any() for image in images),
+        smallest_yx=(int(smallest[0]), int(smallest[1])),
+        median_yx=(int(median[0]), int(median[1])),
+        largest_yx=(int(largest[0]), int(largest[1])),
+        channels=images[0].image_yxc.shape[-1],
+        grey=_grey([image.image_yxc for image in images]),
+        guess=guess,
+        class_shares=tuple((counts / max(1, counts.sum())).tolist()),
+        annotated=float(counts.sum() / sizes_yx.prod(axis=1).sum()),
+        objects=measure_objects([image.labels_yx for image in measured], guess.kind),
+        likeness=likeness,
+        chance=chance,
+    )
+
+
+def _channels(folder: Path, data: Data) -> int:
+    """Channels of most of the first images, transparency left out; loading names the images that have others."""
+    counts: Counter[int] = Counter()
+    for source in find_sources(folder, data)[:_IMAGES_TO_COUNT_CHANNELS]:
+        try:
+            shape = source.read_image().shape
+        except DatasetError:
+            continue  # loading names it
+        count = shape[-1] if len(shape) == 3 else 1
+        counts[count - (count in {2, 4} and source.image_name.lower().endswith(".png"))] += 1
+    return counts.most_common(1)[0][0] if counts else 1
+
+
+def _sample(images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Images at equal steps through the folder, as many as :data:`_MOST_PIXELS` allow, and at least one."""
+    pixels = sum(image.labels_yx.size for image in images)
+    count = max(1, min(len(images), len(images) * _MOST_PIXELS // max(1, pixels)))
+    return [images[index] for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
+
+
+def _all_values(images: Sequence[AnnotatedImage]) -> tuple[int, ...]:
+    """Every value of the masks, ascending; at most a thousand (more are objects' numbers in any case)."""
+    values: set[int] = set()
+    for image in images:
+        values.update(np.unique(image.labels_yx).tolist())
+        if len(values) > 1000:
+            break
+    return tuple(sorted(values - {IGNORE}))
+
+
+def _as_classes(values_yx: NDArray[np.int32], guess: Guess) -> NDArray[np.int32]:
+    classes = np.searchsorted(np.array(guess.class_values), values_yx).astype(np.int32)
+    classes[values_yx == IGNORE] = IGNORE
+    return classes
+
+
+def _grey(images_yxc: Sequence[NDArray[Any]]) -> Grey:
+    highest = max(float(image.max()) for image in images_yxc)
+    percentiles = np.array([np.percentile(image, (LOW_PERCENTILE, *HIGH_PERCENTILES)) for image in images_yxc])
+    ranges = percentiles[:, 1:] - percentiles[:, :1]
+    wide = ranges[ranges[:, 1] > 0]
+    flat = np.count_nonzero(ranges <= 0, axis=0)
+    return Grey(
+        dtype=str(np.result_type(*{image.dtype for image in images_yxc})),
+        lowest=min(float(image.min()) for image in images_yxc),
+        highest=highest,
+        at_highest=sum(int(np.count_nonzero(image == highest)) for image in images_yxc)
+        / sum(image.size for image in images_yxc),
+        hot=float(np.median(wide[:, -1] / wide[:, 1])) if len(wide) else 1.0,
+        flat=(int(flat[0]), int(flat[1]), int(flat[2]), int(flat[3])),
+    )
+
+
+def _likeness(images: Sequence[AnnotatedImage]) -> tuple[float, float]:
+    """Mean correlation of neighbours by name, and of all others: frames of one sequence resemble their neighbours."""
+    first = images[:_MOST_FOR_LIKENESS]
+    same_size = len({image.labels_yx.shape for image in first}) == 1
+    if len(first) < _FEWEST_FOR_LIKENESS or not same_size or min(first[0].labels_yx.shape) < _LIKENESS_SIDE:
+        return 0.0, 0.0
+    factors = tuple(size // _LIKENESS_SIDE for size in first[0].labels_yx.shape)
+    small = np.array(
+        [downscale_local_mean(image.image_yxc[..., 0].astype(np.float64), factors).ravel() for image in first]
+    )
+    small -= small.mean(axis=0)  # what all share, such as uneven light, tells nothing
+    small -= small.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(small, axis=1, keepdims=True)
+    small /= np.where(norms > 0, norms, 1)
+    correlation = small @ small.T
+    apart = np.abs(np.subtract.outer(np.arange(len(first)), np.arange(len(first))))
+    return float(correlation[apart == 1].mean()), float(correlation[apart > 1].mean())

@@ -1,0 +1,174 @@
+"""What the masks of a folder hold: whether their values are objects or classes, and how large the objects are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import label
+
+_MOST_CLASSES = 16
+_MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
+_FEWEST_INNER_OBJECTS = 10
+_SPECK_PX = 10  # a piece of a class smaller than this is the annotator's hand, not an object
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What the values of the masks mean.
+
+    Parameters
+    ----------
+    kind
+        As :attr:`training.options.Data.kind`.
+    class_values
+        For semantic masks the value of class 0, 1, ...; None for instances.
+    reason
+        What the guess rests on.
+
+    """
+
+    kind: Literal["instances", "semantic"]
+    class_values: tuple[int, ...] | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Objects of the measured images; connected components of class 1 where masks are semantic.
+
+    Parameters
+    ----------
+    count, images
+        Number of objects, and of the images measured.
+    diameter_px
+        5th, 50th and 95th percentile of the diameter of the circle of equal area, of the objects that the image's edge
+        does not cut (of all, where there are fewer than ten).
+    width_px
+        5th percentile of the objects' widths, four times the mean distance of a pixel to the outside: a strip's width,
+        two thirds of a disc's diameter.
+    background_width_px
+        The same of all that is no object: how thin it is where it parts objects.
+    small_area_px
+        1st percentile of all objects' areas.
+    touching
+        Share of the objects that touch another, at least at a corner.
+
+    """
+
+    count: int
+    images: int
+    diameter_px: tuple[float, float, float]
+    width_px: float
+    background_width_px: float
+    small_area_px: float
+    touching: float
+
+
+def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -> Guess:
+    """Tell objects' numbers from classes.
+
+    Parameters
+    ----------
+    masks_yx
+        Masks as stored, int32; negative is not annotated.
+    values
+        Every value of all masks, ascending.
+
+    """
+    marks = [value for value in values if value > 0]
+    if len(marks) <= 1 or len(values) <= 2:
+        return Guess("semantic", values, f"the masks hold the values {_listed(values)} alone")
+    if len(values) <= 4 and values[-1] == 255:
+        return Guess(
+            "semantic", values, f"the masks hold the values {_listed(values)} alone, the last as in 8-bit masks"
+        )
+    pieces = np.concatenate([_pieces(mask) for mask in masks_yx] or [np.zeros(0, dtype=np.int64)])
+    median = float(np.median(pieces)) if pieces.size else 0.0
+    if len(values) <= _MOST_CLASSES and median > 2:
+        return Guess("semantic", values, f"{len(values)} values, each in {median:g} pieces an image (median)")
+    shown = f"{len(marks)}" if len(marks) <= 1000 else "more than 1000"
+    return Guess("instances", None, f"{shown} values, each in {median:g} piece{'s'[: median != 1]} an image (median)")
+
+
+def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instances", "semantic"]) -> Objects:
+    """Measure objects; ``masks_yx`` are object numbers, or class indexes of which class 1 is measured."""
+    areas, inner, widths, gaps = [], [], [], []
+    touching = 0
+    every = max(1, math.ceil(sum(mask.size for mask in masks_yx) / _MOST_DEPTH_PIXELS))
+    for index, mask in enumerate(masks_yx):
+        cells = mask
+        if kind == "semantic":
+            cells = _without_specks(ndimage.label(mask == 1)[0].astype(np.int32))
+        area = np.bincount(np.maximum(cells, 0).ravel())
+        numbers = np.flatnonzero(area[1:]) + 1
+        if numbers.size:
+            cut = np.unique(np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]]))
+            areas.append(area[numbers])
+            inner.append(~np.isin(numbers, cut))
+            touching += len(_touching(cells))
+        if index % every:
+            continue
+        if numbers.size:
+            depth = ndimage.distance_transform_edt(_own_ground(cells))
+            widths.append(4 * np.asarray(ndimage.mean(depth, cells, numbers)))
+        background = (cells == 0) & (mask >= 0)
+        if background.any() and not background.all():
+            gaps.append(4 * float(ndimage.distance_transform_edt(background)[background].mean()))
+    if not areas:
+        return Objects(0, len(masks_yx), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
+    sizes, whole = np.concatenate(areas), np.concatenate(inner)
+    diameters = 2 * np.sqrt((sizes[whole] if whole.sum() >= _FEWEST_INNER_OBJECTS else sizes) / np.pi)
+    low, middle, high = np.percentile(diameters, (5, 50, 95)).tolist()
+    return Objects(
+        count=sizes.size,
+        images=len(masks_yx),
+        diameter_px=(low, middle, high),
+        width_px=float(np.percentile(np.concatenate(widths), 5)) if widths else low,
+        background_width_px=float(np.median(gaps)) if gaps else 0.0,
+        small_area_px=float(np.percentile(sizes, 1)),
+        touching=touching / sizes.size,
+    )
+
+
+def _pieces(mask_yx: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Number of connected pieces of each value above 0 that occurs."""
+    pieces, count = label(np.maximum(mask_yx, 0), background=0, connectivity=2, return_num=True)
+    value_of = np.zeros(count + 1, dtype=np.int64)
+    value_of[pieces.ravel()] = mask_yx.ravel()
+    return np.unique(value_of[1:], return_counts=True)[1].astype(np.int64)
+
+
+def _without_specks(cells_yx: NDArray[np.int32]) -> NDArray[np.int32]:
+    areas = np.bincount(cells_yx.ravel())
+    return np.where(areas[cells_yx] >= _SPECK_PX, cells_yx, 0).astype(np.int32)
+
+
+def _own_ground(cells_yx: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Pixels of objects, less those with another object to the left or above: so every object ends somewhere."""
+    own: NDArray[np.bool_] = cells_yx > 0
+    own[:, 1:] &= (cells_yx[:, 1:] == cells_yx[:, :-1]) | (cells_yx[:, :-1] <= 0)
+    own[1:] &= (cells_yx[1:] == cells_yx[:-1]) | (cells_yx[:-1] <= 0)
+    return own
+
+
+def _touching(cells_yx: NDArray[np.int32]) -> set[int]:
+    """Numbers of the objects that have a neighbour, by edge or corner."""
+    numbers: set[int] = set()
+    height, width = cells_yx.shape
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        left, right = max(0, -dx), width - max(0, dx)
+        here, there = cells_yx[: height - dy, left:right], cells_yx[dy:, left + dx : right + dx]
+        meet = (here != there) & (here > 0) & (there > 0)
+        numbers.update(np.unique(here[meet]).tolist(), np.unique(there[meet]).tolist())
+    return numbers
+
+
+def _listed(values: tuple[int, ...]) -> str:
+    shown = ", ".join(str(value) for value in values[:-1])
+    return f"{shown} and {values[-1]}" if shown else str(values[-1])
