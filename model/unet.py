@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class DoubleConv(nn.Sequential):
     """Two unpadded 3x3 convolutions, each followed by a ReLU: (b, c_in, y, x) -> (b, c_out, y - 4, x - 4)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, batch_norm: bool = False) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3),
+            _convolution(in_channels, out_channels, batch_norm=batch_norm),
             nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3),
+            _convolution(out_channels, out_channels, batch_norm=batch_norm),
             nn.ReLU(inplace=True),
         )
+
+    def fold(self) -> None:
+        """Turn each convolution and its batch normalisation into the one convolution that does the same."""
+        for index in (0, 2):
+            normalised = self[index]
+            if isinstance(normalised, nn.Sequential):
+                self[index] = fuse_conv_bn_eval(normalised[0], normalised[1])
 
 
 class UpBlock(nn.Module):
     """Expansive step: 2x2 up-convolution that halves the channels, crop and concatenate, two convolutions."""
 
-    def __init__(self, in_channels: int, crop: int) -> None:
+    def __init__(self, in_channels: int, crop: int, *, batch_norm: bool = False) -> None:
         super().__init__()
         self.crop = crop
         self.up = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
-        self.conv = DoubleConv(in_channels, in_channels // 2)
+        self.conv = DoubleConv(in_channels, in_channels // 2, batch_norm=batch_norm)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """Join ``below`` (b, 2c, y, x) with the centre of ``skip`` (b, c, 2y + 2k, 2x + 2k): (b, c, 2y - 4, 2x - 4).
@@ -61,6 +70,9 @@ class UNet(nn.Module):
         convolution (begun as space to depth, so that nothing is lost) turns them into channels, a learned
         up-convolution turns its features back into classes of single pixels. For large objects: a quarter of the
         computation for 2, and twice the context.
+    batch_norm
+        Not in the paper: normalise each convolution's output over the batch and its pixels while training (Ioffe and
+        Szegedy 2015), which learns in fewer steps. :meth:`folded` gives the paper's net back for use.
 
     """
 
@@ -73,15 +85,17 @@ class UNet(nn.Module):
         dropout: float = 0.5,
         *,
         downscale: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.base_width, self.depth = in_channels, classes, base_width, depth
-        self.downscale = downscale
+        self.downscale, self.batch_norm = downscale, batch_norm
         widths = [base_width * 2**level for level in range(depth + 1)]
         planes = in_channels * downscale**2
         self.stem = nn.Identity() if downscale == 1 else nn.Conv2d(in_channels, planes, downscale, stride=downscale)
         self.down = nn.ModuleList(
-            DoubleConv(c_in, c_out) for c_in, c_out in zip([planes, *widths], widths, strict=False)
+            DoubleConv(c_in, c_out, batch_norm=batch_norm)
+            for c_in, c_out in zip([planes, *widths], widths, strict=False)
         )
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
@@ -89,7 +103,9 @@ class UNet(nn.Module):
         crops = [4]
         while len(crops) < depth:
             crops.append(2 * crops[-1] + 8)
-        self.up = nn.ModuleList(UpBlock(width, crop) for width, crop in zip(reversed(widths[1:]), crops, strict=True))
+        self.up = nn.ModuleList(
+            UpBlock(width, crop, batch_norm=batch_norm) for width, crop in zip(reversed(widths[1:]), crops, strict=True)
+        )
         if downscale == 1:
             self.head: nn.Module = nn.Conv2d(base_width, classes, kernel_size=1)
         else:
@@ -112,6 +128,20 @@ class UNet(nn.Module):
         for block in self.up:
             features = block(features, skips.pop())
         return cast("Tensor", self.head(features))
+
+    def folded(self) -> UNet:
+        """Return the net in evaluation mode, without batch normalisation: a copy that gives the same answers."""
+        plain = copy.deepcopy(self).eval()
+        for module in plain.modules():
+            if isinstance(module, DoubleConv):
+                module.fold()
+        plain.batch_norm = False
+        return plain
+
+
+def _convolution(in_channels: int, out_channels: int, *, batch_norm: bool) -> nn.Module:
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels)) if batch_norm else convolution
 
 
 def _he_initialise(module: nn.Module) -> None:

@@ -79,7 +79,14 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint's recipe is not understood: {error}; train again") from error
 
     def build_net(self) -> UNet:
-        """Return the net to use, in evaluation mode on the CPU: the averaged weights where there are any."""
+        """Return the net to use, in evaluation mode on the CPU: the averaged weights where there are any.
+
+        Batch normalisation is folded into the convolutions: what is used is the paper's net.
+        """
+        return self.build_trained_net().folded()
+
+    def build_trained_net(self) -> UNet:
+        """Return the net as it was trained, batch normalisation and all, in evaluation mode."""
         recipe = self.read_recipe()
         net = build_net(recipe)
         weights = self.net
@@ -99,6 +106,7 @@ def build_net(recipe: Recipe) -> UNet:
         depth=recipe.net.depth,
         dropout=recipe.net.dropout,
         downscale=recipe.net.downscale,
+        batch_norm=recipe.net.batch_norm,
     )
 
 

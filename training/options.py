@@ -97,6 +97,7 @@ class Net(Part):
     depth: Annotated[int, Field(ge=1, le=6)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     downscale: Literal[1, 2, 4] = 1
+    batch_norm: bool = False
 
 
 class Targets(Part):

@@ -62,3 +62,16 @@ def test_a_downscaled_net_begins_with_every_pixel_in_a_channel_of_its_own() -> N
     stem = UNet(in_channels=3, base_width=2, depth=1, downscale=2).stem
     with torch.inference_mode():
         assert torch.equal(stem(image), torch.nn.functional.pixel_unshuffle(image, 2))
+
+
+def test_a_folded_net_is_the_papers_and_answers_as_before() -> None:
+    torch.manual_seed(0)
+    net = UNet(base_width=4, depth=2, dropout=0, batch_norm=True)
+    images = torch.randn(2, 1, 60, 60)
+    for _ in range(3):
+        net.train()(images)
+    folded, plain = net.folded(), UNet(base_width=4, depth=2)
+    plain.load_state_dict(folded.state_dict())
+    assert net.training, "the net that learns is left as it was"
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(images), net.eval()(images))
