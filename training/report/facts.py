@@ -1,0 +1,193 @@
+"""What a folder of annotated images holds, image by image, and what a person should look at before training on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import label
+
+from training.datasets import IGNORE, AnnotatedImage
+from training.recipe import Recipe
+from training.weight_map import class_targets
+
+SMALL_OBJECT_PX = 4.0
+SATURATED = 0.01
+NEARLY_EMPTY = 0.001
+_MOST_PIECES = 5
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """Facts of one image.
+
+    Parameters
+    ----------
+    stem, size_yx, channels, dtype
+        Name, pixels, channels and dtype as stored.
+    lowest, highest
+        Grey values over all channels.
+    at_highest
+        Share of the values that equal ``highest``.
+    annotated, foreground
+        Share of the pixels that somebody has annotated, and share of those that are not background.
+    diameters_px
+        Of the circle of each object's area; of connected components of class 1 where masks are semantic.
+    longest_px
+        Longest side of any object's bounding box, 0 without objects.
+    scattered
+        Number of objects in :data:`_MOST_PIECES` or more separate pieces (instances only).
+    validates
+        Whether the split keeps it for validation.
+
+    """
+
+    stem: str
+    size_yx: tuple[int, int]
+    channels: int
+    dtype: str
+    lowest: float
+    highest: float
+    at_highest: float
+    annotated: float
+    foreground: float
+    diameters_px: tuple[float, ...]
+    longest_px: int
+    scattered: int
+    validates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something that a person should look at: what, and which images show it."""
+
+    title: str
+    advice: str
+    stems: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> str:
+        """The first images by name, and how many more there are."""
+        more = len(self.stems) - _NAMED
+        return ", ".join(self.stems[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> ImageFacts:
+    """Measure one image and its mask."""
+    labels, values = image.labels_yx, image.image_yxc
+    known = labels != IGNORE
+    annotated = int(np.count_nonzero(known))
+    instances = recipe.data.kind == "instances"
+    cells = np.maximum(labels, 0) if instances else ndimage.label(labels == 1)[0]
+    areas = np.bincount(cells.ravel())[1:]
+    windows = [window for window in ndimage.find_objects(cells) if window is not None]
+    highest = float(values.max(initial=0))
+    return ImageFacts(
+        stem=image.stem,
+        size_yx=(labels.shape[0], labels.shape[1]),
+        channels=values.shape[-1],
+        dtype=str(values.dtype),
+        lowest=float(values.min(initial=highest)),
+        highest=highest,
+        at_highest=float(np.count_nonzero(values == highest)) / max(1, values.size),
+        annotated=annotated / max(1, labels.size),
+        foreground=float(np.count_nonzero(labels > 0)) / max(1, annotated),
+        diameters_px=tuple((2 * np.sqrt(areas[areas > 0] / math.pi)).tolist()),
+        longest_px=max((span.stop - span.start for window in windows for span in window), default=0),
+        scattered=_scattered(cells) if instances else 0,
+        validates=validates,
+    )
+
+
+def class_shares(images: Sequence[AnnotatedImage], recipe: Recipe) -> NDArray[np.float64]:
+    """Share of each class in all annotated pixels, after the recipe has made classes of the masks."""
+    counts = np.zeros(len(recipe.targets.classes), dtype=np.int64)
+    for image in images:
+        targets = class_targets(image.labels_yx, recipe.targets.scheme, recipe.targets.boundary_px)
+        counts += np.bincount(targets[targets != IGNORE], minlength=counts.size)
+    return counts / max(1, int(counts.sum()))
+
+
+def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
+    """What a person would want to know before hours are spent, the gravest first."""
+    output, instances = recipe.tile_output_px, recipe.data.kind == "instances"
+
+    def those(test: Callable[[ImageFacts], bool]) -> tuple[str, ...]:
+        return tuple(fact.stem for fact in facts if test(fact))
+
+    found = [
+        Caution(
+            "Images without contrast: every pixel has the same value",
+            "Nothing can be learned from them. Look at the files, or take them away.",
+            those(lambda fact: fact.highest <= fact.lowest),
+        ),
+        Caution(
+            "Objects in many separate pieces",
+            f"One number covers {_MOST_PIECES} pieces or more: perhaps the masks hold classes, not objects. Then set "
+            'data.kind = "semantic", or number each object by itself.',
+            those(lambda fact: fact.scattered > 0),
+        ),
+        Caution(
+            f"Masks that are empty, or nearly: foreground below {NEARLY_EMPTY:.1%} of what is annotated",
+            "Right where nothing is to be seen; otherwise missing annotation teaches the net to overlook objects.",
+            those(lambda fact: fact.foreground < NEARLY_EMPTY),
+        ),
+        Caution(
+            f"Objects longer than half a tile's output ({output / 2:g} px)",
+            "Few tiles show them whole. A larger tile_output_px, or net.downscale, lets the net see more of them.",
+            those(lambda fact: instances and fact.longest_px > output / 2),
+        ),
+        Caution(
+            f"Objects smaller than {SMALL_OBJECT_PX:g} px across",
+            "Slips of the hand, perhaps; real ones are easily lost. Clean the masks, or enlarge the images.",
+            those(lambda fact: instances and min(fact.diameters_px, default=math.inf) < SMALL_OBJECT_PX),
+        ),
+        Caution(
+            f"Saturated images: {SATURATED:.0%} of the pixels or more have the highest value",
+            "What is brighter than the camera can tell has no shape left in there. Expose shorter, where you can.",
+            those(lambda fact: fact.highest > fact.lowest and fact.at_highest >= SATURATED),
+        ),
+        Caution(
+            "Images mostly not annotated",
+            "Less than half of their pixels count for loss and figures.",
+            those(lambda fact: fact.annotated < 0.5),
+        ),
+        Caution(
+            f"Images smaller than half a tile's output ({output / 2:g} px)",
+            "Most of such a tile is mirrored and counts for nothing. A smaller tile_output_px trains faster.",
+            those(lambda fact: max(fact.size_yx) < output / 2),
+        ),
+    ]
+    validating = those(lambda fact: fact.validates)
+    if len(validating) < 3:
+        found.append(
+            Caution(
+                f"Only {len(validating)} of {len(facts)} images validate{'s' if len(validating) == 1 else ''}",
+                "Their figures say little about other images. Cross-validate with --fold 1/N to --fold N/N.",
+                validating,
+            )
+        )
+    dtypes = sorted({fact.dtype for fact in facts})
+    if len(dtypes) > 1:
+        odd = min(dtypes, key=[fact.dtype for fact in facts].count)
+        found.append(
+            Caution(
+                f"Images of different depths: {', '.join(dtypes)}",
+                f"Normalisation evens this out; was it intended? Those of {odd} are the fewest.",
+                those(lambda fact: fact.dtype == odd),
+            )
+        )
+    return [caution for caution in found if caution.stems]
+
+
+def _scattered(cells_yx: NDArray[np.int32]) -> int:
+    """Objects that fall into many pieces."""
+    pieces, count = label(cells_yx, background=0, connectivity=2, return_num=True)
+    owner = np.zeros(count + 1, dtype=np.int64)
+    owner[pieces.ravel()] = cells_yx.ravel()
+    return int(np.count_nonzero(np.bincount(owner[1:])[1:] >= _MOST_PIECES))
