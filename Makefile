@@ -52,9 +52,10 @@ format: $(VENV)/everything ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memory under a large image
+bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memory under a large image; weight maps
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.probes
+	$(BIN)/python -m benchmarks.weight_map
 
 picture: demo ## render the README's picture anew
 	$(BIN)/python docs/picture.py demo docs/images/demo.png

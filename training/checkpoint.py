@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from dataclasses import dataclass, field, fields
@@ -40,6 +41,10 @@ class Checkpoint:
         Best validation score so far; -1 before the first.
     figures
         Means of the validation that belongs to these weights; empty before the first.
+    loss
+        Running mean of the loss; NaN before the first step.
+    processes
+        Processes that train together: how many batches a step is.
 
     """
 
@@ -52,6 +57,8 @@ class Checkpoint:
     split: dict[str, list[str]]
     best_score: float = -1.0
     figures: dict[str, float] = field(default_factory=dict)
+    loss: float = math.nan
+    processes: int = 1
 
     def save(self, path: Path) -> None:
         """Write whole or not at all: a kill at any moment leaves the old file or the new one."""
@@ -108,6 +115,32 @@ def build_net(recipe: Recipe) -> UNet:
         downscale=recipe.net.downscale,
         batch_norm=recipe.net.batch_norm,
     )
+
+
+def load_own_checkpoint(path: Path, recipe: Recipe, split: dict[str, list[str]], processes: int) -> Checkpoint:
+    """Read the state that a run resumes from.
+
+    Raises
+    ------
+    CheckpointError
+        Where recipe (but for its card), images or the number of processes are others.
+
+    """
+    last = load_checkpoint(path)
+    # read as a recipe first: options that did not exist when it was written have their default
+    ours, theirs = (each.model_dump(mode="json") for each in (recipe, last.read_recipe()))
+    changed = sorted(key for key, value in ours.items() if key != "card" and value != theirs[key])
+    if changed:
+        raise CheckpointError(f"{path} was made by another recipe ({', '.join(changed)} differ); choose another --out")
+    if last.split != split:
+        raise CheckpointError(f"{path} was made from other images; choose another --out, or bring the images back")
+    if last.processes != processes:
+        raise CheckpointError(
+            f"{path} was made by {last.processes} processes that share the tiles, here there are {processes}; "
+            f"start {last.processes} (torchrun --nproc-per-node {last.processes}), or begin a new run with this net "
+            f"(--from {path})"
+        )
+    return last
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

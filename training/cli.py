@@ -12,7 +12,7 @@ from model.errors import ModelError
 from training.commands import evaluate, export, fit
 from training.errors import TrainingError
 from training.export import ExportError
-from training.trainer import RunFiles
+from training.run_folder import RunFiles
 
 _log = logging.getLogger("training")
 _HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")

@@ -133,6 +133,19 @@ class Weights(Part):
     class_balance: Fraction = 1.0
 
 
+class Loss(Part):
+    """What is added to the weighted cross-entropy.
+
+    Parameters
+    ----------
+    dice
+        Weight of the soft Dice loss (:func:`training.losses.soft_dice_loss`); 0, as in the paper: none.
+
+    """
+
+    dice: NotNegative = 0.0
+
+
 class Augmentation(Part):
     """Ranges of the random deformation and of the grey values (paper, section 3.1).
 

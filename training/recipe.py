@@ -13,7 +13,7 @@ from model.labels import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
 from training.errors import RecipeError
-from training.options import Augmentation, Card, Data, Net, Part, Schedule, Scoring, Targets, Weights
+from training.options import Augmentation, Card, Data, Loss, Net, Part, Schedule, Scoring, Targets, Weights
 
 
 class Recipe(Part):
@@ -24,6 +24,7 @@ class Recipe(Part):
     net: Net = Net()
     targets: Targets = Targets()
     weights: Weights = Weights()
+    loss: Loss = Loss()
     tile_output_px: Annotated[int, Field(ge=1)] = 388
     augmentation: Augmentation = Augmentation()
     schedule: Schedule = Schedule()

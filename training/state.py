@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import cast
@@ -30,6 +31,10 @@ class TrainingState:
         Steps done, and seconds spent on them over all sittings.
     best_score, figures
         Best validation score so far, -1 before the first; means of the newest validation.
+    loss
+        Running mean of the loss, NaN before the first step.
+    learner
+        What a step runs: the net, or what averages its gradients over several processes.
 
     """
 
@@ -40,6 +45,11 @@ class TrainingState:
     elapsed_s: float = 0.0
     best_score: float = -1.0
     figures: dict[str, float] = field(default_factory=dict)
+    loss: float = math.nan
+    learner: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.learner = self.net
 
     @property
     def scored_net(self) -> UNet:
@@ -55,7 +65,7 @@ class TrainingState:
         if checkpoint.optimizer is not None:
             self.optimizer.load_state_dict(checkpoint.optimizer)
         self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
-        self.best_score, self.figures = checkpoint.best_score, checkpoint.figures
+        self.best_score, self.figures, self.loss = checkpoint.best_score, checkpoint.figures, checkpoint.loss
 
     def adopt(self, origin: Checkpoint) -> None:
         """Begin with the net that another run ended with.
@@ -73,7 +83,9 @@ class TrainingState:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
-    def checkpoint(self, recipe: Recipe, split: dict[str, list[str]], *, resumable: bool) -> Checkpoint:
+    def checkpoint(
+        self, recipe: Recipe, split: dict[str, list[str]], *, resumable: bool, processes: int = 1
+    ) -> Checkpoint:
         """Return the state as a checkpoint; without the optimiser where nobody will resume from it."""
         return Checkpoint(
             recipe=recipe.model_dump(mode="json"),
@@ -85,6 +97,8 @@ class TrainingState:
             split=split,
             best_score=self.best_score,
             figures=self.figures,
+            loss=self.loss,
+            processes=processes,
         )
 
 

@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from training.checkpoint import Checkpoint, load_checkpoint
-from training.datasets import AnnotatedImage, load_images
-from training.errors import CheckpointError, Diverged
+from training.checkpoint import Checkpoint, load_own_checkpoint
+from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.distributed import ALONE, Processes
+from training.errors import Diverged
 from training.evaluate import evaluate_images
-from training.losses import weighted_cross_entropy
+from training.losses import soft_dice_loss, weighted_cross_entropy
 from training.options import Schedule
 from training.prediction import net_predictor
 from training.recipe import Recipe
+from training.run_folder import Journal, RunFiles
 from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device
 from training.tiles import TileDataset, class_weights, prepare
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 _log = logging.getLogger(__name__)
 _LOG_EVERY = 100  # steps
-
-
-@dataclass(frozen=True, slots=True)
-class RunFiles:
-    """Files of one run's folder."""
-
-    folder: Path
-
-    @property
-    def last(self) -> Path:
-        """Newest state, to resume from."""
-        return self.folder / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """State with the best validation score, to evaluate and export."""
-        return self.folder / "best.pt"
-
-    @property
-    def log(self) -> Path:
-        """One JSON object a line: step, minutes, running loss, learning rate, figures of a validation."""
-        return self.folder / "log.jsonl"
-
-
-def checkpoint_path(run: Path) -> Path:
-    """File of the net to use: the given one, or the best of a run's folder."""
-    return run if run.suffix == ".pt" else RunFiles(run).best
 
 
 def train(
@@ -72,11 +42,13 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     tensorboard: bool = False,
+    processes: Processes = ALONE,
 ) -> Checkpoint:
     """Train a net and return its last state; ``out`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``.
 
-    On the CPU a run is repeatable from its seed, and a resumed run ends with the same weights, bit for bit, as one that
-    was never interrupted (test: ``test_a_resumed_run_ends_with_the_same_weights``), unless ``max_minutes`` is given.
+    On the CPU a run is repeatable from its seed, and a run that was killed and resumed ends with the same weights and
+    log, bit for bit, as one that was never interrupted (test: ``test_a_run_killed_again_and_again_ends_the_same``),
+    unless ``max_minutes`` is given.
 
     Parameters
     ----------
@@ -96,6 +68,8 @@ def train(
         Processes that make tiles; 0: this one.
     tensorboard
         Write TensorBoard's event files to ``out`` as well.
+    processes
+        Those that train together (:func:`training.distributed.joined`); the first one validates and writes.
 
     Raises
     ------
@@ -104,14 +78,11 @@ def train(
         would be overwritten; :class:`training.errors.Diverged` later.
 
     """
-    schedule, files = recipe.schedule, RunFiles(out)
+    files = RunFiles(out)
 
     # 0. what needs no image to be refused
     require_device(device)
-    if resume and not files.last.exists():
-        raise CheckpointError(f"nothing to resume: there is no {files.last}; leave --resume out, or correct --out")
-    if files.last.exists() and not resume:
-        raise CheckpointError(f"{files.last} is there already; resume it (--resume), or choose another folder (--out)")
+    files.require(resume=resume)
 
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
@@ -124,53 +95,115 @@ def train(
     if origin is not None:
         state.adopt(origin)
     if resume:
-        state.restore(_matching_checkpoint(files.last, recipe, split))
+        state.restore(load_own_checkpoint(files.last, recipe, split, processes.count))
         _log.info("resumed after step %d", state.step)
-    out.mkdir(parents=True, exist_ok=True)
-    writer = _event_writer(out) if tensorboard else None
+    state.learner = processes.learner(state.net)
+    processes.wait()  # until all have seen that the folder is free: now it fills
+    record = None
+    if processes.first:
+        journal = Journal(files.log, state.step, tensorboard=tensorboard)
+        record = _Record(recipe, split, validation, files, journal, processes)
+        if not resume:
+            record.save(state, files.last)  # from here on a kill leaves something to resume
 
     # 3. weight maps once; tiles from then on in the order of their numbers
     wc = class_weights(training, recipe)
     _log.info("class weights: %s", dict(zip(recipe.targets.classes, wc.round(3).tolist(), strict=True)))
-    tiles = _tiles(TileDataset(prepare(training, recipe), recipe, wc), schedule, state.step, workers, device)
+    batch = recipe.schedule.batch
+    numbers = processes.tile_numbers(batch, state.step, recipe.schedule.steps)
+    tiles = _tiles(TileDataset(prepare(training, recipe), recipe, wc), numbers, batch, workers, device)
 
     # 4. steps, until they or the minutes are used up
-    began, loss = time.monotonic() - state.elapsed_s, math.nan
-    done = state.step >= schedule.steps
-    bar = tqdm(total=schedule.steps, initial=state.step, desc=recipe.name, unit="step", mininterval=5, smoothing=0.05)
+    _learn(state, tiles, recipe, record, processes)
+
+    # 5. where no validation image chooses, the last net is the best that is known
+    if record is not None:
+        record.close(state)
+    processes.wait()
+    return state.checkpoint(recipe, split, resumable=True, processes=processes.count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What a run leaves in its folder, and when: the best net, the newest state, the log."""
+
+    recipe: Recipe
+    split: dict[str, list[str]]
+    validation: list[AnnotatedImage]
+    files: RunFiles
+    journal: Journal
+    processes: Processes
+
+    def save(self, state: TrainingState, path: Path) -> None:
+        """Write a checkpoint; what nobody will resume from has no optimiser."""
+        resumable = path == self.files.last
+        state.checkpoint(self.recipe, self.split, resumable=resumable, processes=self.processes.count).save(path)
+
+    def step(self, state: TrainingState, rate: float, *, done: bool) -> None:
+        """Now and then: whole images as served; the best net, the log and, last of all, the state to resume from."""
+        schedule = self.recipe.schedule
+        validated = bool(self.validation) and (done or state.step % schedule.validate_every == 0)
+        if validated:
+            improved = validate(state, self.validation, self.recipe)
+            tqdm.write(f"step {state.step}: " + "  ".join(f"{k} {v:.4f}" for k, v in state.figures.items()))
+            if improved and schedule.keep == "best":
+                self.save(state, self.files.best)
+        if validated or done or state.step % _LOG_EVERY == 0:
+            self.journal.write(state, rate, validated=validated)
+        if done or state.step % schedule.checkpoint_every == 0:
+            self.save(state, self.files.last)
+
+    def close(self, state: TrainingState) -> None:
+        """Keep the last net as the best one where no validation image shall choose or can."""
+        if not self.validation or self.recipe.schedule.keep == "last":
+            self.save(state, self.files.best)
+        self.journal.close()
+
+
+def _learn(
+    state: TrainingState,
+    tiles: Iterator[tuple[Tensor, Tensor, Tensor]],
+    recipe: Recipe,
+    record: _Record | None,
+    processes: Processes,
+) -> None:
+    """Step after step from where ``state`` stands to the end of the schedule."""
+    schedule = recipe.schedule
+    began, done = time.monotonic() - state.elapsed_s, _progress(schedule, state) >= 1
+    bar = tqdm(
+        total=schedule.steps,
+        initial=state.step,
+        desc=recipe.name,
+        unit="step",
+        mininterval=5,
+        smoothing=0.05,
+        disable=not processes.first,
+    )
     while not done:
-        state.elapsed_s = time.monotonic() - began
+        if schedule.max_minutes is None:
+            state.elapsed_s = time.monotonic() - began
+        else:
+            state.elapsed_s = processes.agree(time.monotonic() - began)
         progress = _progress(schedule, state)
         rate = learning_rate(schedule, state.step, progress)
-        newest = training_step(state, next(tiles), schedule, rate)
-        loss = newest if math.isnan(loss) else 0.99 * loss + 0.01 * newest
+        newest = training_step(state, next(tiles), recipe, rate, processes)
+        state.loss = newest if math.isnan(state.loss) else 0.99 * state.loss + 0.01 * newest
         done = state.step >= schedule.steps or progress >= 1
         bar.update()
-        bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.1e}", refresh=False)
-
-        # 5. now and then: whole images as served; the best net, the newest state and the log to disk
-        validated = bool(validation) and (done or state.step % schedule.validate_every == 0)
-        if validated:
-            improved = validate(state, validation, recipe)
-            bar.write(f"step {state.step}: " + "  ".join(f"{k} {v:.4f}" for k, v in state.figures.items()))
-            if improved and schedule.keep == "best":
-                state.checkpoint(recipe, split, resumable=False).save(files.best)
-        if validated or done or state.step % _LOG_EVERY == 0:
-            _write_log(files.log, writer, state, loss, rate, validated=validated)
-        if done or state.step % schedule.checkpoint_every == 0:
-            state.checkpoint(recipe, split, resumable=True).save(files.last)
+        bar.set_postfix(loss=f"{state.loss:.4f}", lr=f"{rate:.1e}", refresh=False)
+        if record is not None:
+            record.step(state, rate, done=done)
     bar.close()
-    if writer is not None:
-        writer.close()
-
-    # 6. where no validation image chooses, the last net is the best that is known
-    if not validation or schedule.keep == "last":
-        state.checkpoint(recipe, split, resumable=False).save(files.best)
-    return state.checkpoint(recipe, split, resumable=True)
 
 
-def training_step(state: TrainingState, batch: tuple[Tensor, Tensor, Tensor], schedule: Schedule, rate: float) -> float:
-    """Forward, weighted loss on the unpadded output, backward, update; returns the loss.
+def training_step(
+    state: TrainingState,
+    batch: tuple[Tensor, Tensor, Tensor],
+    recipe: Recipe,
+    rate: float,
+    processes: Processes = ALONE,
+) -> float:
+    """Forward, loss on the unpadded output, backward, update; returns the loss over all processes.
 
     Raises
     ------
@@ -178,16 +211,20 @@ def training_step(state: TrainingState, batch: tuple[Tensor, Tensor, Tensor], sc
         Where the loss is not finite; the weights are left as they were.
 
     """
-    torch.manual_seed(schedule.seed * 1_000_003 + state.step)  # drop-out of a step is the same in a resumed run
+    schedule = recipe.schedule
+    # drop-out of a step is the same in a resumed run
+    torch.manual_seed(schedule.seed * 1_000_003 + state.step + (processes.rank << 48))
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     device = next(state.net.parameters()).device
     images, targets, weights = (part.to(device, non_blocking=True) for part in batch)
     state.net.train()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=schedule.precision == "bf16"):
-        logits = state.net(images.contiguous(memory_format=torch.channels_last))  # (b, c, o, o)
-    loss = weighted_cross_entropy(logits, targets, weights)
-    value = loss.item()
+        logits = state.learner(images.contiguous(memory_format=torch.channels_last))  # (b, c, o, o)
+    loss = weighted_cross_entropy(logits, targets, weights) * processes.share(targets != IGNORE)
+    if recipe.loss.dice:
+        loss = loss + recipe.loss.dice * soft_dice_loss(logits, targets)
+    value = processes.mean(loss).item()
     if not math.isfinite(value):
         raise Diverged(f"the loss is {value} at step {state.step}; lower schedule.learning_rate (now {rate:.2e})")
     state.optimizer.zero_grad(set_to_none=True)
@@ -221,52 +258,15 @@ def _progress(schedule: Schedule, state: TrainingState) -> float:
 
 
 def _tiles(
-    dataset: TileDataset, schedule: Schedule, start: int, workers: int, device: str
+    dataset: TileDataset, numbers: Sequence[int], batch: int, workers: int, device: str
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches from step ``start`` on, in order."""
+    """Batches of the tiles ``numbers``, in order."""
     loader = DataLoader(
         dataset,
-        batch_size=schedule.batch,
-        sampler=range(start * schedule.batch, schedule.steps * schedule.batch),
+        batch_size=batch,
+        sampler=numbers,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
         pin_memory=device == "cuda",
     )
     return iter(loader)
-
-
-def _matching_checkpoint(path: Path, recipe: Recipe, split: dict[str, list[str]]) -> Checkpoint:
-    """Read the state to resume from.
-
-    Raises
-    ------
-    CheckpointError
-        Where recipe (but for its card) or images are others.
-
-    """
-    last = load_checkpoint(path)
-    ours = recipe.model_dump(mode="json")
-    changed = sorted(key for key, value in ours.items() if key != "card" and value != last.recipe.get(key))
-    if changed:
-        raise CheckpointError(f"{path} was made by another recipe ({', '.join(changed)} differ); choose another --out")
-    if last.split != split:
-        raise CheckpointError(f"{path} was made from other images; choose another --out, or bring the images back")
-    return last
-
-
-def _event_writer(folder: Path) -> SummaryWriter:
-    from torch.utils.tensorboard import SummaryWriter  # seconds to import
-
-    return SummaryWriter(str(folder))
-
-
-def _write_log(
-    path: Path, writer: SummaryWriter | None, state: TrainingState, loss: float, rate: float, *, validated: bool
-) -> None:
-    entry = {"step": state.step, "minutes": round(state.elapsed_s / 60, 2), "loss": loss, "lr": rate}
-    figures = state.figures if validated else {}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry | ({"validation": figures} if validated else {})) + "\n")
-    if writer is not None:
-        for name, value in {"loss": loss, "lr": rate, **{f"validation/{k}": v for k, v in figures.items()}}.items():
-            writer.add_scalar(name, value, state.step)

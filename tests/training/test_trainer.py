@@ -13,10 +13,11 @@ import torch
 
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import CheckpointError, Diverged, MissingDevice, UnreadableFile
-from training.options import Schedule
+from training.options import Loss, Schedule
 from training.recipe import Recipe, read_recipe
+from training.run_folder import RunFiles
 from training.state import fresh_state, learning_rate, require_device
-from training.trainer import RunFiles, train, training_step
+from training.trainer import train, training_step
 
 
 def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -44,10 +45,10 @@ def test_a_resumed_run_ends_with_the_same_weights(
     recipe = with_schedule(tiny_recipe, optimizer=scheme)
     undisturbed = train(recipe, nuclei_folder, tmp_path / "undisturbed", workers=0)
 
-    def kill_at_step_five(state, batch, schedule, rate):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def kill_at_step_five(state, batch, recipe, rate, processes):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         if state.step == 4:
             raise Killed
-        return training_step(state, batch, schedule, rate)
+        return training_step(state, batch, recipe, rate, processes)
 
     with monkeypatch.context() as patch:
         patch.setattr("training.trainer.training_step", kill_at_step_five)
@@ -169,6 +170,46 @@ def test_cuda_without_a_gpu_is_refused_before_the_images_are_read(
         train(tiny_recipe, tmp_path / "no images", tmp_path / "run", device="cuda")
 
 
+def test_a_net_without_a_state_to_resume_from_is_not_overwritten(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "best.pt").write_bytes(b"somebody's net")
+    with pytest.raises(CheckpointError, match=r"best.pt is there already; choose another folder"):
+        train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
+    assert (tmp_path / "best.pt").read_bytes() == b"somebody's net"
+
+
+def test_a_run_begun_before_an_option_existed_goes_on(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(tiny_recipe, steps=2)
+    undisturbed = train(recipe, nuclei_folder, tmp_path / "new", workers=0)
+    train(recipe, nuclei_folder, tmp_path / "old", workers=0)
+    file = RunFiles(tmp_path / "old").last
+    state = torch.load(file, weights_only=True)
+    for name in ("loss", "processes"):
+        del state[name]
+    del state["recipe"]["loss"]
+    torch.save(state, file)
+    assert_same_weights(train(recipe, nuclei_folder, tmp_path / "old", resume=True, workers=0), undisturbed)
+
+
+def test_a_run_that_time_has_ended_is_not_lengthened(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    recipe = with_schedule(tiny_recipe, steps=100_000, max_minutes=0.002, validate_every=100_000)
+    ended = train(recipe, nuclei_folder, tmp_path, workers=0)
+    assert train(recipe, nuclei_folder, tmp_path, resume=True, workers=0).step == ended.step
+
+
+def test_the_loss_of_a_step_holds_the_dice_that_the_recipe_asks_for(tiny_recipe: Recipe) -> None:
+    batch = (torch.rand(1, 1, 100, 100), torch.randint(0, 2, (1, 60, 60)), torch.ones(1, 60, 60))
+    plain, half, whole = (
+        training_step(
+            fresh_state(tiny_recipe, "cpu"), batch, tiny_recipe.model_copy(update={"loss": Loss(dice=dice)}), 0.0
+        )
+        for dice in (0.0, 0.5, 1.0)
+    )
+    assert plain < half < whole
+    assert half == pytest.approx((plain + whole) / 2)
+
+
 def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
     train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path, workers=0)
     with pytest.raises(CheckpointError, match=r"another recipe \(schedule differ\)"):
@@ -178,7 +219,7 @@ def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_fold
 def test_bf16_is_close_to_fp32(tiny_recipe: Recipe) -> None:
     batch = (torch.rand(1, 1, 100, 100), torch.randint(0, 2, (1, 60, 60)), torch.ones(1, 60, 60))
     losses = [
-        training_step(fresh_state(tiny_recipe, "cpu"), batch, with_schedule(tiny_recipe, precision=name).schedule, 0.0)
+        training_step(fresh_state(tiny_recipe, "cpu"), batch, with_schedule(tiny_recipe, precision=name), 0.0)
         for name in ("fp32", "bf16")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -188,7 +229,7 @@ def test_bf16_is_close_to_fp32(tiny_recipe: Recipe) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(tiny_recipe: Recipe) -> None:
     batch = (torch.full((1, 1, 100, 100), torch.nan), torch.zeros(1, 60, 60, dtype=torch.int64), torch.ones(1, 60, 60))
     with pytest.raises(Diverged, match="learning_rate"):
-        training_step(fresh_state(tiny_recipe, "cpu"), batch, tiny_recipe.schedule, 0.01)
+        training_step(fresh_state(tiny_recipe, "cpu"), batch, tiny_recipe, 0.01)
 
 
 @pytest.mark.parametrize(("decay", "halfway"), [("constant", 1.0), ("poly", 0.5**0.9), ("cosine", 0.5)])

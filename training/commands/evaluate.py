@@ -16,9 +16,9 @@ from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold, require_unseen
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from
+from training.run_folder import RunFiles, checkpoint_path
 from training.splits import split_images
 from training.state import require_device
-from training.trainer import RunFiles, checkpoint_path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -15,7 +15,7 @@ from training.errors import MissingLicense, RecipeError
 from training.export import export_package
 from training.prediction import net_predictor
 from training.recipe import read_recipe
-from training.trainer import checkpoint_path
+from training.run_folder import checkpoint_path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 from training.checkpoint import load_checkpoint
+from training.distributed import joined
 from training.recipe import read_recipe, shipped_recipes
-from training.trainer import RunFiles, checkpoint_path, train
+from training.run_folder import RunFiles, checkpoint_path
+from training.trainer import train
 
 _log = logging.getLogger(__name__)
 
@@ -39,16 +41,20 @@ def run(options: argparse.Namespace) -> None:
     if options.fold is not None:
         recipe = recipe.with_fold(options.fold)
     origin = None if options.origin is None else load_checkpoint(checkpoint_path(options.origin))
-    last = train(
-        recipe,
-        options.data,
-        options.out,
-        resume=options.resume,
-        origin=origin,
-        device=options.device,
-        workers=options.workers,
-        tensorboard=options.tensorboard,
-    )
+    with joined(options.device) as processes:
+        last = train(
+            recipe,
+            options.data,
+            options.out,
+            resume=options.resume,
+            origin=origin,
+            device=options.device,
+            workers=options.workers,
+            tensorboard=options.tensorboard,
+            processes=processes,
+        )
+    if not processes.first:
+        return
     figures = "  ".join(f"{name} {value:.4f}" for name, value in last.figures.items())
     sys.stdout.write(f"{last.step} steps in {last.elapsed_s / 60:.1f} minutes; {figures or 'not validated'}\n")
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")

@@ -1,0 +1,146 @@
+"""Several processes, started by torchrun, learn together what one learns from a larger batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.checkpoint import load_checkpoint
+from training.distributed import ALONE, Processes, joined
+from training.errors import CheckpointError, MissingDevice
+from training.recipe import read_recipe
+from training.run_folder import RunFiles
+from training.trainer import train
+
+RECIPE = """
+name = "tiny"
+tile_output_px = 60
+data = {{ validation_fraction = 0.3 }}
+net = {{ base_width = 4, depth = 2, dropout = 0.0 }}
+loss = {{ dice = 0.5 }}
+
+[schedule]
+learning_rate = 0.01
+momentum = 0.9
+batch = {batch}
+steps = 6
+ema = 0.9
+clip_norm = 1.0
+validate_every = 3
+checkpoint_every = 2
+"""
+# dies in the middle of a run, in the second process alone
+DRIVER = """
+import os, sys
+import training.trainer as trainer
+from training.cli import main
+step = trainer.training_step
+def dying(state, *arguments):
+    if state.step == 3 and os.environ["RANK"] == "1":
+        os._exit(9)
+    return step(state, *arguments)
+trainer.training_step = dying
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def two_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe of one process with a batch of two."""
+    file = tmp_path_factory.mktemp("recipes") / "two.toml"
+    file.write_text(RECIPE.format(batch=2))
+    return file
+
+
+@pytest.fixture(scope="module")
+def one_each(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe of two processes with a batch of one each."""
+    file = tmp_path_factory.mktemp("recipes") / "one.toml"
+    file.write_text(RECIPE.format(batch=1))
+    return file
+
+
+def torchrun(program: list[str], recipe: Path, data: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program]
+    arguments = ["fit", "--recipe", str(recipe), "--data", str(data), "--out", str(out), "--workers", "0", *more]
+    return subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def together(one_each: Path, nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("together") / "run"
+    finished = torchrun(["-m", "training.cli"], one_each, nuclei_folder, out, "--device", "cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("6 steps in") == 1, "the first process alone speaks"
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_twice_the_batch(
+    together: Path, two_alone: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    alone = train(read_recipe(str(two_alone)), nuclei_folder, tmp_path, workers=0)
+    last = load_checkpoint(RunFiles(together).last)
+    assert last.step == alone.step == 6
+    assert last.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert alone.averaged is not None
+    assert last.averaged is not None
+    for ours, theirs in ((last.net, alone.net), (last.averaged, alone.averaged)):
+        assert ours.keys() == theirs.keys(), "no prefix of the wrapper"
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
+    assert last.processes == 2
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes(together: Path) -> None:
+    assert sorted(file.name for file in together.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
+    entries = [json.loads(line) for line in RunFiles(together).log.read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [3, 6]
+    assert load_checkpoint(RunFiles(together).best).build_net().training is False
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_process_goes_on_with_the_same_result(
+    together: Path, one_each: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    driver, out = tmp_path / "driver.py", tmp_path / "run"
+    driver.write_text(DRIVER)
+    assert torchrun([str(driver)], one_each, nuclei_folder, out).returncode != 0
+    assert load_checkpoint(RunFiles(out).last).step == 2
+    finished = torchrun(["-m", "training.cli"], one_each, nuclei_folder, out, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    ours, theirs = (load_checkpoint(RunFiles(folder).last) for folder in (out, together))
+    assert [name for name in ours.net if not torch.equal(ours.net[name], theirs.net[name])] == []
+    with pytest.raises(CheckpointError, match=r"made by 2 processes .* here there are 1; start 2 \(torchrun"):
+        train(read_recipe(str(one_each)), nuclei_folder, out, resume=True, workers=0)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 5), st.integers(0, 5))
+def test_all_processes_together_take_the_tiles_of_one(count: int, batch: int, start: int, steps: int) -> None:
+    shares = [Processes(rank, count).tile_numbers(batch, start, start + steps) for rank in range(count)]
+    for step in range(steps):
+        taken = sorted(number for share in shares for number in share[step * batch : (step + 1) * batch])
+        first = (start + step) * count * batch
+        assert taken == list(range(first, first + count * batch))
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    with joined("cpu") as processes:
+        assert processes is ALONE
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "RANK": "6", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(MissingDevice, match=r"process 2 .* has no GPU of its own: there are 2"), joined("cuda"):
+        pass

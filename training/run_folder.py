@@ -1,0 +1,117 @@
+"""A run's folder: checkpoints, and the log, which a killed run goes on with as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import CheckpointError
+from training.state import TrainingState
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Files of one run's folder."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """Newest state, to resume from."""
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """State with the best validation score, to evaluate and export."""
+        return self.folder / "best.pt"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: step, minutes, running loss, learning rate, figures of a validation."""
+        return self.folder / "log.jsonl"
+
+    def require(self, *, resume: bool) -> None:
+        """Make sure that there is a run to resume, or that none would be overwritten.
+
+        Raises
+        ------
+        CheckpointError
+            With the remedy.
+
+        """
+        if resume and not self.last.exists():
+            raise CheckpointError(f"nothing to resume: there is no {self.last}; leave --resume out, or correct --out")
+        if not resume and self.last.exists():
+            raise CheckpointError(
+                f"{self.last} is there already; resume it (--resume), or choose another folder (--out)"
+            )
+        if not resume and self.best.exists():
+            raise CheckpointError(f"{self.best} is there already; choose another folder (--out)")
+
+
+def checkpoint_path(run: Path) -> Path:
+    """File of the net to use: the given one, or the best of a run's folder."""
+    return run if run.suffix == ".pt" else RunFiles(run).best
+
+
+class Journal:
+    """The log of a run that stands at a step: a new one, or the one to go on with.
+
+    What a killed run logged beyond its newest checkpoint is dropped, for it is done and logged again, and so is a line
+    that the kill cut in two.
+
+    Parameters
+    ----------
+    file
+        ``log.jsonl``.
+    step
+        Steps done.
+    tensorboard
+        Write TensorBoard's event files beside ``file`` as well.
+
+    """
+
+    def __init__(self, file: Path, step: int, *, tensorboard: bool) -> None:
+        self._file = file
+        if file.exists():
+            whole = [line for line in file.read_bytes().splitlines(keepends=True) if _step(line) <= step]
+            partial = file.with_name(file.name + ".partial")
+            partial.write_bytes(b"".join(whole))
+            partial.replace(file)  # a kill leaves the old log or the new one
+        self._writer = _event_writer(file.parent, step) if tensorboard else None
+
+    def write(self, state: TrainingState, rate: float, *, validated: bool) -> None:
+        """Add a line: step, minutes, running loss, learning rate, figures of a validation."""
+        entry: dict[str, Any] = {"step": state.step, "minutes": round(state.elapsed_s / 60, 2)}
+        entry |= {"loss": state.loss, "lr": rate}
+        figures = state.figures if validated else {}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry | ({"validation": figures} if validated else {})) + "\n")
+        if self._writer is not None:
+            scalars = {"loss": state.loss, "lr": rate, **{f"validation/{name}": v for name, v in figures.items()}}
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, state.step)
+
+    def close(self) -> None:
+        """Write what TensorBoard's writer still holds."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _step(line: bytes) -> float:
+    """Step of a line; infinite for one that is not whole."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
+
+
+def _event_writer(folder: Path, step: int) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter  # seconds to import
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
