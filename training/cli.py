@@ -1,4 +1,4 @@
-"""``unet-train``: fit, evaluate, export."""
+"""``unet-train``: fit, cross-validate, evaluate, export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import ModelError
-from training.commands import evaluate, export, fit
+from training.commands import cross_validate, evaluate, export, fit
 from training.errors import TrainingError
 from training.export import ExportError
 from training.run_folder import RunFiles
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
-    if arguments is None and options.command == "fit":
+    if arguments is None and options.command in {"fit", "cross-validate"}:
         _restart_with_huge_pages()
     try:
         options.run(options)
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _how_to_go_on(options: argparse.Namespace) -> str:
+    if options.command == "cross-validate":
+        return "; the same command with --resume goes on"
     if options.command != "fit":
         return ""
     if RunFiles(options.out).last.exists():
@@ -62,7 +64,7 @@ def _restart_with_huge_pages() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (fit, evaluate, export):
+    for command in (fit, cross_validate, evaluate, export):
         command.add_parser(commands)
     return parser
 

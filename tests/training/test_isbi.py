@@ -151,6 +151,13 @@ def test_holes_and_single_cells_are_neither_splits_nor_merges() -> None:
     assert found["warping_error_all"] == pytest.approx(2 / 30)
 
 
+def test_an_answer_without_cells_has_no_split_and_no_merge() -> None:
+    found = errors(["##.##", "##.##"], ["##.##", "##.##"]), errors([".....", "....."], ["##.##", "##.##"])
+    assert [one["warping_error"] for one in found] == [0, 0]
+    assert [one["warping_error_all"] for one in found] == [0, pytest.approx(2 / 10)]
+    assert [one["rand_error"] for one in found] == [0, 1]
+
+
 def test_a_ring_that_opens_is_no_split() -> None:
     ring = ["#####", "#...#", "#...#", "#####"]
     assert remaining(ring, ["##.##", "#...#", "#...#", "#####"]) == Mismatches(0, 0, 1)

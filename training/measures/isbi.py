@@ -13,7 +13,9 @@ these errors by V_Rand and V_Info after border thinning; published rows beside t
   ``test_rand_error_of_a_stack_is_that_of_scikit_image``).
 * *Warping error*: the reference is warped towards the proposal (:mod:`training.measures.warping`); the pixels that
   remain as splits and merges, over all pixels ("minimum splits and mergers warping error", the published one).
-  ``warping_error_all`` also counts those that remain as holes and cells made or lost (Jain et al. 2010).
+  ``warping_error_all`` also counts those that remain as holes and cells made or lost (Jain et al. 2010). Read them
+  together: the published error does not see lost cells, and an answer of membrane alone has none (test:
+  ``test_an_answer_without_cells_has_no_split_and_no_merge``).
 
 Counts are summed over the slices of a stack before F or the error is taken, and one level is chosen for the stack, one
 for each error.

@@ -1,0 +1,47 @@
+"""``unet-train cross-validate``: a net for each fold, and the figures of all images, each scored by a net new to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from training.cross_validation import REPORT_NAME, cross_validate
+from training.recipe import read_recipe, shipped_recipes
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("cross-validate", help="train a net for each fold, and score what each held out")
+    parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the folds' runs")
+    parser.add_argument("--folds", type=int, required=True, metavar="N", help="how many, 2 or more")
+    parser.add_argument("--only", type=_numbers, metavar="K,...", help="train these folds now (default: all)")
+    parser.add_argument("--resume", action="store_true", help="leave out finished folds, go on with begun ones")
+    parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over eight mirrored views")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train the folds, write the report, print its table."""
+    recipe = read_recipe(options.recipe).for_folder(options.data)
+    result = cross_validate(
+        recipe,
+        options.data,
+        options.out,
+        folds=options.folds,
+        only=options.only,
+        resume=options.resume,
+        device=options.device,
+        workers=options.workers,
+        mirror=recipe.scoring.mirror if options.mirror is None else options.mirror,
+    )
+    sys.stdout.write(f"{result.as_table()}\nreport: {options.out / REPORT_NAME}\n")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Fold numbers from ``1,3``; argparse tells of a ValueError."""
+    return tuple(int(number) for number in text.split(","))

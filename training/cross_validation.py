@@ -1,0 +1,152 @@
+"""Cross-validation: a net for each fold, and every image scored once, by the net that was not trained on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.datasets import AnnotatedImage, load_images
+from training.errors import FoldsMismatch
+from training.evaluate import Evaluation, evaluate_images
+from training.folds import CrossValidation, Fold
+from training.prediction import net_predictor
+from training.recipe import Recipe
+from training.run_folder import RunFiles
+from training.splits import split_images
+from training.trainer import train
+
+REPORT_NAME = "cross-validation.json"
+
+_log = logging.getLogger(__name__)
+
+
+def fold_folder(out: Path, number: int, count: int) -> Path:
+    """Folder of the run of one fold, numbered from 1."""
+    return out / f"fold-{number}-of-{count}"
+
+
+def cross_validate(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    folds: int,
+    only: Sequence[int] | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    workers: int = 1,
+    mirror: bool = False,
+) -> CrossValidation:
+    """Train a net for each fold, then score every image that a finished fold held out; ``out`` receives the report.
+
+    Parameters
+    ----------
+    recipe
+        What to do; its own fold or validation fraction plays no part.
+    data
+        The data folder.
+    out
+        Receives a run's folder for each fold (:func:`fold_folder`) and ``cross-validation.json``.
+    folds
+        How many, 2 or more.
+    only
+        Numbers of the folds to train now, from 1; None: all. Folds that finished earlier are scored as well.
+    resume
+        Leave out folds that have finished, and go on with those that have begun.
+    device, workers
+        As in :func:`training.trainer.train`.
+    mirror
+        Average over the eight mirrored views.
+
+    Raises
+    ------
+    TrainingError
+        As :func:`training.trainer.train`; :class:`training.errors.RecipeError` for a fold that does not exist,
+        :class:`training.errors.FoldsMismatch` where a finished fold is of another recipe or other images.
+
+    """
+    for number in only or (1,):
+        recipe.with_fold(f"{number}/{folds}")
+    recipes = {number: recipe.with_fold(f"{number}/{folds}") for number in range(1, folds + 1)}
+    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    runs = {number: fold_folder(out, number, folds) for number in recipes}
+    for number, run in runs.items():  # all that can be refused, before hours are spent
+        split = _split(images, recipes[number])
+        if not resume and (only is None or number in only):
+            RunFiles(run).require(resume=False)
+        if RunFiles(run).last.exists():
+            _require_same(load_checkpoint(RunFiles(run).last), recipes[number], split, run)
+
+    for number in only or recipes:
+        if _finished(runs[number], recipes[number]):
+            _log.info("fold %d of %d has finished", number, folds)
+            continue
+        _log.info("fold %d of %d: %s", number, folds, runs[number])
+        begun = RunFiles(runs[number]).last.exists()
+        train(recipes[number], data, runs[number], resume=begun, device=device, workers=workers)
+
+    done = [number for number in recipes if _finished(runs[number], recipes[number])]
+    scored = []
+    for number in done:
+        checkpoint = load_checkpoint(RunFiles(runs[number]).best)
+        scored.append(Fold(f"{number}/{folds}", _score(checkpoint, recipes[number], images, device, mirror=mirror)))
+    result = CrossValidation(
+        tuple(scored),
+        len(images),
+        missing=tuple(f"{number}/{folds}" for number in recipes if number not in done),
+        held_out_chose=recipe.schedule.keep == "best",
+    )
+    _write(result, out / REPORT_NAME)
+    return result
+
+
+def _score(
+    checkpoint: Checkpoint, recipe: Recipe, images: Sequence[AnnotatedImage], device: str, *, mirror: bool
+) -> Evaluation:
+    """Score the net that a run exports on the images of its fold."""
+    _, validation = split_images(images, recipe.data)
+    predictor = replace(net_predictor(checkpoint.build_net().to(device), recipe), mirror=mirror)
+    return evaluate_images(validation, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
+
+
+def _split(images: Sequence[AnnotatedImage], recipe: Recipe) -> dict[str, list[str]]:
+    training, validation = split_images(images, recipe.data)
+    return {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
+
+
+def _finished(run: Path, recipe: Recipe) -> bool:
+    """Whether the run has used up its steps or minutes and has its net to export."""
+    files, schedule = RunFiles(run), recipe.schedule
+    if not (files.best.exists() and files.last.exists()):
+        return False
+    last = load_checkpoint(files.last)
+    out_of_time = schedule.max_minutes is not None and last.elapsed_s >= 60 * schedule.max_minutes
+    return last.step >= schedule.steps or out_of_time
+
+
+def _require_same(checkpoint: Checkpoint, recipe: Recipe, split: dict[str, list[str]], run: Path) -> None:
+    """Make sure that a run is of this recipe, but for card and scoring, and of these images.
+
+    Raises
+    ------
+    FoldsMismatch
+        Where it is not.
+
+    """
+    ours, theirs = (each.model_dump(exclude={"card", "scoring"}) for each in (recipe, checkpoint.read_recipe()))
+    changed = sorted(name for name, value in ours.items() if value != theirs[name])
+    if changed:
+        raise FoldsMismatch(f"{run} is of another recipe ({', '.join(changed)} differ); choose another --out")
+    if checkpoint.split != split:
+        raise FoldsMismatch(f"{run} was trained on other images; choose another --out, or bring the images back")
+
+
+def _write(result: CrossValidation, path: Path) -> None:
+    """Write the report whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
