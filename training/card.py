@@ -14,6 +14,7 @@ from training.evaluate import format_figure
 from training.export import Card
 from training.recipe import Recipe
 from training.scene import NucleiScene
+from training.splits import describe_split
 from training.synthetic import render_nuclei
 
 _GOLDEN_SCENE = NucleiScene(size_yx=(320, 352), bit_depth=8)
@@ -39,30 +40,22 @@ def run_card(
     minutes = round(checkpoint.elapsed_s / 60, 1)
     counts = {side: len(stems) for side, stems in checkpoint.split.items()}
     figures = {name: float(format_figure(name, value)) for name, value in checkpoint.figures.items()}
-    rows = "\n".join(f"| {name} | {format_figure(name, value)} |" for name, value in figures.items())
     readme = f"""# {recipe.name}
 
 {recipe.card.description}
 
 Classes: {", ".join(recipe.targets.classes)}. The net is the U-Net of Ronneberger, Fischer and Brox (2015) with
-unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_width}.
+unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_width}{_blocks(recipe)}.
 
 ## Data
 
 {recipe.card.data}
 
-{counts["training"]} images for training, {counts["validation"]} for validation. An image is validated on where the
-first eight bytes of the SHA-256 of its name (without suffix), as a fraction of 2^64, are below
-{recipe.data.validation_fraction}.
+{counts["training"]} images for training, {counts["validation"]} for validation. {describe_split(recipe.data)}
 
 ## Validation
 
-Means over the {counts["validation"]} validation images, each run whole through the tiling that serves it. The
-state of the net was chosen by these images.
-
-| measure | value |
-| --- | --- |
-{rows}
+{_validation(checkpoint, recipe)}
 
 ## Training
 
@@ -91,6 +84,24 @@ state of the net was chosen by these images.
         readme=readme,
         authors=(Person(name=author),),
         facts=facts,
+    )
+
+
+def _blocks(recipe: Recipe) -> str:
+    scale = recipe.net.downscale
+    return "" if scale == 1 else f", working on blocks of {scale} x {scale} pixels"
+
+
+def _validation(checkpoint: Checkpoint, recipe: Recipe) -> str:
+    """Figures of the run's own validation images, and whether these have chosen anything."""
+    count = len(checkpoint.split["validation"])
+    if not count:
+        return "Not validated: every image was trained on."
+    chosen = "chosen by these images" if recipe.schedule.keep == "best" else "the last of the run: these chose nothing"
+    rows = "\n".join(f"| {name} | {format_figure(name, value)} |" for name, value in checkpoint.figures.items())
+    return (
+        f"Means over the {count} validation images, each run whole through the tiling that serves it. The state of the "
+        f"net was {chosen}.\n\n| measure | value |\n| --- | --- |\n{rows}"
     )
 
 

@@ -78,6 +78,22 @@ def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
     return {stem for stretch in stretches for stem in _part(stretch, number, count)}
 
 
+def describe_split(data: Data) -> str:
+    """Say in one or two sentences which images validate."""
+    if data.fold is None and data.validation_fraction == 0:
+        return "No image was kept for validation."
+    number, count = data.fold or (0, max(2, round(1 / data.validation_fraction)))
+    if data.split == "blocks":
+        where = "the sorted names" if data.stretches == 1 else f"each of {data.stretches} stretches of the sorted names"
+        return f"Part {number or count} of {count} contiguous parts of {where} validates."
+    if data.fold is not None:
+        return f"Part {number} of {count} equal parts of the names, in the order of their SHA-256, validates."
+    return (
+        "An image is validated on where the first eight bytes of the SHA-256 of its name (without suffix), as a "
+        f"fraction of 2^64, are below {data.validation_fraction}."
+    )
+
+
 def _part(stems: Sequence[str], number: int, count: int) -> list[str]:
     """Part ``number`` (from 1) of ``count`` parts that differ by at most one in length."""
     return [stems[index] for index in np.array_split(np.arange(len(stems)), count)[number - 1]]

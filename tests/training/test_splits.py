@@ -14,7 +14,7 @@ from training.datasets import AnnotatedImage, load_images
 from training.errors import NothingToLearn, RecipeError
 from training.options import Data
 from training.recipe import read_recipe
-from training.splits import is_validation, split_images, validation_stems
+from training.splits import describe_split, is_validation, split_images, validation_stems
 
 STEMS = [f"{number:02d}" for number in range(24)]
 
@@ -88,3 +88,17 @@ def test_the_nuclei_recipe_reads_its_541_images_and_holds_85_back(data_root: Pat
     recipe = read_recipe("nuclei")
     training, validation = split_images(load_images(data_root / "nuclei-dsb2018", recipe.data, 1, 3), recipe.data)
     assert (len(training), len(validation)) == (456, 85)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (Data(validation_fraction=0), "No image was kept"),
+        (Data(), "below 0.15"),
+        (Data(fold=(2, 5)), "Part 2 of 5 equal parts"),
+        (Data(split="blocks", stretches=2, fold=(1, 4)), "Part 1 of 4 contiguous parts of each of 2 stretches"),
+        (Data(split="blocks", validation_fraction=0.25), "Part 4 of 4 contiguous parts of the sorted names"),
+    ],
+)
+def test_the_split_is_told_as_it_is(data: Data, words: str) -> None:
+    assert words in describe_split(data)
