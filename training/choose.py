@@ -47,7 +47,7 @@ def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan
     recipe = Recipe(
         name=recipe_name(name),
         data=data,
-        net=Net(in_channels=survey.channels, base_width=8, depth=1, dropout=0.2, downscale=downscale),
+        net=Net(in_channels=survey.channels, base_width=8, depth=1, dropout=0.2, downscale=downscale, batch_norm=True),
         targets=targets,
         weights=weights,
         tile_output_px=Size(8, 1, downscale, 1).tile_output_px,

@@ -157,6 +157,8 @@ def choose_schedule(
     warmup = min(200, expected // 10)
     ema = round(min(0.998, max(0.9, 1 - 20 / expected)), 4)
     rate = _RATES[max(width for width in _RATES if width <= max(8, recipe.net.base_width))]
+    if recipe.net.batch_norm:
+        rate = min(2e-3, 2 * rate)
     rate = float(f"{rate * share_of_rate:.2g}")
     schedule = Schedule(
         optimizer="adamw",
@@ -176,6 +178,7 @@ def choose_schedule(
         seed=1,
     )
     fine = f", {share_of_rate:g} of it for weights that know much" if share_of_rate < 1 else ""
+    norm = " with batch normalisation" if recipe.net.batch_norm else ""
     minutes = expected * seconds / 60 / _SHARE_OF_STEPS
     length = f"a step takes {seconds:.2g} s on this {budget.device}: about {minutes:.2g} minutes in all"
     if budget.minutes is not None:
@@ -183,7 +186,10 @@ def choose_schedule(
     what = f"steps {steps}" if budget.minutes is None else f"max_minutes {budget.minutes:g}"
     return recipe.model_copy(update={"schedule": schedule}), (
         Choice(what, length),
-        Choice(f"learning_rate {rate:g}", f"for a base width of {recipe.net.base_width}{fine}; warm-up {warmup} steps"),
+        Choice(
+            f"learning_rate {rate:g}",
+            f"for a base width of {recipe.net.base_width}{norm}{fine}; warm-up {warmup} steps",
+        ),
         Choice(f"ema {ema:g}", "a twentieth of the run is averaged"),
         about_validation,
     )

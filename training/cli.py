@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import ModelError
-from training.commands import cross_validate, evaluate, export, fit
+from training.commands import cross_validate, evaluate, export, fit, plan
 from training.errors import TrainingError
 from training.export import ExportError
 from training.run_folder import RunFiles
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
-    if arguments is None and options.command in {"fit", "cross-validate"}:
+    if arguments is None and options.command in {"fit", "plan", "cross-validate"}:
         _restart_with_huge_pages()
     try:
         options.run(options)
@@ -68,7 +68,7 @@ def _restart_with_huge_pages() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (fit, cross_validate, evaluate, export):
+    for command in (plan, fit, cross_validate, evaluate, export):
         command.add_parser(commands)
     return parser
 

@@ -11,6 +11,7 @@
     │   └── NothingToLearn    no foreground anywhere, or no image left on one side of the split
     ├── CheckpointError   a checkpoint that is missing, damaged, or of another recipe
     ├── FoldsMismatch     runs that do not make one cross-validation
+    ├── ForeignPackage    a package to begin with whose net is not ours
     ├── MissingDevice     a device that is unknown, or that torch cannot use here
     ├── MissingLicense    a licence text that cannot be read
     └── Diverged          the loss is no longer a number
@@ -51,6 +52,10 @@ class NothingToLearn(DatasetError):
 
 class CheckpointError(TrainingError):
     """The checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class ForeignPackage(TrainingError):
+    """The package's net is not the U-Net that is trained here."""
 
 
 class FoldsMismatch(TrainingError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from training.checkpoint import Checkpoint, build_net
 from training.errors import CheckpointError, MissingDevice
 from training.options import Schedule
 from training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -67,19 +70,46 @@ class TrainingState:
         self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
         self.best_score, self.figures, self.loss = checkpoint.best_score, checkpoint.figures, checkpoint.loss
 
-    def adopt(self, origin: Checkpoint) -> None:
-        """Begin with the net that another run ended with.
+    def adopt(self, origin: Checkpoint, recipe: Recipe) -> None:
+        """Begin with the net that another run ended with, for a run of ``recipe``.
+
+        Where classes or channels are others, the layers that depend on them keep their fresh weights, and the log says
+        so.
 
         Raises
         ------
         CheckpointError
-            Where the nets differ.
+            Where width, depth, blocks or batch normalisation differ.
 
         """
-        try:
-            self.net.load_state_dict(origin.build_net().state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"the net to begin with is another: {error}; give the recipe its [net]") from error
+        theirs = origin.read_recipe()
+        for name in ("base_width", "depth", "downscale"):
+            found, wanted = getattr(theirs.net, name), getattr(recipe.net, name)
+            if found != wanted:
+                raise CheckpointError(
+                    f"the net to begin with is another: its {name} is {found}, the recipe's {wanted}; give the recipe "
+                    f"net.{name} = {found}"
+                )
+        if recipe.net.batch_norm and not theirs.net.batch_norm:
+            raise CheckpointError(
+                "the net to begin with is another: it has no batch normalisation (packages have none, it is folded "
+                "away), the recipe has; give the recipe net.batch_norm = false"
+            )
+        fresh: tuple[str, ...] = ()
+        if (theirs.targets.scheme, len(theirs.targets.classes)) != (recipe.targets.scheme, len(recipe.targets.classes)):
+            fresh += ("head.",)
+            there, here = ", ".join(theirs.targets.classes), ", ".join(recipe.targets.classes)
+            _log.info("the head begins anew: its classes were %s, now they are %s", there, here)
+        if theirs.net.in_channels != recipe.net.in_channels:
+            fresh += ("stem.", "down.0.0.")
+            _log.info(
+                "the first convolution begins anew: it took %d channels, now it takes %d",
+                theirs.net.in_channels,
+                recipe.net.in_channels,
+            )
+        known = (origin.build_trained_net() if recipe.net.batch_norm else origin.build_net()).state_dict()
+        kept = {name: value for name, value in known.items() if not name.startswith(fresh)}
+        self.net.load_state_dict(self.net.state_dict() | kept)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 

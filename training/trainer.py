@@ -61,7 +61,7 @@ def train(
     resume
         Go on from ``last.pt``.
     origin
-        Begin with the net of another run instead of fresh weights; it must be the same net.
+        Begin with the net of another run instead of fresh weights; width, depth and blocks must be the same.
     device
         ``cpu`` or ``cuda``.
     workers
@@ -93,7 +93,7 @@ def train(
     # 2. a fresh net, or the one to go on with
     state = fresh_state(recipe, device)
     if origin is not None:
-        state.adopt(origin)
+        state.adopt(origin, recipe)
     if resume:
         state.restore(load_own_checkpoint(files.last, recipe, split, processes.count))
         _log.info("resumed after step %d", state.step)

@@ -11,6 +11,7 @@ from pathlib import Path
 from training.card import golden_image, license_notice, run_card
 from training.checkpoint import load_checkpoint
 from training.commands.evaluate import score
+from training.commands.fit import RECIPE_NAME
 from training.errors import MissingLicense, RecipeError
 from training.export import export_package
 from training.prediction import net_predictor
@@ -21,7 +22,8 @@ from training.run_folder import checkpoint_path
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("export", help="write the best net of a run as a model package")
-    parser.add_argument("run", type=Path, help="folder of the run, or a .pt file")
+    # not "run", which is what the command does
+    parser.add_argument("finished", metavar="run", type=Path, help="folder of the run, or a .pt file")
     parser.add_argument("--out", type=Path, required=True, metavar="PACKAGE", help="folder, or a name ending in .zip")
     parser.add_argument("--version", default="1.0.0", help="of the package (default: %(default)s)")
     parser.add_argument("--author", default="unet-service", help="(default: %(default)s)")
@@ -35,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> None:
     """Write a package, and say how far torch and ONNX Runtime differ on it."""
-    checkpoint = load_checkpoint(checkpoint_path(options.run))
+    checkpoint = load_checkpoint(checkpoint_path(options.finished))
     recipe = checkpoint.read_recipe()
     net = checkpoint.build_net()
     if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
@@ -53,8 +55,7 @@ def run(options: argparse.Namespace) -> None:
         version=options.version,
         author=options.author,
         license_text=license_text,
-        command=options.trained_by
-        or f"unet-train fit --recipe {checkpoint.recipe['name']} --data DIR --out {shlex.quote(str(options.run))}",
+        command=options.trained_by or _command(options.finished, checkpoint.recipe["name"]),
     )
     package, agreement = export_package(
         net,
@@ -70,6 +71,13 @@ def run(options: argparse.Namespace) -> None:
         f"{package.path}: torch and ONNX Runtime differ by at most {agreement.largest_difference:.1e}, "
         f"same class in {agreement.equal_argmax:.4%} of the pixels\n"
     )
+
+
+def _command(run: Path, recipe: str) -> str:
+    """Command line that made a run, for its card; a run that chose its recipe by itself was given none."""
+    folder = run.parent if run.suffix == ".pt" else run
+    chosen = (folder / RECIPE_NAME).exists()
+    return f"unet-train fit {'' if chosen else f'--recipe {recipe} '}--data DIR --out {shlex.quote(str(run))}"
 
 
 def _license_text(file: Path | None, identifier: str, author: str) -> str:

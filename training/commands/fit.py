@@ -7,11 +7,16 @@ import logging
 import sys
 from pathlib import Path
 
-from training.checkpoint import load_checkpoint
-from training.distributed import joined
-from training.recipe import read_recipe, shipped_recipes
-from training.run_folder import RunFiles, checkpoint_path
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.commands.plan import add_options, compose, require_length, require_no_file
+from training.distributed import Processes, joined
+from training.finetune import open_origin
+from training.recipe import Recipe, read_recipe, shipped_recipes
+from training.run_folder import RunFiles
 from training.trainer import train
+
+RECIPE_NAME = "recipe.toml"
+"""File in a run's folder: the recipe that was chosen from the images."""
 
 _log = logging.getLogger(__name__)
 
@@ -19,29 +24,23 @@ _log = logging.getLogger(__name__)
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("fit", help="train a net")
-    parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
+    names = ", ".join(shipped_recipes())
+    parser.add_argument("--recipe", help=f"a TOML file, or one of: {names} (default: chosen from the images)")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
-    parser.add_argument("--from", dest="origin", type=Path, metavar="RUN", help="begin with the net of another run")
+    add_options(parser)
     parser.add_argument("--fold", metavar="K/N", help="validate on part K of N instead of the recipe's own split")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files to RUN")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Train a net."""
-    shipped = read_recipe(options.recipe)
-    recipe = shipped.for_folder(options.data)
-    if recipe is not shipped:
-        # no package may claim data that it has not seen
-        _log.info("%s: not the images of recipe %s; all are taken, its card is left out", options.data, recipe.name)
-    if options.fold is not None:
-        recipe = recipe.with_fold(options.fold)
-    origin = None if options.origin is None else load_checkpoint(checkpoint_path(options.origin))
+    require_length(options)
     with joined(options.device) as processes:
+        origin = None if options.origin is None else open_origin(options.origin)
+        recipe = _recipe(options, origin, processes)
         last = train(
             recipe,
             options.data,
@@ -58,3 +57,40 @@ def run(options: argparse.Namespace) -> None:
     figures = "  ".join(f"{name} {value:.4f}" for name, value in last.figures.items())
     sys.stdout.write(f"{last.step} steps in {last.elapsed_s / 60:.1f} minutes; {figures or 'not validated'}\n")
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")
+
+
+def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: Processes) -> Recipe:
+    """Recipe of the run: the named one, that of the run to resume, or one chosen from the images."""
+    files = RunFiles(options.out)
+    if options.recipe is not None:
+        recipe = _named(options.recipe, options.data)
+        limits = {"max_minutes": options.minutes, "steps": options.steps}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=given)})
+    elif options.resume:
+        files.require(resume=True)
+        recipe = load_checkpoint(files.last).read_recipe()
+    else:
+        files.require(resume=False)
+        chosen = options.out / RECIPE_NAME
+        require_no_file(chosen)
+        processes.wait()  # until all have seen that the folder is free: now it fills
+        if processes.first:
+            plan = compose(options, origin)
+            sys.stdout.write(plan.as_text() + "\n")
+            plan.write(chosen)
+            sys.stdout.write(f"recipe: {chosen}\n")
+            sys.stdout.flush()
+        processes.wait()
+        recipe = read_recipe(str(chosen))  # the run does what the file says, in every process
+    return recipe if options.fold is None else recipe.with_fold(options.fold)
+
+
+def _named(name: str, data: Path) -> Recipe:
+    """Read a recipe, for a folder that may hold others' images."""
+    shipped = read_recipe(name)
+    recipe = shipped.for_folder(data)
+    if recipe is not shipped:
+        # no package may claim data that it has not seen
+        _log.info("%s: not the images of recipe %s; all are taken, its card is left out", data, recipe.name)
+    return recipe

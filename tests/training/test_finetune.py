@@ -1,0 +1,254 @@
+"""Fine-tuning: a package's net comes back into torch, its recipe is inherited, and what it knows is kept and moved."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+from model.package import read_package
+from model.tiling import valid_unet_geometry
+from model.unet import UNet
+from tests.packages import write_tiny_package
+from training.checkpoint import Checkpoint
+from training.choose_size import Budget
+from training.cli import main
+from training.commands.evaluate import open_predictor
+from training.datasets import AnnotatedImage, load_images
+from training.errors import CheckpointError, ForeignPackage
+from training.evaluate import evaluate_images
+from training.export import to_onnx
+from training.finetune import inherit, open_origin, package_checkpoint
+from training.onnx_weights import read_unet
+from training.options import Data
+from training.recipe import Recipe, recipe_from
+from training.scene import NucleiScene
+from training.state import fresh_state
+from training.survey import survey_folder
+from training.survey_objects import Guess
+from training.synthetic import write_dataset
+from training.trainer import train
+
+ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
+
+# libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
+exports = pytest.mark.filterwarnings(
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def figure(target: Path, images: list[AnnotatedImage], name: str) -> float:
+    """Mean figure of a run or a package over images."""
+    predictor, _ = open_predictor(target, None, "cpu")
+    return evaluate_images(images, predictor, instances=True).means()[name]
+
+
+def invert(folder: Path) -> None:
+    """Turn bright objects on a dark ground into dark ones on a bright ground."""
+    for path in (folder / "images").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Checkpoint:
+    return package_checkpoint(read_package(ZOO))
+
+
+def budget(steps: int = 10) -> Budget:
+    return Budget(None, steps, 20.0, "cpu", (False, "not here"), lambda _: 1.0)
+
+
+def test_a_shipped_package_comes_back_as_the_net_that_made_it(zoo: Checkpoint) -> None:
+    recipe = zoo.read_recipe()
+    assert (recipe.net.base_width, recipe.net.depth, recipe.net.downscale, recipe.name) == (32, 4, 1, "nuclei")
+    assert recipe.targets.scheme == "boundary"
+    graph = onnx.load_from_string(read_package(ZOO).weights()).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    np.testing.assert_array_equal(zoo.net["up.2.conv.2.weight"].numpy(), stored["0.up.2.conv.2.weight_fp16"])
+
+
+def test_the_names_in_the_graph_do_not_matter() -> None:
+    graph = onnx.load_from_string(read_package(ZOO).weights())
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = f"v{abs(hash(name))}" if name not in {"image", "probabilities", ""} else name
+    for tensor in graph.graph.initializer:
+        tensor.name = f"v{abs(hash(tensor.name))}"
+    renamed, plain = (read_unet(weights, "x") for weights in (graph.SerializeToString(), read_package(ZOO).weights()))
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in renamed.state_dict().items())
+
+
+def test_a_package_of_another_net_is_refused(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "tiny")
+    with pytest.raises(
+        ForeignPackage, match="not the U-Net that is trained here: it has 1 convolutions and 0 poolings"
+    ):
+        open_origin(package.path)
+
+
+def test_weights_that_do_not_give_the_golden_output_are_refused(tmp_path: Path) -> None:
+    package = read_package(ZOO)
+    _, output = package.golden_pair()
+    for file in ZOO.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    np.save(tmp_path / "test_output.npy", np.clip(output + 0.01, 0, 1))
+    description = tmp_path / "rdf.yaml"
+    hashed = package.spec.test_output.sha256
+    assert hashed is not None
+    description.write_text(description.read_text().replace(f"sha256: {hashed}", ""))
+    with pytest.raises(ForeignPackage, match="differ on torch"):
+        open_origin(tmp_path)
+
+
+def test_what_is_no_beginning_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ForeignPackage, match="nothing to begin with: expected a run's folder"):
+        open_origin(tmp_path)
+
+
+def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    origin = zoo.read_recipe()
+    survey, data = survey_folder(nuclei_folder)
+    plan = inherit(origin, survey, data, budget(500), "mine")
+    recipe = plan.recipe
+    assert (recipe.net, recipe.targets, recipe.normalization) == (origin.net, origin.targets, origin.normalization)
+    assert recipe.augmentation == origin.augmentation
+    assert recipe.labels == origin.labels.model_copy(update={"min_area_px": recipe.labels.min_area_px})
+    assert recipe.labels.min_area_px == int(survey.objects.small_area_px / 2)
+    assert recipe.schedule.learning_rate < origin.schedule.learning_rate
+    assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.name) == (500, 50, "nuclei-mine")
+    assert recipe.data.include is None, "the folder is not the package's"
+    assert "inherited: normalization, weight map, loss, augmentation" in plan.as_text()
+
+
+def test_what_cannot_be_inherited_is_chosen_and_said(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    survey, data = survey_folder(nuclei_folder)
+    classes = replace(survey, guess=Guess("semantic", (0, 255), "two values"), channels=3)
+    semantic = data.model_copy(update={"kind": "semantic", "class_values": (0, 255)})
+    plan = inherit(zoo.read_recipe(), classes, semantic, budget(), "mine")
+    assert plan.recipe.targets.classes == ("background", "foreground")
+    assert (plan.recipe.labels.method, plan.recipe.net.in_channels) == ("components", 3)
+    assert "the head begins anew: scheme boundary cannot be inherited" in plan.as_text()
+    assert "the first convolution begins anew: 3 channels here, 1 there" in plan.as_text()
+
+
+def test_layers_for_other_classes_and_channels_begin_anew(zoo: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="training")
+    recipe = zoo.read_recipe()
+    other: Recipe = recipe_from(
+        {
+            "name": "other",
+            "tile_output_px": 4,
+            "net": recipe.net.model_copy(update={"in_channels": 3}).model_dump(),
+            "targets": {"scheme": "foreground", "classes": ["background", "cell"]},
+            "schedule": {"ema": 0.9},
+        },
+        "other",
+    )
+    state = fresh_state(other, "cpu")
+    fresh = {name: value.clone() for name, value in state.net.state_dict().items()}
+    state.adopt(zoo, other)
+    ours = state.net.state_dict()
+    anew = {name for name in ours if torch.equal(ours[name], fresh[name]) and ours[name].any()}
+    assert anew == {"head.weight", "down.0.0.weight"}
+    assert torch.equal(ours["down.3.0.weight"], zoo.net["down.3.0.weight"])
+    assert torch.equal(state.scored_net.state_dict()["down.3.0.weight"], zoo.net["down.3.0.weight"])
+    assert "the head begins anew: its classes were background, interior, boundary" in caplog.text
+    assert "it took 1 channels, now it takes 3" in caplog.text
+
+
+def test_a_recipe_with_batch_normalisation_cannot_begin_with_a_package(zoo: Checkpoint) -> None:
+    recipe = zoo.read_recipe()
+    normalised = recipe.model_copy(update={"net": recipe.net.model_copy(update={"batch_norm": True})})
+    with pytest.raises(CheckpointError, match=r"net\.batch_norm = false"):
+        fresh_state(normalised, "cpu").adopt(zoo, normalised)
+
+
+@exports
+@pytest.mark.slow
+def test_a_package_learns_a_new_kind_from_four_images(
+    tmp_path: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_from(
+        {
+            "name": "small",
+            "tile_output_px": 84,
+            "data": {"validation_fraction": 0.0},
+            "net": {"base_width": 8, "depth": 2, "dropout": 0.0, "batch_norm": True},
+            "targets": {"scheme": "boundary", "classes": ["background", "interior", "boundary"]},
+            "weights": {"class_balance": 0.0},
+            "augmentation": {"elastic_px": 3.0},
+            "schedule": {"optimizer": "adamw", "learning_rate": 0.004, "steps": 120, "decay": "cosine", "ema": 0.9},
+            "labels": {"method": "watershed", "foreground": [1, 2], "min_area_px": 20},
+        },
+        "small",
+    )
+    train(recipe, nuclei_folder, tmp_path / "first", workers=0)
+    package = tmp_path / "small.zip"
+    assert main(["export", str(tmp_path / "first"), "--out", str(package)]) == 0
+
+    scene = NucleiScene(size_yx=(96, 120), bit_depth=8, radius_px=(6.0, 10.0))
+    write_dataset(tmp_path / "new", 4, scene, seed=7)
+    write_dataset(tmp_path / "held", 3, scene, seed=8)
+    invert(tmp_path / "new")
+    bright = load_images(tmp_path / "held", Data(), 1, 2)
+    assert figure(package, bright, "ap@0.5") > 0.5, "it has learned its own kind"
+    invert(tmp_path / "held")
+    dark = load_images(tmp_path / "held", Data(), 1, 2)
+    before = figure(package, dark, "iou")
+    run = tmp_path / "second"
+    arguments = ["fit", "--from", str(package), "--data", str(tmp_path / "new"), "--out", str(run), "--steps", "100"]
+    assert main([*arguments, "--workers", "0"]) == 0
+    assert "net of small: base width 8, depth 2" in capsys.readouterr().out
+    assert before < 0.3, "bright nuclei are all that it knows"
+    assert figure(run, dark, "iou") > 0.6
+
+
+@exports
+@pytest.mark.slow
+def test_a_net_of_blocks_with_batch_normalisation_comes_back_folded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = UNet(base_width=4, depth=2, classes=3, in_channels=2, downscale=2, batch_norm=True)
+    net(torch.rand(2, 2, 96, 96))  # running statistics that are not those of a fresh net
+    plain = net.folded()
+    weights = to_onnx(torch.nn.Sequential(plain, torch.nn.Softmax(dim=1)), valid_unet_geometry(2, 2).y, 2)
+    back = read_unet(weights, "x")
+    assert (back.depth, back.downscale, back.in_channels, back.classes) == (2, 2, 2, 3)
+    tile = torch.rand(1, 2, 96, 96)
+    with torch.inference_mode():
+        assert torch.allclose(back(tile), plain(tile), atol=1e-2), "but for the rounding to fp16"
+
+
+@pytest.mark.slow
+def test_fine_tuning_keeps_what_the_shipped_package_knows(tmp_path: Path) -> None:
+    scene = NucleiScene(size_yx=(128, 128), bit_depth=8)
+    write_dataset(tmp_path / "few", 3, scene, seed=1)
+    write_dataset(tmp_path / "held", 4, scene, seed=2)
+    held = load_images(tmp_path / "held", Data(), 1, 2)
+    before = figure(ZOO, held, "ap@0.5")
+    arguments = ["fit", "--from", str(ZOO), "--data", str(tmp_path / "few"), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--steps", "12", "--workers", "0"]) == 0
+    assert before > 0.6
+    assert figure(tmp_path / "run", held, "ap@0.5") > before - 0.05
+
+
+def test_a_net_with_padding_is_foreign() -> None:
+    graph = onnx.load_from_string(read_package(ZOO).weights())
+    first = next(node for node in graph.graph.node if node.op_type == "Conv")
+    (pads,) = [attribute for attribute in first.attribute if attribute.name == "pads"]
+    pads.ints[:] = [1, 1, 1, 1]
+    with pytest.raises(ForeignPackage, match="padded"):
+        read_unet(graph.SerializeToString(), "x")
+    with pytest.raises(ForeignPackage, match="no ONNX graph"):
+        read_unet(b"\x08nonsense", "x")

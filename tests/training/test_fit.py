@@ -1,0 +1,107 @@
+"""``fit`` and ``plan`` without a recipe: what is chosen is printed, written, trained by, and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import load_checkpoint
+from training.cli import main
+from training.pace import bf16_support, seconds_per_step
+from training.recipe import Recipe, read_recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, nuclei_folder: Path) -> Path:
+    out = tmp_path_factory.mktemp("fit") / "run"
+    assert fit("--data", nuclei_folder, "--out", out, "--steps", 3) == 0
+    return out
+
+
+def fit(*arguments: object) -> int:
+    return main(["fit", *(str(argument) for argument in arguments), "--workers", "0"])
+
+
+def test_the_chosen_recipe_is_written_and_trained_by(run: Path) -> None:
+    recipe = read_recipe(str(run / "recipe.toml"))
+    checkpoint = load_checkpoint(run / "best.pt")
+    assert checkpoint.read_recipe() == recipe
+    assert (checkpoint.step, recipe.schedule.steps, recipe.net.base_width) == (3, 3, 8)
+    assert (recipe.targets.scheme, recipe.data.fold) == ("boundary", (1, 8))
+    assert {side: len(stems) for side, stems in checkpoint.split.items()} == {"training": 7, "validation": 1}
+
+
+def test_the_written_recipe_makes_the_same_net_again(run: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    assert fit("--recipe", run / "recipe.toml", "--data", nuclei_folder, "--out", tmp_path / "again") == 0
+    first, second = (load_checkpoint(folder / "best.pt").net for folder in (run, tmp_path / "again"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_run_goes_on_by_its_own_recipe(run: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--data", nuclei_folder, "--out", run, "--resume") == 0
+    assert capsys.readouterr().out.startswith("3 steps in")
+
+
+def test_neither_a_run_nor_an_edited_recipe_is_overwritten(
+    run: Path, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--data", nuclei_folder, "--out", run) == 2
+    assert "--resume" in capsys.readouterr().err
+    (tmp_path / "recipe.toml").write_text("edited")
+    assert fit("--data", nuclei_folder, "--out", tmp_path) == 2
+    assert f"--recipe {tmp_path / 'recipe.toml'}" in capsys.readouterr().err
+    assert main(["plan", "--data", str(nuclei_folder), "--out", str(tmp_path / "recipe.toml")]) == 2
+    assert (tmp_path / "recipe.toml").read_text() == "edited"
+
+
+def test_plan_prints_what_fit_would_do_and_trains_nothing(
+    nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = tmp_path / "chosen.toml"
+    assert main(["plan", "--data", str(nuclei_folder), "--steps", "5", "--out", str(chosen), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("8 images, 96 x 120 px, 1 channel, uint8")
+    assert "steps 5: a step takes" in printed
+    assert read_recipe(str(chosen)).schedule.steps == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen.toml"]
+
+
+def test_a_length_that_is_given_beats_the_recipes(nuclei_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text('name = "tiny"\ntile_output_px = 60\nnet = { base_width = 4, depth = 2 }\n')
+    assert fit("--recipe", file, "--data", nuclei_folder, "--out", tmp_path / "run", "--steps", 2, "--fold", "1/4") == 0
+    checkpoint = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert (checkpoint.step, len(checkpoint.split["validation"])) == (2, 2)
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--minutes", "0"], "--minutes 0 is no time to train"),
+        (["--minutes", "nan"], "--minutes nan is no time to train"),
+        (["--steps", "-3"], "--steps -3 is no time to train"),
+        (["--device", "tpu"], "no device 'tpu'"),
+        (["--from", "/nowhere"], "/nowhere is nothing to begin with"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(
+    nuclei_folder: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--data", str(nuclei_folder), *arguments]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_step_is_measured_with_its_tiles(tiny_recipe: Recipe) -> None:
+    alone, beside = (seconds_per_step(tiny_recipe, "cpu", workers) for workers in (0, 1))
+    assert 0 < alone < 60
+    assert 0 < beside < 60
+
+
+def test_bfloat16_is_known_by_the_instructions_of_the_processor() -> None:
+    usable, how = bf16_support("cpu")
+    capabilities = torch.cpu.get_capabilities()
+    assert usable == any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    assert "this CPU has" in how

@@ -1,0 +1,116 @@
+"""``unet-train plan``: say what a run without a recipe would do, and why."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+from training.checkpoint import Checkpoint
+from training.choose import choose_recipe
+from training.choose_size import Budget
+from training.errors import RecipeError
+from training.finetune import MINUTES, inherit, open_origin
+from training.pace import bf16_support, seconds_per_step
+from training.plan import Plan
+from training.state import require_device
+from training.survey import survey_folder
+
+_USUAL_MINUTES = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("plan", help="choose a recipe for a folder, say why, and train nothing")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=Path, metavar="FILE.toml", help="write the recipe to a file")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what a choice depends on beside the images."""
+    parser.add_argument(
+        "--from", dest="origin", type=Path, metavar="RUN_OR_PACKAGE", help="begin with the net of a run or of a package"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, metavar="M", help="end by the clock, the learning rate with it")
+    length.add_argument("--steps", type=int, metavar="N", help="end after N steps: repeatable")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the choices, and write the recipe where that is asked for."""
+    origin = None if options.origin is None else open_origin(options.origin)
+    if options.out is not None:
+        require_no_file(options.out)
+    plan = compose(options, origin)
+    sys.stdout.write(plan.as_text() + "\n")
+    if options.out is not None:
+        plan.write(options.out)
+        sys.stdout.write(f"recipe: {options.out}\n")
+
+
+def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
+    """Survey a folder and choose a recipe for it, to train afresh or from the net of ``origin``.
+
+    Parameters
+    ----------
+    options
+        ``data``, and what :func:`add_options` declares.
+    origin
+        What to begin with.
+
+    Raises
+    ------
+    TrainingError
+        For a missing device, a length that is none, or a broken dataset.
+
+    """
+    device: str = options.device
+    require_device(device)
+    require_length(options)
+    _log.info("looking at the images of %s", options.data)
+    survey, known = survey_folder(options.data)
+    pace = partial(seconds_per_step, device=device, workers=options.workers)
+    usual = _USUAL_MINUTES if origin is None else MINUTES
+    budget = Budget(options.minutes, options.steps, usual, device, bf16_support(device), pace)
+    name = options.data.resolve().name
+    if origin is None:
+        return choose_recipe(survey, known, budget, name)
+    return inherit(origin.read_recipe(), survey, known, budget, name)
+
+
+def require_length(options: argparse.Namespace) -> None:
+    """Make sure that a limit is one.
+
+    Raises
+    ------
+    RecipeError
+        Where it is 0 or less.
+
+    """
+    for name in ("minutes", "steps"):
+        limit = getattr(options, name)
+        if limit is not None and not limit > 0:
+            raise RecipeError(f"--{name} {limit:g} is no time to train; give a number above 0")
+
+
+def require_no_file(path: Path) -> None:
+    """Make sure that no recipe, edited perhaps, is overwritten.
+
+    Raises
+    ------
+    RecipeError
+        Where the file is there.
+
+    """
+    if path.exists():
+        raise RecipeError(
+            f"{path} is there already; train by it (--recipe {path}), or remove it to have it chosen anew"
+        )

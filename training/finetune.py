@@ -1,0 +1,206 @@
+"""Fine-tuning: a run that begins with the net of another run, or of a package, and inherits its recipe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.errors import InvalidPackage
+from model.package import Package, read_package
+from model.session import self_test
+from model.tiling import valid_unet_geometry
+from model.unet import UNet
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.choose import (
+    choose_labels,
+    choose_targets,
+    choose_validation,
+    describe,
+    describe_survey,
+    fresh_rule,
+    recipe_name,
+)
+from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
+from training.errors import ForeignPackage, RecipeError
+from training.onnx_weights import read_unet
+from training.options import Data, Net, Schedule, Targets
+from training.plan import Choice, Plan
+from training.recipe import Recipe, recipe_from
+from training.run_folder import RunFiles, checkpoint_path
+from training.survey import Survey
+
+MINUTES = 20.0
+"""Length of a run that begins with a net, where nobody gives one."""
+
+_SHARE_OF_RATE = 0.3  # of the rate of fresh weights: higher ones forget what the net knows
+_MOST_TILE_PX = 388
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _TorchSession:
+    """A torch net in the place of a runtime's session, so that a package's own test judges it."""
+
+    net: UNet
+    backend: str = "torch"
+    provider: str = "torch"
+    precision: str = "fp32"
+
+    def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of normalised tiles."""
+        with torch.inference_mode():
+            logits = self.net(torch.from_numpy(tiles_bcyx))
+        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+        return probabilities
+
+
+def open_origin(path: Path) -> Checkpoint:
+    """Read what a run shall begin with: a run's folder, a checkpoint, or a package (folder or zip).
+
+    Raises
+    ------
+    CheckpointError, PackageError
+        Where it cannot be read.
+    ForeignPackage
+        Where it is a package of another net.
+
+    """
+    if path.suffix == ".pt" or RunFiles(path).best.exists():
+        return load_checkpoint(checkpoint_path(path))
+    if (path / "rdf.yaml").exists() or path.suffix == ".zip":
+        return package_checkpoint(read_package(path))
+    raise ForeignPackage(
+        f"{path} is nothing to begin with: expected a run's folder with {RunFiles(path).best.name}, a .pt file, or a "
+        "package (a folder with rdf.yaml, or a zip)"
+    )
+
+
+def package_checkpoint(package: Package) -> Checkpoint:
+    """Read a package back: its net in torch, held to the package's golden pair, and its recipe.
+
+    Raises
+    ------
+    ForeignPackage
+        Where the net is not ours, or does in torch what the package does not.
+
+    """
+    net = read_unet(package.weights(), str(package.path))
+    geometry = valid_unet_geometry(net.depth, net.downscale)
+    if package.spec.geometry != geometry:
+        raise ForeignPackage(
+            f"{package.path} declares other sizes than a U-Net of depth {net.depth} without padding has; begin with a "
+            "package that unet-train wrote"
+        )
+    try:
+        difference = self_test(_TorchSession(net), package)
+    except InvalidPackage as error:
+        raise ForeignPackage(f"read back into torch, {error}; begin with a package that unet-train wrote") from error
+    _log.info("%s: read back, differs from its golden pair by at most %.1e", package.path, difference)
+    return Checkpoint(
+        recipe=_package_recipe(package, net).model_dump(mode="json"),
+        step=0,
+        elapsed_s=0.0,
+        net=net.state_dict(),
+        averaged=None,
+        optimizer=None,
+        split={"training": [], "validation": []},
+    )
+
+
+def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
+    """Compose a recipe for fine-tuning: the origin's net and rules, the folder's images, a short schedule.
+
+    Net, targets, normalisation, augmentation and label rule are inherited as far as they fit; what does not is chosen
+    from the survey and said.
+
+    Parameters
+    ----------
+    origin
+        Recipe of the net to begin with.
+    survey, data
+        What :func:`training.survey.survey_folder` returns.
+    budget
+        Time, device, and how long a step takes.
+    name
+        Of the data.
+
+    """
+    net = origin.net
+    choices = [Choice(f"net of {origin.name}", f"base width {net.base_width}, depth {net.depth}, {net.downscale} px")]
+    if net.in_channels != survey.channels:
+        choices.append(
+            Choice("the first convolution begins anew", f"{survey.channels} channels here, {net.in_channels} there")
+        )
+        net = net.model_copy(update={"in_channels": survey.channels})
+    targets, labels = origin.targets, origin.labels
+    if not _fits(origin, survey):
+        targets, about = choose_targets(survey)
+        choices += [about, Choice("the head begins anew", f"scheme {origin.targets.scheme} cannot be inherited")]
+        labels = fresh_rule(survey, targets).model_copy(update={"object_name": labels.object_name})
+    labels, about_labels = choose_labels(survey, labels)
+    data, about_validation = choose_validation(survey, data)
+    size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
+    recipe = Recipe(
+        name=recipe_name(f"{origin.name}-{name}"),
+        data=data,
+        net=net,
+        targets=targets,
+        weights=origin.weights,
+        loss=origin.loss,
+        tile_output_px=size.tile_output_px,
+        augmentation=origin.augmentation,
+        normalization=origin.normalization,
+        labels=labels,
+        card=describe(survey, name).model_copy(update={"license": origin.card.license}),
+    )
+    recipe, seconds = fastest(recipe, budget)
+    recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds, _SHARE_OF_RATE)
+    tile = Choice(f"tile_output_px {recipe.tile_output_px}", f"images are {' x '.join(map(str, survey.median_yx))} px")
+    inherited = Choice("inherited", "normalization, weight map, loss, augmentation")
+    choices += [inherited, about_validation, tile, about_labels, *about_schedule]
+    return Plan(describe_survey(survey), recipe, tuple(choices))
+
+
+def _fits(origin: Recipe, survey: Survey) -> bool:
+    """Whether the origin's classes can be learned from these masks."""
+    scheme, count = origin.targets.scheme, len(origin.targets.classes)
+    if survey.guess.kind == "instances":
+        return scheme != "classes"
+    return count == len(survey.class_shares) and (scheme == "classes" or (scheme == "foreground" and count == 2))
+
+
+def _package_recipe(package: Package, net: UNet) -> Recipe:
+    """Recipe of a package: its own, or what its description says, with defaults for what only training knows."""
+    spec = package.spec
+    architecture = Net(
+        in_channels=net.in_channels, base_width=net.base_width, depth=net.depth, dropout=0.2, downscale=net.downscale
+    )
+    facts = spec.facts.get("recipe")
+    if isinstance(facts, dict):
+        try:
+            recipe = recipe_from(facts, str(package.path))
+        except RecipeError as error:
+            _log.info("the recipe in the package is not understood, its description is taken instead: %s", error)
+        else:
+            known = architecture.model_copy(update={"dropout": recipe.net.dropout})
+            card = recipe.card.model_copy(update={"license": spec.license})
+            return recipe.model_copy(update={"net": known, "labels": spec.label_rule, "card": card})
+    scheme = "foreground" if len(spec.classes) == 2 else "classes"
+    if len(spec.classes) == 3 and spec.label_rule.has_helper_classes:
+        scheme = "contact" if spec.classes[2] == "contact" else "boundary"
+    return Recipe(
+        name=recipe_name(spec.name),
+        net=architecture,
+        data=Data(kind="instances" if scheme in {"boundary", "contact"} else "semantic"),
+        targets=Targets.model_validate({"classes": spec.classes, "scheme": scheme}),
+        tile_output_px=Size(net.base_width, net.depth, net.downscale, _MOST_TILE_PX * net.downscale).tile_output_px,
+        schedule=Schedule(optimizer="adamw"),
+        normalization=spec.normalization,
+        labels=spec.label_rule,
+    )
