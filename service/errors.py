@@ -45,6 +45,12 @@ class UploadTooSlow(RequestError):
     """The body did not arrive in the time allowed."""
 
 
+class NoRoomForUpload(RequestError):
+    """The temporary folder is full."""
+
+    retry_after_s = 5
+
+
 class EncodedBody(RequestError):
     """The body is compressed as a whole."""
 
@@ -94,6 +100,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     MissingImage: ProblemKind("missing-image", 400, "The multipart body has no image"),
     BrokenMultipart: ProblemKind("broken-multipart", 400, "The multipart body is malformed"),
     UploadTooSlow: ProblemKind("upload-too-slow", 408, "The body took too long to arrive"),
+    NoRoomForUpload: ProblemKind("no-room-for-upload", 503, "There is no room for the body"),
     BodyTooLarge: ProblemKind("body-too-large", 413, "The body is too large"),
     EncodedBody: ProblemKind("encoded-body", 415, "The body has a content encoding"),
     InvalidParameter: INVALID_PARAMETER,

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.session import Backend, Precision
@@ -23,6 +24,12 @@ PREFIX = "UNET_"
 
 class InvalidSettings(Exception):
     """A setting has a value that it cannot have; the message names each, what was found and what is allowed."""
+
+
+def _none_or_enough(megabytes: int) -> int:
+    if megabytes and megabytes < 128:
+        raise PydanticCustomError("memory_budget", "Input should be 0 or at least 128")
+    return megabytes
 
 
 class Settings(BaseSettings):
@@ -62,8 +69,9 @@ class Settings(BaseSettings):
         0, description="Most GPU memory of ONNX Runtime's arena, MiB; 0 for no limit."
     )
     engine_cache_dir: str = Field("", description="Folder where built TensorRT engines are kept; empty for none.")
-    memory_budget_mb: Annotated[int, Field(ge=128)] = Field(
-        2048, description="Working memory for tiles, images and results of all requests together, MiB."
+    memory_budget_mb: Annotated[int, AfterValidator(_none_or_enough)] = Field(
+        0,
+        description="Working memory of all requests together, MiB, at least 128; 0 for what fits, at most 2048.",
     )
     max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, MiB; above it 413.")
     max_pixels: Annotated[int, Field(ge=1)] = Field(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
@@ -13,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, UploadTooSlow
+from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
 _MOST_FIELDS = 32
@@ -77,6 +78,8 @@ async def received(request: Request, settings: Settings, memory: UploadMemory) -
         Where a multipart body is not as it should be.
     UploadTooSlow
         Where it takes longer than a request may take in all.
+    NoRoomForUpload
+        Where the temporary folder is full.
 
     """
     encoding = request.headers.get("content-encoding", "identity")
@@ -96,6 +99,13 @@ async def received(request: Request, settings: Settings, memory: UploadMemory) -
                 f"the body was not complete after {settings.deadline_s:g} s, the longest that a request may take; send "
                 "less, or over a faster line"
             ) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NoRoomForUpload(
+                f"the body of {length or 'unknown'} bytes finds no room beside other uploads in the temporary folder; "
+                f"try again in {NoRoomForUpload.retry_after_s} s, or give the folder more room"
+            ) from error
         try:
             yield upload
         finally:
@@ -130,7 +140,8 @@ class _FormParser(MultiPartParser):
     def close(self) -> None:
         """Close every file, those of unfinished parts too."""
         for file in self._files_to_close_on_error:
-            file.close()
+            with suppress(OSError):  # what cannot be written out is not wanted any more
+                file.close()
 
 
 async def _from_form(request: Request, spool_bytes: int) -> Upload:
@@ -144,6 +155,9 @@ async def _from_form(request: Request, spool_bytes: int) -> Upload:
         raise BrokenMultipart(
             f"the multipart body cannot be read: {error.message} Send one file field 'image'"
         ) from error
+    except OSError:
+        parser.close()
+        raise
     if not parser.complete:
         parser.close()
         raise BrokenMultipart("the multipart body ends before its closing boundary; send it again, whole")

@@ -19,18 +19,31 @@ from service.engine.pipeline import Pipeline
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
-from service.engine.resources import available_cpus
+from service.engine.resources import available_cpus, memory_budget, memory_conflict, memory_limit, temporary_memory
 from service.engine.scheduler import Scheduler
 from service.settings import Settings
-from service.telemetry import Metrics
+from service.telemetry import Metrics, fields
 
 _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
+def memory_bytes(settings: Settings) -> int:
+    """Working memory of all requests together, bytes: as set, else what the container allows."""
+    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory())
+
+
 def tile_memory_bytes(settings: Settings) -> int:
     """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
-    return int((settings.memory_budget_mb << 20) * _TILE_SHARE)
+    return int(memory_bytes(settings) * _TILE_SHARE)
+
+
+def _report_memory(settings: Settings) -> None:
+    budget, limit, temporary = memory_bytes(settings), memory_limit(), temporary_memory()
+    shown = fields(budget_mb=budget >> 20, limit_mb=limit and limit >> 20, temporary_mb=temporary >> 20)
+    _LOG.info("working memory", extra=shown)
+    if conflict := memory_conflict(budget, limit, temporary):
+        _LOG.warning("%s", conflict)
 
 
 def session_options(settings: Settings) -> SessionOptions:
@@ -69,9 +82,10 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        _report_memory(settings)
         self._settings = settings
         self._metrics = metrics
-        budget = settings.memory_budget_mb << 20
+        budget = memory_bytes(settings)
         self._tile_memory = tile_memory_bytes(settings)
         self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s)
         self._cpus = settings.threads or available_cpus()

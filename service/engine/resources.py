@@ -1,12 +1,73 @@
-"""What the container allows: CPUs by affinity and control group, version 1 or 2."""
+"""What the container allows: CPUs by affinity and control group, memory by control group, version 1 or 2."""
 
 from __future__ import annotations
 
 import math
 import os
+import tempfile
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MOUNTS = Path("/proc/self/mounts")
+_MOST_BUDGET = 2048 << 20  # more makes no tile faster, and is there for whoever asks for it
+_LEAST_BUDGET = 128 << 20  # below it the tiles of a classic net do not fit
+_PROCESS = 384 << 20  # interpreter, libraries and weights about 300 MiB, uploads that stay in memory 64
+
+
+def memory_budget(setting_mb: int, limit: int | None, temporary: int) -> int:
+    """Working memory for tiles, images and results of all requests together, bytes.
+
+    Parameters
+    ----------
+    setting_mb
+        What the settings say, MiB; 0 for what fits.
+    limit
+        Memory that this process may take, bytes; see :func:`memory_limit`.
+    temporary
+        What uploads may take of it, bytes; see :func:`temporary_memory`.
+
+    """
+    if setting_mb:
+        return setting_mb << 20
+    free = _MOST_BUDGET if limit is None else limit - _PROCESS - temporary
+    return max(_LEAST_BUDGET, min(_MOST_BUDGET, free))
+
+
+def memory_conflict(budget: int, limit: int | None, temporary: int) -> str | None:
+    """Say what may together exceed the limit, and what to change; None where all fits."""
+    total = budget + _PROCESS + temporary
+    if limit is None or total <= limit:
+        return None
+    return (
+        f"working memory of {budget >> 20} MiB, a temporary folder in memory of {temporary >> 20} MiB and "
+        f"{_PROCESS >> 20} MiB for the process are {total >> 20} MiB, the limit is {limit >> 20} MiB: raise the limit, "
+        "make the tmpfs smaller, or lower UNET_MEMORY_BUDGET_MB"
+    )
+
+
+def memory_limit(cgroup: Path = _CGROUP) -> int | None:
+    """Bytes that this process may take: the control group's limit, at most what the machine has; None if unknown."""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        machine = None
+    # without a limit version 2 says max, version 1 a number beyond all machines
+    texts = (_text(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes"))
+    limits = [int(text) for text in texts if text.isdigit()]
+    return min([*limits, *([machine] if machine else [])], default=None)
+
+
+def temporary_memory(folder: Path | None = None, mounts: Path = _MOUNTS) -> int:
+    """Bytes of memory that files in the temporary folder may take: its size where it is a tmpfs, else 0."""
+    folder = (folder or Path(tempfile.gettempdir())).resolve()
+    points = {Path(line.split()[1]): line.split()[2] for line in _text(mounts).splitlines()}
+    for point in (folder, *folder.parents):
+        if point in points:
+            if points[point] != "tmpfs":
+                return 0
+            size = os.statvfs(folder)
+            return size.f_blocks * size.f_frsize
+    return 0
 
 
 def available_cpus(cgroup: Path = _CGROUP) -> int:

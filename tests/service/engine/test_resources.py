@@ -1,4 +1,4 @@
-"""CPUs that the container allows, control groups of both versions."""
+"""CPUs and memory that the container allows, control groups of both versions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.resources import available_cpus
+from service.engine.resources import (
+    available_cpus,
+    memory_budget,
+    memory_conflict,
+    memory_limit,
+    temporary_memory,
+)
 
 ALL = len(os.sched_getaffinity(0))
+MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize(
@@ -30,3 +37,54 @@ def test_the_quota_cuts_the_number_of_cpus(tmp_path: Path, files: dict[str, str]
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert available_cpus(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, MACHINE),
+        ({"memory.max": "max"}, MACHINE),
+        ({"memory.max": "1073741824"}, 1 << 30),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, MACHINE),
+        ({"memory/memory.limit_in_bytes": "536870912"}, 512 << 20),
+        ({"memory.max": "nonsense"}, MACHINE),
+    ],
+)
+def test_the_memory_limit_is_the_control_groups_or_the_machines(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting_mb", "limit_mb", "temporary_mb", "expected_mb"),
+    [
+        (0, 65536, 0, 2048),
+        (0, 4096, 1024, 2048),
+        (0, 1024, 256, 384),
+        (0, 1024, 0, 640),
+        (0, 1024, 1024, 128),  # the least that tiles need; the log warns
+        (0, None, 1024, 2048),
+        (3000, 1024, 256, 3000),  # what is set counts
+    ],
+)
+def test_the_memory_budget_is_what_the_limit_leaves_unless_it_is_set(
+    setting_mb: int, limit_mb: int | None, temporary_mb: int, expected_mb: int
+) -> None:
+    limit = None if limit_mb is None else limit_mb << 20
+    budget = memory_budget(setting_mb, limit, temporary_mb << 20)
+    assert budget == expected_mb << 20
+    fits = limit is None or (expected_mb + 384 + temporary_mb) << 20 <= limit
+    assert (memory_conflict(budget, limit, temporary_mb << 20) is None) == fits
+
+
+def test_only_a_temporary_folder_in_memory_takes_memory(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"overlay / overlay rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
+    size = os.statvfs(tmp_path)
+    assert temporary_memory(tmp_path, mounts) == size.f_blocks * size.f_frsize > 0
+    assert temporary_memory(tmp_path.parent, mounts) == 0
+    assert temporary_memory(tmp_path, tmp_path / "missing") == 0
