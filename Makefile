@@ -14,7 +14,7 @@ HASHED = $(UV) --generate-hashes --constraint $(CONSTRAINTS)
 SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup test lint format bench picture lock clean
+.PHONY: help demo serve setup test lint format bench picture images lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,10 @@ bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memor
 
 picture: demo ## render the README's picture anew
 	$(BIN)/python docs/picture.py demo docs/images/demo.png
+
+images: ## build the images of docker-compose.yml, labelled with version and revision
+	VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) REVISION=$$(git describe --always --dirty --abbrev=40) \
+	  docker compose build
 
 lock: $(VENV)/service ## renew requirements/*.txt from pyproject.toml
 	$(PIP) uv

@@ -37,6 +37,21 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/unet/bin/python install --require-hashes --no-deps -r requirements/service-gpu.txt \
     && find /opt/unet/lib -type d -name tests -prune -exec rm -rf {} +
 
+# What is in the images, from what is in them.
+FROM ${BASE} AS sbom
+COPY docker/sbom.py /
+ARG VERSION=unknown
+
+FROM sbom AS sbom-cpu
+RUN --mount=type=bind,from=dependencies-cpu,source=/opt/unet,target=/dependencies \
+    --mount=type=bind,from=project,source=/opt/unet,target=/project \
+    python -I /sbom.py unet-service-cpu "${VERSION}" /dependencies /project > /sbom.cdx.json
+
+FROM sbom AS sbom-gpu
+RUN --mount=type=bind,from=dependencies-gpu,source=/opt/unet,target=/dependencies \
+    --mount=type=bind,from=project,source=/opt/unet,target=/project \
+    python -I /sbom.py unet-service-gpu "${VERSION}" /dependencies /project > /sbom.cdx.json
+
 FROM ${BASE} AS runtime
 # The official base ships the standard library without bytecode: each start and each health check would compile it.
 RUN python -c "import compileall, re, sysconfig; \
@@ -74,7 +89,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     UNET_REQUIRE_GPU=true
 COPY --link --from=dependencies-gpu /opt/unet /opt/unet
 COPY --link --from=project /opt/unet /opt/unet
+COPY --link --from=sbom-gpu /sbom.cdx.json /opt/sbom.cdx.json
 
 FROM runtime AS cpu
 COPY --link --from=dependencies-cpu /opt/unet /opt/unet
 COPY --link --from=project /opt/unet /opt/unet
+COPY --link --from=sbom-cpu /sbom.cdx.json /opt/sbom.cdx.json

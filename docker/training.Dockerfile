@@ -23,3 +23,10 @@ USER 10001:10001
 WORKDIR /runs
 ENTRYPOINT ["unet-train"]
 CMD ["--help"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="unet-training" \
+      org.opencontainers.image.description="Training, evaluation and export of U-Net packages" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,13 +15,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.docker.containers import HARDENED, Container, docker, started
+from tests.docker.containers import HARDENED, PROJECT, Container, docker, started
 from tests.images import disc, npy, png
+from tests.problems import assert_problem
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MODELS_DIR = "--env=UNET_MODELS_DIR=/packages"
+SMALL = (
+    "--read-only",
+    "--tmpfs=/tmp:size=256m,mode=1777",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=1g",
+    "--memory-swap=1g",
+)
+"""A container of 1 GiB; nothing else is set."""
 PUBLISHED = "--publish=127.0.0.1:0:8000"
+# control groups of version 1, else of version 2
+PEAK = "cd /sys/fs/cgroup; cat memory/memory.max_usage_in_bytes 2>/dev/null || cat memory.peak"
+OOM_KILLS = "cd /sys/fs/cgroup; cat memory/memory.oom_control memory.events 2>/dev/null | sed -n 's/^oom_kill //p'"
+TEMPORARY = "df --output=used /tmp | tail -1"
+
+
+def bill_version() -> str:
+    """Version of this project."""
+    return str(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"])
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +122,64 @@ def test_the_image_does_without(service: Container, module: str) -> None:
 def test_bytecode_is_in_the_image(service: Container, module: str) -> None:
     script = f"import importlib.util as i, os, sys; sys.exit(not os.path.exists(i.find_spec({module!r}).cached))"
     service.run("python", "-c", script)
+
+
+def test_1_gib_is_enough_for_the_default_settings_under_load(image: str) -> None:
+    """Images that fit are answered, larger ones are told so, and nothing is killed for want of memory."""
+    middling = npy(np.tile(disc(64, 64), (32, 32)))  # 2048 px wide
+    huge = npy(np.zeros((12_000, 12_000), np.uint8))  # 144 MB: two at a time find no room in /tmp
+    bodies = [png(np.tile(disc(64, 64), (16, 16))), middling, middling, huge, huge]
+    # so that memory alone decides, however slow the machine
+    patience = ("--env=UNET_MAX_BACKLOG_S=800", "--env=UNET_DEADLINE_S=800")
+    with started(image, *SMALL, *patience, PUBLISHED) as container, ThreadPoolExecutor(len(bodies)) as pool:
+        container.wait_for("healthy", 120)
+        url = f"{container.url}/segment"
+        asked = [
+            pool.submit(httpx.post, url, content=body, params={"output": output}, timeout=800)
+            for output in ("mask", "labels")
+            for body in bodies
+        ]
+        statuses = [answer.result().status_code for answer in asked]
+        after = httpx.post(url, content=png(disc()), timeout=60)
+        peak = int(container.run("sh", "-c", PEAK))
+        container_state = container.inspect()["State"]
+        oom_kills = container.run("sh", "-c", OOM_KILLS)
+    print(f"1 GiB: answers {statuses}, peak {peak >> 20} MiB")  # noqa: T201 - a figure for docs/operations.md
+    assert set(statuses) <= {200, 413, 503}, statuses
+    assert statuses[:3] == [200] * 3, "masks of such images take little beside what is there"
+    assert after.status_code == 200
+    assert (container_state["OOMKilled"], container_state["Running"], oom_kills) == (False, True, "0")
+
+
+def test_uploads_that_find_no_room_are_told_to_come_back(image: str, packages: str) -> None:
+    options = (*HARDENED[:1], "--tmpfs=/tmp:size=8m,mode=1777", *HARDENED[2:], packages, MODELS_DIR, PUBLISHED)
+    image_bytes = npy(np.zeros((4000, 4000), np.uint8))
+    with started(image, *options, "--env=UNET_SPOOL_MB=0") as container:
+        container.wait_for("healthy")
+        empty = container.run("sh", "-c", TEMPORARY)
+        for content in ({"content": image_bytes}, {"files": {"image": ("a.npy", image_bytes)}}):
+            answer = httpx.post(f"{container.url}/segment", timeout=60, **content)
+            problem = assert_problem(answer, 503, "no-room-for-upload")
+            assert "temporary folder" in problem["detail"]
+        assert httpx.post(f"{container.url}/segment", content=png(disc())).status_code == 200
+        assert container.run("sh", "-c", TEMPORARY) == empty, "nothing may stay behind"
+
+
+def test_its_bill_of_materials_lists_what_is_in_it(image: str) -> None:
+    bill = json.loads(docker("run", "--rm", "--entrypoint=cat", image, "/opt/sbom.cdx.json"))
+    script = (
+        "import json, importlib.metadata as m; "
+        "print(json.dumps({d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}))"
+    )
+    installed = json.loads(docker("run", "--rm", "--entrypoint=python", image, "-c", script))
+    listed = {c["name"]: c["version"] for c in bill["components"] if c.get("purl", "").startswith("pkg:pypi/")}
+    assert listed.items() >= {"unet-service": bill_version(), "openvino": installed["openvino"]}.items()
+    assert {name.replace(".", "-"): version for name, version in installed.items()} == listed
+    assert any(c["name"] == "libc6" for c in bill["components"])
+    (nuclei,) = (c for c in bill["components"] if c["type"] == "machine-learning-model" and c["name"] == "nuclei")
+    weights = (PROJECT / "model" / "zoo" / "nuclei" / "weights.onnx").read_bytes()
+    assert nuclei["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(weights).hexdigest()}]
+    assert bill["metadata"]["component"]["version"] == "1.2.3"
 
 
 def test_the_image_is_small_and_says_what_it_is(image: str) -> None:
