@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,9 @@ class Container:
 
 
 @contextmanager
-def started(image: str, *options: str) -> Iterator[Container]:
+def started(image: str, *options: str, command: Sequence[str] = ()) -> Iterator[Container]:
     """Start a container in the background; remove it afterwards."""
-    container = Container(docker("run", "--detach", *options, image))
+    container = Container(docker("run", "--detach", *options, image, *command))
     try:
         yield container
     finally:

@@ -27,32 +27,47 @@ def project(image: str) -> Iterator[tuple[str, ...]]:
         docker(*compose, "down", "--volumes", "--timeout=10")
 
 
-@pytest.mark.parametrize("profile", ["", "gpu", "training"])
+@pytest.mark.parametrize("profile", ["", "gpu", "monitoring", "training"])
 def test_the_file_is_valid(engine: None, profile: str) -> None:
     docker("compose", "config", "--quiet", COMPOSE_PROFILES=profile)
 
 
-def test_the_service_alone_starts(project: tuple[str, ...]) -> None:
-    assert docker(*project, "ps", "--services").split() == ["service"]
+def replicas(project: tuple[str, ...]) -> list[Container]:
+    return [Container(name) for name in docker(*project, "ps", "--quiet", "service").split()]
 
 
-def test_it_is_hardened(project: tuple[str, ...]) -> None:
-    host = Container(docker(*project, "ps", "--quiet", "service")).inspect()["HostConfig"]
-    assert host["ReadonlyRootfs"]
-    assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    assert host["Memory"] == 4 << 30
-    assert {binding["HostIp"] for bindings in host["PortBindings"].values() for binding in bindings} == {"127.0.0.1"}
+def test_the_proxy_and_two_replicas_start(project: tuple[str, ...]) -> None:
+    assert sorted(docker(*project, "ps", "--services").split()) == ["proxy", "service", "service"]
+
+
+def test_all_are_hardened_and_the_proxy_alone_is_published(project: tuple[str, ...]) -> None:
+    proxy = Container(docker(*project, "ps", "--quiet", "proxy"))
+    for container, memory in ((proxy, 1 << 30), *((replica, 4 << 30) for replica in replicas(project))):
+        host = container.inspect()["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["Memory"] == memory
+        published = {binding["HostIp"] for bindings in host["PortBindings"].values() for binding in bindings}
+        assert published == ({"127.0.0.1"} if container is proxy else set())
+        uid = container.run("sh", "-c", "sed -n 's/^Uid:.//p' /proc/1/status").split()
+        assert uid == ["10001"] * 4
+
+
+def test_replicas_reach_nobody(project: tuple[str, ...]) -> None:
+    script = "import socket; socket.create_connection(('192.0.2.1', 80), 2)"
+    with pytest.raises(AssertionError, match="unreachable"):
+        replicas(project)[0].run("python", "-c", script)
 
 
 def test_it_segments_on_the_package_that_ships(project: tuple[str, ...]) -> None:
-    url = f"http://{docker(*project, 'port', 'service', '8000')}"
+    url = f"http://{docker(*project, 'port', 'proxy', '8000')}"
     answer = httpx.post(f"{url}/segment", content=png(disc(300, 200)), timeout=60)
     assert answer.status_code == 200, answer.text
     assert Image.open(io.BytesIO(answer.content)).size == (200, 300)
 
 
 def test_stopping_it_ends_with_0(project: tuple[str, ...]) -> None:
-    container = Container(docker(*project, "ps", "--quiet", "service"))
+    containers = [Container(name) for name in docker(*project, "ps", "--quiet").split()]
     docker(*project, "stop")
-    assert container.inspect()["State"]["ExitCode"] == 0
+    assert [container.inspect()["State"]["ExitCode"] for container in containers] == [0] * 3

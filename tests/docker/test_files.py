@@ -21,6 +21,7 @@ LOCKS = {
     "training.txt": ("cpu", "training"),
     "constraints.txt": ("cpu", "openvino", "training", "dev"),
 }
+DOCKERFILES = sorted(path.name for path in (PROJECT / "docker").glob("*.Dockerfile"))
 HASHED = ["service-cpu.txt", "service-gpu.txt", "training.txt", "build.txt"]
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 
@@ -79,19 +80,57 @@ def test_only_one_package_owns_the_runtime() -> None:
     assert "onnxruntime" not in pins("service-gpu.txt")
 
 
-@pytest.mark.parametrize("name", ["service.Dockerfile", "training.Dockerfile"])
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_variables_of_the_images_are_settings(name: str) -> None:
     text = (PROJECT / "docker" / name).read_text()
     assert set(re.findall(r"\b(UNET_\w+)=", text)) <= SETTINGS
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_every_image_says_its_version_and_revision(name: str) -> None:
+    text = (PROJECT / "docker" / name).read_text()
+    for label in ("version", "revision"):
+        assert f'org.opencontainers.image.{label}="${{{label.upper()}}}"' in text
+    built = {image["build"]["dockerfile"]: image["build"] for image in services().values() if "build" in image}
+    assert built[f"docker/{name}"]["args"].keys() == {"VERSION", "REVISION"}
+
+
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"])
+
+
 def test_variables_of_the_composition_are_settings() -> None:
-    services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
-    assert {name for service in services.values() for name in service.get("environment", {})} <= SETTINGS
+    own = [service for service in services().values() if service["image"].startswith("unet-service:")]
+    assert len(own) == 2
+    assert {name for service in own for name in service["environment"]} <= SETTINGS
+
+
+def test_everything_that_runs_on_is_hardened() -> None:
+    for name, service in services().items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name == "training" or service["mem_limit"], name
+
+
+def test_the_proxy_is_more_patient_than_the_service() -> None:
+    text = (PROJECT / "docker" / "haproxy" / "haproxy.cfg").read_text()
+    times = {name: int(seconds) for name, seconds in re.findall(r"timeout (client|server) +(\d+)s", text)}
+    assert min(times["client"], times["server"]) > Settings().deadline_s
+    assert int(services()["proxy"]["stop_grace_period"].removesuffix("s")) > times["server"]
+
+
+def test_replicas_answer_until_the_proxy_has_noticed_that_they_leave() -> None:
+    text = (PROJECT / "docker" / "haproxy" / "haproxy.cfg").read_text()
+    (inter, fast, fall) = map(
+        int, re.findall(r"check inter (\d+)ms fastinter (\d+)ms downinter \d+ms fall (\d+)", text)[0]
+    )
+    noticed_s = (inter + (fall - 1) * fast) / 1000
+    assert noticed_s < 1
+    assert services()["service"]["environment"]["UNET_DRAIN_DELAY_S"] > 2 * noticed_s + 1
 
 
 def test_the_composition_waits_longer_than_the_service_may_take_to_stop() -> None:
-    services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
-    settings = Settings()
-    grace = services["service"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > settings.drain_delay_s + settings.shutdown_grace_s
+    delay = services()["service"]["environment"]["UNET_DRAIN_DELAY_S"]
+    grace = services()["service"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > delay + Settings().shutdown_grace_s

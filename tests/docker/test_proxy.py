@@ -1,0 +1,117 @@
+"""The proxy's image between a client and replicas that misbehave on purpose."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from tests.docker.containers import PROJECT, docker, started
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PUBLISHED = "--publish=127.0.0.1:0:8000"
+SMALL = b"x" * 100_000
+LARGE = b"x" * 5_000_000
+"""More than the proxy keeps for a second try."""
+
+
+@pytest.fixture(scope="module")
+def proxy_image(engine: None) -> str:
+    """Tag of the proxy's image, built from this tree."""
+    docker("build", "--file=docker/haproxy.Dockerfile", "--tag=unet-proxy:test", ".")
+    return "unet-proxy:test"
+
+
+@contextmanager
+def proxied(image: str, *behaviours: str) -> Iterator[str]:
+    """Start replicas of these behaviours and the proxy before them; gives its address once it uses all of them."""
+    network = f"unet-proxy-{os.getpid()}-{time.monotonic_ns()}"
+    docker("network", "create", network)
+    with ExitStack() as stack:
+        stack.callback(docker, "network", "rm", network)
+        for behaviour in behaviours:
+            options = (f"--network={network}", "--network-alias=service", f"--volume={PROJECT}/tests/docker:/code:ro")
+            command = ("python", "/code/replica.py", behaviour)
+            stack.enter_context(started("python:3.11-slim-bookworm", *options, command=command))
+        hardened = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=1g")
+        proxy = stack.enter_context(started(image, *hardened, f"--network={network}", PUBLISHED))
+        if behaviours:
+            proxy.wait_for("healthy")
+        until = time.monotonic() + 60
+        while len(set(re.findall(r"Server (replicas/replica\d+) (?:\('service'\) )?is UP", proxy.logs()))) < len(
+            behaviours
+        ):
+            assert time.monotonic() < until, proxy.logs()
+            time.sleep(0.1)
+        yield proxy.url
+
+
+def post(url: str, body: bytes) -> httpx.Response:
+    return httpx.post(f"{url}/segment", content=body, timeout=60)
+
+
+def test_a_refusal_goes_to_another_replica_as_long_as_the_upload_is_at_hand(proxy_image: str) -> None:
+    with proxied(proxy_image, "good", "busy") as url:
+        assert {post(url, SMALL).status_code for _ in range(12)} == {200}
+        large = [post(url, LARGE) for _ in range(12)]
+    refused = [answer for answer in large if answer.status_code != 200]
+    assert 0 < len(refused) < len(large)
+    assert {(answer.status_code, answer.headers["Retry-After"]) for answer in refused} == {(503, "7")}
+
+
+def test_a_refusal_by_all_comes_to_the_client_with_its_time_to_come_back(proxy_image: str) -> None:
+    with proxied(proxy_image, "busy", "busy") as url:
+        for body in (SMALL, LARGE):
+            answer = post(url, body)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+            assert answer.json() == {"type": "/problems/overloaded"}
+
+
+def test_an_answer_that_is_lost_is_asked_of_another_replica_or_is_a_502_that_says_so(proxy_image: str) -> None:
+    with proxied(proxy_image, "good", "breaking") as url:
+        assert {post(url, SMALL).status_code for _ in range(12)} == {200}
+        lost = [answer for answer in (post(url, LARGE) for _ in range(12)) if answer.status_code != 200]
+    assert lost
+    for answer in lost:
+        assert (answer.status_code, answer.headers["Retry-After"]) == (502, "1")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == 502
+
+
+def test_without_replicas_the_proxy_refuses_as_the_service_would(proxy_image: str) -> None:
+    with proxied(proxy_image) as url:
+        answer = post(url, SMALL)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["status"] == 503
+
+
+def test_bodies_of_512_mb_pass_and_request_ids_too(proxy_image: str) -> None:
+    size = 512 << 20
+    with proxied(proxy_image, "good") as url:
+        large = httpx.post(url, content=_zeros(size), headers={"Content-Length": str(size)}, timeout=300)
+        own = httpx.post(url, content=b"x", headers={"X-Request-ID": "mine"})
+        given = httpx.post(url, content=b"x")
+    assert (large.status_code, int(large.content)) == (200, size)
+    assert own.headers["X-Seen-Request-ID"] == "mine"
+    assert given.headers["X-Seen-Request-ID"]
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    chunk = bytes(1 << 20)
+    for _ in range(size >> 20):
+        yield chunk
+
+
+def test_the_configuration_is_valid(proxy_image: str) -> None:
+    check = ("--rm", proxy_image, "-c")
+    done = subprocess.run(["docker", "run", *check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
