@@ -37,7 +37,8 @@ class Data(Part):
     layout
         How they lie (docs/training.md, "Annotated images"). ``auto`` takes the one that fits what is found.
     images, masks
-        Sub-folders; an image and its mask share the stem of their file names.
+        Sub-folders; an image and its mask share the stem of their file names. Layout ``volume``: also names of two
+        files. Layout ``coco``: ``masks`` may name the JSON file.
     sequences
         Layout ``ctc``: names of the sequences, ``["01"]``; without it all that have truth.
     truth
@@ -51,6 +52,9 @@ class Data(Part):
     incomplete
         Stems of images in which not every object is annotated: all of their background counts as not annotated, the
         objects stay.
+    categories
+        Layouts ``coco`` and ``geojson``: names of the categories that are taken, all where it is missing. Semantic
+        labels are of class 1, 2, ... in the order of these names.
     kind
         ``instances``: 0 is background, every other value one object. ``semantic``: a value is a class.
     class_values
@@ -72,13 +76,14 @@ class Data(Part):
 
     """
 
-    layout: Literal["auto", "folders", "ctc"] = "auto"
+    layout: Literal["auto", "folders", "ctc", "volume", "coco", "rois", "geojson"] = "auto"
     images: str = "images"
     masks: str = "labels"
     sequences: Annotated[tuple[Annotated[str, Field(pattern=r"^\d\d$")], ...], Field(min_length=1)] | None = None
     truth: Literal["gold", "silver", "gold, else silver"] = "gold"
     lacking: Literal["ignore", "silver", "background"] = "ignore"
     incomplete: tuple[str, ...] = ()
+    categories: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     kind: Literal["instances", "semantic"] = "instances"
     class_values: tuple[int, ...] | None = None
     ignore_value: int | None = None

@@ -6,13 +6,20 @@ import logging
 from pathlib import Path
 
 from training.errors import MissingFile
-from training.layouts import ctc, folders
+from training.layouts import coco, ctc, folders, geojson, rois, volumes
 from training.layouts.source import Layout
 from training.options import Data
 
 _log = logging.getLogger(__name__)
 
-LAYOUTS: dict[str, Layout] = {"folders": folders, "ctc": ctc}
+LAYOUTS: dict[str, Layout] = {
+    "folders": folders,
+    "ctc": ctc,
+    "volume": volumes,
+    "coco": coco,
+    "rois": rois,
+    "geojson": geojson,
+}
 _MOST_NAMES = 8
 
 

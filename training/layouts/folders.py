@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from training.errors import MissingFile
-from training.layouts.files import SUFFIXES, count_files, files_by_stem, read_array
+from training.layouts.files import IMAGE_SUFFIXES, SUFFIXES, count_files, files_by_stem, is_stack, read_array
 from training.layouts.source import Labels, Source
 from training.options import Data
 
@@ -15,11 +15,13 @@ EXPECTS = "images/NAME.png and labels/NAME.png (or .tif); data.images and data.m
 
 
 def recognise(folder: Path, data: Data) -> str | None:
-    """Say how many images and masks there are; None where one kind is missing."""
-    images, masks = count_files(folder / data.images), count_files(folder / data.masks)
-    if not images or not masks:
+    """Say how many images and masks there are; None where one kind is missing, or the images are stacks."""
+    if not count_files(folder / data.images, IMAGE_SUFFIXES) or not count_files(folder / data.masks):
         return None
-    return f"{images} images in {data.images}/, {masks} masks in {data.masks}/"
+    images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
+    if is_stack(next(iter(images.values()))):
+        return None
+    return f"{len(images)} images in {data.images}/, {len(masks)} masks in {data.masks}/"
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
@@ -33,12 +35,14 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         Where two files share a stem.
 
     """
-    images, masks = files_by_stem(folder / data.images), files_by_stem(folder / data.masks)
+    images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
     stems = sorted(images) if wanted is None else sorted(wanted)
-    require_partners(stems, images, folder / data.images, "image", SUFFIXES)
+    require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
     require_partners(stems, masks, folder / data.masks, "mask", SUFFIXES)
     if not stems:
-        raise MissingFile(f"{folder / data.images} holds no image that is asked for; expected {', '.join(SUFFIXES)}")
+        raise MissingFile(
+            f"{folder / data.images} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}"
+        )
     return [mask_source(stem, images[stem], masks[stem]) for stem in stems]
 
 

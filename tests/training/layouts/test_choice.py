@@ -1,0 +1,107 @@
+"""Which layout a folder has: recognised where one fits, refused with what was found where none or two do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from training.errors import MissingFile
+from training.layouts.choice import LAYOUTS, layout_of
+from training.options import Data
+
+
+def touch(folder: Path, name: str, content: str = "") -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".tif"):
+        tifffile.imwrite(path, np.zeros((5, 6, 7) if "volume" in name or "stack" in name else (6, 7), dtype=np.uint8))
+    else:
+        path.write_text(content)
+
+
+CASES = {
+    "folders": ("images/a.tif", "labels/a.tif"),
+    "ctc": ("01/t000.tif", "01_ST/SEG/man_seg000.tif"),
+    "volume": ("train-volume.tif", "train-labels.tif"),
+    "coco": ("images/a.tif", "set.json"),
+    "rois": ("images/a.tif", "labels/a.zip"),
+    "geojson": ("images/a.tif", "images/a.geojson"),
+}
+
+
+def fill(folder: Path, layout: str) -> None:
+    for name in CASES[layout]:
+        touch(folder, name, '{"images": [], "annotations": []}' if name.endswith(".json") else "")
+
+
+def test_every_layout_has_a_case_and_a_place_among_the_options() -> None:
+    assert set(CASES) == set(LAYOUTS)
+    assert {"auto", *LAYOUTS} == set(Data.model_json_schema()["properties"]["layout"]["enum"])
+
+
+@pytest.mark.parametrize("layout", CASES)
+def test_a_layout_is_recognised_by_what_lies_there(
+    tmp_path: Path, layout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, layout)
+    with caplog.at_level("INFO", logger="training"):
+        assert layout_of(tmp_path, Data()) is LAYOUTS[layout]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: layout {layout}, ")
+
+
+def test_stacks_in_folders_are_a_volume(tmp_path: Path) -> None:
+    touch(tmp_path, "images/stack.tif")
+    touch(tmp_path, "labels/stack.tif")
+    assert layout_of(tmp_path, Data()) is LAYOUTS["volume"]
+
+
+def test_the_word_of_the_recipe_is_taken(tmp_path: Path) -> None:
+    fill(tmp_path, "folders")
+    assert layout_of(tmp_path, Data(layout="rois")) is LAYOUTS["rois"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("folders", "coco"), ("rois", "geojson"), ("ctc", "volume")])
+def test_two_that_fit_are_both_named(tmp_path: Path, one: str, other: str) -> None:
+    fill(tmp_path, one)
+    fill(tmp_path, other)
+    with pytest.raises(MissingFile, match=rf"fits 2 layouts; name one .*data.layout:(?s:.*){one}: (?s:.*){other}: "):
+        layout_of(tmp_path, Data())
+
+
+def test_where_none_fits_all_are_listed_with_what_was_found(tmp_path: Path) -> None:
+    touch(tmp_path, "pictures/a.tif")
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(MissingFile) as caught:
+        layout_of(tmp_path, Data())
+    message = str(caught.value)
+    assert "fits no layout; found notes.txt, pictures/ (1 files)" in message
+    for name, layout in LAYOUTS.items():
+        assert f"  {name}: {layout.EXPECTS}" in message
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="fits no layout; found nothing"):
+        layout_of(tmp_path, Data())
+
+
+def test_a_long_listing_ends(tmp_path: Path) -> None:
+    for number in range(11):
+        touch(tmp_path, f"{number:02d}.txt")
+    with pytest.raises(MissingFile, match=r"07.txt and 3 more; expected"):
+        layout_of(tmp_path, Data())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="nowhere is not a folder"):
+        layout_of(tmp_path / "nowhere", Data(layout="ctc"))
+
+
+def test_hidden_files_do_not_count(tmp_path: Path) -> None:
+    fill(tmp_path, "folders")
+    touch(tmp_path, "labels/._a.zip")
+    touch(tmp_path, ".index.json", "{")
+    assert layout_of(tmp_path, Data()) is LAYOUTS["folders"]

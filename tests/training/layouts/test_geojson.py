@@ -1,0 +1,221 @@
+"""QuPath's GeoJSON: polygons with holes, classes, what nobody has annotated, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from training.datasets import IGNORE, load_images
+from training.errors import MaskMismatch, MissingFile, UnreadableFile
+from training.options import Data
+
+
+def square(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def feature(*rings: list[list[float]], name: str | None = None, **geometry: Any) -> dict[str, Any]:
+    properties = {"objectType": "annotation"} | ({"classification": {"name": name}} if name else {})
+    shape = {"type": "Polygon", "coordinates": list(rings)} | geometry
+    return {"type": "Feature", "geometry": shape, "properties": properties}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", np.zeros((10, 12), dtype=np.uint8))
+    return tmp_path
+
+
+def write(folder: Path, *features: Any, name: str = "images/a.geojson") -> None:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}))
+
+
+def labels(folder: Path, **options: Any) -> NDArray[np.int32]:
+    (image,) = load_images(folder, Data.model_validate(options), 1, 3 if "categories" in options else 2)
+    return image.labels_yx
+
+
+def test_features_are_objects_in_their_order_and_holes_stay_open(folder: Path) -> None:
+    write(folder, feature(square(1, 1, 6, 6), square(2, 2, 4, 4)), feature(square(8, 0, 12, 3)))
+    expected = np.zeros((10, 12), dtype=np.int32)
+    expected[1:6, 1:6], expected[2:4, 2:4], expected[0:3, 8:12] = 1, 0, 2
+    np.testing.assert_array_equal(labels(folder), expected)
+
+
+def test_a_multipolygon_is_one_object(folder: Path) -> None:
+    parts = [[square(0, 0, 2, 2)], [square(5, 5, 9, 9), square(6, 6, 7, 7)]]
+    write(folder, feature(type="MultiPolygon", coordinates=parts))
+    expected = np.zeros((10, 12), dtype=np.int32)
+    expected[:2, :2], expected[5:9, 5:9], expected[6, 6] = 1, 1, 0
+    np.testing.assert_array_equal(labels(folder), expected)
+
+
+def test_later_objects_have_the_pixels(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 6, 6)), feature(square(4, 4, 9, 9)))
+    found = labels(folder)
+    assert (found[4:9, 4:9] == 2).all()
+    assert np.count_nonzero(found == 1) == 36 - 4
+
+
+@pytest.mark.parametrize("name", ["Ignore*", "Necrosis*"])
+def test_ignored_classes_are_unknown_but_where_an_object_is(folder: Path, name: str) -> None:
+    write(folder, feature(square(0, 0, 4, 4)), feature(square(2, 0, 8, 4), name=name))
+    expected = np.zeros((10, 12), dtype=np.int32)
+    expected[:4, :8], expected[:4, :4] = IGNORE, 1
+    np.testing.assert_array_equal(labels(folder), expected)
+
+
+def test_beyond_regions_nothing_is_known_but_objects(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 6, 10), name="Region*"), feature(square(4, 4, 8, 8)))
+    expected = np.zeros((10, 12), dtype=np.int32)
+    expected[:, 6:], expected[4:8, 4:8] = IGNORE, 1
+    np.testing.assert_array_equal(labels(folder), expected)
+
+
+def test_categories_become_classes_in_the_order_of_the_recipe(folder: Path) -> None:
+    write(
+        folder,
+        feature(square(0, 0, 2, 2), name="stroma"),
+        feature(square(4, 0, 6, 2), name="tumour"),
+        feature(square(8, 0, 10, 2), name="glass"),
+    )
+    found = labels(folder, kind="semantic", categories=["tumour", "stroma"])
+    assert (found[0, 0], found[0, 4], found[0, 8]) == (2, 1, 0)
+
+
+def test_categories_choose_objects(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 9, 9), name="tissue"), feature(square(4, 4, 6, 6), name="cell"))
+    assert np.count_nonzero(labels(folder, categories=["cell"])) == 4
+
+
+def test_several_categories_need_names_to_be_classes(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 2, 2), name="stroma"), feature(square(4, 0, 6, 2), name="tumour"))
+    with pytest.raises(MaskMismatch, match=r"a.geojson has shapes of the categories stroma, tumour; .*categories"):
+        labels(folder, kind="semantic")
+
+
+def test_a_derived_class_has_all_its_names(folder: Path) -> None:
+    one = feature(square(0, 0, 2, 2))
+    one["properties"]["classification"] = {"names": ["Tumor", "Positive"]}
+    write(folder, one, feature(square(4, 0, 6, 2), name="Tumor"))
+    assert np.count_nonzero(labels(folder, categories=["Tumor: Positive"])) == 4
+
+
+@pytest.mark.parametrize("collection", [False, True])
+def test_a_list_or_one_feature_is_read_like_a_collection(folder: Path, *, collection: bool) -> None:
+    one = feature(square(0, 0, 2, 2))
+    (folder / "images" / "a.geojson").write_text(json.dumps([one] if collection else one))
+    assert np.count_nonzero(labels(folder)) == 4
+
+
+def test_measurements_may_be_no_numbers(folder: Path) -> None:
+    one = feature(square(0, 0, 2, 2))
+    one["properties"]["measurements"] = {"Solidity": float("nan")}
+    write(folder, one)
+    assert np.count_nonzero(labels(folder)) == 4
+
+
+def test_files_lie_among_the_masks_too_and_may_be_named_after_the_whole_image(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 2, 2)), name="labels/a.tif.geojson")
+    assert np.count_nonzero(labels(folder)) == 4
+
+
+def test_images_may_lie_in_the_data_folder_itself(folder: Path) -> None:
+    (folder / "images" / "a.tif").rename(folder / "a.tif")
+    (folder / "images").rmdir()
+    write(folder, feature(square(0, 0, 2, 2)), name="a.geojson")
+    assert np.count_nonzero(labels(folder)) == 4
+
+
+def test_lost_objects_are_named_in_the_log(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(
+        folder,
+        feature(square(0, 0, 2, 2), name="hidden"),
+        feature(square(0, 0, 4, 4), name="kept"),
+        feature(square(90, 0, 94, 4), name="far"),
+        feature(square(5.6, 0, 6.4, 4), name="thin"),
+    )
+    assert np.unique(labels(folder)).tolist() == [0, 2]
+    assert caplog.messages == [
+        f"{folder}/images/a.geojson: 3 of 4 objects have no pixel: feature 0 (hidden) is hidden by later ones; "
+        "feature 2 (far) lies outside of the image (10 x 12 px); feature 3 (thin) covers the centre of no pixel"
+    ]
+
+
+def test_a_file_of_which_no_object_is_in_the_image_is_refused(folder: Path) -> None:
+    write(folder, feature(square(90, 0, 94, 4)))
+    with pytest.raises(MaskMismatch, match=r"a.geojson: 1 of 1 objects .*outside.*upper left corner"):
+        labels(folder)
+
+
+def test_an_image_without_objects_is_background(folder: Path) -> None:
+    tifffile.imwrite(folder / "images" / "b.tif", np.zeros((10, 12), dtype=np.uint8))
+    write(folder, feature(square(0, 0, 2, 2)))
+    write(folder, name="images/b.geojson")
+    assert not load_images(folder, Data(), 1, 2)[1].labels_yx.any()
+
+
+def test_an_image_without_a_file_is_named(folder: Path) -> None:
+    tifffile.imwrite(folder / "images" / "b.tif", np.zeros((10, 12), dtype=np.uint8))
+    write(folder, feature(square(0, 0, 2, 2)))
+    with pytest.raises(MissingFile, match=r"1 of 2 have no file of shapes: expected .*images/b with suffix .geojson"):
+        labels(folder)
+
+
+def test_two_files_of_one_image_are_refused(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 2, 2)))
+    write(folder, feature(square(0, 0, 2, 2)), name="images/a.tif.geojson")
+    with pytest.raises(MaskMismatch, match="are of the same image"):
+        labels(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type": "FeatureCollection", "features": [', r"a.geojson is not JSON: .*export it again"),
+        ("\xff\xfe", r"a.geojson is not JSON"),
+        ('{"type": "FeatureCollection"}', r"a.geojson, document: .*valid list; found None"),
+        ("[3]", r"a.geojson, 0: .*found 3"),
+        ('{"type": "Point", "coordinates": [1, 2]}', r"0.type: Input should be 'Feature'; found 'Point'"),
+    ],
+)
+def test_what_is_no_geojson_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "images" / "a.geojson").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UnreadableFile, match=message):
+        labels(folder)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}, "'Polygon', 'MultiPolygon'.*'LineString'"),
+        ({"type": "Point", "coordinates": [1, 2]}, "'Polygon', 'MultiPolygon'.*'Point'"),
+        (None, ": .*found None"),
+        ({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "at least 3 items"),
+        ({"type": "Polygon", "coordinates": []}, "at least 1 item"),
+        ({"type": "Polygon", "coordinates": [[[1], [3], [4]]]}, "at least 2 items"),
+        ({"type": "Polygon", "coordinates": [[[1, 2], [3, "x"], [4, 5]]]}, "found 'x'"),
+        ({"type": "Polygon", "coordinates": [[[1, 2], [3, float("nan")], [4, 5]]]}, "finite number; found nan"),
+        ({"type": "Polygon", "coordinates": [[[1, 2], [3, float("inf")], [4, 5]]]}, "finite number; found inf"),
+    ],
+)
+def test_geometry_that_encloses_nothing_is_named(folder: Path, geometry: Any, message: str) -> None:
+    write(folder, feature(square(0, 0, 2, 2)), feature() | {"geometry": geometry})
+    with pytest.raises(UnreadableFile, match=rf"a.geojson, 1.geometry.*{message}"):
+        labels(folder)
+
+
+@pytest.mark.parametrize("plane", [{"z": 2, "t": 0, "c": -1}, {"z": 0, "t": 1, "c": -1}])
+def test_other_planes_are_refused(folder: Path, plane: dict[str, int]) -> None:
+    write(folder, feature(square(0, 0, 2, 2), plane=plane))
+    with pytest.raises(MaskMismatch, match=rf"a.geojson: feature 0 .* plane z {plane['z']}, t {plane['t']}"):
+        labels(folder)

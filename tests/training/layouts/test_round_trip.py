@@ -1,0 +1,85 @@
+"""What the service writes is what training reads: the same labels, number by number."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from service.formats.coco import CocoEncoder
+from service.formats.geojson import GeoJsonEncoder
+from service.formats.result import Encoder, SegmentationResult
+from service.formats.rois import RoiZipEncoder
+from training.datasets import load_images
+from training.options import Data
+
+ENCODERS: dict[str, Encoder] = {"geojson": GeoJsonEncoder(), "rois": RoiZipEncoder(), "coco": CocoEncoder()}
+
+
+def result(labels_yx: NDArray[np.uint16]) -> SegmentationResult:
+    return SegmentationResult(
+        kind="labels",
+        planes=labels_yx[None],
+        classes=("background", "cell"),
+        stack_axes="",
+        stack_shape=(),
+        pixel_size_um=(0.5, 0.5),
+        scores=None,
+        receipt={},
+    )
+
+
+def through_training(folder: Path, layout: str, labels_yx: NDArray[np.uint16]) -> NDArray[np.int32]:
+    content = ENCODERS[layout].encode(result(labels_yx))
+    if layout == "coco":  # the service does not know the file's name
+        document: dict[str, Any] = json.loads(content)
+        document["images"][0]["file_name"] = "a.tif"
+        content = json.dumps(document).encode()
+    tifffile.imwrite(folder / "a.tif", np.zeros(labels_yx.shape, dtype=np.uint8))
+    (folder / f"a{ENCODERS[layout].extension}").write_bytes(content)
+    (image,) = load_images(folder, Data(layout="auto"), 1, 2)
+    return image.labels_yx
+
+
+def numbered(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Numbers from 1 without gaps, as the service gives them; at least one object."""
+    plane[0, 0] = max(1, plane[0, 0])
+    values = np.unique(plane[plane > 0])
+    return np.where(plane > 0, 1 + np.searchsorted(values, plane), 0).astype(np.uint16)
+
+
+planes = arrays(np.uint16, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)).map(numbered)
+
+
+@pytest.mark.parametrize("layout", ENCODERS)
+@given(planes)
+@settings(deadline=None)
+def test_labels_come_back_number_by_number(layout: str, labels_yx: NDArray[np.uint16]) -> None:
+    """Holes, parts that touch at corners, objects within objects: whatever small planes hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.testing.assert_array_equal(through_training(Path(folder), layout, labels_yx), labels_yx)
+
+
+@pytest.mark.parametrize("layout", ENCODERS)
+def test_coordinates_beyond_16_bit_come_back(tmp_path: Path, layout: str) -> None:
+    labels = np.zeros((6, 40_000), dtype=np.uint16)
+    labels[1:4, 39_000:39_500], labels[2, 39_100] = 1, 0
+    labels[3:6, 20:33_000] = 2
+    np.testing.assert_array_equal(through_training(tmp_path, layout, labels), labels)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("layout", ENCODERS)
+def test_hand_drawn_cells_come_back(tmp_path: Path, data_root: Path, layout: str) -> None:
+    path = min((data_root / "phase-t98g" / "labels").iterdir())
+    labels = numbered(tifffile.imread(path))
+    np.testing.assert_array_equal(through_training(tmp_path, layout, labels), labels)

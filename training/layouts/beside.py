@@ -1,0 +1,74 @@
+"""Images with one file of drawn shapes each, of the same stem: what the layouts ``rois`` and ``geojson`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from training.errors import MaskMismatch, MissingFile
+from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_array
+from training.layouts.folders import require_partners
+from training.layouts.shapes import Shape, paint
+from training.layouts.source import Labels, Source
+from training.options import Data
+
+ReadShapes = Callable[[Path, tuple[int, int]], list[Shape]]
+
+
+def recognise_beside(folder: Path, data: Data, suffixes: tuple[str, ...]) -> str | None:
+    """Say how many images and files of shapes there are; None where one kind is missing."""
+    images, shapes = _folders(folder, data, suffixes)
+    counts = count_files(images, IMAGE_SUFFIXES), count_files(shapes, suffixes)
+    if not all(counts):
+        return None
+    return f"{counts[0]} images in {images.name}/, {counts[1]} files {' or '.join(suffixes)} in {shapes.name}/"
+
+
+def list_beside(
+    folder: Path, data: Data, wanted: Sequence[str] | None, suffixes: tuple[str, ...], read: ReadShapes
+) -> list[Source]:
+    """List images with their files of shapes.
+
+    Raises
+    ------
+    MissingFile
+        Where there is no image, or an image has no file of shapes.
+    MaskMismatch
+        Where two files share a stem.
+
+    """
+    images_folder, shapes_folder = _folders(folder, data, suffixes)
+    images = files_by_stem(images_folder, IMAGE_SUFFIXES)
+    shapes: dict[str, Path] = {}
+    for stem, path in files_by_stem(shapes_folder, suffixes).items():
+        # QuPath's scripts name an export after the whole file name: cell.tif.geojson
+        plain = Path(stem).stem if Path(stem).suffix.lower() in IMAGE_SUFFIXES else stem
+        if plain in shapes:
+            raise MaskMismatch(f"{shapes[plain]} and {path} are of the same image; keep one of them")
+        shapes[plain] = path
+    stems = sorted(images) if wanted is None else sorted(wanted)
+    require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
+    require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
+    if not stems:
+        raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
+    return [
+        Source(
+            stem,
+            str(images[stem]),
+            str(shapes[stem]),
+            partial(read_array, images[stem]),
+            partial(_read_labels, shapes[stem], data, read),
+        )
+        for stem in stems
+    ]
+
+
+def _folders(folder: Path, data: Data, suffixes: tuple[str, ...]) -> tuple[Path, Path]:
+    """Folder of the images (``data.images``, or the data folder) and of the shapes (``data.masks``, or the same)."""
+    images = folder / data.images if (folder / data.images).is_dir() else folder
+    return images, folder / data.masks if count_files(folder / data.masks, suffixes) else images
+
+
+def _read_labels(path: Path, data: Data, read: ReadShapes, size_yx: tuple[int, int]) -> Labels:
+    return paint(read(path, size_yx), size_yx, str(path), data)

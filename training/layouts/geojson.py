@@ -1,0 +1,134 @@
+"""Layout ``geojson``: for each image a GeoJSON file of polygons with holes, as QuPath exports objects.
+
+Coordinates are pixels of the image from its upper left corner (:mod:`training.layouts.raster`). A feature is an object:
+annotation, detection or cell; of a cell the outline counts, not the nucleus. A class of the name ``Ignore*`` marks what
+nobody has annotated, and so do all classes whose names end in ``*``, as QuPath has it
+(``qupath.lib.objects.classes.PathClassTools.isIgnoredClass``), but ``Region*``: where a file has such regions, only
+what lies in them is annotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
+
+from training.errors import MaskMismatch
+from training.layouts.beside import list_beside, recognise_beside
+from training.layouts.documents import Entry, hold, parse_json
+from training.layouts.raster import fill_rings, unite
+from training.layouts.shapes import Shape
+from training.layouts.source import Source
+from training.options import Data
+
+EXPECTS = "images/NAME.tif, with NAME.geojson (QuPath) in labels/ or beside it"
+
+_SUFFIXES = (".geojson",)
+
+_Ring = Annotated[list[Annotated[list[float], Field(min_length=2)]], Field(min_length=3)]
+_Rings = Annotated[list[_Ring], Field(min_length=1)]
+
+
+class _Plane(Entry):
+    z: int = 0
+    t: int = 0
+
+
+class _Polygon(Entry):
+    type: Literal["Polygon"]
+    coordinates: _Rings
+    plane: _Plane = _Plane()
+
+
+class _MultiPolygon(Entry):
+    type: Literal["MultiPolygon"]
+    coordinates: Annotated[list[_Rings], Field(min_length=1)]
+    plane: _Plane = _Plane()
+
+
+class _Classification(Entry):
+    """``name``, or for a class derived from another the ``names`` from the base on."""
+
+    name: str | None = None
+    names: tuple[str, ...] = ()
+
+
+class _Properties(Entry):
+    name: str | None = None
+    classification: _Classification | None = None
+
+
+class _Feature(Entry):
+    type: Literal["Feature"]
+    geometry: Annotated[_Polygon | _MultiPolygon, Field(discriminator="type")]
+    properties: _Properties | None = None
+
+
+_FEATURES = TypeAdapter(list[_Feature])
+
+
+def recognise(folder: Path, data: Data) -> str | None:
+    """Say how many images and files there are; None where one kind is missing."""
+    return recognise_beside(folder, data, _SUFFIXES)
+
+
+def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
+    """List images with their files.
+
+    Raises
+    ------
+    MissingFile
+        Where there is no image, or an image has no file.
+    MaskMismatch
+        Where two files share a stem.
+
+    """
+    return list_beside(folder, data, wanted, _SUFFIXES, read_shapes)
+
+
+def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
+    """Read the features of a FeatureCollection, of a list of features, or of one feature.
+
+    Raises
+    ------
+    UnreadableFile
+        Where the file is not JSON, or no GeoJSON of polygons.
+    MaskMismatch
+        Where a feature belongs to another plane than the first.
+
+    """
+    document = parse_json(path)
+    if isinstance(document, dict):
+        document = document.get("features") if document.get("type") == "FeatureCollection" else [document]
+    features = hold(document, _FEATURES, path)
+    return [_shape(feature, number, path, size_yx) for number, feature in enumerate(features)]
+
+
+def _shape(feature: _Feature, number: int, path: Path, size_yx: tuple[int, int]) -> Shape:
+    properties, geometry = feature.properties or _Properties(), feature.geometry
+    classification = properties.classification or _Classification()
+    category = classification.name or ": ".join(classification.names) or None
+    name = f"feature {number} ({properties.name or category or 'without a name'})"
+    if geometry.plane.z or geometry.plane.t:
+        raise MaskMismatch(
+            f"{path}: {name} lies in plane z {geometry.plane.z}, t {geometry.plane.t}; expected the only plane of an "
+            "image (z 0, t 0). Export each plane with its own image"
+        )
+    polygons = [geometry.coordinates] if isinstance(geometry, _Polygon) else geometry.coordinates
+    patch = unite([fill_rings([_corners(ring) for ring in rings], size_yx) for rings in polygons])
+    return Shape(name, patch, category, _role(category))
+
+
+def _role(category: str | None) -> Literal["object", "unknown", "region"]:
+    if category is None or not category.endswith("*"):
+        return "object"
+    return "region" if category == "Region*" else "unknown"
+
+
+def _corners(ring: list[list[float]]) -> NDArray[np.float64]:
+    """(n, 2) corners; a third coordinate, which GeoJSON allows, is left out."""
+    return np.array([corner[:2] for corner in ring], dtype=np.float64)

@@ -1,0 +1,129 @@
+"""Layout ``rois``: for each image the ROIs of ImageJ, ``NAME.zip`` of the ROI Manager or a single ``NAME.roi``.
+
+Areas count: polygons, freehand and traced outlines, rectangles, ovals, and composites with holes. Coordinates are
+pixels from the upper left corner (:mod:`training.layouts.raster`), as ``ij.process.PolygonFiller`` fills them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from struct import error as StructError  # noqa: N812 - named as what it is, an exception
+
+import numpy as np
+import roifile
+from numpy.typing import NDArray
+from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE
+
+from training.errors import MaskMismatch, UnreadableFile
+from training.layouts.beside import list_beside, recognise_beside
+from training.layouts.raster import Patch, fill_oval, fill_rings
+from training.layouts.shapes import Shape
+from training.layouts.source import Source
+from training.options import Data
+
+EXPECTS = "images/NAME.tif, with NAME.zip or NAME.roi (ImageJ) in labels/ or beside it"
+
+_SUFFIXES = (".zip", ".roi")
+_OUTLINES = {ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED}
+_OVERLAYS = {ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE}
+
+
+def recognise(folder: Path, data: Data) -> str | None:
+    """Say how many images and files there are; None where one kind is missing."""
+    return recognise_beside(folder, data, _SUFFIXES)
+
+
+def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
+    """List images with their files.
+
+    Raises
+    ------
+    MissingFile
+        Where there is no image, or an image has no file.
+    MaskMismatch
+        Where two files share a stem.
+
+    """
+    return list_beside(folder, data, wanted, _SUFFIXES, read_shapes)
+
+
+def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
+    """Read the ROIs of a zip in its order, or a single ROI.
+
+    Raises
+    ------
+    UnreadableFile
+        Where the file is damaged, holds no ROI, or one that is no area.
+    MaskMismatch
+        Where a ROI belongs to another slice than the first.
+
+    """
+    shapes = []
+    for name, content in _members(path):
+        where = f"{path}: ROI {name}"
+        try:
+            roi = roifile.ImagejRoi.frombytes(content)
+            _require_area(roi, where)
+            patch = _fill(roi, size_yx)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, StructError) as error:
+            raise UnreadableFile(f"{where} cannot be read: {error}; save it again with the ROI Manager") from error
+        shapes.append(Shape(f"ROI {name}", patch))
+    if not shapes:
+        raise UnreadableFile(f"{path} holds no ROI; expected at least one .roi. Take an image without objects away")
+    return shapes
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each ROI."""
+    try:
+        if path.suffix.lower() == ".roi":
+            yield path.stem, path.read_bytes()
+            return
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.lower().endswith(".roi"):
+                    yield name[:-4], archive.read(name)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UnreadableFile(f"{path} cannot be read as a zip of ROIs: {error}; save it again") from error
+
+
+def _require_area(roi: roifile.ImagejRoi, where: str) -> None:
+    """Refuse what has no area, what roifile gives knots of instead of outlines, and other slices."""
+    is_area = roi.roitype in _OUTLINES | {ROI_TYPE.RECT, ROI_TYPE.OVAL} and roi.subtype not in _OVERLAYS
+    if not is_area:
+        what = roi.subtype if roi.subtype in _OVERLAYS else roi.roitype
+        raise UnreadableFile(
+            f"{where} is of type {what.name}; expected an area: polygon, freehand, traced, rectangle, oval or "
+            "composite. Take it away, or draw the object's area"
+        )
+    if roi.options & ROI_OPTIONS.SPLINE_FIT or (roi.roitype == ROI_TYPE.RECT and roi.rounded_rect_arc_size):
+        raise UnreadableFile(
+            f"{where} is a spline or a rounded rectangle; expected its outline. In ImageJ: Edit > Selection > "
+            "Interpolate, then update the ROI"
+        )
+    positions = (roi.position, roi.z_position, roi.t_position)
+    if max(positions) > 1:
+        raise MaskMismatch(
+            f"{where} lies in slice {max(positions)} of a stack; expected the only slice of an image. Save the ROIs of "
+            "each slice with its own image"
+        )
+
+
+def _fill(roi: roifile.ImagejRoi, size_yx: tuple[int, int]) -> Patch:
+    if roi.roitype in {ROI_TYPE.RECT, ROI_TYPE.OVAL} and not roi.composite:
+        left, top, width, height = (
+            (roi.xd, roi.yd, roi.widthd, roi.heightd)
+            if roi.subpixelrect
+            else (roi.left, roi.top, roi.right - roi.left, roi.bottom - roi.top)
+        )
+        if roi.roitype == ROI_TYPE.OVAL:
+            return fill_oval(left, top, width, height, size_yx)
+        corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+        return fill_rings([np.array(corners, dtype=np.float64)], size_yx)
+    rings: list[NDArray[np.float64]] = [np.asarray(ring, dtype=np.float64) for ring in roi.coordinates(multi=True)]
+    if not rings or any(len(ring) < 3 or not np.isfinite(ring).all() for ring in rings):
+        raise ValueError(f"it has rings of {[len(ring) for ring in rings]} corners, or corners that are no numbers")
+    return fill_rings(rings, size_yx)

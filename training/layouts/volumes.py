@@ -1,0 +1,119 @@
+"""Layout ``volume``: TIFF stacks of images and stacks of labels, page by page, as the ISBI 2012 challenge gives them.
+
+::
+
+    train-volume.tif, train-labels.tif        pages become train-000, train-001, ...
+    images.tif, labels.tif                    or the files that data.images and data.masks name
+    images/a.tif, labels/a.tif                stacks in folders: a-000, a-001, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from training.errors import MaskMismatch, MissingFile, UnreadableFile
+from training.layouts.files import files_by_stem, is_stack, read_stack, stack_axes
+from training.layouts.source import Labels, Source, choose
+from training.options import Data
+
+EXPECTS = "NAME-volume.tif and NAME-labels.tif, or images.tif and labels.tif: TIFF stacks of as many pages"
+
+_SUFFIXES = (".tif", ".tiff")
+
+
+def recognise(folder: Path, data: Data) -> str | None:
+    """Name the first pair of stacks; None where there is none."""
+    pairs = _named_pairs(folder, data) or [pair for pair in _folder_pairs(folder, data) if is_stack(pair[1])]
+    if not pairs:
+        return None
+    _, volume, labels = pairs[0]
+    more = f" and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+    return f"{volume.relative_to(folder)} with {labels.relative_to(folder)}{more}"
+
+
+def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
+    """List the pages of all stacks.
+
+    Raises
+    ------
+    MissingFile
+        Where there is no pair of stacks.
+    MaskMismatch
+        Where two stacks of a pair differ in their pages.
+    UnreadableFile
+        Where a file is no TIFF stack.
+
+    """
+    pairs = _named_pairs(folder, data) or _folder_pairs(folder, data)
+    if not pairs:
+        raise MissingFile(f"{folder} holds no pair of stacks; expected {EXPECTS}")
+    sources = []
+    for name, image_path, labels_path in pairs:
+        images, labels = _Stack(image_path), _Stack(labels_path)
+        if images.pages != labels.pages:
+            raise MaskMismatch(
+                f"{labels_path} has {labels.pages} pages, {image_path} has {images.pages}; expected as many"
+            )
+        digits = max(3, len(str(images.pages - 1)))
+        sources += [
+            Source(
+                f"{name}-{page:0{digits}d}",
+                f"{image_path} page {page}",
+                f"{labels_path} page {page}",
+                partial(images.page, page),
+                partial(_read_labels, labels, page),
+            )
+            for page in range(images.pages)
+        ]
+    return choose(sources, wanted, folder)
+
+
+def _named_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
+    """Name, images and labels of the stacks that lie in the data folder itself."""
+    files = files_by_stem(folder, _SUFFIXES) if folder.is_dir() else {}
+    pairs = [
+        (name, files[f"{name}-volume"], files[f"{name}-labels"])
+        for name in sorted(stem.removesuffix("-volume") for stem in files if stem.endswith("-volume"))
+        if f"{name}-labels" in files
+    ]
+    images, masks = (Path(name).stem if Path(name).suffix in _SUFFIXES else name for name in (data.images, data.masks))
+    return [*pairs, (images, files[images], files[masks])] if images in files and masks in files else pairs
+
+
+def _folder_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
+    """Name, images and labels of the TIFF files in the folders of images and masks."""
+    if not (folder / data.images).is_dir() or not (folder / data.masks).is_dir():
+        return []
+    images, masks = (files_by_stem(folder / name, _SUFFIXES) for name in (data.images, data.masks))
+    return [(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+
+
+class _Stack:
+    """Pages of a TIFF file, read at once when the first is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        axes, shape = stack_axes(path)
+        if len(axes) not in {3, 4} or axes[1:3] != "YX" or axes[3:] not in {"", "S"} or axes[0] == "S":
+            raise UnreadableFile(
+                f"{path} has the axes {axes} {shape}; expected one stack of pages, (page, y, x) or (page, y, x, colour)"
+            )
+        self.pages = shape[0]
+
+    @cached_property
+    def _array(self) -> NDArray[Any]:
+        return read_stack(self._path)
+
+    def page(self, number: int) -> NDArray[Any]:
+        """Page as stored, (y, x) or (y, x, c)."""
+        page: NDArray[Any] = self._array[number]
+        return page
+
+
+def _read_labels(stack: _Stack, page: int, _size_yx: tuple[int, int]) -> Labels:
+    return Labels(stack.page(page))
