@@ -189,7 +189,7 @@ def evaluate_images(
         figures(
             predictor.probabilities(image.image_yxc), image, predictor.label_rule, instances=instances, scoring=scoring
         )
-        for image in tqdm(images, desc="evaluate", unit="image", leave=False)
+        for image in tqdm(images, desc="evaluate", unit="image", leave=False, disable=None)
     )
     return Evaluation(rows, scoring or Scoring(), predictor.mirror)
 

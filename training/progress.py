@@ -38,8 +38,6 @@ class Progress:
         Steps done before this sitting, and seconds spent on them.
     stream
         Where to; standard error where None. A bar where it is a terminal, else lines of the log.
-    shown
-        False: say nothing, for all but one of several processes.
 
     """
 
@@ -51,15 +49,14 @@ class Progress:
         step: int = 0,
         elapsed_s: float = 0.0,
         stream: TextIO | None = None,
-        shown: bool = True,
     ) -> None:
-        self._schedule, self._shown = schedule, shown
+        self._schedule = schedule
         self._start = (step, elapsed_s)
         self._stream = sys.stderr if stream is None else stream
         self._lines = int(_LINES * share_done(schedule, step, elapsed_s))
         self._spoken = False
         self._bar: _Bar | None = None
-        if shown and self._stream.isatty():
+        if self._stream.isatty():
             self._bar = _Bar(
                 total=schedule.steps,
                 initial=step,
@@ -74,8 +71,6 @@ class Progress:
 
     def advance(self, step: int, elapsed_s: float, loss: float, rate: float) -> None:
         """Tell that ``step`` steps are done after ``elapsed_s`` seconds over all sittings."""
-        if not self._shown:
-            return
         left_s = self.seconds_left(step, elapsed_s)
         if self._bar is not None:
             if self._schedule.max_minutes is not None and elapsed_s > self._start[1]:
@@ -101,8 +96,6 @@ class Progress:
 
     def validated(self, step: int, figures: Mapping[str, float]) -> None:
         """Tell the figures of a validation."""
-        if not self._shown:
-            return
         line = f"step {step}: validation " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         if self._bar is not None:
             self._bar.write(line, file=self._stream)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.errors import CheckpointError
 from training.state import TrainingState
 
@@ -96,6 +99,16 @@ class Journal:
             scalars = {"loss": state.loss, "lr": rate, **{f"validation/{name}": v for name, v in figures.items()}}
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, state.step)
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether pictures are kept: TensorBoard's event files alone hold them."""
+        return self._writer is not None
+
+    def show(self, step: int, picture: NDArray[np.uint8]) -> None:
+        """Add the picture (y, x, 3) of the worst validation image to TensorBoard's event files."""
+        if self._writer is not None:
+            self._writer.add_image("validation/worst image", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what TensorBoard's writer still holds."""

@@ -12,17 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from training.checkpoint import Checkpoint, load_own_checkpoint
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
-from training.evaluate import evaluate_images
+from training.evaluate import Evaluation, evaluate_images
 from training.losses import soft_dice_loss, weighted_cross_entropy
-from training.options import Schedule
+from training.pictures import Picture
 from training.prediction import net_predictor
+from training.progress import Progress, share_done
 from training.recipe import Recipe
+from training.report.cases import show_case, worst_rows
 from training.run_folder import Journal, RunFiles
 from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device
@@ -102,7 +103,8 @@ def train(
     record = None
     if processes.first:
         journal = Journal(files.log, state.step, tensorboard=tensorboard)
-        record = _Record(recipe, split, validation, files, journal, processes)
+        progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
+        record = _Record(recipe, split, validation, files, journal, processes, progress)
         if not resume:
             record.save(state, files.last)  # from here on a kill leaves something to resume
 
@@ -133,6 +135,7 @@ class _Record:
     files: RunFiles
     journal: Journal
     processes: Processes
+    progress: Progress
 
     def save(self, state: TrainingState, path: Path) -> None:
         """Write a checkpoint; what nobody will resume from has no optimiser."""
@@ -144,8 +147,10 @@ class _Record:
         schedule = self.recipe.schedule
         validated = bool(self.validation) and (done or state.step % schedule.validate_every == 0)
         if validated:
-            improved = validate(state, self.validation, self.recipe)
-            tqdm.write(f"step {state.step}: " + "  ".join(f"{k} {v:.4f}" for k, v in state.figures.items()))
+            improved, evaluation = validate(state, self.validation, self.recipe)
+            self.progress.validated(state.step, state.figures)
+            if self.journal.shows_pictures:
+                self.journal.show(state.step, self._worst(state, evaluation))
             if improved and schedule.keep == "best":
                 self.save(state, self.files.best)
         if validated or done or state.step % _LOG_EVERY == 0:
@@ -153,11 +158,18 @@ class _Record:
         if done or state.step % schedule.checkpoint_every == 0:
             self.save(state, self.files.last)
 
+    def _worst(self, state: TrainingState, evaluation: Evaluation) -> Picture:
+        (row,) = worst_rows(evaluation, 1)
+        image = next(image for image in self.validation if image.stem == row.stem)
+        predictor = net_predictor(state.scored_net, self.recipe)
+        return show_case(image, row, predictor, instances=self.recipe.data.kind == "instances").overlay
+
     def close(self, state: TrainingState) -> None:
         """Keep the last net as the best one where no validation image shall choose or can."""
         if not self.validation or self.recipe.schedule.keep == "last":
             self.save(state, self.files.best)
         self.journal.close()
+        self.progress.close()
 
 
 def _learn(
@@ -169,31 +181,20 @@ def _learn(
 ) -> None:
     """Step after step from where ``state`` stands to the end of the schedule."""
     schedule = recipe.schedule
-    began, done = time.monotonic() - state.elapsed_s, _progress(schedule, state) >= 1
-    bar = tqdm(
-        total=schedule.steps,
-        initial=state.step,
-        desc=recipe.name,
-        unit="step",
-        mininterval=5,
-        smoothing=0.05,
-        disable=not processes.first,
-    )
+    began, done = time.monotonic() - state.elapsed_s, share_done(schedule, state.step, state.elapsed_s) >= 1
     while not done:
         if schedule.max_minutes is None:
             state.elapsed_s = time.monotonic() - began
         else:
             state.elapsed_s = processes.agree(time.monotonic() - began)
-        progress = _progress(schedule, state)
+        progress = share_done(schedule, state.step, state.elapsed_s)
         rate = learning_rate(schedule, state.step, progress)
         newest = training_step(state, next(tiles), recipe, rate, processes)
         state.loss = newest if math.isnan(state.loss) else 0.99 * state.loss + 0.01 * newest
         done = state.step >= schedule.steps or progress >= 1
-        bar.update()
-        bar.set_postfix(loss=f"{state.loss:.4f}", lr=f"{rate:.1e}", refresh=False)
         if record is not None:
+            record.progress.advance(state.step, time.monotonic() - began, state.loss, rate)
             record.step(state, rate, done=done)
-    bar.close()
 
 
 def training_step(
@@ -238,23 +239,15 @@ def training_step(
     return value
 
 
-def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe) -> bool:
-    """Score the net on whole images as served; returns whether it is the best so far."""
+def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe) -> tuple[bool, Evaluation]:
+    """Score the net on whole images as served; returns whether it is the best so far, and the figures of each image."""
     instances = recipe.data.kind == "instances"
     predictor = net_predictor(state.scored_net, recipe)
     evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
     state.figures = evaluation.means()
     improved = evaluation.score() > state.best_score
     state.best_score = max(state.best_score, evaluation.score())
-    return improved
-
-
-def _progress(schedule: Schedule, state: TrainingState) -> float:
-    """Elapsed fraction of the run: of its steps, or of its minutes where they run out sooner."""
-    fractions = [state.step / schedule.steps]
-    if schedule.max_minutes is not None:
-        fractions.append(state.elapsed_s / 60 / schedule.max_minutes)
-    return min(1.0, max(fractions))
+    return improved, evaluation
 
 
 def _tiles(

@@ -112,20 +112,6 @@ def test_a_terminal_shows_the_step_and_the_time_at_which_the_clock_will_end_the_
     assert re.search(r"nuclei: +2%\|.*\| 150/9000 \[01:00<59:00, .*loss=0\.2500, lr=1\.0e-03", shown)
 
 
-def test_all_but_one_of_several_processes_are_silent(
-    terminal: tuple[int, TextIO], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "training")
-    reader, stream = terminal
-    progress = Progress(Schedule(steps=2), "run", stream=stream, shown=False)
-    progress.advance(2, 2.0, loss=0.5, rate=0.1)
-    progress.validated(2, {"iou": 0.5})
-    progress.close()
-    stream.flush()
-    assert everything_from(reader) == ""
-    assert messages(caplog) == []
-
-
 @pytest.mark.parametrize(("step", "elapsed_s", "share"), [(50, 0.0, 0.5), (10, 30.0, 0.5), (200, 0.0, 1.0)])
 def test_the_share_done_is_that_of_what_runs_out_first(step: int, elapsed_s: float, share: float) -> None:
     assert share_done(Schedule(steps=100, max_minutes=1), step, elapsed_s) == pytest.approx(share)
