@@ -1,4 +1,4 @@
-"""``unet-train``: fit, cross-validate, evaluate, export."""
+"""``unet-train``: preview, fit, cross-validate, evaluate, export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import ModelError
-from training.commands import cross_validate, evaluate, export, fit, plan
+from training.commands import cross_validate, evaluate, export, fit, plan, preview, report
 from training.errors import TrainingError
 from training.export import ExportError
 from training.run_folder import RunFiles
@@ -68,7 +68,7 @@ def _restart_with_huge_pages() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (plan, fit, cross_validate, evaluate, export):
+    for command in (plan, preview, fit, cross_validate, evaluate, report, export):
         command.add_parser(commands)
     return parser
 

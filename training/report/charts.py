@@ -143,7 +143,7 @@ def _axis(
     if logarithmic:
         return _Axis(low / 1.1, high * 1.1, start, stop, logarithmic=True)
     if high <= low:
-        low, high = (low, low + 1) if whole or low >= 1 else (low - 0.5 * abs(low or 1), high + 0.5 * abs(high or 1))
+        low, high = (low, low + 1) if whole or low == 0 else (low - 0.5 * abs(low), high + 0.5 * abs(high))
     room = 0 if whole or start < stop else (high - low) * 0.05
     return _Axis(low - room, high * 1.2 if whole else high + room, start, stop)
 

@@ -183,9 +183,8 @@ def _curves(runs: Sequence[ScoredRun]) -> list[tuple[str, str, Markup]]:
         if best is None:
             continue
         title = {"loss": "Loss (running mean)", "lr": "Learning rate"}.get(figure, f"Validation: {title_of(figure)}")
-        note = (
-            "" if figure == "lr" else f"{'lowest' if figure == 'loss' else 'best'} {number(best[1])} at {best[0]:.0f}"
-        )
+        kind = "lowest" if figure == "loss" else "best"
+        note = "" if figure == "lr" else f"{kind} {number(best[1])} at step {best[0]:.0f}"
         drawing = line_chart(lines, title=title, x_label="step", logarithmic=figure == "loss")
         charts.append((title, note, drawing))
     return charts

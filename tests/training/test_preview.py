@@ -1,0 +1,248 @@
+"""unet-train preview: it shows the run's own tiles, and says what a person should look at."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.cli import main
+from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.pictures import class_picture, display_size, heat_picture, resize
+from training.preview import OnDemand, strip, view_tiles
+from training.recipe import Recipe
+from training.report.facts import ImageFacts, cautions, class_shares, image_facts
+from training.splits import split_images
+from training.tiles import TileDataset, class_weights, prepare
+
+RECIPE = """
+name = "tiny"
+tile_output_px = 60
+data = { validation_fraction = 0.3 }
+net = { base_width = 4, depth = 2 }
+"""
+
+
+def images_of(folder: Path, recipe: Recipe) -> list[AnnotatedImage]:
+    return load_images(folder, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+
+
+def image(labels_yx: NDArray[np.int32], image_yx: NDArray[np.uint8] | None = None) -> AnnotatedImage:
+    if image_yx is None:
+        image_yx = np.random.default_rng(0).integers(0, 200, labels_yx.shape).astype(np.uint8)
+        image_yx[0, 0] = 255
+    return AnnotatedImage("one", image_yx[..., None], labels_yx)
+
+
+def facts_of(recipe: Recipe, labels_yx: NDArray[np.int32], image_yx: NDArray[np.uint8] | None = None) -> ImageFacts:
+    return image_facts(image(labels_yx, image_yx), recipe, validates=False)
+
+
+def titles(facts: list[ImageFacts], recipe: Recipe) -> list[str]:
+    return [caution.title for caution in cautions(facts, recipe)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, nuclei_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("preview")
+    (folder / "tiny.toml").write_text(RECIPE)
+    arguments = ["preview", "--recipe", str(folder / "tiny.toml"), "--data", str(nuclei_folder), "--count", "3"]
+    assert main([*arguments, "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_what_is_shown_is_what_the_run_learns_from(tiny_recipe: Recipe, nuclei_folder: Path) -> None:
+    training, _ = split_images(images_of(nuclei_folder, tiny_recipe), tiny_recipe.data)
+    wc = class_weights(training, tiny_recipe)
+    views, highest = view_tiles(training, tiny_recipe, wc, 9)
+    dataset = TileDataset(prepare(training, tiny_recipe), tiny_recipe, wc)  # as the trainer makes it
+    size = display_size((tiny_recipe.tile_output_px,) * 2, 448)
+    for number in (0, 3, 8):  # the last one is of the second round
+        tile, targets, weights = (part.numpy() for part in dataset[number])
+        assert np.array_equal(views[number].classes, resize(class_picture(targets), size))
+        weights = np.where(targets == IGNORE, 0, weights)
+        assert np.array_equal(views[number].weights, resize(heat_picture(weights, highest), size))
+        assert views[number].values == pytest.approx((tile.min(), tile.mean(), tile.max()))
+        assert views[number].stem == dataset.draw(number)[0].image.stem
+    assert highest == max(float(dataset[number][2].max()) for number in range(9))
+
+
+def test_images_are_prepared_once_and_only_where_they_are_asked_for(tiny_recipe: Recipe, nuclei_folder: Path) -> None:
+    images = images_of(nuclei_folder, tiny_recipe)
+    on_demand = OnDemand(images, tiny_recipe)
+    assert len(on_demand) == len(images)
+    assert on_demand[2] is on_demand[2]
+    assert on_demand[2].image is images[2]
+    assert [prepared.image.stem for prepared in on_demand[1:3]] == [images[1].stem, images[2].stem]
+
+
+def test_an_undeformed_tile_is_described_so_and_a_deformed_one_by_its_numbers(
+    tiny_recipe: Recipe, nuclei_folder: Path
+) -> None:
+    training, _ = split_images(images_of(nuclei_folder, tiny_recipe), tiny_recipe.data)
+    wc = class_weights(training, tiny_recipe)
+    still = tiny_recipe.augmentation.model_copy(update={"probability": 0.0, "flip": False, "rotate": False})
+    (view,), _ = view_tiles(training, tiny_recipe.model_copy(update={"augmentation": still}), wc, 1)
+    assert view.description.endswith("zoomed 1.00 times, turned 0 degrees, not deformed")
+    moved = tiny_recipe.augmentation.model_copy(update={"scale": (2.0, 2.0), "flip": False, "rotate": False})
+    (view,), _ = view_tiles(training, tiny_recipe.model_copy(update={"augmentation": moved}), wc, 1)
+    assert re.search(r"zoomed 2\.00 times, turned 0 degrees, displaced by up to [1-9]\d* px$", view.description)
+
+
+def test_a_strip_holds_six_pictures_and_a_scale(tiny_recipe: Recipe, nuclei_folder: Path) -> None:
+    training, _ = split_images(images_of(nuclei_folder, tiny_recipe), tiny_recipe.data)
+    (view,), highest = view_tiles(training, tiny_recipe, class_weights(training, tiny_recipe), 1)
+    picture = strip(view, highest)
+    assert picture.shape[1] > 5 * picture.shape[0]
+    scale = picture[-24, -view.weights.shape[1] // 3 :]  # a row through the colours below the weights
+    assert (np.ptp(scale.astype(int), axis=0) > 50).all()
+
+
+def test_the_page_and_the_pictures_are_written(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == [
+        "index.html",
+        "tile-0000.png",
+        "tile-0001.png",
+        "tile-0002.png",
+    ]
+    with Image.open(io.BytesIO((written / "tile-0001.png").read_bytes())) as picture:
+        assert picture.size[0] > 1000
+    page = (written / "index.html").read_text()
+    assert page.count("<article") == 3
+    assert page.count("data:image/png;base64,") == 18
+    assert page.count(">validation</td>") == 1
+    assert page.count(">training</td>") == 7
+    assert "Only 1 of 8 images validates" in page
+
+
+def test_the_page_asks_no_other_machine(written: Path) -> None:
+    page = (written / "index.html").read_text()
+    links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')>\s]+)""", page)
+    assert links
+    assert [link for link in links if not link.startswith(("data:", "#"))] == []
+    assert "@import" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--count", "0"], "--count 0 shows nothing"),
+        (["--fold", "3/2"], "--fold 3/2 is no fold"),
+        (["--data", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(
+    nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    fixed = ["preview", "--recipe", "synthetic", "--data", str(nuclei_folder), "--out", str(tmp_path / "out")]
+    assert main([*fixed, *arguments]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert reason in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_is_measured(tiny_recipe: Recipe) -> None:
+    labels = np.zeros((50, 80), dtype=np.int32)
+    labels[5:15, 5:25] = 3
+    labels[30:34, 40:44] = 9
+    labels[:, 70:] = IGNORE
+    facts = facts_of(tiny_recipe, labels)
+    assert (facts.size_yx, facts.channels, facts.dtype) == ((50, 80), 1, "uint8")
+    assert facts.diameters_px == pytest.approx((2 * (200 / np.pi) ** 0.5, 2 * (16 / np.pi) ** 0.5))
+    assert facts.longest_px == 20
+    assert facts.annotated == pytest.approx(7 / 8)
+    assert facts.foreground == pytest.approx(216 / 3500)
+    assert (facts.lowest, facts.highest, facts.at_highest) == (0, 255, 1 / 4000)
+
+
+def test_parts_of_a_class_are_its_objects(tiny_recipe: Recipe) -> None:
+    semantic = tiny_recipe.model_copy(update={"data": tiny_recipe.data.model_copy(update={"kind": "semantic"})})
+    labels = np.zeros((50, 80), dtype=np.int32)
+    labels[5:15, 5:25] = labels[30:34, 40:44] = 1
+    assert len(facts_of(semantic, labels).diameters_px) == 2
+    assert len(facts_of(tiny_recipe, labels).diameters_px) == 1
+
+
+def test_shares_of_classes_leave_out_what_nobody_annotated(tiny_recipe: Recipe) -> None:
+    labels = np.zeros((10, 10), dtype=np.int32)
+    labels[:2], labels[5:] = 1, IGNORE
+    assert class_shares([image(labels)], tiny_recipe).tolist() == pytest.approx([0.6, 0.4])
+
+
+def good_labels() -> NDArray[np.int32]:
+    labels = np.zeros((100, 100), dtype=np.int32)
+    labels[10:25, 10:25], labels[50:70, 50:70] = 1, 2
+    return labels
+
+
+def test_a_good_folder_raises_no_caution(tiny_recipe: Recipe) -> None:
+    facts = [replace(facts_of(tiny_recipe, good_labels()), stem=str(n), validates=n < 3) for n in range(9)]
+    assert titles(facts, tiny_recipe) == []
+
+
+def strange(kind: str) -> tuple[NDArray[np.int32], NDArray[np.uint8] | None]:
+    labels, picture = good_labels(), np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
+    match kind:
+        case "without contrast":
+            picture[:] = 7
+        case "separate pieces":
+            labels[:] = 0
+            labels[::10, ::10] = 1
+            labels[0:9, 0:9] = 1
+        case "empty":
+            labels[:] = 0
+            labels[0:3, 0:3] = 1
+        case "longer than half":
+            labels[80:90, 10:50] = 3
+        case "smaller than":
+            labels[90:93, 90:93] = 3
+        case "Saturated":
+            picture[:12] = 255
+        case "mostly not annotated":
+            labels[40:] = IGNORE
+        case "Images smaller":
+            return labels[:25, :25], picture[:25, :25]
+    return labels, picture
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "without contrast",
+        "separate pieces",
+        "empty",
+        "longer than half",
+        "smaller than",
+        "Saturated",
+        "mostly not annotated",
+        "Images smaller",
+    ],
+)
+def test_what_a_person_should_look_at_is_named(tiny_recipe: Recipe, kind: str) -> None:
+    good = [replace(facts_of(tiny_recipe, good_labels()), stem=str(n), validates=n < 3) for n in range(9)]
+    odd = replace(facts_of(tiny_recipe, *strange(kind)), stem="odd")
+    found = [caution for caution in cautions([*good, odd], tiny_recipe) if kind in caution.title]
+    assert [caution.stems for caution in found] == [("odd",)]
+
+
+def test_different_depths_and_few_validation_images_are_told(tiny_recipe: Recipe) -> None:
+    facts = [replace(facts_of(tiny_recipe, good_labels()), stem=str(n), validates=n == 0) for n in range(9)]
+    facts[4] = replace(facts[4], dtype="uint16")
+    found = cautions(facts, tiny_recipe)
+    assert [caution.title for caution in found] == [
+        "Only 1 of 9 images validates",
+        "Images of different depths: uint16, uint8",
+    ]
+    assert [caution.stems for caution in found] == [("0",), ("4",)]
+
+
+def test_many_images_are_counted_not_listed(tiny_recipe: Recipe) -> None:
+    facts = [replace(facts_of(tiny_recipe, good_labels() * 0), stem=f"n{n}", validates=n < 3) for n in range(9)]
+    (caution,) = cautions(facts, tiny_recipe)
+    assert caution.named == "n0, n1, n2, n3, n4 and 4 more"

@@ -1,0 +1,110 @@
+"""``unet-train report``: one file of HTML that shows what runs have become."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from training.checkpoint import load_checkpoint
+from training.commands.evaluate import chosen_images, is_run, open_predictor
+from training.errors import NothingToLearn, RecipeError
+from training.evaluate import evaluate_images
+from training.pictures import BOTH, FOUND, REFERENCE, css
+from training.report.cases import MATCHED_IOU, show_case, worst_rows
+from training.report.content import ScoredRun, report_values
+from training.report.page import write_page
+from training.report.run_log import RunLog, read_log
+from training.run_folder import RunFiles, checkpoint_path
+from training.state import require_device
+
+_log = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("report", help="write one HTML file: curves, figures of each image, worst cases")
+    parser.add_argument(
+        "targets",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, a .pt file, or a package; several compare",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
+    parser.add_argument("--recipe", help="how to read DIR, where the run's own recipe does not fit")
+    parser.add_argument("--worst", type=int, default=6, help="worst images to show of each run (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score, and write the file.
+
+    Raises
+    ------
+    RecipeError
+        Where fewer than no image shall be shown, or the file to write is a folder.
+    NothingToLearn
+        Where the split leaves nothing to score.
+
+    """
+    require_device(options.device)
+    if options.worst < 0:
+        raise RecipeError(f"--worst {options.worst} is no number of images; give 0 or more")
+    if options.out.is_dir():
+        raise RecipeError(f"--out {options.out} is a folder; name the file to write, such as {options.out}/report.html")
+    names = _names(options.targets)
+    runs = [_scored(target, name, options) for target, name in zip(options.targets, names, strict=True)]
+    write_page(
+        options.out,
+        "report.html",
+        command=_command(options),
+        colours={"reference": css(REFERENCE), "found": css(FOUND), "both": css(BOTH)},
+        matched_iou=MATCHED_IOU,
+        **report_values(runs, options.data, options.split),
+    )
+    sys.stdout.write(f"{options.out}: {sum(len(run.evaluation.rows) for run in runs)} images scored\n")
+
+
+def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
+    predictor, recipe = open_predictor(target, options.recipe, options.device)
+    images = chosen_images(recipe, options.data, options.split)
+    if not images:
+        raise NothingToLearn(f"no image of {options.data} is kept for {options.split}; choose another --split")
+    instances = recipe.data.kind == "instances"
+    _log.info("%s: scoring %d images", name, len(images))
+    evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
+    of_stem = {image.stem: image for image in images}
+    cases = tuple(
+        show_case(of_stem[row.stem], row, predictor, instances=instances)
+        for row in worst_rows(evaluation, options.worst)
+    )
+    checkpoint, log = None, RunLog()
+    if is_run(target):
+        file = checkpoint_path(target)
+        checkpoint, log = load_checkpoint(file), read_log(RunFiles(file.parent).log)
+    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases)
+
+
+def _names(targets: list[Path]) -> list[str]:
+    """Names that tell the targets apart: without the folders that all of them share."""
+    if len(targets) == 1:
+        target = targets[0]
+        return [target.resolve().parent.name if target.suffix == ".pt" else target.resolve().name]
+    whole = [target.resolve() for target in targets]
+    if len(set(whole)) < len(whole):
+        raise RecipeError("a run is named twice; name each once")
+    shared = Path(os.path.commonpath(whole))
+    return [path.relative_to(shared).as_posix() for path in whole]
+
+
+def _command(options: argparse.Namespace) -> str:
+    parts = ["unet-train", "report", *map(str, options.targets), "--data", str(options.data), "--out", str(options.out)]
+    parts += ["--split", options.split]
+    return shlex.join([*parts, "--recipe", options.recipe] if options.recipe else parts)
