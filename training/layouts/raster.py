@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import ellipse
 
+_FARTHEST = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class Patch:
@@ -46,8 +48,9 @@ def fill_rings(rings_xy: Sequence[NDArray[Any]], size_yx: tuple[int, int]) -> Pa
         Height and width of the image; what lies beyond is cut off.
 
     """
-    start = np.concatenate([np.asarray(ring, dtype=np.float64) for ring in rings_xy])
-    end = np.concatenate([np.roll(np.asarray(ring, dtype=np.float64), -1, axis=0) for ring in rings_xy])
+    # a damaged file may hold any number; beyond _FARTHEST the differences below would overflow
+    rings = [np.clip(np.asarray(ring, dtype=np.float64), -_FARTHEST, _FARTHEST) for ring in rings_xy]
+    start, end = np.concatenate(rings), np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     left, top = np.maximum(np.floor(start.min(axis=0)), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(start.max(axis=0)), size_yx[::-1]).astype(int).tolist()
     if right <= left or bottom <= top:

@@ -83,10 +83,13 @@ def _distance_to_edges(points_yxc: NDArray[Any], ring: NDArray[Any]) -> NDArray[
 def test_what_lies_beyond_the_image_is_cut_off() -> None:
     expected = np.zeros(SIZE, dtype=bool)
     expected[10:, :2] = True
-    np.testing.assert_array_equal(plane(fill_rings([rectangle(-1e9, 10, 2, 1e9)], SIZE)), expected)
+    for far in (20, 1e9, 1e300):
+        np.testing.assert_array_equal(plane(fill_rings([rectangle(-far, 10, 2, far)], SIZE)), expected)
 
 
-@pytest.mark.parametrize("ring", [rectangle(20, 2, 25, 5), rectangle(-9, 2, -1, 5), rectangle(3, 90, 9, 99)])
+@pytest.mark.parametrize(
+    "ring", [rectangle(20, 2, 25, 5), rectangle(-9, 2, -1, 5), rectangle(3, 90, 9, 99), rectangle(1e300, 2, 1.1e300, 5)]
+)
 def test_a_shape_outside_of_the_image_has_an_empty_patch(ring: NDArray[np.float64]) -> None:
     assert fill_rings([ring], SIZE).mask_yx.size == 0
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
 from training.datasets import load_images
-from training.errors import MaskMismatch, UnreadableFile
+from training.errors import DatasetError, MaskMismatch, UnreadableFile
+from training.layouts.rois import read_shapes
 from training.options import Data
 
 
@@ -225,3 +226,21 @@ def test_corners_that_are_no_numbers_are_refused(folder: Path) -> None:
     save(folder, composite(0, 0, 0, 1, 6, float("nan"), 1, 6, 6, 4))
     with pytest.raises(UnreadableFile, match=r"ROI cell-0 cannot be read: it has rings"):
         labels(folder)
+
+
+def test_changed_bytes_give_labels_or_an_error_of_ours(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    rois = [outline((4.5, 3), (9, 3), (6, 8)), box(1, 1, 9, 7, ROI_TYPE.OVAL), composite(0, 0, 0, 1, 6, 0, 1, 6, 6, 4)]
+    read = 0
+    for _ in range(150):
+        content = bytearray(rois[rng.integers(3)].tobytes())
+        content[rng.integers(len(content))] = rng.integers(256)
+        path = folder / "images" / "a.roi"
+        path.write_bytes(bytes(content))
+        try:
+            read_shapes(path, (10, 12))
+        except DatasetError as error:
+            assert str(path) in str(error)  # noqa: PT017 - both outcomes are right, by the byte that changed
+        else:
+            read += 1
+    assert 0 < read < 150
