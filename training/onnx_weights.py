@@ -105,13 +105,19 @@ def _layers(graph: onnx.GraphProto, name: str) -> list[_Layer]:
         if node.op_type not in {"Conv", "ConvTranspose"}:
             continue
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        known = [constants[value] for value in node.input[1:] if value in constants]
+        transposed = node.op_type == "ConvTranspose"
+        given = [value for value in node.input[1:] if value]
+        known = [constants[value] for value in given if value in constants]
+        if len(given) == len(known) == 1 and known[0].ndim == 4:  # exporters leave a bias of zeros out
+            known.append(np.zeros(known[0].shape[1 if transposed else 0], dtype=np.float32))
         strides = list(attributes.get("strides", [1, 1]))
         plain = not any(attributes.get("pads", [])) and attributes.get("group", 1) == 1 and strides[0] == strides[-1]
         if len(known) != 2 or known[0].ndim != 4 or not plain:
-            raise _foreign(name, f"{node.op_type} {node.name or len(layers) + 1} is padded, grouped or without a bias")
+            raise _foreign(
+                name, f"{node.op_type} {node.name or len(layers) + 1} is padded, grouped or without constant weights"
+            )
         weight, bias = (np.array(array, dtype=np.float32) for array in known)
-        layers.append(_Layer(node.op_type == "ConvTranspose", weight, bias, int(strides[0])))
+        layers.append(_Layer(transposed, weight, bias, int(strides[0])))
     return layers
 
 
