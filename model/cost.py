@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from model.planner import pixels_read
 from model.stitching import Run
 from model.tiling import Geometry
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since some moment."""
 
 _EDGES_PX = ((252, 252), (572, 572), (284, 1148), (828, 828), (412, 412), (1148, 1148))
 """About the shapes (y, x) that are measured, in this order; the strip has the area of the square before it."""
@@ -142,7 +146,7 @@ def measure(
     channels: int,
     shapes: Sequence[tuple[int, int]],
     budget_s: float,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> tuple[Measurement, ...]:
     """Time a net on tiles of noise, one shape after the other as far as time allows; the first one always.
 
@@ -178,7 +182,7 @@ def measure(
     return tuple(found)
 
 
-def _timed(run: Run, tile: NDArray[np.float32], clock: Callable[[], float]) -> float:
+def _timed(run: Run, tile: NDArray[np.float32], clock: Clock) -> float:
     started = clock()
     run(tile)
     return max(1e-6, clock() - started)

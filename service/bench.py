@@ -28,7 +28,7 @@ from service.engine.request import SegmentRequest
 from service.settings import Settings
 from service.telemetry import Metrics
 
-# as many pixels of each size, the largest apart: many small crops beside a few fields of view
+# many small crops beside a few fields of view; each size has twice the pixels of the one before, all together
 _MIX = (256,) * 8 + (512,) * 4 + (1024,) * 2 + (2048,)
 _CALIBRATION_SHARE, _SINGLE_SHARE, _LOAD_SHARE = 0.25, 0.25, 0.5
 

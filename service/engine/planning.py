@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from model.cost import CostModel, fit_cost, measure, shapes_to_measure
+from model.cost import Clock, CostModel, fit_cost, measure, shapes_to_measure
 from model.package import Package
 from model.planner import Planner, batch_room, fixed_shapes
 from model.session import GPU_BACKENDS, InferenceSession, SessionOptions
@@ -50,7 +51,13 @@ def most_batch_pixels(backend: str, max_tile_pixels: int) -> int:
 
 
 def make_planner(
-    package: Package, session: InferenceSession, options: SessionOptions, limits: PlanLimits, calibration_s: float
+    package: Package,
+    session: InferenceSession,
+    options: SessionOptions,
+    limits: PlanLimits,
+    calibration_s: float,
+    *,
+    clock: Clock = time.perf_counter,
 ) -> Planner:
     """Warm a session up and return the planner for it.
 
@@ -64,6 +71,8 @@ def make_planner(
         What plans keep within.
     calibration_s
         Seconds that measuring should take where the store has nothing.
+    clock
+        Seconds.
 
     Raises
     ------
@@ -78,31 +87,38 @@ def make_planner(
     if session.backend in GPU_BACKENDS:
         # each shape that runs for the first time costs more than it saves: all there will ever be run now
         shapes = fixed_shapes(spec.geometry, pixels)
-        cost = fit_cost(measure(session.run, len(spec.channels), shapes, math.inf))
+        cost = fit_cost(measure(session.run, len(spec.channels), shapes, math.inf, clock))
         _warm_batches(session, len(spec.channels), shapes, limits.batch_tiles, pixels)
         return replace(fallback, cost=cost, shapes=shapes)
     kept = limits.store.load(_key(package, session, options))
-    if kept is not None and _still_true(kept, session, len(spec.channels)):
+    if kept is not None and _still_true(kept, session, len(spec.channels), clock):
         cost = kept
     else:
-        cost = measure_cost(package, session, options, limits, calibration_s)
+        cost = measure_cost(package, session, options, limits, calibration_s, clock=clock)
     return replace(fallback, cost=cost, tile_seconds=limits.tile_seconds)
 
 
-def _still_true(cost: CostModel, session: InferenceSession, channels: int) -> bool:
+def _still_true(cost: CostModel, session: InferenceSession, channels: int, clock: Clock) -> bool:
     """Whether one tile takes about as long as it did: the machine may have been busy then, or throttled now."""
-    (now,) = measure(session.run, channels, [min(cost.measurements, key=lambda m: m.pixels).input_yx], _CHECK_S)
+    smallest = min(cost.measurements, key=lambda measured: measured.pixels).input_yx
+    (now,) = measure(session.run, channels, [smallest], _CHECK_S, clock)
     return 1 / _MOST_DRIFT < now.seconds / cost.seconds(now.input_yx) < _MOST_DRIFT
 
 
 def measure_cost(
-    package: Package, session: InferenceSession, options: SessionOptions, limits: PlanLimits, budget_s: float
+    package: Package,
+    session: InferenceSession,
+    options: SessionOptions,
+    limits: PlanLimits,
+    budget_s: float,
+    *,
+    clock: Clock = time.perf_counter,
 ) -> CostModel:
     """Time tiles of a few shapes for about ``budget_s`` seconds, and keep what was found for the next start."""
     spec = package.spec
     pixels = min(_MOST_TILE_PIXELS, limits.tile_memory_bytes // spec.activation_bytes_per_pixel)
     shapes = shapes_to_measure(spec.geometry, pixels)
-    cost = fit_cost(measure(session.run, len(spec.channels), shapes, budget_s))
+    cost = fit_cost(measure(session.run, len(spec.channels), shapes, budget_s, clock))
     if len(cost.measurements) >= min(_WORTH_KEEPING, len(shapes)):
         limits.store.save(_key(package, session, options), cost.measurements)
     return cost

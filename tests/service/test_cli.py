@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import socket
 import subprocess
 import sys
@@ -139,3 +141,87 @@ def test_a_server_that_is_not_there_is_a_failure_per_image(workplace: Path, caps
     arguments = ["segment", str(workplace / "images" / "a.png"), "-o", str(workplace / "m.png")]
     assert main([*arguments, "--url", "http://127.0.0.1:9"]) == 1
     assert "is the service running?" in capsys.readouterr().err
+
+
+def test_plan_prints_tiles_time_and_memory(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "300x2000"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny@1.0.0 on CPUExecutionProvider in fp32" in shown
+    assert "300 rows x 2000 columns" in shown
+    assert "chosen" in shown
+
+
+def test_plan_as_json_agrees_with_itself_and_with_what_is_served(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "900x1300", "--json", "--memory-budget-mb", "128", "--model", "tiny"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    plan = report["plan"]
+    assert plan["tiles"] == math.prod(
+        math.ceil(size / stride) for size, stride in zip((900, 1300), plan["stride_yx"], strict=True)
+    )
+    assert plan["memory_bytes"] == plan["batch"] * math.prod(plan["input_yx"]) * 16
+    assert plan["notes"][0] == "chosen"
+    assert report["machine"]["cpus"] >= 1
+    assert plan["stride_yx"] not in [other["stride_yx"] for other in report["alternatives"]]
+    (workplace / "wide.png").write_bytes(png(disc(900, 1300)))
+    out = workplace / "wide.json"
+    assert main(["segment", str(workplace / "wide.png"), "-o", str(out), "--format", "rle"]) == 0
+    receipt = json.loads(out.read_text())["receipt"]
+    assert (receipt["precision"], "agreement" in receipt) == ("fp32", False)
+
+
+def test_plan_marks_what_the_budget_forbids(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "9000x9000", "--json", "--memory-budget-mb", "128"]) == 0
+    notes = [other["notes"] for other in json.loads(capsys.readouterr().out)["alternatives"]]
+    assert ["the whole image at once", "beyond the memory budget"] in [note[:2] for note in notes]
+
+
+@pytest.mark.parametrize("size", ["4096", "0x9", "-3x5", "4096x4096x3", "axb", ""])
+def test_plan_of_what_is_no_size_is_explained_with_status_2(
+    workplace: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", f"--json={size}" if size.startswith("-") else size])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["plan", "100000x100000"], 2, "UNET_MAX_PIXELS"),
+        (["plan", "64x64", "--model", "cells"], 1, "there are tiny@1.0.0"),
+        (["plan", "64x64", "--precision", "bf16"], 1, "backend cpu has none"),
+        (["bench", "--seconds", "0"], 2, "--seconds is 0"),
+        (["bench", "--model", "cells"], 1, "there are tiny@1.0.0"),
+        (["bench", "--precision", "bf16"], 1, "backend cpu has none"),
+    ],
+)
+def test_what_cannot_be_planned_or_measured_is_explained(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str
+) -> None:
+    assert main(arguments) == status
+    assert said in capsys.readouterr().err
+
+
+def test_bench_prints_the_machine_and_a_line_for_each_engine(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_BACKEND", "auto")
+    assert main(["bench", "--seconds", "0.2", "--clients", "2", "--size", "64", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["machine"]["runtimes"]["onnxruntime"]
+    assert {("cpu", "fp32"), ("openvino", "fp32")} <= {(r["backend"], r["precision"]) for r in report["results"]}
+    for result in report["results"]:
+        assert result["requests"] >= 4
+        assert result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"]
+        assert result["pixels_per_second"] > 0
+        assert (result["agreement"] is None) == (result["precision"] == "fp32")
+
+
+def test_bench_prints_a_table_of_one_engine(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--seconds", "0.2", "--clients", "1", "--size", "64", "--cache-dir", "none"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("machine  ")
+    assert lines[-1].split()[:2] == ["cpu", "fp32"]

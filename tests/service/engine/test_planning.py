@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.cost import Measurement
 from model.errors import PlanError
+from model.package import Package
+from model.planner import Planner, batch_room
 from model.session import SessionOptions, open_session
 from service.engine import planning
 from service.engine.cost_store import CostKey, CostStore, cost_store
@@ -90,30 +94,52 @@ def test_the_setting_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert cost_store("") == CostStore(tmp_path / ".cache" / "unet-service")
 
 
-def test_a_second_start_plans_as_the_first_did(tmp_path: Path) -> None:
+class Clockwork:
+    """A session whose every pixel takes a microsecond by its own clock, times ``slowness``."""
+
+    backend, provider, precision = "cpu", "", "fp32"
+
+    def __init__(self, package: Package) -> None:
+        self._run = open_session(package, OPTIONS).run
+        self.now, self.slowness, self.calls = 0.0, 1.0, 0
+
+    def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.calls += 1
+        self.now += tiles_bcyx.size * 1e-6 * self.slowness
+        return self._run(tiles_bcyx)
+
+
+def started(package: Package, session: Clockwork, folder: Path, calibration_s: float = 60.0) -> Planner:
+    limits = PlanLimits(1 << 28, store=CostStore(folder))
+    return make_planner(package, session, OPTIONS, limits, calibration_s, clock=lambda: session.now)
+
+
+def test_a_second_start_plans_as_the_first_did_and_measures_less(tmp_path: Path) -> None:
     package = write_tiny_package(tmp_path / "packages")
-    limits = PlanLimits(1 << 28, store=CostStore(tmp_path / "speeds"))
-    session = open_session(package, OPTIONS)
-    first = make_planner(package, session, OPTIONS, limits, 5.0)
-    second = make_planner(package, session, OPTIONS, limits, 5.0)
+    session = Clockwork(package)
+    first = started(package, session, tmp_path / "speeds")
+    calls = session.calls
+    session.slowness = 1.2
+    second = started(package, session, tmp_path / "speeds")
     assert first.cost == second.cost
     assert first.plan((3000, 2000)) == second.plan((3000, 2000))
+    assert session.calls - calls < calls / 2
 
 
-def test_speeds_of_another_day_are_measured_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slowness", [0.1, 10.0])
+def test_speeds_that_no_longer_hold_are_measured_anew(tmp_path: Path, slowness: float) -> None:
     package = write_tiny_package(tmp_path / "packages")
-    store = CostStore(tmp_path / "speeds")
-    limits = PlanLimits(1 << 28, store=store)
-    session = open_session(package, OPTIONS)
-    store.save(CostKey(package.sha256, "cpu", "fp32", 1), [Measurement((252, 252), 1e4)])
-    planner = make_planner(package, session, OPTIONS, limits, 5.0)
-    assert planner.expected(planner.plan((200, 200))).seconds < 1e3
+    session = Clockwork(package)
+    first = started(package, session, tmp_path / "speeds")
+    session.slowness = slowness
+    second = started(package, session, tmp_path / "speeds")
+    plan = first.plan((3000, 2000))
+    assert second.expected(plan).seconds == pytest.approx(slowness * first.expected(plan).seconds)
 
 
 def test_what_too_little_time_was_left_for_is_not_kept(tmp_path: Path) -> None:
     package = write_tiny_package(tmp_path / "packages")
-    limits = PlanLimits(1 << 28, store=CostStore(tmp_path / "speeds"))
-    make_planner(package, open_session(package, OPTIONS), OPTIONS, limits, 0.0)
+    started(package, Clockwork(package), tmp_path / "speeds", 0.0)
     assert files(tmp_path / "speeds") == []
 
 
@@ -125,23 +151,19 @@ def test_memory_for_no_tile_at_all_is_an_error(tmp_path: Path) -> None:
 
 def test_a_gpu_runs_every_shape_and_batch_before_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = write_tiny_package(tmp_path)
-    session = open_session(package, OPTIONS)
     seen: set[tuple[int, ...]] = set()
-    run = session.run
 
-    class Watched:
-        backend, provider, precision = "cpu", "", "fp32"
-
-        def run(self, tiles: Any) -> Any:
-            seen.add(tiles.shape)
-            return run(tiles)
+    class Watched(Clockwork):
+        def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.add(tiles_bcyx.shape)
+            return super().run(tiles_bcyx)
 
     monkeypatch.setattr(planning, "GPU_BACKENDS", frozenset({"cpu"}))
-    planner = make_planner(package, Watched(), OPTIONS, PlanLimits(16 * 10**6, batch_tiles=8), 1.0)
+    planner = make_planner(package, Watched(package), OPTIONS, PlanLimits(16 * 10**6, batch_tiles=8), 1.0)
     assert planner.shapes is not None
     for size_yx in ((1, 1), (200, 900), (700, 700), (5000, 3000)):
         tile = planner.plan(size_yx).input_yx
-        most = planning.batch_room(tile[0] * tile[1], 8, planner.max_tile_pixels)
+        most = batch_room(tile[0] * tile[1], 8, planner.max_tile_pixels)
         assert {(1 << k, 1, *tile) for k in range(most.bit_length())} <= seen
 
 
