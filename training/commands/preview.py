@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
         image_table=_image_table(facts),
     )
     for caution in found:
-        _log.warning("%s (%s). %s", caption.title, caption.named, caption.advice)
+        _log.warning("%s (%s). %s", caution.title, caution.named, caution.advice)
     sys.stdout.write(f"{page}: {len(tiles)} tiles of {len(training)} training images\n")
 
 
