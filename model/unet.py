@@ -26,7 +26,8 @@ class DoubleConv(nn.Sequential):
         for index in (0, 2):
             normalised = self[index]
             if isinstance(normalised, nn.Sequential):
-                self[index] = fuse_conv_bn_eval(normalised[0], normalised[1])
+                convolution, normalisation = normalised
+                self[index] = fuse_conv_bn_eval(cast("nn.Conv2d", convolution), cast("nn.BatchNorm2d", normalisation))
 
 
 class UpBlock(nn.Module):

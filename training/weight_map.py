@@ -74,8 +74,8 @@ def _cheapest_split(
     """Cells to measure one by one, and those to measure at once: the large ones, where it saves pixels."""
 
     def pixels(entry: tuple[int, _Window]) -> int:
-        rows, columns = entry[1]
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        rows, columns = entry[1]  # slices of whole numbers
+        return int((rows.stop - rows.start) * (columns.stop - columns.start))
 
     ascending = sorted(windows, key=pixels)
     alone = np.concatenate([[0], np.cumsum([pixels(entry) for entry in ascending], dtype=np.int64)])

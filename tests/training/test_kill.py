@@ -57,11 +57,11 @@ def assert_same_files(one: Path, other: Path) -> None:
     for name in ("last", "best"):
         ours, theirs = (asdict(load_checkpoint(getattr(RunFiles(folder), name))) for folder in (one, other))
         assert [key for key in ours if key != "elapsed_s" and not equal(ours[key], theirs[key])] == []
-    ours, theirs = (
+    lines, expected = (
         [json.loads(line) | {"minutes": 0} for line in RunFiles(folder).log.read_text().splitlines()]
         for folder in (one, other)
     )
-    assert ours == theirs
+    assert lines == expected
 
 
 @pytest.fixture
