@@ -80,10 +80,43 @@ def draw_deformation(
     return Deformation((centre[0], centre[1]), affine.astype(np.float32), displacement.astype(np.float32))
 
 
-def sample_image(image_yxc: NDArray[Any], normalization: FittedNormalization, coordinates: Tensor) -> Tensor:
-    """Normalised image (c, y, x) float32 at ``coordinates`` (2, y, x), mirrored beyond its borders; bicubic."""
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Part of an image and where it is to be read: the interpolation can be done later, on another device.
+
+    Parameters
+    ----------
+    planes_cyx
+        The part, mirrored beyond the image's borders, float32.
+    places
+        (2, y, x) float32 (y, x) coordinates within the part, all of them inside.
+
+    """
+
+    planes_cyx: Tensor
+    places: Tensor
+
+    def to(self, device: str) -> Patch:
+        """Return the patch on a device."""
+        return Patch(self.planes_cyx.to(device, non_blocking=True), self.places.to(device, non_blocking=True))
+
+    def read(self, mode: Literal["bicubic", "bilinear"]) -> Tensor:
+        """Planes (c, y, x) float32 at the places."""
+        sizes = torch.tensor(self.planes_cyx.shape[1:], dtype=torch.float32, device=self.places.device)[:, None, None]
+        grid = (2 * self.places / (sizes - 1) - 1).flip(0).permute(1, 2, 0)  # grid_sample wants (x, y) in [-1, 1]
+        return functional.grid_sample(self.planes_cyx[None], grid[None], mode=mode, align_corners=True)[0]
+
+
+def image_patch(image_yxc: NDArray[Any], normalization: FittedNormalization, coordinates: Tensor) -> Patch:
+    """Part of the normalised image that ``coordinates`` (2, y, x) touch."""
     region, local = _region(image_yxc, coordinates)
-    return _interpolate(torch.from_numpy(normalization.apply(region)), local, "bicubic")
+    return Patch(torch.from_numpy(normalization.apply(region)), local)
+
+
+def plane_patch(plane_yx: NDArray[Any], coordinates: Tensor) -> Patch:
+    """Part of a plane (y, x) that ``coordinates`` (2, y, x) touch."""
+    region, local = _region(plane_yx[..., None], coordinates)
+    return Patch(torch.from_numpy(np.moveaxis(region, -1, 0).astype(np.float32)), local)
 
 
 def sample_plane(plane_yx: NDArray[Any], coordinates: Tensor, mode: Literal["nearest", "bilinear"]) -> Tensor:
@@ -95,8 +128,7 @@ def sample_plane(plane_yx: NDArray[Any], coordinates: Tensor, mode: Literal["nea
             for low, count in [(int(places.min()), int(places.max() - places.min()) + 1)]
         ]
         return torch.from_numpy(plane_yx[indices[0].numpy(), indices[1].numpy()])
-    region, local = _region(plane_yx[..., None], coordinates)
-    return _interpolate(torch.from_numpy(np.moveaxis(region, -1, 0).astype(np.float32)), local, mode)[0]
+    return plane_patch(plane_yx, coordinates).read(mode)[0]
 
 
 def inside(size_yx: tuple[int, int], coordinates: Tensor) -> Tensor:
@@ -105,22 +137,49 @@ def inside(size_yx: tuple[int, int], coordinates: Tensor) -> Tensor:
     return ((coordinates >= -0.5) & (coordinates < limits)).all(dim=0)
 
 
-def vary_grey(image_cyx: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
-    """Random gamma (of what is above 0), contrast, brightness, blur and noise of a normalised image (c, y, x)."""
+@dataclass(frozen=True, slots=True)
+class GreyVariation:
+    """What happens to the grey values of a tile.
+
+    Parameters
+    ----------
+    gamma, contrast, brightness
+        Exponent of what is above 0, factor, and offset.
+    blur_px
+        Standard deviation of the blur; none below 0.3.
+    noise_cyx
+        Added noise (c, y, x) float32; None without.
+
+    """
+
+    gamma: float
+    contrast: float
+    brightness: float
+    blur_px: float
+    noise_cyx: Tensor | None
+
+    def apply(self, image_cyx: Tensor) -> Tensor:
+        """Vary a normalised image (c, y, x), on its device."""
+        if self.gamma != 1:
+            image_cyx = torch.where(image_cyx > 0, image_cyx.clamp(min=1e-6) ** self.gamma, image_cyx)
+        image_cyx = image_cyx * self.contrast + self.brightness
+        if self.blur_px > 0.3:
+            image_cyx = _blur(image_cyx, self.blur_px)
+        if self.noise_cyx is not None:
+            image_cyx = image_cyx + self.noise_cyx.to(image_cyx.device, non_blocking=True)
+        return image_cyx
+
+
+def draw_grey(rng: np.random.Generator, settings: Augmentation, shape_cyx: tuple[int, ...]) -> GreyVariation:
+    """Draw the grey values of a tile of shape (c, y, x)."""
     gamma, contrast = (
         math.exp(rng.uniform(math.log(low), math.log(high))) for low, high in (settings.gamma, settings.contrast)
     )
     brightness = rng.uniform(-settings.brightness, settings.brightness)
     blur = rng.uniform(0, settings.blur_px) if rng.random() < 0.25 else 0.0
     noise = rng.uniform(0, settings.noise) * rng.random()
-    if gamma != 1:
-        image_cyx = torch.where(image_cyx > 0, image_cyx.clamp(min=1e-6) ** gamma, image_cyx)
-    image_cyx = image_cyx * contrast + brightness
-    if blur > 0.3:
-        image_cyx = _blur(image_cyx, blur)
-    if noise > 0:
-        image_cyx = image_cyx + noise * torch.from_numpy(rng.standard_normal(image_cyx.shape, dtype=np.float32))
-    return image_cyx
+    noise_cyx = noise * torch.from_numpy(rng.standard_normal(shape_cyx, dtype=np.float32)) if noise > 0 else None
+    return GreyVariation(gamma, contrast, brightness, blur, noise_cyx)
 
 
 def _region(image_yxc: NDArray[Any], coordinates: Tensor) -> tuple[NDArray[Any], Tensor]:
@@ -131,18 +190,11 @@ def _region(image_yxc: NDArray[Any], coordinates: Tensor) -> tuple[NDArray[Any],
     return image_yxc[rows[:, None], columns], coordinates - low[:, None, None]
 
 
-def _interpolate(planes_cyx: Tensor, local: Tensor, mode: str) -> Tensor:
-    """Read planes (c, Y, X) at places (2, y, x), all of them inside."""
-    sizes = torch.tensor(planes_cyx.shape[1:], dtype=torch.float32)[:, None, None]
-    grid = (2 * local / (sizes - 1) - 1).flip(0).permute(1, 2, 0)  # grid_sample wants (x, y) in [-1, 1]
-    return functional.grid_sample(planes_cyx[None], grid[None], mode=mode, align_corners=True)[0]
-
-
 def _blur(image_cyx: Tensor, sigma_px: float) -> Tensor:
     """Gaussian blur of each channel, borders mirrored."""
     radius = math.ceil(3 * sigma_px)
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px) ** 2)
-    taps = (taps / taps.sum()).to(image_cyx.dtype)
+    taps = (taps / taps.sum()).to(image_cyx)
     padded = functional.pad(image_cyx[:, None], (radius,) * 4, mode="reflect")
     rows = functional.conv2d(padded, taps[None, None, :, None])
     return functional.conv2d(rows, taps[None, None, None, :])[:, 0]

@@ -14,7 +14,17 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from model.normalization import FittedNormalization, fit
-from training.augmentation import Deformation, draw_deformation, inside, sample_image, sample_plane, vary_grey
+from training.augmentation import (
+    Deformation,
+    GreyVariation,
+    Patch,
+    draw_deformation,
+    draw_grey,
+    image_patch,
+    inside,
+    plane_patch,
+    sample_plane,
+)
 from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
 from training.weight_map import border_term, class_targets
@@ -54,6 +64,41 @@ def class_weights(images: Sequence[AnnotatedImage], recipe: Recipe) -> NDArray[n
     return balanced
 
 
+@dataclass(frozen=True, slots=True)
+class TileParts:
+    """A tile before its interpolation: what is drawn and looked up is done, what costs most is still to do.
+
+    Parameters
+    ----------
+    image, grey
+        Part of the normalised image to read at (i, i) places, and what happens to its grey values.
+    border
+        Part of the weight map's border term to read at (o, o) places.
+    targets, class_weights
+        (o, o) int64 classes at these places, and float32 weight wc of each.
+    outside
+        (o, o) bool, what lies on the mirrored surroundings of the image.
+
+    """
+
+    image: Patch
+    grey: GreyVariation
+    border: Patch
+    targets: Tensor
+    class_weights: Tensor
+    outside: Tensor
+
+    def finish(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, targets and weights of the tile, computed on a device."""
+        targets, wc, outside = (
+            part.to(device, non_blocking=True) for part in (self.targets, self.class_weights, self.outside)
+        )
+        image = self.grey.apply(self.image.to(device).read("bicubic"))
+        # the term parts neighbours: inside of an object (class 1) there is nothing to part
+        weights = wc + self.border.to(device).read("bilinear")[0] * (targets != 1)
+        return image, targets.masked_fill(outside, IGNORE), weights
+
+
 class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Tiles of a run, by number.
 
@@ -76,20 +121,23 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._images, self._recipe, self._wc = images, recipe, torch.from_numpy(wc)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.parts(number).finish("cpu")
+
+    def parts(self, number: int) -> TileParts:
+        """Tile ``number`` before its interpolation."""
         recipe = self._recipe
         prepared, deformation, rng = self.draw(number)
         size_yx = prepared.image.labels_yx.shape
         read = deformation.coordinates(recipe.tile_input_px)
         margin = (recipe.tile_input_px - recipe.tile_output_px) // 2
         written = read[:, margin:-margin, margin:-margin]
-        tile = sample_image(prepared.image.image_yxc, prepared.normalization, read)
+        image = image_patch(prepared.image.image_yxc, prepared.normalization, read)
+        grey = draw_grey(rng, recipe.augmentation, (recipe.net.in_channels, recipe.tile_input_px, recipe.tile_input_px))
         labels_yx = sample_plane(prepared.image.labels_yx, written, "nearest").numpy()
         targets = torch.from_numpy(class_targets(labels_yx, recipe.targets.scheme, recipe.targets.boundary_px))
-        border = sample_plane(prepared.border_yx, written, "bilinear")
-        # the term parts neighbours: inside of an object (class 1) there is nothing to part
-        weights = self._wc[targets.clamp(min=0)] + border * (targets != 1)
-        targets[~inside((size_yx[0], size_yx[1]), written)] = IGNORE
-        return vary_grey(tile, rng, recipe.augmentation), targets, weights
+        border = plane_patch(prepared.border_yx, written)
+        outside = ~inside((size_yx[0], size_yx[1]), written)
+        return TileParts(image, grey, border, targets, self._wc[targets.clamp(min=0)], outside)
 
     def draw(self, number: int) -> tuple[PreparedImage, Deformation, np.random.Generator]:
         """Image and deformation of tile ``number``, and the generator that goes on to draw its grey values."""

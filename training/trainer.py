@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from training.checkpoint import Checkpoint, load_own_checkpoint
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
 from training.evaluate import Evaluation, evaluate_images
+from training.loading import Batch, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
 from training.pictures import Picture
 from training.prediction import net_predictor
@@ -113,7 +112,7 @@ def train(
     _log.info("class weights: %s", dict(zip(recipe.targets.classes, wc.round(3).tolist(), strict=True)))
     batch = recipe.schedule.batch
     numbers = processes.tile_numbers(batch, state.step, recipe.schedule.steps)
-    tiles = _tiles(TileDataset(prepare(training, recipe), recipe, wc), numbers, batch, workers, device)
+    tiles = tile_batches(TileDataset(prepare(training, recipe), recipe, wc), numbers, batch, workers, device)
 
     # 4. steps, until they or the minutes are used up
     _learn(state, tiles, recipe, record, processes)
@@ -174,7 +173,7 @@ class _Record:
 
 def _learn(
     state: TrainingState,
-    tiles: Iterator[tuple[Tensor, Tensor, Tensor]],
+    tiles: Iterator[Batch],
     recipe: Recipe,
     record: _Record | None,
     processes: Processes,
@@ -199,7 +198,7 @@ def _learn(
 
 def training_step(
     state: TrainingState,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: Batch,
     recipe: Recipe,
     rate: float,
     processes: Processes = ALONE,
@@ -248,18 +247,3 @@ def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe)
     improved = evaluation.score() > state.best_score
     state.best_score = max(state.best_score, evaluation.score())
     return improved, evaluation
-
-
-def _tiles(
-    dataset: TileDataset, numbers: Sequence[int], batch: int, workers: int, device: str
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of the tiles ``numbers``, in order."""
-    loader = DataLoader(
-        dataset,
-        batch_size=batch,
-        sampler=numbers,
-        num_workers=workers,
-        prefetch_factor=8 if workers else None,
-        pin_memory=device == "cuda",
-    )
-    return iter(loader)

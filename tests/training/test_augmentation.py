@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.normalization import ScaleLinear, fit
-from training.augmentation import Deformation, draw_deformation, inside, sample_image, sample_plane, vary_grey
+from training.augmentation import Deformation, draw_deformation, draw_grey, image_patch, inside, sample_plane
 from training.options import Augmentation
 
 STILL = np.zeros((2, 3, 3), dtype=np.float32)
@@ -32,7 +32,7 @@ def test_an_undeformed_tile_is_the_mirrored_image_itself(
     pad = 64
     padded = np.pad(image[..., 0], pad, mode="reflect")
     expected = padded[pad + top : pad + top + size, pad + left : pad + left + size]
-    np.testing.assert_allclose(sample_image(image, fit(AS_IS, image), places)[0], expected, atol=2e-5)
+    np.testing.assert_allclose(image_patch(image, fit(AS_IS, image), places).read("bicubic")[0], expected, atol=2e-5)
     np.testing.assert_array_equal(sample_plane(image[..., 0], places, "nearest"), expected)
     np.testing.assert_allclose(sample_plane(image[..., 0], places, "bilinear"), expected, atol=2e-5)
 
@@ -58,7 +58,7 @@ def test_one_field_moves_image_labels_and_weights() -> None:
     labels = ((rows - 60) ** 2 + (columns - 60) ** 2 < 900).astype(np.int32)
     image = labels[..., None].astype(np.float32)
     places = draw_deformation(rng, settings_, (120, 120), 100).coordinates(100)
-    seen = sample_image(image, fit(AS_IS, image), places)[0] > 0.5
+    seen = image_patch(image, fit(AS_IS, image), places).read("bicubic")[0] > 0.5
     moved = sample_plane(labels, places, "nearest") == 1
     weighed = sample_plane(labels.astype(np.float16), places, "bilinear") > 0.5
     assert 0.02 < moved.float().mean() < 0.98
@@ -98,14 +98,14 @@ def test_the_same_seed_draws_the_same_tile() -> None:
 
 def test_grey_values_without_ranges_stay_as_they_are() -> None:
     image = torch.from_numpy(picture(16, 16)[..., 0])[None]
-    assert torch.equal(vary_grey(image, np.random.default_rng(0), Augmentation()), image)
+    assert torch.equal(draw_grey(np.random.default_rng(0), Augmentation(), image.shape).apply(image), image)
 
 
 def test_grey_values_vary_and_stay_finite() -> None:
     ranges = Augmentation(gamma=(0.5, 2), contrast=(0.5, 2), brightness=0.2, noise=0.1, blur_px=2)
     image = torch.linspace(-0.2, 1.5, 400).reshape(1, 20, 20)
     for seed in range(20):
-        varied = vary_grey(image, np.random.default_rng(seed), ranges)
+        varied = draw_grey(np.random.default_rng(seed), ranges, image.shape).apply(image)
         assert varied.shape == image.shape
         assert torch.isfinite(varied).all()
         assert not torch.equal(varied, image)

@@ -1,0 +1,56 @@
+"""Batches of tiles: made by worker processes, and finished on the GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.tiles import TileDataset, TileParts
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images (b, c, i, i), targets (b, o, o) and weights (b, o, o)."""
+
+
+class _Parts(Dataset[TileParts]):
+    """The tiles of a dataset before their interpolation."""
+
+    def __init__(self, tiles: TileDataset) -> None:
+        self._tiles = tiles
+
+    def __getitem__(self, number: int) -> TileParts:
+        return self._tiles.parts(number)
+
+
+def tile_batches(tiles: TileDataset, numbers: Sequence[int], batch: int, workers: int, device: str) -> Iterator[Batch]:
+    """Batches of the tiles ``numbers``, in order.
+
+    Parameters
+    ----------
+    tiles
+        Tiles by number.
+    numbers
+        Which, ``batch`` at a time.
+    workers
+        Processes that make tiles; 0: this one.
+    device
+        ``cpu``: the workers do everything. ``cuda``: they draw and look up, interpolation and grey values are left to
+        the GPU. The random numbers are the same.
+
+    """
+    prefetch = 8 if workers else None
+    if device == "cpu":
+        return iter(DataLoader(tiles, batch, sampler=numbers, num_workers=workers, prefetch_factor=prefetch))
+    loader = DataLoader(
+        _Parts(tiles), batch, sampler=numbers, num_workers=workers, prefetch_factor=prefetch, collate_fn=list
+    )
+    return finished(loader, device)
+
+
+def finished(batches: Iterable[list[TileParts]], device: str) -> Iterator[Batch]:
+    """Finish tiles on a device, batch by batch."""
+    for parts in batches:
+        images, targets, weights = zip(*(part.finish(device) for part in parts), strict=True)
+        yield torch.stack(images), torch.stack(targets), torch.stack(weights)
