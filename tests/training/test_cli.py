@@ -168,6 +168,6 @@ def test_an_interrupted_fit_says_whether_it_can_be_resumed(
             (tmp_path / "last.pt").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.cli.train", interrupted)
+    monkeypatch.setattr("training.commands.fit.train", interrupted)
     assert main(["fit", "--recipe", "synthetic", "--data", "/nowhere", "--out", str(tmp_path)]) == 130
     assert words in capsys.readouterr().err
