@@ -142,6 +142,8 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",
             # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
             "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision],
+            # what the plugin keeps for shapes it has seen, some 30 entries each; its 5,000 would take 400 MB and more
+            "CPU_RUNTIME_CACHE_CAPACITY": "256",
         }
         if threads > 0:
             hints["INFERENCE_NUM_THREADS"] = threads

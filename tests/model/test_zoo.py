@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -71,6 +73,24 @@ def test_the_card_says_what_a_card_must(path: Path) -> None:
     assert spec.cite
     for fact in ("data", "images", "recipe", "command", "validation"):
         assert spec.facts[fact], f"the card of {spec.name} lacks {fact}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
+def test_memory_does_not_grow_with_the_shapes_seen(path: Path, options: SessionOptions) -> None:
+    """Images of any size come to a service that runs for weeks."""
+    package = read_package(path)
+    session = open_session(package, options)
+    edges = [package.spec.geometry.y.input_for(edge) for edge in range(1, 190, 16)]
+    shapes = list(itertools.product(edges, repeat=2))
+    process = psutil.Process()
+    session.run(np.zeros((1, len(package.spec.channels), edges[-1], edges[-1]), dtype=np.float32))
+    resident = []
+    for place, shape in enumerate(shapes[:100], 1):
+        session.run(np.zeros((1, len(package.spec.channels), *shape), dtype=np.float32))
+        if place % 50 == 0:
+            resident.append(process.memory_info().rss)
+    assert resident[1] - resident[0] < 50 << 20
 
 
 @pytest.mark.data
