@@ -6,7 +6,8 @@ import contextlib
 import copy
 import io
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def to_onnx(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> byte
         2: grid * Dim("rows", min=first) + offset,
         3: grid * Dim("columns", min=first) + offset,
     }
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet_exporter():
         program = torch.onnx.export(
             probabilities,
             (example,),
@@ -191,6 +192,24 @@ def to_onnx(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> byte
     graph = _without_notes(program.model_proto)
     onnx.checker.check_model(graph, full_check=True)
     return bytes(graph.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep from the user what torch's exporter says of itself.
+
+    Those are its steps, its own use of what it deprecates, and that operators of torchvision, which no net here has,
+    are not there.
+    """
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_notes(graph: onnx.ModelProto) -> onnx.ModelProto:

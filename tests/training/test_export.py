@@ -25,11 +25,10 @@ from training.export import Agreement, Card, ExportError, export_package, valida
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
-# libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
+# libraries that the exporter calls, not ours: bioimageio's open files
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings(
-        "ignore::FutureWarning",
         "ignore::DeprecationWarning",
         "ignore::UserWarning",
         "ignore::ResourceWarning",
