@@ -37,7 +37,7 @@ def replicas(project: tuple[str, ...]) -> list[Container]:
 
 
 def test_the_proxy_and_two_replicas_start(project: tuple[str, ...]) -> None:
-    assert sorted(docker(*project, "ps", "--services").split()) == ["proxy", "service", "service"]
+    assert sorted(docker(*project, "ps", "--format={{.Service}}").split()) == ["proxy", "service", "service"]
 
 
 def test_all_are_hardened_and_the_proxy_alone_is_published(project: tuple[str, ...]) -> None:
