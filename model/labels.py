@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
-from skimage.segmentation import watershed
 
-_ROWS_AT_ONCE_PX = 1 << 20  # numpy holds the interpreter lock while it counts: bands keep each hold short
+from model.components import label_components
+from model.flooding import flood
+from model.holes import number_background
+from model.pixels import BAND_PX, Pixels, row_bands
+
+LABEL_BAND_PX = 1 << 21  # components are found in larger bands than statistics: every seam costs a little
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -114,6 +118,104 @@ def _sum_channels(probabilities_cyx: NDArray[np.float32], channels: tuple[int, .
     return total
 
 
+def evidence_of(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[np.float32]:
+    """Reduce a net's output to what :func:`label_evidence` needs: pixel by pixel, so that tiles can be reduced alone.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (y, x): probability of "object", with a negative sign where the pixel can be a seed.
+
+    """
+    foreground = foreground_probability(probabilities_cyx, rule)
+    if rule.method == "components":
+        return foreground
+    return np.where(
+        _sum_channels(probabilities_cyx, rule.seeds) > np.float32(rule.seed_threshold), -foreground, foreground
+    )
+
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Pixels]
+"""Makes an array of a shape and type, in memory or in a file; its values do not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The objects of one plane."""
+
+    labels: Pixels
+    """(y, x): 0 background, objects 1 to n in reading order of their first (seed) pixel, without gaps; uint16, or
+    uint32 beyond 65,535 objects, so that no label ever overflows."""
+    scores: NDArray[np.float32]
+    """(n,): mean foreground probability of each."""
+    uncertain: int
+    """Pixels, far from every seed, whose label depends on how the image was cut; see :mod:`model.flooding`."""
+
+
+def label_evidence(
+    evidence: Pixels,
+    rule: LabelRule,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    *,
+    allocate: Allocate = np.empty,
+    band_px: int = LABEL_BAND_PX,
+) -> Objects:
+    """Number the objects of one plane, band by band: memory does not grow with the image, but with its objects.
+
+    Parameters
+    ----------
+    evidence
+        What :func:`evidence_of` makes of the net's output, (y, x).
+    rule
+        The package's rule.
+    threshold, min_area
+        In place of the rule's own.
+    allocate
+        Makes the arrays (y, x) that are needed: int32, another one for a watershed, and the labels.
+    band_px
+        Pixels looked at together; the result does not depend on it.
+
+    """
+    height, width = evidence.shape
+    limit = np.float32(rule.threshold if threshold is None else threshold)
+    int32 = np.dtype(np.int32)
+
+    def bands(pixels: int = band_px) -> Iterator[slice]:
+        return row_bands(height, width, pixels)
+
+    def seeds_of(rows: slice) -> NDArray[np.bool_]:
+        band = evidence[rows]
+        sure: NDArray[np.bool_] = (-band if rule.method == "watershed" else band) > limit
+        return sure
+
+    numbers = allocate(evidence.shape, int32)
+    object_of = label_components(seeds_of, bands(), numbers, rule.connectivity)
+    uncertain = 0
+    if rule.method == "watershed":
+        seeds, numbers = numbers, allocate(evidence.shape, int32)
+        uncertain = flood(evidence, seeds, float(limit), rule.connectivity, numbers)
+        del seeds
+    hole_of = np.zeros(1, dtype=np.int32)
+    if rule.fill_holes:
+        hole_of = number_background(numbers, bands(), object_of)
+    # negative numbers are regions of background, so the table begins with the last of them
+    whose = np.concatenate((hole_of[:0:-1], object_of))
+    areas, sums = np.zeros(len(object_of), dtype=np.int64), np.zeros(len(object_of))
+    for rows in bands(BAND_PX):
+        owner = whose[numbers[rows] + (len(hole_of) - 1)].ravel()
+        areas += np.bincount(owner, minlength=len(areas))
+        sums += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=len(areas))
+    kept = areas >= max(1, rule.min_area_px if min_area is None else min_area)
+    kept[0] = False
+    dtype = np.dtype(np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32)
+    renumbered = np.where(kept, np.cumsum(kept), 0).astype(dtype)[whose]
+    labels = allocate(evidence.shape, dtype)
+    for rows in bands(BAND_PX):
+        labels[rows] = renumbered[numbers[rows] + (len(hole_of) - 1)]
+    return Objects(labels, (sums[kept] / areas[kept]).astype(np.float32), uncertain)
+
+
 def instance_labels(
     probabilities_cyx: NDArray[np.float32], rule: LabelRule, threshold: float | None = None, min_area: int | None = None
 ) -> NDArray[np.uint16] | NDArray[np.uint32]:
@@ -131,55 +233,8 @@ def instance_labels(
     Returns
     -------
     NDArray[np.uint16] | NDArray[np.uint32]
-        (y, x): 0 background, objects 1 to n in reading order of their first (seed) pixel, without gaps; uint32 beyond
-        65,535 objects, so that no label ever overflows.
+        (y, x); see :attr:`Objects.labels`.
 
     """
-    foreground = foreground_probability(probabilities_cyx, rule)
-    mask = foreground > np.float32(rule.threshold if threshold is None else threshold)
-    structure = ndimage.generate_binary_structure(2, rule.connectivity)
-    if rule.method == "components":
-        labels, count = ndimage.label(mask, structure)
-    else:
-        sure = mask & (_sum_channels(probabilities_cyx, rule.seeds) > np.float32(rule.seed_threshold))
-        seeds, count = ndimage.label(sure, structure)
-        labels = watershed(-foreground, seeds, mask=mask, connectivity=rule.connectivity)
-    if rule.fill_holes:
-        labels = _fill_holes(labels)
-    return _renumber(labels, count, rule.min_area_px if min_area is None else min_area)
-
-
-def _fill_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each enclosed background region to its neighbour, where it has only one."""
-    background, count = ndimage.label(labels == 0)
-    filled = labels.copy()
-    for region, window in enumerate(ndimage.find_objects(background, count), start=1):
-        rows, columns = window
-        touches_border = (
-            rows.start == 0 or columns.start == 0 or rows.stop == labels.shape[0] or columns.stop == labels.shape[1]
-        )
-        if touches_border:
-            continue
-        around = (slice(rows.start - 1, rows.stop + 1), slice(columns.start - 1, columns.stop + 1))
-        hole = background[around] == region
-        neighbours = np.unique(labels[around][ndimage.binary_dilation(hole) & ~hole])
-        if neighbours.size == 1 and neighbours[0] > 0:
-            filled[around][hole] = neighbours[0]
-    return filled
-
-
-def _renumber(labels: NDArray[Any], count: int, min_area: int) -> NDArray[np.uint16] | NDArray[np.uint32]:
-    """Drop what is smaller than ``min_area`` px and close the gaps; 16 bits as long as the count allows it."""
-    rows = max(1, _ROWS_AT_ONCE_PX // max(1, labels.shape[1]))
-    bands = [slice(start, start + rows) for start in range(0, labels.shape[0], rows)]
-    areas = np.zeros(count + 1, dtype=np.int64)
-    for band in bands:
-        areas += np.bincount(labels[band].ravel(), minlength=count + 1)
-    kept = areas >= max(1, min_area)
-    kept[0] = False
-    dtype = np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32
-    number = np.where(kept, np.cumsum(kept), 0).astype(dtype)
-    renumbered = np.empty(labels.shape, dtype=dtype)
-    for band in bands:
-        np.take(number, labels[band], out=renumbered[band])
-    return renumbered
+    labels: NDArray[Any] = label_evidence(evidence_of(probabilities_cyx, rule), rule, threshold, min_area).labels[:, :]
+    return labels

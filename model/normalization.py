@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.errors import NonFiniteImage, UnsupportedPackage
-
-_ROWS_AT_ONCE_PX = 1 << 20  # statistics go through an image in bands of about this many values
+from model.order_statistics import lowest_to_highest
+from model.pixels import Pixels, row_bands
 
 
 class _Step(BaseModel):
@@ -112,8 +112,8 @@ class FittedNormalization:
         ]
 
 
-def fit(steps: Sequence[Step], image_yxc: NDArray[Any]) -> FittedNormalization:
-    """Take what the rule needs to know from one whole image.
+def fit(steps: Sequence[Step], image_yxc: Pixels) -> FittedNormalization:
+    """Take what the rule needs to know from one whole image, band by band: its memory does not grow with the image.
 
     Parameters
     ----------
@@ -173,77 +173,98 @@ def _per_channel(values: Sequence[float], channels: int) -> NDArray[np.float64]:
     return np.broadcast_to(np.asarray(values, dtype=np.float64), (channels,)).copy()
 
 
-def _bands(plane_yx: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Bands of rows: numpy holds the interpreter lock in some of these calls, so none may be long."""
-    rows = max(1, _ROWS_AT_ONCE_PX // max(1, plane_yx[:1].size))
-    for start in range(0, plane_yx.shape[0], rows):
-        yield plane_yx[start : start + rows]
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """One channel of an image, or all of them together."""
+
+    image_yxc: Pixels
+    channel: int | None
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        height, width, channels = self.image_yxc.shape
+        return height * width * (channels if self.channel is None else 1)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.image_yxc.dtype
+
+    def bands(self) -> Iterator[NDArray[Any]]:
+        """All values, in bands of rows."""
+        height, width, channels = self.image_yxc.shape
+        for rows in row_bands(height, width * (channels if self.channel is None else 1)):
+            band_yxc = self.image_yxc[rows]
+            yield band_yxc if self.channel is None else band_yxc[..., self.channel]
 
 
-def _largest_finite(image_yxc: NDArray[Any]) -> float:
+def _largest_finite(image_yxc: Pixels) -> float:
     """Largest magnitude of a floating image, 0 for integers; raises where a value is not finite."""
     if not np.issubdtype(image_yxc.dtype, np.floating):
         return 0.0
-    bad = sum(int(band.size - np.count_nonzero(np.isfinite(band))) for band in _bands(image_yxc))
+    values = _Values(image_yxc, None)
+    bad, largest = 0, 0.0
+    for band in values.bands():
+        found = int(band.size - np.count_nonzero(np.isfinite(band)))
+        bad += found
+        if not found:
+            largest = max(largest, float(np.abs(band).max()))
     if bad:
         raise NonFiniteImage(
-            f"{bad} of {image_yxc.size} pixel values are NaN or infinite, 0 are allowed; replace them before sending"
+            f"{bad} of {values.size} pixel values are NaN or infinite, 0 are allowed; replace them before sending"
         )
-    return max(float(np.abs(band).max()) for band in _bands(image_yxc))
+    return largest
 
 
 def _statistics(
-    step: ZeroMeanUnitVariance | ScaleRange, image_yxc: NDArray[Any]
+    step: ZeroMeanUnitVariance | ScaleRange, image_yxc: Pixels
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Origin and width for each channel: mean and standard deviation, or low percentile and range."""
     channels = image_yxc.shape[-1]
-    planes = (
-        [image_yxc[..., c] for c in range(channels)] if step.per_channel else [image_yxc.reshape(len(image_yxc), -1)]
-    )
+    chosen: list[int | None] = [*range(channels)] if step.per_channel else [None]
     if isinstance(step, ZeroMeanUnitVariance):
-        pairs = [_mean_and_std(plane) for plane in planes]
+        pairs = [_mean_and_std(_Values(image_yxc, channel)) for channel in chosen]
     else:
-        pairs = [_percentile_range(plane, step.min_percentile, step.max_percentile) for plane in planes]
+        limits = (step.min_percentile, step.max_percentile)
+        pairs = [_percentile_range(_Values(image_yxc, channel), limits) for channel in chosen]
     low, width = np.asarray(pairs, dtype=np.float64).T
     return np.broadcast_to(low, (channels,)).copy(), np.broadcast_to(width, (channels,)).copy()
 
 
-def _histogram(plane_yx: NDArray[Any]) -> NDArray[np.int64] | None:
+def _histogram(values: _Values) -> NDArray[np.int64] | None:
     """Count of each value of an 8- or 16-bit unsigned image: every statistic follows from it, in one pass."""
-    if plane_yx.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+    if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
         return None
-    bins = 1 << (8 * plane_yx.dtype.itemsize)
+    bins = 1 << (8 * values.dtype.itemsize)
     counts = np.zeros(bins, dtype=np.int64)
-    for band in _bands(plane_yx):
+    for band in values.bands():
         counts += np.bincount(band.ravel(), minlength=bins)
     return counts
 
 
-def _mean_and_std(plane_yx: NDArray[Any]) -> tuple[float, float]:
-    histogram = _histogram(plane_yx)
+def _mean_and_std(values: _Values) -> tuple[float, float]:
+    histogram = _histogram(values)
     if histogram is not None:
-        values = np.arange(histogram.size, dtype=np.float64)
-        mean = float(histogram @ values / plane_yx.size)
-        return mean, float(np.sqrt(histogram @ (values - mean) ** 2 / plane_yx.size))
-    mean = sum(float(band.sum(dtype=np.float64)) for band in _bands(plane_yx)) / plane_yx.size
-    square = sum(float(np.sum((band.astype(np.float64) - mean) ** 2)) for band in _bands(plane_yx))
-    return mean, float(np.sqrt(square / plane_yx.size))
+        levels = np.arange(histogram.size, dtype=np.float64)
+        mean = float(histogram @ levels / values.size)
+        return mean, float(np.sqrt(histogram @ (levels - mean) ** 2 / values.size))
+    mean = sum(float(band.sum(dtype=np.float64)) for band in values.bands()) / values.size
+    square = sum(float(np.sum((band.astype(np.float64) - mean) ** 2)) for band in values.bands())
+    return mean, float(np.sqrt(square / values.size))
 
 
-def _percentile_range(plane_yx: NDArray[Any], min_percentile: float, max_percentile: float) -> tuple[float, float]:
-    histogram = _histogram(plane_yx)
+def _percentile_range(values: _Values, limits: tuple[float, float]) -> tuple[float, float]:
+    """Low percentile, and distance to the high one, as ``numpy.percentile`` (linear) has them."""
+    ranks = [percentile / 100 * (values.size - 1) for percentile in limits]
+    below = [int(np.floor(rank)) for rank in ranks]
+    wanted = [position for at in below for position in (at, min(at + 1, values.size - 1))]
+    histogram = _histogram(values)
     if histogram is None:
-        low, high = (float(value) for value in np.percentile(plane_yx, (min_percentile, max_percentile)))
+        found = lowest_to_highest(values.bands, values.dtype, wanted)
     else:
-        low, high = (_percentile_of_counts(histogram, p) for p in (min_percentile, max_percentile))
+        found = np.searchsorted(np.cumsum(histogram), wanted, side="right").astype(np.float64)
+    low, high = (
+        float(found[2 * i] + (rank - below[i]) * (found[2 * i + 1] - found[2 * i])) for i, rank in enumerate(ranks)
+    )
     return low, high - low
-
-
-def _percentile_of_counts(counts: NDArray[np.int64], percentile: float) -> float:
-    """As ``numpy.percentile`` (linear) of the values that ``counts`` counts."""
-    up_to = np.cumsum(counts)
-    rank = percentile / 100 * (up_to[-1] - 1)
-    below = int(np.floor(rank))
-    low = int(np.searchsorted(up_to, below, side="right"))
-    high = int(np.searchsorted(up_to, min(below + 1, int(up_to[-1]) - 1), side="right"))
-    return float(low + (rank - below) * (high - low))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.errors import InferenceFailed
 from model.normalization import FittedNormalization
+from model.pixels import Pixels
 from model.tiling import Span, Tile, TilePlan
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -33,15 +34,21 @@ def reflect_indices(span: Span, size: int) -> NDArray[np.intp]:
     return np.where(position < size, position, period - position)
 
 
-def read_tile(image_yxc: NDArray[Any], tile: Tile, normalization: FittedNormalization) -> NDArray[np.float32]:
+def read_tile(image_yxc: Pixels, tile: Tile, normalization: FittedNormalization) -> NDArray[np.float32]:
     """Normalised input (c, y, x) of one tile; only the tile is ever copied, never the padded image."""
-    region = image_yxc
-    for axis, span in enumerate((tile.read.y, tile.read.x)):
-        size = image_yxc.shape[axis]
-        if 0 <= span.start and span.stop <= size:
-            region = region[(slice(None),) * axis + (span.slice,)]
-        else:
-            region = region.take(reflect_indices(span, size), axis=axis)
+    indexes = [
+        None if 0 <= span.start and span.stop <= size else reflect_indices(span, size)
+        for span, size in zip((tile.read.y, tile.read.x), image_yxc.shape[:2], strict=True)
+    ]
+    # the smallest part of the image that holds the tile; mirroring is then done within it
+    rows, columns = (
+        span.slice if index is None else slice(int(index.min()), int(index.max()) + 1)
+        for span, index in zip((tile.read.y, tile.read.x), indexes, strict=True)
+    )
+    region = image_yxc[rows, columns]
+    for axis, (part, index) in enumerate(zip((rows, columns), indexes, strict=True)):
+        if index is not None:
+            region = region.take(index - part.start, axis=axis)
     return normalization.apply(region)
 
 
@@ -57,7 +64,7 @@ class Stitcher:
 
     """
 
-    def __init__(self, plane: NDArray[Any], reduce: Reduce) -> None:
+    def __init__(self, plane: Pixels, reduce: Reduce) -> None:
         self.plane = plane
         self._reduce = reduce
 
@@ -106,17 +113,17 @@ def predict_tiled(
 
     """
     tiles = iter(plan)
-    stitcher: Stitcher | None = None
+    plane: NDArray[np.float32] | None = None
     while group := list(islice(tiles, batch)):
         outputs = run(read_tiles(image_yxc, group, normalization))
-        if stitcher is None:
+        if plane is None:
             plane = np.empty((outputs.shape[1], *plan.size_yx), dtype=np.float32)
-            stitcher = Stitcher(plane, lambda output_cyx: output_cyx)
+        stitcher = Stitcher(plane, lambda output_cyx: output_cyx)
         for tile, output_cyx in zip(group, outputs, strict=True):
             stitcher.write(tile, output_cyx)
-    if stitcher is None:
+    if plane is None:
         raise InferenceFailed(f"the plan for {plan.size_yx} has no tiles")
-    return stitcher.plane
+    return plane
 
 
 def read_tiles(

@@ -157,7 +157,7 @@ def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmente
 
         def segment(image: Path) -> bytes:
             with image.open("rb") as file:
-                return runner.run(engine.segment(file, request)).body
+                return runner.run(engine.segment(file, request)).body.read()
 
         try:
             yield segment

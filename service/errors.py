@@ -116,6 +116,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     engine_errors.Draining: ProblemKind("draining", 503, "The service is about to stop"),
     engine_errors.Overloaded: ProblemKind("overloaded", 503, "The service has as much work as it can promise"),
     engine_errors.TooLargeForMemory: ProblemKind("too-large-for-memory", 413, "The image needs too much memory"),
+    engine_errors.SpoolFull: ProblemKind("spool-full", 503, "The disk has no room for the image"),
     engine_errors.DeadlineExceeded: ProblemKind("deadline-exceeded", 504, "The answer would be too late"),
     engine_errors.BadParameter: INVALID_PARAMETER,
     model_errors.ModelError: INTERNAL,

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, MiB; above it 413.")
     max_pixels: Annotated[int, Field(ge=1)] = Field(
-        1_000_000_000, description="Most pixels of one image, all planes together, by its header; above it 413."
+        2_000_000_000, description="Most pixels of one image, all planes together, by its header; above it 413."
     )
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         300.0, description="Most seconds from an image's arrival to its answer; above it 504."
@@ -94,6 +94,13 @@ class Settings(BaseSettings):
     )
     spool_mb: Annotated[int, Field(ge=0)] = Field(
         16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
+    )
+    spool_dir: str = Field(
+        "",
+        description="Folder on a disk for images and results beyond the memory budget; empty for the temporary folder.",
+    )
+    spool_limit_mb: Annotated[int, Field(ge=0)] = Field(
+        32768, description="Most room for those of all requests together, MiB; 0 to refuse them, with 413."
     )
     drain_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,

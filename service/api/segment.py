@@ -13,6 +13,7 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadMemoryOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
 from service.api.parameters import SegmentParameters, combined, refuse_repeated
+from service.api.spooled import SpooledResponse
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.errors import InvalidParameter
@@ -117,7 +118,9 @@ def _response(answer: Answer, wanted: SegmentRequest) -> Response:
         "Vary": "Accept",
         "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
     }
-    return Response(answer.body, media_type=answer.media_type, headers=headers)
+    if answer.body.in_memory:
+        return Response(answer.body.read(), media_type=answer.media_type, headers=headers)
+    return SpooledResponse(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def receipt_header(answer: Answer) -> str:

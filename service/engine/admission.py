@@ -1,4 +1,4 @@
-"""What may come in: pixels against measured throughput, bytes against the memory budget; never a count of requests."""
+"""What may come in: pixels against measured throughput, bytes against memory and disk; never a count of requests."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ class Throughput:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """An accepted request: what it still has to do, and the memory it was promised."""
+    """An accepted request: what it still has to do, and the memory and disk it was promised."""
 
     throughput: Throughput
     pixels_left: int
     memory_bytes: int
+    disk_bytes: int = 0
     _threads: set[Future[Any]] = field(default_factory=set)
 
     def done(self, pixels: int) -> None:
@@ -71,11 +72,14 @@ class Admission:
         Most memory of all accepted requests' images and results together.
     max_backlog_s
         Most seconds of work that may wait.
+    disk_bytes
+        Most room in the spool folder for all accepted requests together.
 
     """
 
-    def __init__(self, memory_bytes: int, max_backlog_s: float) -> None:
-        self._memory_bytes = memory_bytes
+    def __init__(self, memory_bytes: int, max_backlog_s: float, disk_bytes: int = 0) -> None:
+        self.memory_limit = memory_bytes
+        self.disk_limit = disk_bytes
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
 
@@ -99,8 +103,15 @@ class Admission:
         """Bytes promised to accepted requests."""
         return sum(ticket.memory_bytes for ticket in self._tickets)
 
+    @property
+    def disk_in_use(self) -> int:
+        """Bytes of the spool folder promised to accepted requests."""
+        return sum(ticket.disk_bytes for ticket in self._tickets)
+
     @contextmanager
-    def admit(self, throughput: Throughput, pixels: int, memory_bytes: int, timeout_s: float) -> Iterator[Ticket]:
+    def admit(
+        self, throughput: Throughput, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0
+    ) -> Iterator[Ticket]:
         """Accept a request for the length of a ``with`` block.
 
         Parameters
@@ -113,11 +124,13 @@ class Admission:
             What its image and result will take.
         timeout_s
             Seconds until the caller gives up.
+        disk_bytes
+            What it will take of the spool folder.
 
         Raises
         ------
         TooLargeForMemory
-            Where it needs more than the whole budget.
+            Where it needs more than the whole budget, of memory or of disk.
         Overloaded
             Where it would fit into an emptier service.
         DeadlineExceeded
@@ -125,8 +138,9 @@ class Admission:
 
         """
         self._check_memory(memory_bytes)
+        self._check_disk(disk_bytes)
         self._check_time(pixels / throughput.pixels_per_second, pixels, timeout_s)
-        ticket = Ticket(throughput, pixels, memory_bytes)
+        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -158,20 +172,38 @@ class Admission:
         ticket.memory_bytes += memory_bytes
 
     def _check_memory(self, needed: int, held: int = 0) -> None:
-        budget = self._memory_bytes - held
+        budget = self.memory_limit - held
         if needed > budget:
             raise TooLargeForMemory(
                 f"the image and its result need {_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; "
                 "raise UNET_MEMORY_BUDGET_MB, or send the image in parts"
             )
         if self.memory_in_use - held + needed > budget:
-            wait = max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
+            wait = self._wait_s()
             raise Overloaded(
                 f"{self.in_flight} requests hold {_mb(self.memory_in_use)} MB and this one needs {_mb(needed)} MB, the "
                 f"memory budget for images is {_mb(budget)} MB; try again in {wait} s",
                 "memory",
                 wait,
             )
+
+    def _check_disk(self, needed: int) -> None:
+        if needed > self.disk_limit:
+            raise TooLargeForMemory(
+                f"the image and its result need {_mb(needed)} MB in files, the spool's limit is {_mb(self.disk_limit)} "
+                "MB; raise UNET_SPOOL_LIMIT_MB, or send the image in parts"
+            )
+        if self.disk_in_use + needed > self.disk_limit and needed:
+            wait = self._wait_s()
+            raise Overloaded(
+                f"{self.in_flight} requests hold {_mb(self.disk_in_use)} MB of the spool and this one needs "
+                f"{_mb(needed)} MB, the limit is {_mb(self.disk_limit)} MB; try again in {wait} s",
+                "disk",
+                wait,
+            )
+
+    def _wait_s(self) -> int:
+        return max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
 
     def _check_time(self, own_s: float, pixels: int, timeout_s: float) -> None:
         waiting_s = self.backlog_seconds

@@ -21,6 +21,7 @@ from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus, memory_budget, memory_conflict, memory_limit, temporary_memory
 from service.engine.scheduler import Scheduler
+from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics, fields
 
@@ -87,7 +88,8 @@ class Engine:
         self._metrics = metrics
         budget = memory_bytes(settings)
         self._tile_memory = tile_memory_bytes(settings)
-        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s)
+        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s, settings.spool_limit_mb << 20)
+        self._spool = Spool(settings.spool_dir or None)
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
         self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
@@ -133,7 +135,9 @@ class Engine:
             observe=self._metrics.batch_tiles.observe,
         )
         scheduler.start()
-        self._pipeline = Pipeline(self._admission, scheduler, self._workers, self._metrics, settings.max_pixels)
+        self._pipeline = Pipeline(
+            self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels
+        )
         self._registry = registry
         for entry in registry.models:
             spec, session = entry.package.spec, entry.session

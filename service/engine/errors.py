@@ -7,7 +7,8 @@
     ├── NotReady           no package is served yet
     ├── Draining           the service is about to stop and takes nothing new
     ├── Overloaded         more work or memory is asked for than can be promised now; comes with a time to wait
-    ├── TooLargeForMemory  this image alone is beyond the memory budget
+    ├── TooLargeForMemory  this image alone is beyond the memory budget, or beyond the spool's limit
+    ├── SpoolFull          the disk of the spool folder has no room
     ├── DeadlineExceeded   not finished, or not to be finished, in the time allowed
     └── BadParameter       a parameter does not fit this image or package
 
@@ -48,13 +49,19 @@ class Overloaded(EngineError):
     def __init__(self, message: str, reason: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.reason = reason
-        """``backlog`` or ``memory``."""
+        """``backlog``, ``memory`` or ``disk``."""
         self.retry_after_s = retry_after_s
         """Seconds after which a place should be free, from queued pixels over measured pixels per second."""
 
 
 class TooLargeForMemory(EngineError):
     """The image alone needs more memory than the budget, however empty the service is."""
+
+
+class SpoolFull(EngineError):
+    """The spool folder cannot take what it should."""
+
+    retry_after_s = 30
 
 
 class DeadlineExceeded(EngineError):

@@ -6,6 +6,7 @@ What computes runs in worker threads; the event loop only passes work on.
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,31 +14,26 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.flooding import MARGINS
+from model.labels import Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
+from model.pixels import Pixels
 from model.stitching import Stitcher, read_tile
 from model.tiling import Tile, TilePlan
 from service.engine.admission import Admission, Ticket
-from service.engine.plane import (
-    check_channels,
-    check_output,
-    empty_plane,
-    label_plane,
-    memory_needed,
-    outline_memory,
-    reduction,
-    result_classes,
-    select_channels,
-)
+from service.engine.needs import Needs, needs, outline_memory
+from service.engine.plane import check_channels, check_output, empty_plane, read_image, reduction, result_classes
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
-from service.engine.request import Answer, SegmentRequest
+from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scheduler import Job, Scheduler
-from service.formats import ENCODERS, ImageReader, ReadLimits, SegmentationResult, open_image
+from service.engine.spool import Spool
+from service.formats import ENCODERS, Encoder, ImageReader, ReadLimits, SegmentationResult, open_image
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")
@@ -53,6 +49,7 @@ class Pipeline:
     scheduler: Scheduler
     workers: Executor
     metrics: Metrics
+    spool: Spool
     max_pixels: int
 
     async def segment(self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Answer:
@@ -68,11 +65,15 @@ class Pipeline:
         check_output(encoder, header, spec, request)
         plan = chosen.planner.plan(header.size_yx)
         pixels = header.planes * plan.input_pixels
-        memory = memory_needed(header, spec, request)
-        with reader, self.admission.admit(chosen.throughput, pixels, memory, timeout_s) as ticket:
-            work = _Work(self, reader, request, chosen, plan, ticket, clock)
+        most = Needs(self.admission.memory_limit, self.admission.disk_limit)
+        room = needs(header, spec, request, reader.part_bytes, most)
+        with (
+            reader,
+            self.admission.admit(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes) as ticket,
+        ):
+            work = _Work(self, reader, request, chosen, plan, ticket, clock, room.on_disk)
             finished = [await work.plane(index) for index in range(header.planes)]
-            notes = dict.fromkeys([*header.notes, *(plane.note for plane in finished if plane.note)])
+            notes = dict.fromkeys([*header.notes, *(note for plane in finished for note in plane.notes)])
             scores = tuple(plane.scores for plane in finished if plane.scores is not None)
             receipt = build_receipt(
                 header,
@@ -85,7 +86,7 @@ class Pipeline:
             )
             result = SegmentationResult(
                 kind=request.output,
-                planes=await self.in_worker(_stack, [plane.values for plane in finished], ticket=ticket),
+                planes=tuple(plane.values for plane in finished),
                 classes=result_classes(spec, request),
                 stack_axes=header.stack_axes,
                 stack_shape=header.stack_shape,
@@ -97,7 +98,8 @@ class Pipeline:
                 if request.format in _OUTLINES:
                     edges = await self.in_worker(outline_memory, result.planes, ticket=ticket)
                     self.admission.grow(ticket, edges)
-                body = await self.in_worker(encoder.encode, result, ticket=ticket)
+                file = self.spool.file() if room.on_disk else io.BytesIO()
+                body = await self.in_worker(write_body, encoder, result, file, ticket=ticket)
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
 
@@ -114,11 +116,21 @@ class Pipeline:
         return await asyncio.wrap_future(thread)
 
 
+def write_body(encoder: Encoder, result: SegmentationResult, file: IO[bytes]) -> Body:
+    """Encode a result into an empty file, which the body then owns."""
+    try:
+        encoder.write(result, file)
+    except BaseException:
+        file.close()
+        raise
+    return Body(file)
+
+
 @dataclass(frozen=True, slots=True)
 class _FinishedPlane:
-    values: NDArray[Any]
+    values: Pixels
     normalization: FittedNormalization
-    note: str | None
+    notes: tuple[str, ...]
     scores: NDArray[np.float32] | None
 
 
@@ -133,28 +145,46 @@ class _Work:
     plan: TilePlan
     ticket: Ticket
     clock: StageClock
+    on_disk: bool
+
+    @property
+    def _allocate(self) -> Allocate:
+        return self.pipeline.spool.array if self.on_disk else np.empty
 
     async def plane(self, index: int) -> _FinishedPlane:
         """Take one plane through every stage but the encoder."""
+        values, normalization, note = await self._infer(index)
+        notes: tuple[str, ...] = (note,) if note else ()
+        if self.request.output != "labels":
+            return _FinishedPlane(values, normalization, notes, None)
+        with self.clock.stage("label"):
+            objects = await self.pipeline.in_worker(self._label, values, ticket=self.ticket)
+        if objects.uncertain:
+            notes += (
+                f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts",
+            )
+        return _FinishedPlane(objects.labels, normalization, notes, objects.scores)
+
+    async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
+        """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
         spec = self.chosen.package.spec
         in_worker = partial(self.pipeline.in_worker, ticket=self.ticket)
         with self.clock.stage("decode"):
-            decoded_yxc = await in_worker(self.reader.read_plane, index)
+            image_yxc, note = await in_worker(
+                read_image, self.reader, index, spec, self.request.channel, self._allocate if self.on_disk else None
+            )
         with self.clock.stage("normalise"):
-            image_yxc, note = await in_worker(select_channels, decoded_yxc, spec, self.request.channel)
             normalization = await in_worker(fit, spec.normalization, image_yxc)
         with self.clock.stage("inference"):
-            values = await self._infer(image_yxc, normalization)
-        scores = None
-        if self.request.output == "labels":
-            with self.clock.stage("label"):
-                values, scores = await in_worker(label_plane, values, spec, self.request)
-        return _FinishedPlane(values, normalization, note, scores)
+            plane = await in_worker(empty_plane, self.plan.size_yx, spec, self.request, self._allocate)
+            await self._run_tiles(image_yxc, normalization, Stitcher(plane, reduction(spec, self.request)))
+        return plane, normalization, note
 
-    async def _infer(self, image_yxc: NDArray[Any], normalization: FittedNormalization) -> NDArray[Any]:
-        spec = self.chosen.package.spec
-        stitcher = Stitcher(empty_plane(self.plan.size_yx, spec, self.request), reduction(spec, self.request))
+    def _label(self, evidence: Pixels) -> Objects:
+        rule = self.chosen.package.spec.label_rule
+        return label_evidence(evidence, rule, self.request.threshold, self.request.min_area, allocate=self._allocate)
 
+    async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, stitcher: Stitcher) -> None:
         def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:
             stitcher.write(tile, output_cyx)
             self.ticket.done(math.prod(self.plan.input_yx))
@@ -171,12 +201,6 @@ class _Work:
                 progress=self.chosen.throughput.add,
             )
         )
-        return stitcher.plane
-
-
-def _stack(planes: list[NDArray[Any]]) -> NDArray[Any]:
-    """One array (n, ...) of all planes; label planes of different width become the wider one."""
-    return planes[0][np.newaxis] if len(planes) == 1 else np.stack(planes)
 
 
 class StageClock:

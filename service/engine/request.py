@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 OutputKind = Literal["mask", "labels", "probabilities"]
 
@@ -44,11 +45,40 @@ class SegmentRequest:
     timeout_s: float | None = None
 
 
+class Body:
+    """An encoded result, in memory or in a file on disk.
+
+    Parameters
+    ----------
+    file
+        Holds it from its beginning to its end; closed with the body.
+
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = file.seek(0, 2)
+        file.seek(0)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading never waits for a disk."""
+        return isinstance(self._file, io.BytesIO)
+
+    def read(self, most: int = -1) -> bytes:
+        """Read what follows: all of it, or at most so many bytes; empty at the end."""
+        return self._file.read(most)
+
+    def close(self) -> None:
+        """Free its memory, or its room on the disk."""
+        self._file.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A finished segmentation, encoded."""
 
-    body: bytes
+    body: Body
     media_type: str
     extension: str
     """For a file name, with its dot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from service.formats.json_text import dump_list, dump_object
 from service.formats.result import SegmentationResult, refuse_probabilities
@@ -23,7 +23,7 @@ class CocoEncoder:
     media_type: str = "application/json"
     extension: str = ".json"
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
 
         Raises
@@ -40,10 +40,8 @@ class CocoEncoder:
         ]
         categories = [{"id": index, "name": name} for index, name in enumerate(result.classes) if index]
         info = {"description": "U-Net segmentation", "receipt": dict(result.receipt)}
-        return dump_object(
-            {"info": info, "images": images, "categories": categories},
-            annotations=dump_list(_annotations(result)),
-        )
+        fields = {"info": info, "images": images, "categories": categories}
+        target.write(dump_object(fields, annotations=dump_list(_annotations(result))))
 
 
 def _annotations(result: SegmentationResult) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class GeoJsonEncoder:
     media_type: str = "application/geo+json"
     extension: str = ".geojson"
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
 
         Raises
@@ -41,9 +41,8 @@ class GeoJsonEncoder:
         """
         refuse_probabilities(result, "geojson")
         features = (feature for plane in range(len(result.planes)) for feature in _features(result, plane))
-        return dump_object(
-            {"type": "FeatureCollection"}, features=join_list(features), receipt=dump(dict(result.receipt))
-        )
+        fields = {"type": "FeatureCollection"}
+        target.write(dump_object(fields, features=join_list(features), receipt=dump(dict(result.receipt))))
 
 
 def grouped(result: SegmentationResult, plane: int) -> Iterator[tuple[int, list[Region]]]:

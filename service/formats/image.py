@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ PIXEL_SIZE_LIMITS_UM = (1e-6, 1e6)
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What the header declares; every array that :meth:`ImageReader.read_plane` gives agrees with it."""
+    """What the header declares; every array that :class:`ImageReader` gives agrees with it."""
 
     format: str
     """``png``, ``jpeg``, ``tiff`` or ``npy``."""
@@ -45,13 +47,31 @@ class ImageHeader:
     """What was changed or left out on reading, in words."""
 
 
+class Part(NamedTuple):
+    """Some rows of some channels of a plane."""
+
+    rows: slice
+    channels: slice
+    samples_yxc: NDArray[Any]
+    """(y, x, c) of the header's type."""
+
+
 class ImageReader(Protocol):
     """An opened image; closing it leaves the source open."""
 
     header: ImageHeader
 
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest :class:`Part`; decoding it takes about three times as much."""
+        ...
+
+    def read_parts(self, index: int) -> Iterator[Part]:
+        """Decode plane ``index`` (C order of the stack axes) part by part: each channel from top to bottom."""
+        ...
+
     def read_plane(self, index: int) -> NDArray[Any]:
-        """Decode plane ``index`` (C order of the stack axes) as (y, x, c) of ``header.dtype``."""
+        """Decode plane ``index`` whole, as (y, x, c) of ``header.dtype``."""
         ...
 
     def close(self) -> None:
@@ -65,10 +85,42 @@ class ImageReader(Protocol):
     ) -> None: ...
 
 
-class ClosesOnExit:
-    """``with`` for a reader that holds nothing but the caller's source."""
+class ReaderOfParts:
+    """What readers share: planes made of parts, and ``with`` for those that hold nothing but the caller's source."""
 
-    __slots__ = ()
+    __slots__ = ("header",)
+    header: ImageHeader
+
+    @abstractmethod
+    def read_parts(self, index: int) -> Iterator[Part]:
+        """See :class:`ImageReader`."""
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of a decoded plane."""
+        return math.prod(self.header.size_yx) * self.header.channels * self.header.dtype.itemsize
+
+    def read_plane(self, index: int) -> NDArray[Any]:
+        """Decode plane ``index`` as (y, x, c) of ``header.dtype``.
+
+        Raises
+        ------
+        IndexError
+            There is no such plane.
+        UndecodableImage
+            The image is damaged or incomplete.
+        """
+        plane_yxc: NDArray[Any] | None = None
+        shape = (*self.header.size_yx, self.header.channels)
+        for part in self.read_parts(index):
+            if part.samples_yxc.shape == shape:
+                return part.samples_yxc
+            if plane_yxc is None:
+                plane_yxc = np.empty(shape, dtype=self.header.dtype)
+            plane_yxc[part.rows, :, part.channels] = part.samples_yxc
+        if plane_yxc is None:
+            raise UndecodableImage(f"plane {index} has 0 rows, 1 is needed; write the file again")
+        return plane_yxc
 
     def close(self) -> None:
         """Do nothing: the source belongs to the caller."""

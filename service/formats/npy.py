@@ -6,8 +6,8 @@ probabilities: float32 (..stack.., c, y, x). A single plane has no stack axis.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
@@ -21,9 +21,16 @@ class NpyEncoder:
     media_type: str = "application/x-npy"
     extension: str = ".npy"
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write any result; the receipt has no room in this format."""
-        file = io.BytesIO()
-        planes = result.planes.reshape(*result.stack_shape, *result.planes.shape[1:])
-        np.lib.format.write_array(file, planes, allow_pickle=False)
-        return file.getvalue()
+        channels = result.planes[0].shape[:-2]
+        header = {
+            "descr": np.lib.format.dtype_to_descr(result.dtype),
+            "fortran_order": False,
+            "shape": (*result.stack_shape, *channels, *result.size_yx),
+        }
+        np.lib.format.write_array_header_1_0(target, header)
+        for plane in range(len(result.planes)):
+            for channel in range(channels[0]) if channels else [None]:
+                for band in result.bands(plane, channel):
+                    target.write(band.tobytes())

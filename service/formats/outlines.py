@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_parts
 
+from model.pixels import Pixels
 from service.formats.runs import flat_nonzero
 
 BAND_PX = 1 << 20
@@ -59,7 +60,7 @@ class _Sides:
     region: NDArray[np.int64]
 
 
-def regions(labels_yx: NDArray[Any]) -> Iterator[Region]:
+def regions(labels_yx: Pixels) -> Iterator[Region]:
     """Trace every region of one plane, in the order of their first pixels.
 
     Parameters
@@ -74,7 +75,7 @@ def regions(labels_yx: NDArray[Any]) -> Iterator[Region]:
     """
     height, width = labels_yx.shape
     parts = np.zeros((height + 2, width + 2), dtype=np.uint32)
-    parts[1:-1, 1:-1] = connected_parts(labels_yx, connectivity=1)  # releases the interpreter's lock, unlike cc3d
+    parts[1:-1, 1:-1] = connected_parts(labels_yx[:, :], connectivity=1)  # releases the interpreter's lock, unlike cc3d
     flipped = np.ascontiguousarray(parts.T)
     sides = [
         _sides(parts, width, RIGHT, below=True, forward=True),

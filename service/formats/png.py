@@ -9,15 +9,16 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import IO
 
-import imagecodecs
 import numpy as np
 
 from service.formats.errors import UnsupportedOutput
 from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
 
-HEADER_BYTES = 33  # signature and IHDR, behind which ancillary chunks may stand
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+UP = 2  # ISO 15948, 9.2
 MAX_LABELS = 65_535
 
 
@@ -28,8 +29,8 @@ class PngEncoder:
     media_type: str = "image/png"
     extension: str = ".png"
 
-    def encode(self, result: SegmentationResult) -> bytes:
-        """Write the one plane of ``result``.
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
+        """Write the one plane of ``result``, a band of rows at a time.
 
         Raises
         ------
@@ -42,22 +43,29 @@ class PngEncoder:
         if len(result.planes) != 1:
             msg = f"PNG holds one plane, the result has {len(result.planes)}; ask for format=tiff"
             raise UnsupportedOutput(msg)
-        plane = result.planes[0]
-        if result.kind == "mask":
-            samples = plane.astype(np.uint8, copy=False)
-            if len(result.classes) <= 2:
-                samples = samples * np.uint8(255)
-        else:
-            largest = int(plane.max())
+        if result.kind == "labels":
+            largest = max(int(band.max()) for band in result.bands(0))
             if largest > MAX_LABELS:
                 msg = f"{largest} labels, PNG holds {MAX_LABELS}; ask for format=tiff"
                 raise UnsupportedOutput(msg)
-            samples = plane.astype(np.uint16, copy=False)
-        # RLE strategy (3) and the Up filter (32): label images repeat the row above.
-        encoded = bytes(imagecodecs.png_encode(np.ascontiguousarray(samples), level=1, strategy=3, filter=32))
-        return encoded[:HEADER_BYTES] + _text_chunk(result) + encoded[HEADER_BYTES:]
+        height, width = result.size_yx
+        depth = 8 if result.kind == "mask" else 16
+        target.write(SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)))
+        target.write(_chunk(b"tEXt", b"unet-receipt\x00" + dump(dict(result.receipt))))
+        # Label images repeat the row above: the Up filter leaves zeros, of which run lengths make little.
+        deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+        above = np.zeros((1, width * depth // 8), dtype=np.uint8)
+        for band in result.bands(0):
+            samples = band * np.uint8(255) if result.kind == "mask" and len(result.classes) <= 2 else band
+            rows = samples.astype(f">u{depth // 8}").view(np.uint8)
+            filtered = np.empty((len(rows), 1 + rows.shape[1]), dtype=np.uint8)
+            filtered[:, 0] = UP
+            filtered[:, 1:] = rows - np.concatenate((above, rows[:-1]))
+            above = rows[-1:]
+            if piece := deflate.compress(filtered.data):
+                target.write(_chunk(b"IDAT", piece))
+        target.write(_chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b""))
 
 
-def _text_chunk(result: SegmentationResult) -> bytes:
-    body = b"tEXt" + b"unet-receipt\x00" + dump(dict(result.receipt))
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))

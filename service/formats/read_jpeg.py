@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index
+from service.formats.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
 from service.formats.tiff_ifd import ORIENTATION, walk_directories
 
 # The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
@@ -25,10 +25,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 CHANNELS = {"L": 1, "RGB": 3}
 
 
-class JpegReader(ClosesOnExit):
+class JpegReader(ReaderOfParts):
     """An opened JPEG (ITU T.81), grey or colour of 8 bits."""
 
-    __slots__ = ("_lock", "_source", "header")
+    __slots__ = ("_lock", "_source")
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
@@ -56,8 +56,13 @@ class JpegReader(ClosesOnExit):
         )
         limits.check(self.header)
 
-    def read_plane(self, index: int) -> NDArray[Any]:
-        """Decode the picture as uint8 (y, x, c).
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the picture: the codec gives it whole."""
+        return self.plane_bytes
+
+    def read_parts(self, index: int) -> Iterator[Part]:
+        """Decode the picture as uint8 (y, x, c), in one part.
 
         Raises
         ------
@@ -69,8 +74,8 @@ class JpegReader(ClosesOnExit):
         check_index(index, self.header.planes)
         with undecodable("the JPEG"), self._lock:
             self._source.seek(0)
-            pixels = np.asarray(JpegImageFile(self._source))
-            return pixels.reshape(*self.header.size_yx, self.header.channels)
+            pixels = np.asarray(JpegImageFile(self._source)).reshape(*self.header.size_yx, self.header.channels)
+        yield Part(slice(0, pixels.shape[0]), slice(0, pixels.shape[2]), pixels)
 
 
 def _orientation(exif: bytes) -> int:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index, handed_out, widen, widened_note
+from service.formats.image import (
+    ImageHeader,
+    Part,
+    ReaderOfParts,
+    ReadLimits,
+    check_index,
+    handed_out,
+    widen,
+    widened_note,
+)
 
 MAGIC = b"\x93NUMPY"
 MAX_LAST_CHANNELS = 4
@@ -18,12 +28,14 @@ MAX_LAST_CHANNELS = 4
 
 BLOCK_BYTES = 4 << 20
 """Read at once: copying from memory keeps the interpreter's lock."""
+PART_BYTES = 32 << 20
+"""Handed out at once, where the array is row-major."""
 
 
-class NpyReader(ClosesOnExit):
+class NpyReader(ReaderOfParts):
     """An opened .npy: (y, x), (y, x, c) with c <= 4, or stacks (..., y, x) of planes."""
 
-    __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_shape", "_source", "_stored", "header")
+    __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_shape", "_source", "_stored")
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
@@ -69,8 +81,15 @@ class NpyReader(ClosesOnExit):
             msg = f"the array {shape} {self._stored} takes {declared} bytes, {file_bytes - self._offset} were sent"
             raise UndecodableImage(f"{msg}; the upload is incomplete or not an .npy file: save it again")
 
-    def read_plane(self, index: int) -> NDArray[Any]:
-        """Read plane ``index`` as (y, x, c) of ``header.dtype``.
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest part: some rows, or the whole array where it is column-major."""
+        if self._fortran:
+            return math.prod(self._shape) * self._stored.itemsize
+        return min(self.plane_bytes, max(PART_BYTES, self.plane_bytes // self.header.size_yx[0]))
+
+    def read_parts(self, index: int) -> Iterator[Part]:
+        """Read plane ``index`` as (y, x, c) of ``header.dtype``, some rows at a time.
 
         Raises
         ------
@@ -80,20 +99,32 @@ class NpyReader(ClosesOnExit):
             A 64 bit integer is too large, or the source fails.
         """
         check_index(index, self.header.planes)
-        with undecodable("the .npy array"):
-            height, width = self.header.size_yx
-            plane_shape = (height, width, self.header.channels)
-            values = math.prod(self._shape if self._fortran else plane_shape)
-            first = 0 if self._fortran else index * values
-            samples = np.empty(values, dtype=self._stored)
-            with self._lock:
-                self._source.seek(self._offset + first * self._stored.itemsize)
-                _fill(samples.view(np.uint8), self._source)
-            if self._fortran:
-                # Column-major stacks interleave their planes: there is no part of the file that is one plane.
-                samples = samples.reshape(self._shape, order="F").reshape(-1, *plane_shape)[index]
-            plane = samples.reshape(plane_shape)
-            return widen(plane.astype(self._stored.newbyteorder("="), copy=False))
+        (height, width), channels = self.header.size_yx, self.header.channels
+        if self._fortran:
+            # Column-major stacks interleave their planes: there is no part of the file that is one plane.
+            with undecodable("the .npy array"):
+                samples = self._read(0, math.prod(self._shape)).reshape(self._shape, order="F")
+                plane = self._handed_out(samples.reshape(-1, height, width, channels)[index])
+            yield Part(slice(0, height), slice(0, channels), plane)
+            return
+        step = max(1, PART_BYTES // (width * channels * self._stored.itemsize))
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            with undecodable("the .npy array"):
+                first = (index * height + top) * width * channels
+                samples = self._read(first, (rows.stop - top) * width * channels)
+                part = self._handed_out(samples.reshape(-1, width, channels))
+            yield Part(rows, slice(0, channels), part)
+
+    def _read(self, first: int, values: int) -> NDArray[Any]:
+        samples = np.empty(values, dtype=self._stored)
+        with self._lock:
+            self._source.seek(self._offset + first * self._stored.itemsize)
+            _fill(samples.view(np.uint8), self._source)
+        return samples
+
+    def _handed_out(self, samples: NDArray[Any]) -> NDArray[Any]:
+        return widen(samples.astype(self._stored.newbyteorder("="), copy=False))
 
 
 def _fill(target: NDArray[np.uint8], source: IO[bytes]) -> None:

@@ -1,9 +1,11 @@
-"""Read PNG with libpng through imagecodecs, which keeps 16 bit RGB at 16 bits."""
+"""Read PNG with libpng through imagecodecs, which keeps 16 bit RGB at 16 bits; large ones some rows at a time."""
 
 from __future__ import annotations
 
 import struct
 import threading
+import zlib
+from collections.abc import Iterator
 from typing import IO, Any
 
 import imagecodecs
@@ -11,25 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index
-from service.formats.palette import grey_only, palette_note
+from service.formats.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
+from service.formats.palette import expand, grey_only, palette_note
+from service.formats.png_bands import RowLayout, raw_bands
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 1 << 20
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 3, GREY_ALPHA: 1, RGB_ALPHA: 3}
+SAMPLES = CHANNELS | {PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+WHOLE_BYTES = 64 << 20
+"""Decoded size up to which a picture is decoded at once."""
+CHUNK_BYTES = 1 << 20
 
 
-class PngReader(ClosesOnExit):
+class PngReader(ReaderOfParts):
     """An opened PNG (ISO 15948); ``header`` comes from its chunks alone."""
 
-    __slots__ = ("_lock", "_source", "header")
+    __slots__ = ("_by_rows", "_colour", "_data", "_layout", "_lock", "_palette", "_source")
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the PNG header"):
             source.seek(len(MAGIC))
-            length, kind, width, height, depth, colour = struct.unpack(">I4sIIBB", source.read(18))
+            length, kind, width, height, depth, colour, *rest = struct.unpack(">I4sIIBBBBB", source.read(21))
             if kind != b"IHDR" or length != 13 or colour not in CHANNELS or depth not in {1, 2, 4, 8, 16}:
                 msg = f"first chunk {kind!r} of {length} bytes, colour type {colour}, depth {depth}"
                 raise ValueError(msg)
@@ -47,8 +54,13 @@ class PngReader(ClosesOnExit):
             notes=(),
         )
         limits.check(header)
+        self._data: list[tuple[int, int]] = []
+        self._palette = np.zeros((256, 3), dtype=np.uint8)
         with undecodable("the PNG"):
             notes, greys = self._walk_chunks(colour)
+        self._colour = colour
+        self._layout = RowLayout(width, height, depth, SAMPLES[colour])
+        self._by_rows = not rest[-1] and self._layout.row_bytes * height > WHOLE_BYTES
         if depth < 8 and colour == GREY:
             notes.insert(0, f"{depth} bits per pixel scaled to 0 to 255")
         self.header = ImageHeader(
@@ -82,8 +94,11 @@ class PngReader(ClosesOnExit):
                 break
             if kind == b"IEND":
                 return notes, greys
-            if kind == b"PLTE" and colour == PALETTE:
+            if kind == b"IDAT":
+                self._data.append((position - length - 4, length))
+            elif kind == b"PLTE" and colour == PALETTE:
                 palette = np.frombuffer(self._source.read(length), dtype=np.uint8).reshape(-1, 3)
+                self._palette[: len(palette)] = palette
                 greys = grey_only(palette)
                 notes.append(palette_note(palette))
             elif kind == b"tRNS":
@@ -95,7 +110,14 @@ class PngReader(ClosesOnExit):
         msg = f"the PNG has no end chunk within its {size} bytes; the upload is truncated: send it again"
         raise UndecodableImage(msg)
 
-    def read_plane(self, index: int) -> NDArray[Any]:
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest part: some rows of a large picture, the whole of one that is small or interlaced."""
+        if not self._by_rows:
+            return self.plane_bytes
+        return self._layout.rows_of_bands * self.plane_bytes // self.header.size_yx[0]
+
+    def read_parts(self, index: int) -> Iterator[Part]:
         """Decode the picture as (y, x, c) of ``header.dtype``.
 
         Raises
@@ -106,16 +128,53 @@ class PngReader(ClosesOnExit):
             The data are damaged or incomplete.
         """
         check_index(index, self.header.planes)
+        if not self._by_rows:
+            yield self._part(0, self._whole())
+            return
+        bands = raw_bands(self._layout, self._chunks())
+        top = 0
+        while True:
+            with undecodable("the PNG"):
+                band = next(bands, None)
+                if band is None:
+                    return
+                samples = self._layout.unpacked(band)
+                if self._colour == PALETTE:
+                    samples = expand(samples[..., 0], self._palette)
+                elif self._layout.depth < 8:
+                    samples = samples * np.uint8(255 // ((1 << self._layout.depth) - 1))
+            yield self._part(top, samples)
+            top += len(samples)
+
+    def _part(self, top: int, samples: NDArray[Any]) -> Part:
+        # libpng appends alpha to what has transparency, and gives palettes as RGB.
+        kept = samples[..., : self.header.channels]
+        if kept.shape[1:] != (self.header.size_yx[1], self.header.channels) or kept.dtype != self.header.dtype:
+            msg = f"the PNG decoded to {samples.shape} {samples.dtype}, its header says {self.header.size_yx}"
+            raise UndecodableImage(f"{msg}; write the file again")
+        return Part(slice(top, top + len(kept)), slice(0, self.header.channels), kept)
+
+    def _whole(self) -> NDArray[Any]:
         with undecodable("the PNG"):
             with self._lock:
                 self._source.seek(0)
                 data = self._source.read()
             samples: NDArray[Any] = imagecodecs.png_decode(data)
-            if samples.ndim == 2:
-                samples = samples[..., np.newaxis]
-            # libpng appends alpha to what has transparency, and gives palettes as RGB.
-            plane = samples[..., : self.header.channels]
-            if plane.shape != (*self.header.size_yx, self.header.channels) or plane.dtype != self.header.dtype:
-                msg = f"decoded to {samples.shape} {samples.dtype}, its header says {self.header.size_yx}"
+            return samples[..., np.newaxis] if samples.ndim == 2 else samples
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Compressed data, chunk by chunk."""
+        for offset, length in self._data:
+            checked = zlib.crc32(b"IDAT")
+            for at in range(0, length, CHUNK_BYTES):
+                with self._lock:
+                    self._source.seek(offset + at)
+                    piece = self._source.read(min(CHUNK_BYTES, length - at))
+                checked = zlib.crc32(piece, checked)
+                yield piece
+            with self._lock:
+                self._source.seek(offset + length)
+                expected = self._source.read(4)
+            if struct.pack(">I", checked) != expected:
+                msg = f"the checksum of the data at byte {offset} is {checked:08x}, {expected.hex()} is declared"
                 raise ValueError(msg)
-            return plane

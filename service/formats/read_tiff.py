@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -12,10 +13,20 @@ import tifffile
 from numpy.typing import NDArray
 
 from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ClosesOnExit, ImageHeader, ReadLimits, check_index, handed_out, widen, widened_note
+from service.formats.image import (
+    ImageHeader,
+    Part,
+    ReaderOfParts,
+    ReadLimits,
+    check_index,
+    handed_out,
+    widen,
+    widened_note,
+)
 from service.formats.palette import expand, grey_only, palette_note
+from service.formats.tiff_bands import is_raw, page_bands, raw_rows, rows_of_bands
 from service.formats.tiff_ifd import ORIENTATION, walk_directories
-from service.formats.tiff_lzw import LZW, decode_lzw_page
+from service.formats.tiff_lzw import LZW
 from service.formats.tiff_segments import COMPRESSIONS, check_page
 from service.formats.tiff_stack import PageFacts, arrange
 
@@ -28,10 +39,10 @@ FLAGS_OFF = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 """Vendors' dialects are not looked for: some of them open further files."""
 
 
-class TiffReader(ClosesOnExit):
-    """An opened TIFF; :meth:`read_plane` may be called from any thread, one at a time does the reading."""
+class TiffReader(ReaderOfParts):
+    """An opened TIFF; it may be read from any thread, one at a time does the reading."""
 
-    __slots__ = ("_alpha", "_colormap", "_invert", "_lock", "_offsets", "_stack", "_tiff", "_virtual_from", "header")
+    __slots__ = ("_alpha", "_colormap", "_invert", "_lock", "_offsets", "_stack", "_tiff", "_virtual_from")
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._lock = threading.Lock()
@@ -48,7 +59,7 @@ class TiffReader(ClosesOnExit):
                 samples=page.samplesperpixel,
                 resolution_xy=page.resolution if 282 in page.tags and 283 in page.tags else (0.0, 0.0),
                 resolution_unit=int(page.resolutionunit),
-                uncompressed=page.compression == 1 and page.is_contiguous and page.fillorder == 1,
+                uncompressed=is_raw(page),
             )
             self._stack = stack = arrange(directories, facts)
             self._virtual_from = page.dataoffsets[0] if stack.virtual else None
@@ -103,8 +114,15 @@ class TiffReader(ClosesOnExit):
             notes.append("white-is-zero kept: signed and floating samples have no largest value")
         return notes
 
-    def read_plane(self, index: int) -> NDArray[Any]:
-        """Decode plane ``index`` as (y, x, c) of ``header.dtype``.
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest part, judging by the first page."""
+        rows = rows_of_bands(self._tiff.pages.first)
+        pages_of_plane: int = self._stack.pages.shape[1]
+        return rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
+
+    def read_parts(self, index: int) -> Iterator[Part]:
+        """Decode plane ``index`` by bands of strips or tiles, page by page where its channels are pages.
 
         Raises
         ------
@@ -115,56 +133,60 @@ class TiffReader(ClosesOnExit):
         """
         check_index(index, self.header.planes)
         pages = self._stack.pages[index]
-        if len(pages) == 1:
-            return self._read_page(int(pages[0]))
-        plane = np.empty((*self.header.size_yx, self.header.channels), dtype=self.header.dtype)
-        per_page = self.header.channels // len(pages)
-        for number, page in enumerate(pages):
-            plane[..., number * per_page : (number + 1) * per_page] = self._read_page(int(page))
-        return plane
+        channels = self.header.channels // len(pages)
+        for place, number in enumerate(pages.tolist()):
+            name = f"page {number} of the TIFF"
+            with undecodable(name), self._lock:
+                bands = self._bands(number)
+            at = 0
+            while True:
+                with undecodable(name):
+                    with self._lock:
+                        band = next(bands, None)
+                    if band is None:
+                        break
+                    samples = self._handed_out(band)
+                at += len(samples)
+                found, wanted = samples.shape[1:], (self.header.size_yx[1], channels)
+                if found != wanted or samples.dtype != self.header.dtype or at > self.header.size_yx[0]:
+                    raise self._differs(name, (at, *found), samples.dtype, channels)
+                yield Part(slice(at - len(samples), at), slice(place * channels, (place + 1) * channels), samples)
+            if at != self.header.size_yx[0]:
+                raise self._differs(name, (at, self.header.size_yx[1], channels), self.header.dtype, channels)
 
-    def _read_page(self, number: int) -> NDArray[Any]:
-        with undecodable(f"page {number} of the TIFF"):
-            with self._lock:
-                samples = self._decode(number)
-            if samples.ndim == 2:
-                samples = samples[..., np.newaxis]
-            elif self._tiff.pages.first.planarconfig == 2:
-                samples = np.moveaxis(samples, 0, -1)
-            if self._alpha:
-                samples = np.delete(samples, self._alpha, axis=-1)
-            if self._invert:
-                bits = self._tiff.pages.first.bitspersample
-                samples = ~samples if samples.dtype == np.bool_ else samples.dtype.type((1 << bits) - 1) - samples
-            if self._colormap is not None:
-                samples = expand(samples[..., 0], self._colormap)
-            samples = widen(samples)
-        wanted = (*self.header.size_yx, self.header.channels // self._stack.pages.shape[1])
-        if samples.shape != wanted or samples.dtype != self.header.dtype:
-            msg = f"page {number} of the TIFF is {samples.shape} {samples.dtype}, the first one {wanted}"
-            raise UndecodableImage(f"{msg} {self.header.dtype}; send pages of one kind")
-        return samples
+    def _differs(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], channels: int) -> UndecodableImage:
+        wanted = (*self.header.size_yx, channels)
+        msg = f"{name} is {shape} {dtype}, the first one {wanted} {self.header.dtype}"
+        return UndecodableImage(f"{msg}; send pages of one kind")
 
-    def _decode(self, number: int) -> NDArray[Any]:
+    def _bands(self, number: int) -> Iterator[NDArray[Any]]:
+        """Bands (y, x, s) of a page, from top to bottom, as stored."""
         first: tifffile.TiffPage = self._tiff.pages.first
         handle = self._tiff.filehandle
         if self._virtual_from is not None:
-            values = math.prod(first.shape)
-            handle.seek(self._virtual_from + number * values * first.dtype.itemsize)
-            stored = first.dtype.newbyteorder(self._tiff.byteorder)
-            samples: NDArray[Any] = handle.read_array(stored, values).astype(first.dtype, copy=False)
-            return samples.reshape(first.shape)
+            offset = self._virtual_from + number * math.prod(first.shape) * first.dtype.itemsize
+            step = rows_of_bands(first)
+            tops = range(0, first.imagelength, step)
+            return (raw_rows(first, offset, slice(top, min(top + step, first.imagelength))) for top in tops)
         page = first
         if number or first.compression == LZW:
             handle.seek(self._offsets[number])
             page = tifffile.TiffPage(self._tiff, number)
             _check_kind(page)
         check_page(page, handle.size)
-        if page.compression == LZW:
-            return decode_lzw_page(page)
-        # One worker: requests already run side by side.
-        decoded: NDArray[Any] = page.asarray(maxworkers=1)
-        return decoded.astype(page.dtype, copy=False)
+        return page_bands(page)
+
+    def _handed_out(self, samples_yxs: NDArray[Any]) -> NDArray[Any]:
+        """Samples as the header declares them: without alpha, white and palette undone, of a type that is computed."""
+        samples = samples_yxs
+        if self._alpha:
+            samples = np.delete(samples, self._alpha, axis=-1)
+        if self._invert:
+            bits = self._tiff.pages.first.bitspersample
+            samples = ~samples if samples.dtype == np.bool_ else samples.dtype.type((1 << bits) - 1) - samples
+        if self._colormap is not None:
+            samples = expand(samples[..., 0], self._colormap)
+        return widen(samples)
 
 
 def _check_kind(page: tifffile.TiffPage) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pixels import Pixels, row_bands
 from service.formats.errors import UnsupportedOutput
 
 
@@ -17,9 +18,9 @@ class SegmentationResult:
     """One segmented image or stack, plane by plane."""
 
     kind: Literal["mask", "labels", "probabilities"]
-    planes: NDArray[Any]
-    """mask: uint8 (n, y, x) class indexes; labels: uint16 or uint32 (n, y, x), numbered from 1 in every plane,
-    0 = background; probabilities: float32 (n, c, y, x), 0 to 1."""
+    planes: Sequence[Pixels]
+    """mask: uint8 (y, x) class indexes; labels: uint16 or uint32 (y, x), numbered from 1 in every plane,
+    0 = background; probabilities: float32 (c, y, x), 0 to 1. Each may lie in memory or in a file."""
     classes: tuple[str, ...]
     """Names by class index, background first."""
     stack_axes: str
@@ -36,7 +37,31 @@ class SegmentationResult:
     @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.planes.shape[-2], self.planes.shape[-1]
+        height, width = self.planes[0].shape[-2:]
+        return height, width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type that holds the values of every plane: a stack may have some of 16 and some of 32 bits."""
+        return np.result_type(*{plane.dtype for plane in self.planes})
+
+    def bands(self, plane: int, channel: int | None = None, rows: int | None = None) -> Iterator[NDArray[Any]]:
+        """Bands (y, x) of a plane from top to bottom, in memory, of :attr:`dtype`.
+
+        Parameters
+        ----------
+        plane
+            Which.
+        channel
+            Of probabilities; None where planes have two axes.
+        rows
+            Of a band; None for about a million pixels.
+
+        """
+        height, width = self.size_yx
+        for band in row_bands(height, width) if rows is None else row_bands(height, 1, rows):
+            part: NDArray[Any] = self.planes[plane][band if channel is None else (channel, band)]
+            yield part.astype(self.dtype, copy=False)
 
     def score(self, plane: int, label: int) -> float | None:
         """Score of ``label`` (from 1) in ``plane``, or None where there is none."""
@@ -62,8 +87,8 @@ class Encoder(Protocol):
         """For a file name, with its dot."""
         ...
 
-    def encode(self, result: SegmentationResult) -> bytes:
-        """Write ``result`` whole.
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
+        """Write ``result`` into an empty file that can be read and rewound.
 
         Raises
         ------

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from service.formats.json_text import dump, dump_list, dump_object, join_list
 from service.formats.result import SegmentationResult, refuse_probabilities
@@ -33,7 +33,7 @@ class RleEncoder:
     media_type: str = "application/json"
     extension: str = ".json"
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
 
         Raises
@@ -51,13 +51,14 @@ class RleEncoder:
         }
         receipt = dump(dict(result.receipt))
         if not result.stack_axes:
-            return dump_object(fields, objects=dump_list(objects(result, 0)), receipt=receipt)
+            target.write(dump_object(fields, objects=dump_list(objects(result, 0)), receipt=receipt))
+            return
         fields |= {"stack_axes": result.stack_axes, "stack_shape": list(result.stack_shape)}
         planes = (
             dump_object({"index": result.plane_index(plane)}, objects=dump_list(objects(result, plane)))
             for plane in range(len(result.planes))
         )
-        return dump_object(fields, planes=join_list(planes), receipt=receipt)
+        target.write(dump_object(fields, planes=join_list(planes), receipt=receipt))
 
 
 def objects(result: SegmentationResult, plane: int) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,10 @@ sub-pixel (float) coordinates, exact up to 2**24.
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import roifile
@@ -31,7 +31,7 @@ class RoiZipEncoder:
     media_type: str = "application/zip"
     extension: str = ".zip"
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels; names tell class, number and plane.
 
         Raises
@@ -40,12 +40,10 @@ class RoiZipEncoder:
             ``result`` holds probabilities.
         """
         refuse_probabilities(result, "rois")
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, roi in _rois(result):
                 # ZipInfo without a date: the same result gives the same bytes.
                 archive.writestr(zipfile.ZipInfo(f"{name}.roi"), roi.tobytes(), zipfile.ZIP_DEFLATED)
-        return file.getvalue()
 
 
 def _rois(result: SegmentationResult) -> Iterator[tuple[str, roifile.ImagejRoi]]:

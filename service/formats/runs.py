@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pixels import Pixels, row_bands
+
 BLOCK = 1 << 18
 """Elements per call of those NumPy functions that keep the interpreter's lock; about a millisecond each."""
+COLUMNS_PX = 1 << 22
+"""Pixels of the columns that are looked at together."""
 MAX_GROUPS = 13  # 64 bits in groups of five
 
 
@@ -37,18 +41,27 @@ def flat_nonzero(values: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _foreground_runs(labels_yx: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
-    """Start, end and label of every foreground run of the column-major image."""
-    flat = np.ascontiguousarray(labels_yx.T).reshape(-1)
-    changes = flat_nonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate(([0], changes))
-    ends = np.concatenate((changes, [flat.size]))
-    values = flat[starts]
+def _foreground_runs(labels_yx: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+    """Start, end and label of every foreground run of the column-major image, found some columns at a time."""
+    height, width = labels_yx.shape
+    all_starts: list[NDArray[np.int64]] = []
+    all_values: list[NDArray[Any]] = []
+    for columns in row_bands(width, height, COLUMNS_PX):
+        flat = np.ascontiguousarray(labels_yx[:, columns].T).reshape(-1)
+        starts = np.concatenate(([0], flat_nonzero(flat[1:] != flat[:-1]) + 1))
+        values = flat[starts]
+        if all_values and all_values[-1][-1] == values[0]:  # the run goes on from the column before
+            starts, values = starts[1:], values[1:]
+        if len(values):
+            all_starts.append(starts + columns.start * height)
+            all_values.append(values)
+    starts, values = np.concatenate(all_starts), np.concatenate(all_values)
+    ends = np.concatenate((starts[1:], [height * width]))
     keep = flat_nonzero(values != 0)
     return starts[keep], ends[keep], values[keep]
 
 
-def object_runs(labels_yx: NDArray[Any]) -> Iterator[ObjectRuns]:
+def object_runs(labels_yx: Pixels) -> Iterator[ObjectRuns]:
     """Describe each object of one plane, in the order of their labels.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Decode LZW pages with libtiff, strip by strip; tifffile does the rest.
+"""Decode the strips and tiles of LZW pages with libtiff; tifffile does the rest.
 
 The LZW decoder that tifffile uses (imagecodecs 2026.3.6) ends the process on some damaged streams, where libtiff's
 reports an error (test: ``test_a_stream_that_ends_other_decoders_is_refused``). libtiff decodes TIFF only, so each
@@ -9,33 +9,28 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
-import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 LZW, NONE = 5, 1
 
 
-def decode_lzw_page(page: tifffile.TiffPage) -> NDArray[Any]:
-    """Decode a page that has passed :func:`service.formats.tiff_segments.check_page`.
+def lzw_decoder(page: tifffile.TiffPage) -> Callable[[int], Any]:
+    """Return what decodes segments of a page that has passed :func:`service.formats.tiff_segments.check_page`.
 
     Parameters
     ----------
     page
-        Read for this call alone: it is changed to the uncompressed page that is left when LZW is undone.
+        Read for this purpose alone: it is changed to the uncompressed page that is left when LZW is undone.
 
     Returns
     -------
-    NDArray
-        Of ``page.shape`` and ``page.dtype``.
-
-    Raises
-    ------
-    Exception
-        Whatever libtiff and tifffile say of a damaged stream.
+    Callable
+        Segment by its number, as ``TiffPage.decode`` gives it; it raises whatever libtiff and tifffile say of a
+        damaged stream.
     """
     handle, fill_order = page.parent.filehandle, page.fillorder
     page.compression, page.fillorder = NONE, 1
@@ -45,8 +40,8 @@ def decode_lzw_page(page: tifffile.TiffPage) -> NDArray[Any]:
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
     row_bytes = math.ceil(chunk_width * samples * page.bitspersample / 8)
     strips_high = math.ceil(page.imagelength / chunk_rows)
-    decoded = np.empty(page.shaped, dtype=page.dtype)
-    for index in range(math.prod(page.chunked)):
+
+    def decode(index: int) -> Any:  # noqa: ANN401 - tifffile's own
         handle.seek(page.dataoffsets[index])
         stream = handle.read(page.databytecounts[index])
         if fill_order == 2:
@@ -55,10 +50,9 @@ def decode_lzw_page(page: tifffile.TiffPage) -> NDArray[Any]:
         if not page.is_tiled:
             rows = min(chunk_rows, page.imagelength - index % strips_high * chunk_rows)
         data = imagecodecs.tiff_decode(_as_tiff(bytes(stream), row_bytes * rows))
-        chunk, (sample, _, top, left, _), (_, height, width, _) = page.decode(bytearray(data), index)
-        target = decoded[sample, 0, top : top + height, left : left + width]
-        target[...] = chunk[0, : target.shape[0], : target.shape[1]]
-    return decoded.reshape(page.shape)
+        return page.decode(bytearray(data), index)
+
+    return decode
 
 
 def _as_tiff(stream: bytes, size: int) -> bytes:

@@ -12,9 +12,12 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.api import spooled
 from service.api.parameters import SegmentParameters
 from service.api.segment import receipt_header
-from service.engine.request import Answer
+from service.engine import pipeline
+from service.engine.needs import Needs
+from service.engine.request import Answer, Body
 from tests.app_client import AppClient
 from tests.images import disc, jpeg, npy, png, tiff
 
@@ -116,14 +119,16 @@ def test_the_receipt_says_what_was_seen_and_done(client: AppClient) -> None:
 
 def test_a_receipt_too_long_for_a_header_is_shortened_and_says_so() -> None:
     receipt = {"input": {"dtype": "uint8", "notes": ["a note"]}, "normalization": [0.5] * 3000, "backend": "cpu"}
-    answer = Answer(b"", "image/png", ".png", receipt, {"decode": 1.0}, "tiny@1.0.0")
+    answer = Answer(Body(io.BytesIO()), "image/png", ".png", receipt, {"decode": 1.0}, "tiny@1.0.0")
     header = receipt_header(answer)
     assert len(header) < 8000
     assert json.loads(header) == {"input": {"dtype": "uint8"}, "backend": "cpu", "shortened": True}
 
 
 def test_a_receipt_header_never_holds_what_json_does_not_have() -> None:
-    answer = Answer(b"", "image/png", ".png", {"input": {}, "normalization": [float("inf")]}, {}, "tiny@1.0.0")
+    answer = Answer(
+        Body(io.BytesIO()), "image/png", ".png", {"input": {}, "normalization": [float("inf")]}, {}, "tiny@1.0.0"
+    )
     with pytest.raises(ValueError, match="JSON compliant"):
         receipt_header(answer)
 
@@ -163,3 +168,18 @@ def test_a_sane_request_id_is_taken_over_and_another_is_replaced(client: AppClie
     assert client.get("/livez", headers={"X-Request-ID": "plate-7.B03"}).headers["x-request-id"] == "plate-7.B03"
     given = client.get("/livez", headers={"X-Request-ID": "a b{}"}).headers["x-request-id"]
     assert len(given) == 32
+
+
+@pytest.mark.parametrize("name", ["tiff", "png", "npy"])
+def test_an_answer_from_disk_is_the_one_from_memory_and_says_its_length(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked = {"output": "labels", "format": name}
+    in_memory = client.segment(png(IMAGE), params=asked)
+    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(1_000_000, 100_000_000))
+    monkeypatch.setattr(spooled, "_PIECE_BYTES", 100)
+    answer = client.segment(png(IMAGE), params=asked)
+    assert answer.status_code == 200
+    assert answer.content == in_memory.content
+    assert answer.headers["content-length"] == in_memory.headers["content-length"] == str(len(answer.content))
+    assert answer.headers["content-type"] == in_memory.headers["content-type"]

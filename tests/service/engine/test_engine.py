@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -68,9 +68,8 @@ class CountingEncoder:
     extension: str = ".y"
     planes: list[int] = field(default_factory=list)
 
-    def encode(self, result: SegmentationResult) -> bytes:
+    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         self.planes.append(len(result.planes))
-        return b""
 
 
 @pytest.mark.parametrize(("planes", "written"), [(1, 1), (2, 2), (100_000, 2)])
@@ -92,7 +91,7 @@ def test_outlines_of_noise_beyond_the_memory_budget_are_refused_and_fewer_edges_
         async with running(packages, memory_budget_mb=192) as engine:
             with pytest.raises(TooLargeForMemory) as refusal:
                 await engine.segment(npy(noise), asked)
-            assert b"Polygon" in (await engine.segment(npy(disc), asked)).body
+            assert b"Polygon" in (await engine.segment(npy(disc), asked)).body.read()
             return str(refusal.value)
 
     assert "UNET_MEMORY_BUDGET_MB" in asyncio.run(scenario())
@@ -103,7 +102,7 @@ def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path
         async with running(packages) as engine:
             with pytest.raises(DeadlineExceeded, match=r"0\.001 s"):
                 await engine.segment(npy(np.zeros((3000, 3000), np.uint16)), SegmentRequest(timeout_s=0.001))
-            return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+            return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body.read()
 
     assert asyncio.run(scenario()).startswith(b"\x89PNG")
 
@@ -126,7 +125,7 @@ def test_what_has_arrived_before_the_drain_is_finished(packages: Path) -> None:
                 assert not engine.readiness().ready
                 with pytest.raises(Draining), engine.arrival():
                     pytest.fail("nothing new")
-                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body.read()
 
     assert asyncio.run(scenario())
 
@@ -137,7 +136,7 @@ def test_who_comes_while_load_balancers_have_not_noticed_is_still_served(package
             engine.retire()
             assert engine.readiness().reasons == ("the service is draining",)
             with engine.arrival():
-                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body
+                return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body.read()
 
     assert asyncio.run(scenario())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.formats import SegmentationResult
+from service.formats import ENCODERS, SegmentationResult
 
 RECEIPT = {"model": "cells@1.0.0", "note": "µm", "tiles": [1, 2]}
+
+
+def encoded(format_name: str, result: SegmentationResult) -> bytes:
+    """What the encoder of that name writes."""
+    file = io.BytesIO()
+    ENCODERS[format_name].write(result, file)
+    return file.getvalue()
 
 
 def mask(*planes: Any, classes: tuple[str, ...] = ("background", "cell"), **fields: Any) -> SegmentationResult:
@@ -38,7 +46,7 @@ def _result(kind: Any, planes: NDArray[Any], classes: tuple[str, ...], **fields:
         "scores": None,
         "receipt": RECEIPT,
     }
-    return SegmentationResult(kind, planes, classes, **(defaults | stack | fields))
+    return SegmentationResult(kind, tuple(planes), classes, **(defaults | stack | fields))
 
 
 def label_planes(largest: int = 5, dtype: Any = np.uint16) -> st.SearchStrategy[NDArray[Any]]:

@@ -16,16 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from service.formats import ENCODERS
 from service.formats.geojson import ring_area
-from tests.service.formats.results import RECEIPT, label_planes, labels, mask
+from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask
 
 # pycocotools 2.0 hands NumPy 2 an object that does not know the copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def rois(result: Any) -> dict[str, roifile.ImagejRoi]:
-    with zipfile.ZipFile(io.BytesIO(ENCODERS["rois"].encode(result))) as archive:
+    with zipfile.ZipFile(io.BytesIO(encoded("rois", result))) as archive:
         return {name: roifile.ImagejRoi.frombytes(archive.read(name)) for name in archive.namelist()}
 
 
@@ -33,7 +32,7 @@ def rois(result: Any) -> dict[str, roifile.ImagejRoi]:
 @given(plane=label_planes())
 def test_pycocotools_loads_the_document_and_its_masks(plane: NDArray[np.uint16], tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
-    path.write_bytes(ENCODERS["coco"].encode(labels(plane)))
+    path.write_bytes(encoded("coco", labels(plane)))
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = COCO(str(path))
     decoded = np.zeros_like(plane)
@@ -43,7 +42,7 @@ def test_pycocotools_loads_the_document_and_its_masks(plane: NDArray[np.uint16],
 
 
 def test_coco_numbers_images_annotations_and_categories() -> None:
-    document = json.loads(ENCODERS["coco"].encode(mask([[1, 2]], [[0, 2]], classes=("background", "a", "b"))))
+    document = json.loads(encoded("coco", mask([[1, 2]], [[0, 2]], classes=("background", "a", "b"))))
     assert document["categories"] == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     assert [image["id"] for image in document["images"]] == [1, 2]
     found = [(a["id"], a["image_id"], a["category_id"], a["area"], a["iscrowd"]) for a in document["annotations"]]
@@ -100,4 +99,4 @@ def test_rois_of_a_stack_tell_their_slice_and_frame() -> None:
 
 def test_the_same_result_gives_the_same_bytes() -> None:
     result = labels([[1, 2], [0, 2]])
-    assert len({ENCODERS["rois"].encode(result) for _ in range(2)}) == 1
+    assert len({encoded("rois", result) for _ in range(2)}) == 1

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.formats import ENCODERS, UnsupportedOutput
+from service.formats import UnsupportedOutput
 from service.formats.outlines import regions
-from tests.service.formats.results import RECEIPT, label_planes, labels, mask, probabilities
+from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
 DIAGONAL = np.array([[1, 0], [0, 1]], dtype=np.uint16)
 RING_TOUCHING_ITSELF = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=np.uint16)
@@ -96,7 +96,7 @@ def test_an_image_larger_than_one_band_is_traced_across_bands() -> None:
 
 
 def geojson(result: Any) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(ENCODERS["geojson"].encode(result))
+    document: dict[str, Any] = json.loads(encoded("geojson", result))
     return document
 
 
@@ -147,15 +147,15 @@ def test_geojson_of_a_stack_tells_the_plane() -> None:
 @pytest.mark.parametrize("name", ["geojson", "rois", "coco"])
 def test_probabilities_are_refused_with_the_remedy(name: str) -> None:
     with pytest.raises(UnsupportedOutput, match="format=tiff or npy"):
-        ENCODERS[name].encode(probabilities(np.zeros((2, 3, 4))))
+        encoded(name, probabilities(np.zeros((2, 3, 4))))
 
 
 @pytest.mark.parametrize("name", ["rle", "coco", "geojson", "rois"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5)])
 def test_an_image_without_objects_is_an_empty_document(name: str, shape: tuple[int, int]) -> None:
-    encoded = ENCODERS[name].encode(labels(np.zeros(shape)))
+    document_bytes = encoded(name, labels(np.zeros(shape)))
     if name != "rois":
-        document = json.loads(encoded)
+        document = json.loads(document_bytes)
         assert document.get("objects", document.get("annotations", document.get("features"))) == []
     else:
-        assert encoded == b"PK\x05\x06" + bytes(18)
+        assert document_bytes == b"PK\x05\x06" + bytes(18)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.formats import ENCODERS, PIXEL_SIZE_LIMITS_UM, ReadLimits, UnsupportedOutput, open_image
-from tests.service.formats.results import RECEIPT, label_planes, labels, mask, probabilities
+from service.formats import PIXEL_SIZE_LIMITS_UM, ReadLimits, UnsupportedOutput, open_image
+from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 
@@ -23,7 +24,7 @@ LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 @settings(max_examples=100, deadline=None)
 @given(plane=label_planes(largest=65_535))
 def test_png_labels_are_16_bit_grey_and_exact(plane: NDArray[np.uint16]) -> None:
-    with Image.open(io.BytesIO(ENCODERS["png"].encode(labels(plane)))) as image:
+    with Image.open(io.BytesIO(encoded("png", labels(plane)))) as image:
         assert image.mode == "I;16"
         np.testing.assert_array_equal(np.asarray(image), plane)
 
@@ -31,19 +32,19 @@ def test_png_labels_are_16_bit_grey_and_exact(plane: NDArray[np.uint16]) -> None
 @settings(max_examples=50, deadline=None)
 @given(plane=label_planes(largest=1))
 def test_png_masks_of_two_classes_are_0_and_255(plane: NDArray[np.uint16]) -> None:
-    with Image.open(io.BytesIO(ENCODERS["png"].encode(mask(plane)))) as image:
+    with Image.open(io.BytesIO(encoded("png", mask(plane)))) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), plane * 255)
 
 
 def test_png_masks_of_more_classes_are_class_indexes_without_a_palette() -> None:
     result = mask([[0, 1, 2]], classes=("background", "a", "b"))
-    with Image.open(io.BytesIO(ENCODERS["png"].encode(result))) as image:
+    with Image.open(io.BytesIO(encoded("png", result))) as image:
         assert (image.mode, np.asarray(image).tolist()) == ("L", [[0, 1, 2]])
 
 
 def test_png_carries_the_receipt() -> None:
-    with Image.open(io.BytesIO(ENCODERS["png"].encode(mask([[0, 1]])))) as image:
+    with Image.open(io.BytesIO(encoded("png", mask([[0, 1]])))) as image:
         image.load()
         assert json.loads(image.info["unet-receipt"]) == RECEIPT
 
@@ -58,14 +59,14 @@ def test_png_carries_the_receipt() -> None:
 )
 def test_what_png_cannot_hold_is_refused_with_the_remedy(result: Any, reason: str) -> None:
     with pytest.raises(UnsupportedOutput, match=reason):
-        ENCODERS["png"].encode(result)
+        encoded("png", result)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 def test_tiff_labels_are_exact_and_keep_pixel_size_and_axes(dtype: type) -> None:
     planes = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (6, 30, 21), dtype=dtype)
     result = labels(*planes, dtype=dtype, stack_axes="TZ", stack_shape=(2, 3), pixel_size_um=(0.5, 0.25))
-    data = ENCODERS["tiff"].encode(result)
+    data = encoded("tiff", result)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         assert tiff.series[0].axes == "TZYX"
         np.testing.assert_array_equal(tiff.asarray(), planes.reshape(2, 3, 30, 21))
@@ -81,7 +82,7 @@ def test_tiff_labels_are_exact_and_keep_pixel_size_and_axes(dtype: type) -> None
 
 @pytest.mark.parametrize("size", PIXEL_SIZE_LIMITS_UM)
 def test_tiff_holds_the_smallest_and_the_largest_pixel_size(size: float) -> None:
-    data = ENCODERS["tiff"].encode(labels([[0, 1]], pixel_size_um=(size, 0.5)))
+    data = encoded("tiff", labels([[0, 1]], pixel_size_um=(size, 0.5)))
     with open_image(io.BytesIO(data), LIMITS) as reader:
         assert reader.header.pixel_size_um == pytest.approx((size, 0.5), rel=1e-3)
 
@@ -90,12 +91,12 @@ def test_tiff_holds_the_smallest_and_the_largest_pixel_size(size: float) -> None
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_receipt_with_what_json_does_not_have_is_never_written(format_name: str, number: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        ENCODERS[format_name].encode(labels([[0, 1]], receipt={"constants": [number]}))
+        encoded(format_name, labels([[0, 1]], receipt={"constants": [number]}))
 
 
 def test_tiff_stacks_of_other_order_are_written_in_the_order_of_imagej() -> None:
     planes = np.arange(6, dtype=np.uint16).reshape(6, 1, 1) + np.zeros((1, 4, 5), dtype=np.uint16)
-    data = ENCODERS["tiff"].encode(labels(*planes, stack_axes="ZT", stack_shape=(3, 2)))
+    data = encoded("tiff", labels(*planes, stack_axes="ZT", stack_shape=(3, 2)))
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         assert tiff.series[0].axes == "TZYX"
         np.testing.assert_array_equal(tiff.asarray()[..., 0, 0], np.arange(6).reshape(3, 2).T)
@@ -103,7 +104,7 @@ def test_tiff_stacks_of_other_order_are_written_in_the_order_of_imagej() -> None
 
 def test_tiff_probabilities_are_exact_with_one_channel_per_class() -> None:
     planes = np.random.default_rng(0).random((3, 2, 9, 8), dtype=np.float32)
-    data = ENCODERS["tiff"].encode(probabilities(*planes))
+    data = encoded("tiff", probabilities(*planes))
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         assert tiff.series[0].axes == "ZCYX"
         np.testing.assert_array_equal(tiff.asarray(), planes)
@@ -112,7 +113,7 @@ def test_tiff_probabilities_are_exact_with_one_channel_per_class() -> None:
 @settings(max_examples=60, deadline=None)
 @given(plane=label_planes(largest=1))
 def test_tiff_masks_are_0_and_255_with_the_receipt(plane: NDArray[np.uint16]) -> None:
-    data = ENCODERS["tiff"].encode(mask(plane))
+    data = encoded("tiff", mask(plane))
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         np.testing.assert_array_equal(tiff.pages.first.asarray(), plane * 255)
         receipt = tiff.pages.first.description.partition("unet_receipt=")[2]
@@ -122,7 +123,7 @@ def test_tiff_masks_are_0_and_255_with_the_receipt(plane: NDArray[np.uint16]) ->
 @settings(max_examples=40, deadline=None)
 @given(plane=label_planes(largest=65_535))
 def test_npy_is_the_array_without_stack_axes_for_one_plane(plane: NDArray[np.uint16]) -> None:
-    loaded = np.load(io.BytesIO(ENCODERS["npy"].encode(labels(plane))), allow_pickle=False)
+    loaded = np.load(io.BytesIO(encoded("npy", labels(plane))), allow_pickle=False)
     assert loaded.dtype == plane.dtype
     np.testing.assert_array_equal(loaded, plane)
 
@@ -130,5 +131,22 @@ def test_npy_is_the_array_without_stack_axes_for_one_plane(plane: NDArray[np.uin
 def test_npy_keeps_the_stack_axes() -> None:
     planes = np.random.default_rng(0).random((6, 2, 3, 4), dtype=np.float32)
     result = probabilities(*planes, stack_axes="TZ", stack_shape=(2, 3))
-    loaded = np.load(io.BytesIO(ENCODERS["npy"].encode(result)), allow_pickle=False)
+    loaded = np.load(io.BytesIO(encoded("npy", result)), allow_pickle=False)
     np.testing.assert_array_equal(loaded, planes.reshape(2, 3, 2, 3, 4))
+
+
+def test_results_of_several_bands_are_written_whole() -> None:
+    """More than two bands of a million pixels, the last one short."""
+    plane = (np.random.default_rng(0).random((1100, 2000)) * 500).astype(np.uint16)
+    result = labels(plane)
+    assert len(list(result.bands(0))) == 3
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded("png", result)))), plane)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(encoded("tiff", result))), plane)
+    np.testing.assert_array_equal(np.load(io.BytesIO(encoded("npy", result))), plane)
+
+
+def test_a_stack_whose_planes_differ_in_width_is_written_in_the_wider_one() -> None:
+    few, many = np.array([[1, 0]], dtype=np.uint16), np.array([[0, 70_000]], dtype=np.uint32)
+    result = dataclasses.replace(labels(few, few), planes=(few, many))
+    assert tifffile.imread(io.BytesIO(encoded("tiff", result))).tolist() == [few.tolist(), many.tolist()]
+    assert np.load(io.BytesIO(encoded("npy", result))).tolist() == [few.tolist(), many.tolist()]

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from service.formats import ENCODERS, SegmentationResult, UnsupportedOutput
+from service.formats import SegmentationResult, UnsupportedOutput
+from service.formats import runs as runs_module
 from service.formats.runs import BLOCK, compress, object_runs
-from tests.service.formats.results import label_planes, labels, mask, probabilities
+from tests.service.formats.results import encoded, label_planes, labels, mask, probabilities
 
 # pycocotools 2.0 hands NumPy 2 an object that does not know the copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def encode(result: SegmentationResult) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(ENCODERS["rle"].encode(result))
+    document: dict[str, Any] = json.loads(encoded("rle", result))
     return document
 
 
@@ -113,3 +114,14 @@ def test_long_runs_are_compressed_without_overflow(counts: list[int]) -> None:
             value -= 1 << shift
         decoded.append(value + (decoded[-2] if len(decoded) > 2 else 0))
     assert decoded == counts
+
+
+@settings(deadline=None)
+@given(plane=label_planes(largest=2), columns_px=st.integers(1, 60))
+def test_runs_do_not_depend_on_how_many_columns_are_looked_at_together(
+    plane: NDArray[np.uint16], columns_px: int
+) -> None:
+    whole = list(object_runs(plane))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs_module, "COLUMNS_PX", columns_px)
+        assert list(object_runs(plane)) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -28,7 +29,7 @@ ENCODERS: dict[str, Encoder] = {"geojson": GeoJsonEncoder(), "rois": RoiZipEncod
 def result(labels_yx: NDArray[np.uint16]) -> SegmentationResult:
     return SegmentationResult(
         kind="labels",
-        planes=labels_yx[None],
+        planes=(labels_yx,),
         classes=("background", "cell"),
         stack_axes="",
         stack_shape=(),
@@ -39,7 +40,9 @@ def result(labels_yx: NDArray[np.uint16]) -> SegmentationResult:
 
 
 def through_training(folder: Path, layout: str, labels_yx: NDArray[np.uint16]) -> NDArray[np.int32]:
-    content = ENCODERS[layout].encode(result(labels_yx))
+    file = io.BytesIO()
+    ENCODERS[layout].write(result(labels_yx), file)
+    content = file.getvalue()
     if layout == "coco":  # the service does not know the file's name
         document: dict[str, Any] = json.loads(content)
         document["images"][0]["file_name"] = "a.tif"

@@ -1,0 +1,91 @@
+"""What a request takes of memory and disk, from the header alone: whether its arrays stand in memory or in files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.flooding import flood_bytes
+from model.labels import LABEL_BAND_PX
+from model.pixels import Pixels, row_bands
+from model.spec import ModelSpec
+from service.engine.request import SegmentRequest
+from service.engine.spool import MAPPED_BYTES
+from service.formats import ImageHeader
+
+_BYTES_PER_EDGE = 100  # measured: 1.2 GB for the 12 million edges of a 3000 x 3000 px image of noise as GeoJSON
+_BYTES_PER_OUTLINED_PX = 24  # regions, their transpose and skimage's own labels, while outlines are traced
+_BYTES_PER_BANDED_PX = 24  # masks, numbers and their copies, of a band that is labelled
+_COPIES_OF_PART = 3  # of a part that is decoded: its bytes, as stored, as handed out
+_ARRAYS_AT_ONCE = 3  # that are worked on and so partly resident, each up to twice MAPPED_BYTES
+_OUTLINED = frozenset({"geojson", "rois"})
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Most bytes that a request takes at a time."""
+
+    memory_bytes: int
+    disk_bytes: int
+    """In the spool folder; 0 where all arrays stand in memory."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether planes and results stand in files."""
+        return self.disk_bytes > 0
+
+
+def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_bytes: int, most: Needs) -> Needs:
+    """Decide by the size of an image where its arrays stand: in memory as long as they fit, else in files.
+
+    Parameters
+    ----------
+    header, spec, request
+        What is to be done.
+    part_bytes
+        See :class:`service.formats.ImageReader`.
+    most
+        What there is for all requests together; nothing goes to disk where there is none.
+
+    """
+    plane = math.prod(header.size_yx)
+    classes = len(spec.classes)
+    watershed = spec.label_rule.method == "watershed"
+    match request.output:
+        case "mask":
+            # bytes a pixel that the net fills, that finding objects takes, that stay; and working memory
+            filled, finding, kept, working = 0, 0, 1, 0
+        case "labels":
+            filled, finding, kept = 4, 8 if watershed else 4, 4
+            working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX
+            working = max(working, flood_bytes(header.size_yx)) if watershed else working
+        case "probabilities":
+            filled, finding, kept, working = 0, 0, 4 * classes, 0
+    decoded = plane * header.channels * header.dtype.itemsize
+    # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
+    arrays = max(decoded + plane * filled, plane * (filled + finding))
+    results = plane * header.planes * kept
+    # the encoded result is as large as the plain one at worst
+    in_memory = arrays + 2 * results + working
+    if in_memory <= most.memory_bytes or not most.on_disk:
+        return Needs(in_memory, 0)
+    resident = _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
+    if request.format in _OUTLINED:
+        working = max(working, plane * _BYTES_PER_OUTLINED_PX)
+    return Needs(_COPIES_OF_PART * part_bytes + resident + working, arrays + 2 * results)
+
+
+def outline_memory(planes: tuple[Pixels, ...]) -> int:
+    """Bytes that an encoder of outlines or runs takes for its edges: noise has one at every pixel, cells have few."""
+    edges = 0
+    for plane_yx in planes:
+        height, width = plane_yx.shape
+        for rows in row_bands(height, width):
+            band: np.ndarray[Any, Any] = plane_yx[rows.start : rows.stop + 1]
+            own = band[: rows.stop - rows.start]
+            edges += int(np.count_nonzero(band[1:] != band[:-1]))
+            edges += int(np.count_nonzero(own[:, 1:] != own[:, :-1]))
+    return edges * _BYTES_PER_EDGE

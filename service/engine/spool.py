@@ -1,0 +1,133 @@
+"""Arrays and files on disk, for what does not fit into the memory budget: decoded planes, results, encoded answers.
+
+A spooled array is a file mapped into memory. What was touched of it counts as memory of the process until it is
+forgotten, which happens by itself after :data:`MAPPED_BYTES`: the system keeps it in its page cache as long as there is
+room, and on disk. Files have no name and vanish with the last reference to them, however a request ends.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+import threading
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+from numpy.typing import NDArray
+
+from service.engine.errors import SpoolFull
+
+MAPPED_BYTES = 24 << 20
+"""Of one array, before its parts are forgotten; twice this at most are resident."""
+
+
+class SpooledArray:
+    """An array in a nameless file; a part that is indexed is a view, and writes to it reach the file.
+
+    Parameters
+    ----------
+    file
+        Empty and open for reading and writing; it is closed here, the mapping keeps it.
+    shape, dtype
+        Of the array, which begins as zeros.
+
+    Raises
+    ------
+    SpoolFull
+        Where the disk has no room for it.
+
+    """
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        size = math.prod(shape) * dtype.itemsize
+        with file:
+            try:
+                # writing to a page for which the disk has no room would end the process, so all of it is taken now
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise SpoolFull(
+                    f"{math.ceil(size / 1e6)} MB are needed in the spool folder, which refuses them: {error.strerror}; "
+                    "make room there, point UNET_SPOOL_DIR to a larger disk, or send the image in parts"
+                ) from error
+            self._map = mmap.mmap(file.fileno(), size)
+        self._array: NDArray[Any] = np.ndarray(shape, dtype, buffer=self._map)
+        self._touched = 0
+        self._lock = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        shape: tuple[int, ...] = self._array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        kind: np.dtype[Any] = self._array.dtype
+        return kind
+
+    def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 - as numpy has it
+        part = self._array[key]
+        self._touch(part)
+        return part
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:  # noqa: ANN401
+        part = self._array[key]
+        self._touch(part)
+        part[...] = value
+
+    def _touch(self, part: NDArray[Any]) -> None:
+        low, high = byte_bounds(part)
+        with self._lock:
+            self._touched += high - low
+            forget = self._touched > MAPPED_BYTES
+            if forget:
+                self._touched = high - low
+        if forget:
+            # of a shared mapping this loses nothing: whatever is touched again comes back from the page cache
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class Spool:
+    """The folder of spooled arrays and files.
+
+    Parameters
+    ----------
+    folder
+        On a disk; None for the system's temporary folder.
+
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> SpooledArray:
+        """Make an array of zeros on disk.
+
+        Raises
+        ------
+        SpoolFull
+            Where there is no room for it.
+
+        """
+        return SpooledArray(self.file(), shape, dtype)
+
+    def file(self) -> IO[bytes]:
+        """Make an empty file without a name; closing it frees its room.
+
+        Raises
+        ------
+        SpoolFull
+            Where the folder cannot be written.
+
+        """
+        try:
+            return tempfile.TemporaryFile(dir=self._folder)
+        except OSError as error:
+            raise SpoolFull(
+                f"0 files can be made in the spool folder {self._folder or tempfile.gettempdir()!r}, 1 is needed: "
+                f"{error.strerror}; point UNET_SPOOL_DIR to a folder that can be written"
+            ) from error

@@ -1,0 +1,134 @@
+"""Decode large PNGs some rows at a time, which libpng could do but no binding of it offers.
+
+zlib inflates the stream piece by piece. The rows that come out are still filtered, each against the one above; to undo
+that, every band is given to libpng as a small PNG of its own, uncompressed, whose first row is the last one of the band
+before.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+BAND_BYTES = 16 << 20
+_CARRIERS = {1: (8, 0), 2: (8, 4), 3: (8, 2), 4: (8, 6), 6: (16, 2), 8: (16, 6)}
+"""Depth and colour type whose pixels have so many bytes: filters know bytes and the length of a pixel only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowLayout:
+    """How the rows of a PNG that is not interlaced are laid out, once inflated (ISO 15948, 7.2)."""
+
+    width: int
+    height: int
+    depth: int
+    """Bits per sample."""
+    samples: int
+    """Per pixel; palettes have one."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Distance to the pixel on the left that filters look at."""
+        return max(1, self.samples * self.depth // 8)
+
+    @property
+    def row_bytes(self) -> int:
+        """Without the byte that names the filter."""
+        return (self.width * self.samples * self.depth + 7) // 8
+
+    @property
+    def rows_of_bands(self) -> int:
+        """Rows that are decoded at a time."""
+        return min(self.height, max(1, BAND_BYTES // self.row_bytes))
+
+    def unpacked(self, rows: NDArray[np.uint8]) -> NDArray[Any]:
+        """Samples (y, x, s) of rows (y, bytes); those of fewer than 8 bits as small numbers."""
+        if self.depth == 16:
+            return rows.view(">u2").astype(np.uint16).reshape(len(rows), self.width, self.samples)
+        if self.depth == 8:
+            return rows.reshape(len(rows), self.width, self.samples)
+        shifts = np.arange(8 - self.depth, -1, -self.depth, dtype=np.uint8)
+        numbers = (rows[..., np.newaxis] >> shifts) & np.uint8((1 << self.depth) - 1)
+        return numbers.reshape(len(rows), -1)[:, : self.width, np.newaxis]
+
+
+def raw_bands(layout: RowLayout, chunks: Iterator[bytes]) -> Iterator[NDArray[np.uint8]]:
+    """Inflate and unfilter.
+
+    Parameters
+    ----------
+    layout
+        Of the rows.
+    chunks
+        The zlib stream, in pieces.
+
+    Yields
+    ------
+    NDArray[np.uint8]
+        The next rows (y, bytes).
+
+    Raises
+    ------
+    EOFError, zlib.error, imagecodecs.PngError
+        The stream ends early or is damaged.
+    """
+    stream = _Stream(chunks)
+    above = b""
+    for top in range(0, layout.height, layout.rows_of_bands):
+        rows = min(layout.rows_of_bands, layout.height - top)
+        band = _unfilter(layout, above, stream.take(rows * (1 + layout.row_bytes)))
+        above = b"\0" + band[-1].tobytes()
+        yield band
+    for _ in chunks:  # what is left, so that the last checksum is compared, too
+        pass
+
+
+def _unfilter(layout: RowLayout, above: bytes, filtered: bytes) -> NDArray[np.uint8]:
+    """Undo the filters of some rows, given the row above them (none at the top) behind a byte of 0, "no filter"."""
+    depth, colour = _CARRIERS[layout.pixel_bytes]
+    width, rows = layout.row_bytes // layout.pixel_bytes, len(filtered) // (1 + layout.row_bytes)
+    head = struct.pack(">IIBBBBB", width, rows + bool(above), depth, colour, 0, 0, 0)
+    carrier = b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", head),
+            _chunk(b"IDAT", zlib.compress(above + filtered, 0)),
+            _chunk(b"IEND", b""),
+        ]
+    )
+    decoded: NDArray[Any] = imagecodecs.png_decode(carrier)
+    if depth == 16:
+        decoded = decoded.astype(">u2").view(np.uint8)
+    return decoded.reshape(-1, layout.row_bytes)[bool(above) :]
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+class _Stream:
+    """A zlib stream of which any number of bytes can be taken, one after the other."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._inflate = zlib.decompressobj()
+
+    def take(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        left = size
+        while left:
+            compressed = self._inflate.unconsumed_tail or next(self._chunks, b"")
+            part = self._inflate.decompress(compressed, left)
+            if not part and not compressed:
+                msg = f"the picture's data end {left} bytes early"
+                raise EOFError(msg)
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)

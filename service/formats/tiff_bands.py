@@ -1,0 +1,131 @@
+"""Decode the rows of one TIFF page band by band, so that no page need be in memory whole.
+
+A band is a few rows of strips or tiles; what one of those holds is the least that can be decoded, so a page in a single
+compressed strip is one band.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from service.formats.tiff_lzw import LZW, lzw_decoder
+
+BAND_PX = 1 << 22
+"""Pixels of a band, where strips and tiles allow it."""
+_JPEG = 7
+_PLANAR = 2
+
+Decode = Callable[[int], Any]
+"""Segment by its number: samples (1, y, x, s), position (s, 0, y, x, 0) and shape, as ``TiffPage.decode`` has them."""
+
+
+def is_raw(page: tifffile.TiffPage) -> bool:
+    """Whether the samples of a page stand in the file one behind the other, as they are."""
+    return bool(page.compression == 1 and page.is_contiguous and page.fillorder == 1 and page.predictor == 1)
+
+
+def rows_of_bands(page: tifffile.TiffPage) -> int:
+    """Rows of a band of ``page``: as many rows of segments as make up :data:`BAND_PX`, one at least."""
+    rows = 1 if is_raw(page) else _segment_rows(page)
+    wanted = rows * max(1, BAND_PX // (rows * page.imagewidth))
+    return min(int(page.imagelength), int(wanted))
+
+
+def page_bands(page: tifffile.TiffPage) -> Iterator[NDArray[Any]]:
+    """Decode a page that has passed :func:`service.formats.tiff_segments.check_page`.
+
+    Parameters
+    ----------
+    page
+        Read for this call alone, where it is compressed with LZW.
+
+    Yields
+    ------
+    NDArray
+        The next rows (y, x, s), of ``page.dtype``.
+
+    Raises
+    ------
+    Exception
+        Whatever tifffile and the codecs say of a damaged file.
+
+    """
+    height, step = page.imagelength, rows_of_bands(page)
+    if not is_raw(page) and page.is_contiguous:
+        # a predictor or a bit order without compression, which nobody writes
+        yield _samples_last(page, page.asarray(maxworkers=1))
+        return
+    raw = is_raw(page)
+    decode = None if raw else lzw_decoder(page) if page.compression == LZW else _decoder(page)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        if decode is None:
+            yield raw_rows(page, page.dataoffsets[0], rows)
+        else:
+            yield _samples_last(page, _decode_rows(page, decode, rows))
+
+
+def raw_rows(page: tifffile.TiffPage, offset: int, rows: slice) -> NDArray[Any]:
+    """Rows (y, x, s) of uncompressed pixels that begin at byte ``offset`` and are laid out as in ``page``."""
+    handle = page.parent.filehandle
+    stored = page.dtype.newbyteorder(page.parent.byteorder)
+    planes, _, height, width, samples = page.shaped
+    count = rows.stop - rows.start
+    band = np.empty((planes, count, width, samples), dtype=page.dtype)
+    for plane in range(planes):
+        first = (plane * height + rows.start) * width * samples
+        handle.seek(offset + first * stored.itemsize)
+        band[plane] = handle.read_array(stored, count * width * samples).reshape(band.shape[1:])
+    return band[0] if planes == 1 else np.moveaxis(band[..., 0], 0, -1)
+
+
+def _segment_rows(page: tifffile.TiffPage) -> int:
+    rows = page.tilelength if page.is_tiled else page.rowsperstrip
+    return min(int(rows), int(page.imagelength))
+
+
+def _decode_rows(page: tifffile.TiffPage, decode: Decode, rows: slice) -> NDArray[Any]:
+    """Rows, which begin with a segment, as (separate sample, y, x, contiguous sample)."""
+    planes, _, height, width, samples = page.shaped
+    segment_rows = _segment_rows(page)
+    across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
+    down = math.ceil(height / segment_rows)
+    band = np.empty((planes, rows.stop - rows.start, width, samples), dtype=page.dtype)
+    for plane in range(planes):
+        for row in range(rows.start // segment_rows, math.ceil(rows.stop / segment_rows)):
+            for column in range(across):
+                index = (plane * down + row) * across + column
+                segment, (sample, _, top, left, _), (_, length, extent, _) = decode(index)
+                target = band[sample, top - rows.start : top - rows.start + length, left : left + extent]
+                target[...] = segment[0, : target.shape[0], : target.shape[1]]
+    return band
+
+
+def _decoder(page: tifffile.TiffPage) -> Decode:
+    handle = page.parent.filehandle
+    options: dict[str, Any] = {"_fullsize": page.is_tiled}
+    if page.compression == _JPEG:
+        options |= {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+
+    decode_segment = page.decode  # made at the first call, which reads tags and so moves in the file
+
+    def decode(index: int) -> Any:  # noqa: ANN401 - tifffile's own
+        handle.seek(page.dataoffsets[index])
+        return decode_segment(handle.read(page.databytecounts[index]), index, **options)
+
+    return decode
+
+
+def _samples_last(page: tifffile.TiffPage, samples: NDArray[Any]) -> NDArray[Any]:
+    """(y, x, s) from what tifffile gives: YX, YXS and SYX, or with both sample axes in front and behind."""
+    if samples.ndim == 4:
+        samples = samples[0] if len(samples) == 1 else samples[..., 0]
+    if samples.ndim == 2:
+        return samples[..., np.newaxis]
+    return np.moveaxis(samples, 0, -1) if page.planarconfig == _PLANAR and page.samplesperpixel > 1 else samples

@@ -1,0 +1,206 @@
+"""Images beyond the memory budget go through files: the same answers, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.errors import ImageMismatch
+from model.labels import LabelRule
+from service.engine import pipeline
+from service.engine.admission import Admission, Throughput
+from service.engine.engine import Engine
+from service.engine.errors import Overloaded, TooLargeForMemory
+from service.engine.needs import Needs, needs
+from service.engine.request import SegmentRequest
+from service.formats import ReadLimits, open_image, tiff_bands
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.images import tiff
+from tests.packages import write_tiny_package
+from tests.service.engine.test_spool import files_in
+
+MB = 1_000_000
+
+
+def blobs(size: int = 300) -> NDArray[np.uint16]:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).random((size, size + 20)), 4)
+    grey: NDArray[np.uint16] = ((noise - noise.min()) / np.ptp(noise) * 60_000).astype(np.uint16)
+    return grey
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    rule = LabelRule(method="watershed", seed_threshold=0.9, fill_holes=True, min_area_px=5)
+    write_tiny_package(tmp_path / "packages", label_rule=rule)
+    return tmp_path / "packages"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    (tmp_path / "spool").mkdir()
+    return tmp_path / "spool"
+
+
+def to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send images through files that would fit into memory; those that would not are too large for a test."""
+    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(MB, 100 * MB))
+    monkeypatch.setattr(tiff_bands, "BAND_PX", 10_000)
+
+
+async def answer_of(engine: Engine, data: bytes, request: SegmentRequest) -> bytes:
+    answer = await engine.segment(io.BytesIO(data), request)
+    encoded = answer.body.read()
+    answer.body.close()
+    return encoded
+
+
+def answers(packages: Path, spool: Path, data: bytes, *requests: SegmentRequest) -> list[bytes]:
+    async def scenario() -> list[bytes]:
+        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        await engine.start()
+        found = [await answer_of(engine, data, request) for request in requests]
+        await engine.stop()
+        return found
+
+    return asyncio.run(scenario())
+
+
+REQUESTS = [
+    *[SegmentRequest(output="mask", format=name) for name in ("png", "tiff", "rle", "geojson", "npy")],
+    *[SegmentRequest(output="labels", format=name) for name in ("png", "tiff", "coco", "rois", "npy")],
+    *[SegmentRequest(output="probabilities", format=name) for name in ("tiff", "npy")],
+]
+
+
+def test_answers_through_files_are_those_through_memory(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiff(blobs(), compression="zlib", tile=(64, 64))
+
+    async def all_of_them(engine: Engine) -> list[bytes]:
+        return [await answer_of(engine, data, request) for request in REQUESTS]
+
+    async def both_ways() -> tuple[list[bytes], list[bytes]]:
+        # one engine: another one might measure other speeds, and cut other tiles
+        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        await engine.start()
+        in_memory = await all_of_them(engine)
+        to_disk(monkeypatch)
+        on_disk = await all_of_them(engine)
+        await engine.stop()
+        return in_memory, on_disk
+
+    in_memory, on_disk = asyncio.run(both_ways())
+    assert on_disk == in_memory
+    gc.collect()
+    assert files_in(spool) == []
+
+
+@pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
+@pytest.mark.parametrize("channel", [None, 0, 2])
+def test_the_channel_that_is_wanted_is_taken_part_by_part(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, layout: str, channel: int | None
+) -> None:
+    grey = blobs(100)
+    pixels = np.stack([grey] * 3 if channel is None else [grey, grey[::-1], grey[:, ::-1]])
+    options: dict[str, Any] = {"photometric": "rgb", "rowsperstrip": 16}
+    if layout == "contig":
+        data = tiff(np.moveaxis(pixels, 0, -1), **options)
+    elif layout == "separate":
+        data = tiff(pixels, planarconfig="separate", **options)
+    else:
+        data = tiff(pixels, photometric="minisblack", metadata={"axes": "CYX"}, rowsperstrip=16)
+    request = SegmentRequest(format="npy", channel=channel)
+    expected = answers(packages, spool, data, request)
+    to_disk(monkeypatch)
+    assert answers(packages, spool, data, request) == expected
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_three_channels_that_differ_are_refused(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+) -> None:
+    pixels = np.stack([blobs(100)] * 3, axis=-1)
+    pixels[90, 5, 2] += 1
+    if on_disk:
+        to_disk(monkeypatch)
+    with pytest.raises(ImageMismatch, match="3 channels"):
+        answers(packages, spool, tiff(pixels, photometric="rgb", rowsperstrip=16), SegmentRequest())
+    gc.collect()
+    assert files_in(spool) == []
+
+
+def wait_for_file(folder: Path) -> None:
+    while not files_in(folder):
+        time.sleep(0.001)
+
+
+def test_a_cancelled_request_leaves_no_file(packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_disk(monkeypatch)
+    data = io.BytesIO(tiff(blobs(2000), compression="zlib", tile=(64, 64)))
+
+    async def scenario() -> int:
+        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        await engine.start()
+        task = asyncio.create_task(engine.segment(data, SegmentRequest(output="labels", format="tiff")))
+        await asyncio.to_thread(wait_for_file, spool)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await engine.stop()
+        return len(data.getvalue())
+
+    assert asyncio.run(scenario())
+    gc.collect()
+    assert files_in(spool) == []
+
+
+def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None:
+    spec = write_tiny_package(packages, name="other").spec
+    header = open_image(io.BytesIO(tiff(np.zeros((4000, 5000), np.uint16))), ReadLimits(10**9, 10**9)).header
+    request = SegmentRequest()
+    roomy = needs(header, spec, request, MB, Needs(100 * MB, 1000 * MB))
+    assert roomy == Needs(4000 * 5000 * (2 + 2), 0)
+    tight = needs(header, spec, request, MB, Needs(roomy.memory_bytes - 1, 1000 * MB))
+    assert tight.disk_bytes == roomy.memory_bytes
+    larger = needs(header, spec, SegmentRequest(output="labels"), MB, Needs(MB, 1000 * MB))
+    assert larger.disk_bytes > tight.disk_bytes
+    assert needs(header, spec, request, MB, Needs(MB, 0)) == roomy
+
+
+def test_a_gigapixel_keeps_within_the_default_budget(packages: Path) -> None:
+    """32,768 squared, 16 bits: labels by a watershed in less than 0.8 GB of memory."""
+    spec = write_tiny_package(packages, name="other", label_rule=LabelRule(method="watershed")).spec
+    data = io.BytesIO(tiff(np.zeros((16, 16), np.uint16), tile=(16, 16)))
+    small = open_image(data, ReadLimits(10**9, 10**9)).header
+    header = type(small)(**{name: getattr(small, name) for name in small.__slots__} | {"size_yx": (32_768, 32_768)})
+    room = needs(header, spec, SegmentRequest(output="labels", format="tiff"), 17 * MB, Needs(1228 * MB, 32_768 * MB))
+    assert room.memory_bytes < 800 * MB
+    assert room.disk_bytes < 24_000 * MB
+
+
+def test_the_disk_is_promised_like_memory() -> None:
+    admission = Admission(100 * MB, 10, disk_bytes=50 * MB)
+    speed = Throughput(MB)
+    with (
+        pytest.raises(TooLargeForMemory, match=r"51 MB in files.*50 MB.*UNET_SPOOL_LIMIT_MB"),
+        admission.admit(speed, 1, MB, 20, 51 * MB),
+    ):
+        pytest.fail("more than the spool")
+    with admission.admit(speed, 1, MB, 20, 40 * MB):
+        assert admission.disk_in_use == 40 * MB
+        with pytest.raises(Overloaded) as refusal, admission.admit(speed, 1, MB, 20, 11 * MB):
+            pytest.fail("51 MB are more than 50")
+        with admission.admit(speed, 1, MB, 20):
+            assert admission.in_flight == 2
+    assert refusal.value.reason == "disk"
+    assert admission.disk_in_use == 0
