@@ -53,6 +53,10 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
 
 {counts["training"]} images for training, {counts["validation"]} for validation. {describe_split(recipe.data)}
 
+## Scale
+
+{recipe.card.scale or "Pixels of the size that the training images have."}
+
 ## Validation
 
 {_validation(checkpoint, recipe)}
@@ -68,6 +72,7 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
     facts: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude={"card"}, exclude_none=True),
         "data": recipe.card.data,
+        "scale": recipe.card.scale,
         "images": counts,
         "validation": figures,
         "command": command,

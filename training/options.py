@@ -292,4 +292,5 @@ class Card(Part):
     description: str = ""
     license: str = "MIT"
     data: str = ""
+    scale: str = ""
     limits: str = ""
