@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from model.errors import ModelError
-from service import batch
+from service.batch.images import NoImages
+from service.batch.ledger import NoRoomForResults
+from service.batch.shard import BadShard
+from service.batch.targets import BadTarget
 from service.client import ServiceProblem, ServiceUnreachable
 from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
@@ -25,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings({**options.defaults, **vars(options)})
         status: int = options.run(settings, options)
-    except (InvalidSettings, InvalidParameter, FormatError, batch.NoImages, batch.BadTarget) as error:
+    except (InvalidSettings, InvalidParameter, FormatError, NoImages, BadTarget, BadShard) as error:
         return fail(str(error), 2)
-    except (ServiceProblem, ServiceUnreachable, CannotListen, ModelError, EngineError) as error:
+    except (ServiceProblem, ServiceUnreachable, CannotListen, ModelError, EngineError, NoRoomForResults) as error:
         return fail(str(error), 1)
     except KeyboardInterrupt:
         return fail("interrupted", 130)

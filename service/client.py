@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -116,8 +117,12 @@ class Client:
             Where it does not answer.
 
         """
+        return self.answer(image, **options).content
+
+    def answer(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> httpx.Response:
+        """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         given = {name: value for name, value in options.items() if value is not None}
-        return self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image).content
+        return self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image)
 
     def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> NDArray[Any]:
         """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""
@@ -129,6 +134,28 @@ class Client:
         """Return what ``GET /models`` lists: ``models`` and ``refused``."""
         listed: dict[str, Any] = self._request("GET", "/models", {}, b"").json()
         return listed
+
+    def model(self, reference: str | None = None) -> dict[str, Any]:
+        """Return what ``GET /models/{reference}`` tells of a package: of the default one for None.
+
+        Raises
+        ------
+        ServiceProblem
+            Where there is no such package.
+
+        """
+        if reference is None:
+            default = [entry for entry in self.models()["models"] if entry["default"]]
+            if not default:
+                problem = {"status": 503, "title": "There is no default model", "detail": "name a model"}
+                raise ServiceProblem(problem)
+            reference = f"{default[0]['name']}@{default[0]['version']}"
+        card: dict[str, Any] = self._request("GET", f"/models/{quote(reference, safe='@')}", {}, b"").json()
+        return card
+
+    def version(self) -> str:
+        """Return the version of the server's software."""
+        return str(self._request("GET", "/openapi.json", {}, b"").json()["info"]["version"])
 
     def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
         waited, lost_wait = 0.0, _FIRST_WAIT_S

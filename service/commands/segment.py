@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from service import batch
 from service.api.parameters import SegmentParameters, combined
+from service.batch.images import find_images
+from service.batch.ledger import Ledger, write_alone
+from service.batch.progress import Progress
+from service.batch.segmenters import Segmenter, by_server, in_process
+from service.batch.shard import WHOLE, parse_shard
+from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
+from service.batch.work import failure_of, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
 from service.engine.request import SegmentRequest
 from service.formats import negotiate
@@ -15,6 +23,8 @@ from service.settings import Settings
 from service.telemetry import configure_logging
 
 _DAY_S = 86_400.0
+_IN_FLIGHT = {"here": 2, "server": 4}
+_SHOWN_FAILURES = 20
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,16 +32,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "segment",
         help="segment image files",
-        description="Segment files in this process, or on a server with --url. Goes on after a bad file.",
+        description="Segment files in this process, or on a server with --url. Goes on after a bad file; called again, "
+        "does what is left. Exit status 1 where an image failed: FOLDER/failures.json lists them.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or pattern")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder or pattern ('plates/**/*.tif')")
+    parser.add_argument("--list", metavar="FILE", dest="listed", help="images, one path on each line; - for stdin")
     parser.add_argument("-o", "--out", required=True, type=Path, help="result file (one image) or folder")
     parser.add_argument("--url", help="segment on this server")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only share I, from 0, of N; auto in a SLURM array, auto/N in a Kubernetes Indexed Job",
+    )
+    parser.add_argument(
+        "--in-flight", type=int, metavar="N", help="images at a time (default: 2, with --url 4; a fleet takes more)"
+    )
+    parser.add_argument("--redo", action="store_true", help="do again what is finished")
     for name, field in SegmentParameters.model_fields.items():
         if name not in ("pixel_size", "timeout"):
             text = (field.description or "").replace("`", "")
             parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
-    add_local_options(parser)
+    add_local_options(parser, "threads", "memory_budget_mb", "cache_dir")
     # nobody else waits: one image may take as long as it takes
     parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "tile_ms": 0.0})
 
@@ -42,8 +63,14 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     texts = {name: str(value) for name, value in vars(options).items() if name in SegmentParameters.model_fields}
     given = {name: text for name, text in texts.items() if getattr(options, name) is not None}
     parameters = combined(SegmentParameters(), given)
-    images = batch.find_images(options.images)
-    format_name = negotiate(None, batch.choose_format(images, options.out, parameters.output, parameters.format))
+    in_flight = options.in_flight if options.in_flight is not None else _IN_FLIGHT["server" if options.url else "here"]
+    if in_flight < 1:
+        return fail(f"--in-flight is {in_flight}; use a number above 0", 2)
+    if not options.images and not options.listed:
+        return fail("there is nothing to segment; name files, folders or patterns, or give --list FILE", 2)
+    shard = parse_shard(options.shard, os.environ) if options.shard else WHOLE
+    images = find_images(options.images, options.listed, options.out)
+    format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
     request = SegmentRequest(
         model=parameters.model,
         output=parameters.output,
@@ -52,13 +79,44 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         min_area=parameters.min_area,
         channel=parameters.channel,
     )
-    work = batch.plan(images, options.out, parameters.output, format_name)
-    opened = batch.by_server(options.url, request) if options.url else batch.in_process(settings, request)
-    with opened as segment:
-        failures = batch.run(work, segment)
-    for image, reason in failures.items():
-        say(f"{image}: {reason}", sys.stderr)
+    work = plan(images, options.out, parameters.output, format_name)
+    opened = by_server(options.url, request) if options.url else in_process(settings, request)
+    if not is_file_name(images, options.out):
+        mine = [item for item in work if shard.takes(item.image.name)]
+        return _folder(mine, Ledger(options.out, shard), opened, in_flight, redo=options.redo)
+    if shard.count > 1:
+        raise BadTarget(f"{str(options.out)!r} is one file, --shard is {shard}; name a folder for the results")
+    return _single(work[0], opened)
+
+
+def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
+    """One image to one file, every time anew."""
+    with opened as segmenter:
+        try:
+            write_alone(item.target, segmenter.segment(item.source).body)
+        except Exception as error:
+            return fail(f"{item.source}: {failure_of(item.source, error).message}", 1)
+    say(f"wrote {item.target}")
+    return 0
+
+
+def _folder(
+    mine: list[Work], ledger: Ledger, opened: AbstractContextManager[Segmenter], in_flight: int, *, redo: bool
+) -> int:
+    """A share of images to a folder, but for those that are finished."""
+    with ledger.opened(lambda text: say(text, sys.stderr)) as interrupted, opened as segmenter:
+        todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
+        progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
+        try:
+            failures = segment_all(todo, segmenter, ledger, in_flight, progress)
+        finally:
+            progress.close()
+        report = ledger.report([failure.as_json() for failure in failures])
+    for failure in failures[:_SHOWN_FAILURES]:
+        say(f"{failure.image}: {failure.message}", sys.stderr)
+    share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
+    before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
+    say(f"{share}wrote {len(todo) - len(failures)} results to {ledger.out}{before}")
     if failures:
-        return fail(f"{len(failures)} of {len(work)} images failed", 1)
-    say(f"wrote {work[0].target}" if len(work) == 1 else f"wrote {len(work)} results to {options.out}")
+        return fail(f"{share}{len(failures)} of {len(mine)} images failed; {report} lists them", 1)
     return 0

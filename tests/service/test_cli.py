@@ -15,6 +15,7 @@ from PIL import Image
 
 from service.cli import main
 from tests.images import disc, png
+from tests.live import live_server
 from tests.packages import write_tiny_package
 
 
@@ -45,8 +46,41 @@ def test_a_folder_becomes_a_folder_and_a_bad_file_sets_the_status(
     out = workplace / "out"
     arguments = ["segment", str(workplace / "images"), "-o", str(out), "--output", "labels", "--format", "tiff"]
     assert main(arguments) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["a_labels.tif", "b_labels.tif"]
+    assert sorted(path.name for path in out.iterdir()) == [".unet", "a_labels.tif", "b_labels.tif", "failures.json"]
     assert "bad.tif: the body is no known image" in capsys.readouterr().err
+    (failure,) = json.loads((out / "failures.json").read_text())
+    assert failure["image"] == str(workplace / "images" / "bad.tif")
+    assert failure["type"] == "/problems/unsupported-image-format"
+
+
+def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["segment", str(workplace / "images"), "-o", str(workplace / "out")]
+    with live_server(workplace, workplace / "packages") as server:
+        assert main([*arguments, "--url", server.url]) == 0
+        assert main([*arguments, "--url", server.url]) == 0
+    assert "wrote 0 results" in capsys.readouterr().out.splitlines()[-1]
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(workplace / "out" / "a_mask.png")), np.where(disc() > 110, 255, 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is nothing to segment"),
+        (["IMAGES", "--in-flight", "0"], "--in-flight is 0"),
+        (["IMAGES", "--shard", "3/3"], "count from 0 to 2"),
+        (["IMAGES", "--shard", "auto"], "write --shard I/N"),
+    ],
+)
+def test_a_batch_that_cannot_be_is_explained_with_status_2(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    given = [str(workplace / "images") if text == "IMAGES" else text for text in arguments]
+    assert main(["segment", *given, "-o", str(workplace / "out")]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

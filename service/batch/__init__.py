@@ -1,0 +1,12 @@
+"""Many image files through one segmenter, each exactly once however often the work is broken off.
+
+::
+
+    images      which files, and their names
+    targets     what each result is called
+    shard       which of them are this process's
+    segmenters  in this process, or on a server
+    ledger      what is finished, and how it is written so that it is there whole or not at all
+    work        from first to last, going on after a failure
+    progress    how far it is, and how long it will take
+"""

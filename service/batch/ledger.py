@@ -1,0 +1,231 @@
+"""What is finished, on disk: results that are there whole or not at all, and a receipt for each.
+
+A folder of results holds ``.unet/receipts/<result>.json`` for every result, ``.unet/parts/`` for what is being made,
+and ``.unet/locks/``, one file for each shard. An image is finished where its receipt names the same image (size and
+time of change), the same package, software and options as are asked for now, and a result of the size that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from service.batch.shard import WHOLE, Shard
+from service.batch.targets import BadTarget, Work
+
+FOLDER = ".unet"
+"""Below the folder of results; hidden, so that viewers and patterns pass it by."""
+
+_LOCK_POLL_S = 1.0
+# nothing that another image could do better
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # some network file systems have none
+
+
+class NoRoomForResults(Exception):
+    """The file system takes no more results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Receipts and parts of one folder of results.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    shard
+        Whose parts these are.
+
+    """
+
+    out: Path
+    shard: Shard = WHOLE
+
+    @contextmanager
+    def opened(self, waiting: Callable[[str], None]) -> Iterator[frozenset[str]]:
+        """Hold this shard for the length of a ``with`` block.
+
+        A second process for the same shard, as orchestrators may start one, waits for the first to end, and finds
+        finished what that has finished. The lock goes with its process, killed or not.
+
+        Parameters
+        ----------
+        waiting
+            Told once why nothing happens.
+
+        Returns
+        -------
+        frozenset of str
+            Keys of the images that an earlier process for this shard was killed over.
+
+        Raises
+        ------
+        BadTarget
+            Where the folder cannot be written.
+
+        """
+        try:
+            for folder in (self._parts, self._receipts, self._locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = (self._locks / self._label).open("w")
+        except OSError as error:
+            raise BadTarget(f"no results can be written to {str(self.out)!r}: {error.strerror}") from error
+        with lock:
+            _wait_for(
+                lock, lambda: waiting(f"another process works on shard {self.shard} of {self.out}; waiting for it")
+            )
+            left = list(self._parts.iterdir())
+            for part in left:
+                part.unlink(missing_ok=True)
+            yield frozenset(part.name.partition(".")[0] for part in left)
+
+    def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
+        """Whether the result is there, made from this image as it is now and under the same ``identity``."""
+        try:
+            receipt = json.loads(self._receipt(work).read_bytes())
+            return bool(
+                receipt["identity"] == identity
+                and receipt["image"] == stamp(work.source)
+                and receipt["result"]["bytes"] == work.target.stat().st_size
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    @contextmanager
+    def begun(self, work: Work) -> Iterator[Path]:
+        """Mark an image as in work; gives the file in which its result is to be written, on the same file system."""
+        part = self._parts / f"{key(work)}.{secrets.token_hex(4)}"
+        try:
+            part.touch()
+            yield part
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def finish(self, work: Work, part: Path, body: bytes, receipt: Mapping[str, Any]) -> None:
+        """Put a result in its place, then its receipt; killed in between, the image is done again.
+
+        Raises
+        ------
+        NoRoomForResults
+            Where the disk is full, over quota or read-only.
+        OSError
+            Where this result cannot be written.
+
+        """
+        record = {**receipt, "result": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
+        record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        place = self._receipt(work)
+        try:
+            # a receipt of the result before must not vouch for this one
+            place.unlink(missing_ok=True)
+            replace(work.target, body, part)
+            replace(place, json.dumps(record, indent=1).encode(), part)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise NoRoomForResults(f"{self.out}: {error.strerror}; make room and start again") from error
+            raise
+
+    def report(self, failures: list[dict[str, str]]) -> Path:
+        """Write the list of images that failed, or remove that of an earlier run where none did; returns its path."""
+        label = "" if self.shard == WHOLE else f"-{self._label}"
+        path = self.out / f"failures{label}.json"
+        if failures:
+            replace(path, (json.dumps(failures, indent=2) + "\n").encode(), self._parts / "failures")
+        else:
+            path.unlink(missing_ok=True)
+        return path
+
+    @property
+    def _label(self) -> str:
+        return f"{self.shard.index}-of-{self.shard.count}"
+
+    @property
+    def _parts(self) -> Path:
+        return self.out / FOLDER / "parts" / self._label
+
+    @property
+    def _receipts(self) -> Path:
+        return self.out / FOLDER / "receipts"
+
+    @property
+    def _locks(self) -> Path:
+        return self.out / FOLDER / "locks"
+
+    def _receipt(self, work: Work) -> Path:
+        target = work.target.relative_to(self.out)
+        return self._receipts / target.parent / f"{target.name}.json"
+
+
+def key(work: Work) -> str:
+    """Name of an image in file names: short and of plain characters, whatever it is called."""
+    return hashlib.sha256(work.image.name.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def stamp(image: Path) -> dict[str, int]:
+    """What tells a changed image: its size and the time of its last change.
+
+    Raises
+    ------
+    OSError
+        Where there is no such file.
+
+    """
+    found = image.stat()
+    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
+def replace(target: Path, content: bytes, part: Path) -> None:
+    """Write ``content`` to ``part`` and, once it is on the disk, give it the name ``target``; folders are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def write_alone(target: Path, content: bytes) -> None:
+    """Write a file without a ledger so that it is there whole or not at all; missing folders are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    try:
+        replace(target, content, part)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _wait_for(lock: IO[str], waiting: Callable[[], None]) -> None:
+    """Lock a file until it is closed or this process ends."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    told = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                waiting()
+            told = True
+            time.sleep(_LOCK_POLL_S)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return
+        else:
+            return

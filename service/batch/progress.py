@@ -1,0 +1,82 @@
+"""How far a batch is and how long it will take: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from tqdm import tqdm
+
+_FIRST_LINE_S = 10.0
+_LINE_S = 60.0
+
+
+class Progress:
+    """What is shown of a batch; the time left follows from the bytes of the images that are done and still to do.
+
+    Parameters
+    ----------
+    images, size_bytes
+        What this process has to do.
+    stream
+        Where to; standard error where None.
+    clock
+        Seconds, from any start.
+
+    """
+
+    def __init__(
+        self,
+        images: int,
+        size_bytes: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._images = images
+        self._bytes = size_bytes
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._started = clock()
+        self._next_line = self._started + _FIRST_LINE_S
+        self._done = self._done_bytes = self._failed = 0
+        self._bar = None
+        if self._stream.isatty() and images > 1:
+            self._bar = tqdm(
+                total=size_bytes, unit="B", unit_scale=True, smoothing=0.05, dynamic_ncols=True, file=self._stream
+            )
+            self._bar.set_postfix_str(self._counts())
+
+    def advance(self, size_bytes: int, *, failed: bool) -> None:
+        """Tell that one more image is done, well or not."""
+        self._done += 1
+        self._done_bytes += size_bytes
+        self._failed += failed
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._counts(), refresh=False)
+            self._bar.update(size_bytes)
+        elif self._clock() >= self._next_line and self._done < self._images:
+            self._next_line = self._clock() + _LINE_S
+            left = tqdm.format_interval(round(self.seconds_left()))
+            self._stream.write(f"{self._counts()}, {100 * self._share():.0f} % of the bytes, {left} left\n")
+            self._stream.flush()
+
+    def seconds_left(self) -> float:
+        """Seconds until all is done, at the pace so far; infinite while nothing is."""
+        share = self._share()
+        return (self._clock() - self._started) * (1 / share - 1) if share else float("inf")
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _share(self) -> float:
+        # images that cannot be found have no size
+        return self._done_bytes / self._bytes if self._bytes else self._done / max(1, self._images)
+
+    def _counts(self) -> str:
+        failed = f" ({self._failed} failed)" if self._failed else ""
+        return f"{self._done} of {self._images} images{failed}"

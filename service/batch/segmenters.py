@@ -1,0 +1,155 @@
+"""What turns one image file into one result: the engine in this process, or a server."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from service.client import Client
+from service.engine.engine import Engine
+from service.engine.errors import Overloaded
+from service.engine.request import Answer, SegmentRequest
+from service.settings import Settings
+from service.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One segmented image, encoded, and the receipt that came with it."""
+
+    body: bytes
+    receipt: Mapping[str, Any]
+
+
+class Segmenter(Protocol):
+    """Segments image files; may be called from several threads."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What results depend on besides the image: software, package and options; fit for JSON."""
+        ...
+
+    def segment(self, image: Path) -> Result:
+        """Segment one file."""
+        ...
+
+
+def seen_identity(identity: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """``identity`` with the software and package that a receipt names: a server may be updated in the middle."""
+    return {**identity, "service": receipt["service"], "model": receipt["model"]}
+
+
+@contextmanager
+def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmenter]:
+    """Segment in this process, through the engine that also serves."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="unet-batch-loop")
+    thread.start()
+    local = None
+    try:
+        engine = asyncio.run_coroutine_threadsafe(_started(settings), loop).result()
+        local = _Local(engine, loop, request, settings)
+        yield local
+    finally:
+        if local is not None:
+            local.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _started(settings: Settings) -> Engine:
+    engine = Engine(settings, Metrics())
+    await engine.start()
+    return engine
+
+
+class _Local:
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, request: SegmentRequest, settings: Settings
+    ) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._request = request
+        self._running: set[concurrent.futures.Future[Answer]] = set()
+        self._asked = {"backend": settings.backend, "precision": settings.precision}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        chosen = self._engine.model(self._request.model)
+        spec = chosen.package.spec
+        return {
+            "service": version("unet-service"),
+            "model": {"name": spec.name, "version": spec.version, "sha256": chosen.sha256},
+            # as asked for, not as found: a job that goes on on another node need not begin anew
+            "options": {**_chosen(self._request), **self._asked},
+        }
+
+    def segment(self, image: Path) -> Result:
+        with image.open("rb") as file:
+            while True:
+                running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, self._request), self._loop)
+                self._running.add(running)
+                try:
+                    answer = running.result()
+                except Overloaded as busy:
+                    # the images beside it hold the memory that it needs; they end
+                    time.sleep(busy.retry_after_s)
+                    file.seek(0)
+                else:
+                    with closing(answer.body) as body:
+                        return Result(body.read(), answer.receipt)
+                finally:
+                    self._running.discard(running)
+
+    def close(self) -> None:
+        """Drop what still runs, then end the engine's threads."""
+        for running in list(self._running):
+            running.cancel()
+        asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result()
+
+
+@contextmanager
+def by_server(url: str, request: SegmentRequest) -> Iterator[Segmenter]:
+    """Segment on a server."""
+    with Client(url) as client:
+        yield _Remote(client, request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    client: Client
+    request: SegmentRequest
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        card = self.client.model(self.request.model)
+        return {
+            "service": self.client.version(),
+            "model": {name: card[name] for name in ("name", "version", "sha256")},
+            "options": _chosen(self.request),
+        }
+
+    def segment(self, image: Path) -> Result:
+        response = self.client.answer(image, model=self.request.model, **_chosen(self.request))
+        return Result(response.content, json.loads(response.headers["X-UNet-Receipt"]))
+
+
+def _chosen(request: SegmentRequest) -> dict[str, str | float | None]:
+    """Everything asked for but the package, which is known by name, version and hash once it is found."""
+    return {
+        "output": request.output,
+        "format": request.format,
+        "threshold": request.threshold,
+        "min_area": request.min_area,
+        "channel": request.channel,
+    }

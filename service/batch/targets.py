@@ -1,0 +1,109 @@
+"""What results are called: a format, a file for each image, and no two images for one file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from service.batch.images import Image
+from service.formats import ENCODERS
+
+_FORMAT_OF_SUFFIX = {encoder.extension: name for name, encoder in reversed(list(ENCODERS.items()))} | {".tiff": "tiff"}
+
+
+class BadTarget(Exception):
+    """Results cannot go where the command line says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One image and where its result goes."""
+
+    image: Image
+    target: Path
+
+    @property
+    def source(self) -> Path:
+        """The image file."""
+        return self.image.path
+
+
+def is_file_name(images: Sequence[Image], out: Path) -> bool:
+    """Whether ``out`` is the name of one result, not of a folder of results."""
+    return len(images) == 1 and bool(out.suffix) and not out.is_dir()
+
+
+def choose_format(images: Sequence[Image], out: Path, output: str, asked: str | None) -> str:
+    """Format of the results: as asked, else by the suffix of a single result file, else PNG or, for floats, TIFF.
+
+    Raises
+    ------
+    BadTarget
+        Where the result file has the suffix of another format, or one of none while no format is asked for.
+
+    """
+    if not is_file_name(images, out):
+        return asked or ("tiff" if output == "probabilities" else "png")
+    by_suffix = _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    if asked is None:
+        if by_suffix is None:
+            known = ", ".join(sorted(_FORMAT_OF_SUFFIX))
+            raise BadTarget(f"{str(out)!r} ends in no suffix of a format; use one of {known}, or give --format")
+        return by_suffix
+    if asked in ENCODERS and by_suffix is not None and ENCODERS[asked].extension != ENCODERS[by_suffix].extension:
+        fitting = ENCODERS[asked].extension
+        raise BadTarget(f"{str(out)!r} is a name for {by_suffix}, the format asked for is {asked}; name it {fitting}")
+    return asked
+
+
+def plan(images: Sequence[Image], out: Path, output: str, format_name: str) -> list[Work]:
+    """Say where results go: ``out`` itself for one image where it has a suffix, else ``out/<stem>_<output>.<ext>``.
+
+    Folders below the one that was named are kept. Images of one folder that share a stem keep their suffix in the
+    result's name, so that none replaces another: ``a.tif`` and ``a.png`` become ``a_tif_mask.png``, ``a_png_mask.png``.
+
+    Raises
+    ------
+    BadTarget
+        Where two images would still have one result, or a result would replace an image.
+
+    """
+    if is_file_name(images, out):
+        work = [Work(images[0], out)]
+    else:
+        work = _in_folder(images, out, f"_{output}{ENCODERS[format_name].extension}")
+    sources = {_real(image.path) for image in images}
+    for item in work:
+        if _real(item.target) in sources:
+            raise BadTarget(f"the result {str(item.target)!r} would replace an image; choose another -o")
+    return work
+
+
+def _in_folder(images: Sequence[Image], out: Path, ending: str) -> list[Work]:
+    stems = Counter(image.name.with_suffix("") for image in images)
+    planned: dict[Path, Work] = {}
+    for image in images:
+        name = image.name
+        stem = name.stem if stems[name.with_suffix("")] == 1 else name.name.replace(".", "_")
+        target = out / name.parent / (stem + ending)
+        if target in planned:
+            other = planned[target].source
+            raise BadTarget(
+                f"{str(other)!r} and {str(image.path)!r} would both become {str(target)!r}; rename one of them, or "
+                "name the folder above both with a pattern, such as 'plates/**/*.tif', which keeps the folders below it"
+            )
+        planned[target] = Work(image, target)
+    return list(planned.values())
+
+
+def _real(path: Path) -> Path:
+    return _real_folder(path.parent) / path.name
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: Path) -> Path:
+    # a million files lie in few folders: following links for each of them would take minutes on a network disk
+    return folder.resolve()

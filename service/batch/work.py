@@ -1,0 +1,139 @@
+"""From the first image to the last, several at a time, going on after a failure."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.batch.ledger import Ledger, NoRoomForResults, key, stamp
+from service.batch.progress import Progress
+from service.batch.segmenters import Segmenter, seen_identity
+from service.batch.targets import Work
+from service.client import ServiceProblem, ServiceUnreachable
+from service.errors import ERROR_TREES, INTERNAL, problem_kind
+
+_LOG = logging.getLogger("unet.batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image without a result.
+
+    Parameters
+    ----------
+    image
+        The file.
+    type
+        ``/problems/<name>`` as over HTTP; ``file-error`` where a file cannot be read or written, ``unreachable`` where
+        the server does not answer.
+    message
+        What happened, with the number found, the limit and the remedy.
+
+    """
+
+    image: Path
+    type: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        """Fit for a list of failures."""
+        return {"image": str(self.image), "type": self.type, "message": self.message}
+
+
+def left_to_do(
+    work: Sequence[Work], ledger: Ledger, identity: Mapping[str, Any], interrupted: frozenset[str]
+) -> list[Work]:
+    """What has no valid result yet.
+
+    Last come those that an earlier process was killed over: one of them may be the reason (memory), and must not keep
+    the others from being done.
+    """
+    todo = [item for item in work if not ledger.finished(item, identity)]
+    return sorted(todo, key=lambda item: key(item) in interrupted)
+
+
+def segment_all(
+    work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, progress: Progress
+) -> list[Failure]:
+    """Segment images, ``in_flight`` at a time; returns what failed, by name.
+
+    Raises
+    ------
+    NoRoomForResults
+        Where no further result can be written.
+
+    """
+    identity = segmenter.identity
+    failures: list[Failure] = []
+    stopping = threading.Event()
+
+    def one(item: Work) -> Failure | None:
+        try:
+            with ledger.begun(item) as part:
+                image = stamp(item.source)  # before it is read: what changes meanwhile is done again
+                result = segmenter.segment(item.source)
+                seen = seen_identity(identity, result.receipt)
+                record = {"path": str(item.source), "image": image, "identity": seen, "receipt": result.receipt}
+                ledger.finish(item, part, result.body, record)
+        except NoRoomForResults:
+            raise
+        except Exception as error:
+            return None if stopping.is_set() else failure_of(item.source, error)
+        return None
+
+    waiting = iter(work)
+    running: dict[Future[Failure | None], Work] = {}
+    with ThreadPoolExecutor(in_flight, thread_name_prefix="unet-batch") as threads:
+        try:
+            # never more than a few ahead: an interrupt then has little to take back, and a million images no queue
+            for item in waiting:
+                running[threads.submit(one, item)] = item
+                if len(running) > in_flight:
+                    failures += _collect(running, progress)
+            while running:
+                failures += _collect(running, progress)
+        except BaseException:
+            stopping.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sorted(failures, key=lambda failure: failure.image)
+
+
+def _collect(running: dict[Future[Failure | None], Work], progress: Progress) -> list[Failure]:
+    """Wait until at least one image is done; returns the failures among those that are."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    failures = []
+    for future in done:
+        item = running.pop(future)
+        failure = future.result()
+        progress.advance(size_bytes(item), failed=failure is not None)
+        if failure is not None:
+            failures.append(failure)
+    return failures
+
+
+def size_bytes(item: Work) -> int:
+    """Size of an image file; 0 where there is none, which shows when it is read."""
+    try:
+        return item.source.stat().st_size
+    except OSError:
+        return 0
+
+
+def failure_of(image: Path, error: Exception) -> Failure:
+    """Say what an error means for one image; what was never foreseen is logged with its traceback."""
+    if isinstance(error, ServiceProblem):
+        return Failure(image, error.type, str(error))
+    if isinstance(error, ServiceUnreachable):
+        return Failure(image, "unreachable", str(error))
+    if isinstance(error, OSError):
+        return Failure(image, "file-error", str(error))
+    if not isinstance(error, ERROR_TREES):
+        _LOG.error("%s: the software failed", image, exc_info=error)
+        return Failure(image, INTERNAL.uri, f"the software failed: {type(error).__name__}: {error}")
+    return Failure(image, problem_kind(error).uri, str(error))

@@ -1,0 +1,172 @@
+"""Going on after failures, and telling a finished result from one of another time."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from service.batch.images import Image
+from service.batch.ledger import Ledger, NoRoomForResults, key, write_alone
+from service.batch.progress import Progress
+from service.batch.segmenters import Result
+from service.batch.shard import Shard
+from service.batch.targets import Work
+from service.batch.work import left_to_do, segment_all
+from service.formats import UndecodableImage
+
+MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0"}
+
+
+@dataclass
+class Scripted:
+    """Copies an image's bytes, or raises what is named for it."""
+
+    identity: Mapping[str, Any] = field(
+        default_factory=lambda: {"service": "1", "model": MODEL, "options": {"output": "mask"}}
+    )
+    raises: Mapping[str, Exception] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+
+    def segment(self, image: Path) -> Result:
+        self.seen.append(image.name)
+        if image.name in self.raises:
+            raise self.raises[image.name]
+        return Result(image.read_bytes(), {"service": self.identity["service"], "model": self.identity["model"]})
+
+
+def works(folder: Path, *names: str) -> list[Work]:
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return [Work(Image(folder / name, PurePosixPath(name)), folder / "out" / name) for name in names]
+
+
+def do(work: list[Work], segmenter: Scripted, out: Path, in_flight: int = 1) -> list[tuple[str, str]]:
+    ledger = Ledger(out)
+    with ledger.opened(lambda _: None) as interrupted:
+        todo = left_to_do(work, ledger, segmenter.identity, interrupted)
+        failures = segment_all(todo, segmenter, ledger, in_flight, Progress(len(todo), 0))
+    return [(failure.image.name, failure.type) for failure in failures]
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_bad_files_do_not_stop_the_rest_and_are_tried_again(tmp_path: Path, in_flight: int) -> None:
+    work = works(tmp_path, "one", "bad", "worse", "gone", "two")
+    work[3].source.unlink()
+    raises = {"bad": UndecodableImage("broken"), "worse": ZeroDivisionError("why")}
+    failures = do(work, Scripted(raises=raises), tmp_path / "out", in_flight)
+    assert failures == [
+        ("bad", "/problems/undecodable-image"),
+        ("gone", "file-error"),
+        ("worse", "/problems/internal-error"),
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".unet", "one", "two"]
+    again = Scripted()
+    assert do(work, again, tmp_path / "out") == [("gone", "file-error")]
+    assert again.seen == ["bad", "worse"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": "2"},
+        {"model": {**MODEL, "sha256": "1"}},
+        {"model": {**MODEL, "version": "1.0.1"}},
+        {"options": {"output": "labels"}},
+    ],
+    ids=["software", "weights", "package", "options"],
+)
+def test_a_result_of_another_time_is_not_taken_for_done(tmp_path: Path, change: dict[str, Any]) -> None:
+    work = works(tmp_path, "a")
+    do(work, Scripted(), tmp_path / "out")
+    same = Scripted()
+    do(work, same, tmp_path / "out")
+    assert same.seen == []
+    other = Scripted(identity={**same.identity, **change})
+    do(work, other, tmp_path / "out")
+    assert other.seen == ["a"]
+
+
+@pytest.mark.parametrize("what", ["image", "result", "shortened", "receipt"])
+def test_what_changed_or_went_is_done_again(tmp_path: Path, what: str) -> None:
+    work = works(tmp_path, "a")
+    do(work, Scripted(), tmp_path / "out")
+    receipt = tmp_path / "out" / ".unet" / "receipts" / "a.json"
+    if what == "image":
+        work[0].source.write_bytes(b"new content")
+    elif what == "result":
+        work[0].target.unlink()
+    elif what == "shortened":
+        work[0].target.write_bytes(b"")
+    else:
+        receipt.write_text(receipt.read_text()[:40])
+    again = Scripted()
+    do(work, again, tmp_path / "out")
+    assert again.seen == ["a"]
+    assert work[0].target.read_bytes() == work[0].source.read_bytes()
+
+
+def test_an_old_receipt_does_not_vouch_for_a_new_result(tmp_path: Path) -> None:
+    """Killed after the result and before its receipt, with other options than before; then the first options again."""
+    (work,) = works(tmp_path, "a")
+    do([work], Scripted(), tmp_path / "out")
+    ledger = Ledger(tmp_path / "out")
+    with ledger.begun(work) as part, pytest.raises(TypeError):
+        ledger.finish(work, part, b"X", {"options": object()})
+    assert work.target.read_bytes() == b"X"
+    assert not ledger.finished(work, Scripted().identity)
+
+
+def test_what_a_process_was_killed_over_comes_last(tmp_path: Path) -> None:
+    work = works(tmp_path, "a", "b", "c")
+    parts = tmp_path / "out" / ".unet" / "parts" / "0-of-1"
+    parts.mkdir(parents=True)
+    (parts / f"{key(work[0])}.1234").write_bytes(b"half")
+    segmenter = Scripted()
+    do(work, segmenter, tmp_path / "out")
+    assert segmenter.seen == ["b", "c", "a"]
+    assert list(parts.iterdir()) == []
+
+
+def test_a_full_disk_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    segmenter = Scripted()
+    with pytest.raises(NoRoomForResults, match="make room"):
+        do(works(tmp_path, *"abcdefgh"), segmenter, tmp_path / "out")
+    assert len(segmenter.seen) < 4
+
+
+def test_failures_are_listed_for_each_shard_and_the_list_goes_with_them(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Shard(1, 4))
+    with ledger.opened(lambda _: None):
+        path = ledger.report([{"image": "a"}])
+        assert path == tmp_path / "failures-1-of-4.json"
+        assert '"image": "a"' in path.read_text()
+        ledger.report([])
+        assert not path.exists()
+
+
+def test_a_result_that_cannot_be_written_leaves_no_debris(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_alone(tmp_path / "taken", b"mask")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_log_gets_a_line_now_and_then_with_the_time_left() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    progress = Progress(4, 100, stream=stream, clock=lambda: now[0])
+    for seconds, size, failed in [(5.0, 10, False), (30.0, 20, True), (40.0, 20, False), (100.0, 50, False)]:
+        now[0] = seconds
+        progress.advance(size, failed=failed)
+    assert stream.getvalue() == "2 of 4 images (1 failed), 30 % of the bytes, 01:10 left\n"
+    assert progress.seconds_left() == 0
