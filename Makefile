@@ -14,7 +14,7 @@ HASHED = $(UV) --generate-hashes --constraint $(CONSTRAINTS)
 SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve setup test lint format bench picture images lock clean
+.PHONY: help demo serve setup test lint format bench picture images alerts lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ picture: demo ## render the README's picture anew
 images: ## build the images of docker-compose.yml, labelled with version and revision
 	VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) REVISION=$$(git describe --always --dirty --abbrev=40) \
 	  docker compose build
+
+alerts: ## renew the cluster's alert rules from docker/monitoring/rules.yml
+	{ printf '# Made by `make alerts` from docker/monitoring/rules.yml.\napiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: unet\nspec:\n'; \
+	  sed -n '/^groups:/,$$s/^/  /p' docker/monitoring/rules.yml; } > docker/kubernetes/overlays/monitoring/prometheusrule.yaml
 
 lock: $(VENV)/service ## renew requirements/*.txt from pyproject.toml
 	$(PIP) uv

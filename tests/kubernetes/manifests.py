@@ -1,0 +1,58 @@
+"""What ``kubectl kustomize`` makes of docker/kubernetes, as values."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docker.containers import PROJECT
+
+FOLDER = PROJECT / "docker" / "kubernetes"
+OVERLAYS = sorted(path.parent.name for path in FOLDER.glob("overlays/*/kustomization.yaml"))
+SERVING = ("cpu", "gpu")
+_FACTORS = {"": 1, "m": 0.001, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+@cache
+def text(overlay: str) -> str:
+    """Everything that ``kubectl apply -k`` would apply."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl 1.27 or later is not installed")
+    command = ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def objects(overlay: str) -> list[dict[str, Any]]:
+    """The objects of an overlay; copies, to be changed at will."""
+    return [dict(item) for item in yaml.safe_load_all(text(overlay))]
+
+
+def the(overlay: str, kind: str) -> dict[str, Any]:
+    """The only object of this kind."""
+    (found,) = [item for item in objects(overlay) if item["kind"] == kind]
+    return found
+
+
+def pod(overlay: str) -> dict[str, Any]:
+    """The pod template's specification."""
+    return dict(the(overlay, "Deployment")["spec"]["template"]["spec"])
+
+
+def container(overlay: str) -> dict[str, Any]:
+    """The service's container."""
+    (found,) = pod(overlay)["containers"]
+    return dict(found)
+
+
+def quantity(value: str | int) -> float:
+    """Number of a Kubernetes quantity; ``256Mb`` or ``4 Gi`` is a KeyError or a ValueError."""
+    digits = str(value).rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return float(digits) * _FACTORS[str(value)[len(digits) :]]

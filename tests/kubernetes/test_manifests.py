@@ -1,0 +1,218 @@
+"""docker/kubernetes: valid, and saying the same as settings, API, alert rules and composition."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.app import create_app
+from service.settings import PREFIX, Settings, load_settings
+from service.telemetry import Metrics
+from tests.docker.containers import PROJECT
+from tests.kubernetes.manifests import FOLDER, OVERLAYS, SERVING, container, objects, pod, quantity, text, the
+
+VERSIONS = ("1.32.0", "1.34.0")
+WITHOUT_SCHEMA = {"PrometheusRule", "ServiceMonitor", "ScaledObject"}
+"""Kinds of operators, which Kubernetes itself has no schema for."""
+UNHEEDED = {
+    "CKV_K8S_15": "images of one's own may lie on the node alone, air-gapped",
+    "CKV_K8S_43": "the digest is known to whoever pushes the image, who writes it into the overlay",
+}
+LABEL = {"app.kubernetes.io/name": "unet"}
+
+
+def settings(overlay: str) -> Settings:
+    """The settings that a replica would read."""
+    data: dict[str, str] = the(overlay, "ConfigMap")["data"]
+    fields = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    assert data.keys() <= fields.keys(), "these are no settings"
+    return load_settings({fields[name]: value for name, value in data.items()})
+
+
+def values(node: Any, name: str) -> Iterator[Any]:
+    """Everything of this name, however deep."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == name:
+                yield value
+            yield from values(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from values(value, name)
+
+
+def test_every_overlay_is_known() -> None:
+    assert OVERLAYS == ["cpu", "gpu", "keda", "monitoring"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_is_what_kubernetes_expects(overlay: str, version: str, tmp_path: Path) -> None:
+    known = [item for item in objects(overlay) if item["kind"] not in WITHOUT_SCHEMA]
+    if not known:
+        assert overlay == "keda"
+        return
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump_all(known))
+    program = Path(sys.executable).with_name("kubernetes-validate")
+    command = [str(program), "--quiet", "--strict", "-k", version, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_checkov_finds_nothing(tmp_path: Path) -> None:
+    if shutil.which("checkov") is None:
+        pytest.skip("checkov is not installed: pipx install checkov")
+    for overlay in OVERLAYS:
+        (tmp_path / f"{overlay}.yaml").write_text(text(overlay))
+    command = [
+        "checkov",
+        "--skip-download",
+        "--quiet",
+        "--compact",
+        "--framework=kubernetes",
+        f"--directory={tmp_path}",
+    ]
+    done = subprocess.run([*command, f"--skip-check={','.join(UNHEEDED)}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_quantities_are_such() -> None:
+    with pytest.raises(KeyError):
+        quantity("256Mb")
+    found = [amounts for overlay in SERVING for key in ("requests", "limits") for amounts in values(pod(overlay), key)]
+    assert len(found) == 4
+    assert all(quantity(amount) > 0 for amounts in found for amount in amounts.values())
+    for overlay in SERVING:
+        resources = container(overlay)["resources"]
+        assert all(
+            quantity(resources["limits"][name]) >= quantity(value) for name, value in resources["requests"].items()
+        )
+
+
+@pytest.mark.parametrize("overlay", SERVING)
+def test_selectors_and_ports_meet(overlay: str) -> None:
+    deployment, service = the(overlay, "Deployment"), the(overlay, "Service")
+    (port,) = container(overlay)["ports"]
+    assert deployment["spec"]["template"]["metadata"]["labels"] == LABEL
+    assert deployment["spec"]["selector"]["matchLabels"] == LABEL
+    assert service["spec"]["selector"] == LABEL
+    assert the(overlay, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == LABEL
+    assert the(overlay, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == LABEL
+    spreads = pod(overlay)["topologySpreadConstraints"]
+    assert [spread["labelSelector"]["matchLabels"] for spread in spreads] == [LABEL, LABEL]
+    (served,) = service["spec"]["ports"]
+    assert served["targetPort"] == port["name"]
+    assert port["containerPort"] == Settings().port
+    assert {probe["port"] for probe in values(pod(overlay), "httpGet")} == {port["name"]}
+    assert list(values(the(overlay, "NetworkPolicy"), "port")) == [port["name"]]
+    (behind,) = values(the(overlay, "Ingress"), "service")
+    assert behind == {"name": service["metadata"]["name"], "port": {"name": served["name"]}}
+
+
+def test_what_watches_and_scales_meets_what_serves() -> None:
+    service, monitor = the("cpu", "Service"), the("monitoring", "ServiceMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    assert endpoint["path"] in create_app(Settings()).openapi()["paths"]
+    target = the("monitoring", "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", the("cpu", "Deployment")["metadata"]["name"])
+    assert the("keda", "ScaledObject")["spec"]["scaleTargetRef"]["name"] == target["name"]
+    assert {
+        item["metadata"]["namespace"] for name in OVERLAYS for item in objects(name) if item["kind"] != "Namespace"
+    } == {the("cpu", "Namespace")["metadata"]["name"]}
+
+
+def test_the_alert_rules_are_those_of_the_composition_and_ask_for_this_service() -> None:
+    rules = yaml.safe_load((PROJECT / "docker" / "monitoring" / "rules.yml").read_text())
+    assert the("monitoring", "PrometheusRule")["spec"] == rules, "run `make alerts`"
+    # the operator names a job for the service
+    asked = {name for rule in rules["groups"][0]["rules"] for name in rule["expr"].split('job="')[1:]}
+    assert {name.split('"')[0] for name in asked} == {the("cpu", "Service")["metadata"]["name"]}
+
+
+@pytest.mark.parametrize("overlay", SERVING)
+def test_probes_ask_for_what_the_service_answers(overlay: str) -> None:
+    paths = create_app(Settings()).openapi()["paths"]
+    probes = {
+        name: container(overlay)[name]["httpGet"]["path"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert probes == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    assert set(probes.values()) <= paths.keys()
+
+
+@pytest.mark.parametrize("overlay", SERVING)
+def test_times_fit_together(overlay: str) -> None:
+    chosen, probe = settings(overlay), container(overlay)["readinessProbe"]
+    assert pod(overlay)["terminationGracePeriodSeconds"] > chosen.drain_delay_s + chosen.shutdown_grace_s
+    assert chosen.drain_delay_s > probe["periodSeconds"] * probe["failureThreshold"]
+    notes = the(overlay, "Ingress")["metadata"]["annotations"]
+    prefix = "nginx.ingress.kubernetes.io/proxy"
+    assert min(int(notes[f"{prefix}-{way}-timeout"]) for way in ("read", "send")) > chosen.deadline_s
+    assert notes[f"{prefix}-body-size"] == f"{chosen.max_body_mb}m"
+
+
+@pytest.mark.parametrize("overlay", SERVING)
+def test_uploads_and_large_images_fit_into_the_temporary_folder(overlay: str) -> None:
+    chosen, (volume,) = settings(overlay), pod(overlay)["volumes"]
+    room = quantity(volume["emptyDir"]["sizeLimit"])
+    assert room >= (chosen.spool_limit_mb + 2 * chosen.max_body_mb) << 20
+    assert quantity(container(overlay)["resources"]["limits"]["ephemeral-storage"]) > room
+
+
+@pytest.mark.parametrize(("overlay", "service"), [("cpu", "service"), ("gpu", "service-gpu")])
+def test_a_replica_is_that_of_the_composition(overlay: str, service: str) -> None:
+    composed = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"][service]
+    here = container(overlay)
+    assert here["image"] == composed["image"]
+    assert here["resources"]["limits"]["memory"] == composed["mem_limit"].upper() + "i"
+    assert here["securityContext"]["readOnlyRootFilesystem"] == composed["read_only"]
+    assert here["securityContext"]["capabilities"]["drop"] == composed["cap_drop"]
+    assert not here["securityContext"]["allowPrivilegeEscalation"]
+    assert pod(overlay)["securityContext"]["runAsUser"] == 10001
+    assert the(overlay, "NetworkPolicy")["spec"]["egress"] == []
+
+
+def test_a_gpu_is_asked_for_where_one_is_required() -> None:
+    assert container("gpu")["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert settings("gpu").require_gpu
+    assert "nvidia.com/gpu" not in container("cpu")["resources"]["limits"]
+    assert not settings("cpu").require_gpu
+
+
+def test_both_autoscalers_go_by_the_backlog_before_anybody_is_refused() -> None:
+    scaler, keda = the("monitoring", "HorizontalPodAutoscaler")["spec"], the("keda", "ScaledObject")["spec"]
+    (metric,) = scaler["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert name in {family.name for family in Metrics().registry.collect()}
+    target = quantity(metric["pods"]["target"]["averageValue"])
+    assert target < settings("cpu").max_backlog_s / 2
+    backlog, demand = keda["triggers"]
+    assert name in backlog["metadata"]["query"]
+    assert quantity(backlog["metadata"]["threshold"]) == target
+    # of `demand`, 1 divided by the threshold is the most that it asks for
+    assert (demand["metricType"], demand["metadata"]["threshold"]) == ("AverageValue", "1")
+    assert (keda["minReplicaCount"], scaler["minReplicas"]) == (0, 2)
+    assert keda["maxReplicaCount"] == scaler["maxReplicas"]
+    assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == scaler["behavior"]
+    up, down = scaler["behavior"]["scaleUp"], scaler["behavior"]["scaleDown"]
+    assert up["stabilizationWindowSeconds"] == 0
+    assert down["stabilizationWindowSeconds"] >= 300
+    assert "replicas" not in the("cpu", "Deployment")["spec"], "applying it would undo the autoscaler's number"
+
+
+def test_the_adapter_offers_what_the_autoscaler_asks_for() -> None:
+    adapter = yaml.safe_load((FOLDER / "overlays" / "monitoring" / "prometheus-adapter.yaml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+    (metric,) = the("monitoring", "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
+    assert rule["seriesQuery"].startswith(rule["name"]["as"] + "{")
