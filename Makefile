@@ -52,9 +52,10 @@ format: $(VENV)/everything ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memory under a large image; weight maps
+bench: $(VENV)/everything ## overhead over a bare runtime loop; probes and memory under a large image; an image beyond memory; weight maps
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.probes
+	$(BIN)/python -m benchmarks.bounded --size 8192 --reference 1024 --budget-mb 640
 	$(BIN)/python -m benchmarks.weight_map
 
 picture: demo ## render the README's picture anew

@@ -30,7 +30,7 @@ def _probe_ms(client: httpx.Client) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _listener(url: str) -> psutil.Process:
+def listener(url: str) -> psutil.Process:
     """The process that listens at ``url``."""
     port = httpx.URL(url).port
     return next(
@@ -62,7 +62,7 @@ def main() -> None:
         httpx.Client(base_url=url, timeout=60) as probe,
         ThreadPoolExecutor(1) as background,
     ):
-        process = _listener(url)
+        process = listener(url)
         idle = [_probe_ms(probe) for _ in range(_IDLE_PROBES)]
         asked = {"output": arguments.output, "format": arguments.format}
         answer = background.submit(httpx.post, f"{url}/segment", params=asked, content=buffer.getvalue(), timeout=600)

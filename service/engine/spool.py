@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.engine.errors import SpoolFull
 
-MAPPED_BYTES = 24 << 20
+MAPPED_BYTES = 8 << 20
 """Of one array, before its parts are forgotten; twice this at most are resident."""
 
 
