@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No setting of the machine reaches a test, no test its cache; ONNX Runtime sends no telemetry."""
     for name in list(os.environ):
-        if name.startswith("UNET_") and name not in {"UNET_TEST_DATA", "UNET_TEST_NO_SKIP"}:
+        if name.startswith("UNET_") and name not in {"UNET_TEST_DATA", "UNET_TEST_NO_SKIP", "UNET_TEST_KUBECONFIG"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     monkeypatch.setenv("UNET_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "speeds"))
@@ -32,9 +32,9 @@ def data_root() -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI (UNET_TEST_NO_SKIP=1) a skip is a failure, save for a missing GPU and missing real images."""
+    """In CI (UNET_TEST_NO_SKIP=1) a skip is a failure, save for a missing GPU, cluster or real images."""
     report = yield
-    excused = {"gpu", "data"} & {marker.name for marker in item.iter_markers()}
+    excused = {"gpu", "data", "cluster"} & {marker.name for marker in item.iter_markers()}
     if os.environ.get("UNET_TEST_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail") and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped, but nothing may skip here: {report.longrepr}"
