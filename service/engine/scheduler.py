@@ -5,7 +5,9 @@ shape, from several jobs where that fills them, and hands them to inference thre
 ``quantum`` pixels and spends what its tiles read: a thumbnail is through in its first turn, whatever a slide beside
 it still has to do.
 
-A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A job whose
+A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
+there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
+job fails only where there is no memory for one of its tiles. A job whose
 caller has gone is dropped when the next batch is built.
 """
 
@@ -22,7 +24,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InferenceFailed
+from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.planner import batch_room
 from model.stitching import Run
 from model.tiling import Tile
@@ -141,6 +143,7 @@ class Scheduler:
         self._batch_pixels = batch_pixels
         self._quantum = quantum
         self._observe = observe
+        self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._ring: deque[Job] = deque()
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -203,6 +206,7 @@ class Scheduler:
         leader = self._ring[0]
         batch: list[Entry] = []
         room = batch_room(leader.tile_pixels, self._batch_tiles, self._batch_pixels)
+        room = min(room, self._passing.get(leader.key, room))
         while leader.waiting and leader.can_pay() and len(batch) < room:
             batch.append((leader, leader.take()))
         if not leader.can_pay() or not leader.waiting:
@@ -217,20 +221,30 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            outcomes = await loop.run_in_executor(self._executor, run_batch, batch)
+            outcomes, passing = await loop.run_in_executor(self._executor, run_batch, batch)
         except RuntimeError as error:  # the executor has been shut down under us
             gone = InferenceFailed(f"the inference thread is gone: {error}")
-            outcomes = [gone for _ in batch]
+            outcomes, passing = [gone for _ in batch], len(batch)
         for (job, _), outcome in zip(batch, outcomes, strict=True):
             job.settle(outcome)
+        if passing < len(batch):
+            key = batch[0][0].key
+            self._passing[key] = min(passing, self._passing.get(key, passing))
         pixels = sum(job.tile_pixels for job, _ in batch)
         # lanes share one device: two batches side by side take each half of the time that passed
         self._observe(len(batch))
         batch[0][0].progress(pixels, (loop.time() - started) / max(1, len(self._running)))
 
 
-def run_batch(batch: Sequence[Entry]) -> list[Exception | None]:
-    """Read, run and write the tiles of one batch, in an inference thread; returns what befell each of them."""
+def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
+    """Read, run and write the tiles of one batch, in an inference thread.
+
+    Returns
+    -------
+    tuple
+        What befell each tile, and the most tiles that memory sufficed for: all of them, where it was not the trouble.
+
+    """
     outcomes: list[Exception | None] = [None] * len(batch)
     inputs: dict[int, NDArray[np.float32]] = {}
     for place, (job, tile) in enumerate(batch):
@@ -238,21 +252,27 @@ def run_batch(batch: Sequence[Entry]) -> list[Exception | None]:
             inputs[place] = job.read(tile)
         except Exception as error:
             outcomes[place] = error
-    groups = [list(inputs)]
-    if len(inputs) > 1:
-        try:
-            _run_group(batch, groups[0], inputs)
-            return outcomes
-        except Exception as error:
-            _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(inputs), error)
-            groups = [[place] for place in inputs]
-    for group in groups:
+    passing = len(batch)
+    groups = deque([list(inputs)])
+    while groups:
+        group = groups.popleft()
         try:
             _run_group(batch, group, inputs)
+        except OutOfDeviceMemory as error:
+            if len(group) == 1:
+                outcomes[group[0]] = error
+                continue
+            half = (len(group) + 1) // 2
+            passing = min(passing, half)
+            _LOG.warning("no memory for a batch of %d tiles, %d at a time from now on: %s", len(group), half, error)
+            groups.extendleft((group[half:], group[:half]))
         except Exception as error:
-            for place in group:
-                outcomes[place] = error
-    return outcomes
+            if len(group) == 1:
+                outcomes[group[0]] = error
+                continue
+            _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), error)
+            groups.extendleft([place] for place in reversed(group))
+    return outcomes, passing
 
 
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:
