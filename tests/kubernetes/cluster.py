@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 
@@ -113,7 +114,7 @@ def metrics_api(cluster: Cluster, folder: Path, address: str) -> Iterator[Trace]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if f"/pods/*/{METRIC}" in self.path:
+            if f"/pods/*/{METRIC}" in unquote(self.path):
                 backlog = cluster.backlog()
                 trace.add(backlog)
                 self._answer(_values(backlog))
@@ -137,7 +138,8 @@ def metrics_api(cluster: Cluster, folder: Path, address: str) -> Iterator[Trace]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = http.server.ThreadingHTTPServer((address, 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    # shaking hands in the thread of each request, so that nobody who connects and says nothing holds up the others
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

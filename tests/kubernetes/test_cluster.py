@@ -87,6 +87,14 @@ def report(text: object) -> None:
     print(text)  # noqa: T201 - the figure is what the reader wants
 
 
+def answers(url: str) -> bool:
+    """Whether 200 comes back; the node needs a moment to lead a Service's address to its first replica."""
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def kill_one(cluster: Cluster) -> None:
     """Kill the process of a replica, as a lack of memory does."""
     (status,) = cluster.ready()[0]["status"]["containerStatuses"]
@@ -99,7 +107,7 @@ def names(pods: list[dict[str, Any]]) -> set[str]:
 
 def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     url = f"http://{cluster.get('service', 'unet')['spec']['clusterIP']}"
-    assert httpx.get(f"{url}/livez").status_code == httpx.get(f"{url}/readyz").status_code == 200
+    wait_until(lambda: answers(f"{url}/livez") and answers(f"{url}/readyz"), "the Service leads nowhere", 60)
     bridge = docker("network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Gateway}}")
     with metrics_api(cluster, tmp_path, bridge) as trace:
         scale_up_and_update(cluster, url, trace)
