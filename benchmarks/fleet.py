@@ -1,0 +1,200 @@
+"""What an autoscaled fleet does in a day: load, replicas, backlog, refusals, machine-hours.
+
+    python -m benchmarks.fleet [--sweep] [--plots docs/images] [--trace cluster.csv] [--reach] [--json out.json]
+
+``--sweep`` varies target, cool-down and minimum replicas one at a time. ``--trace`` replays the load of a real run and
+sets both side by side; the file has the columns ``t_s,replicas,backlog_s,accepted,refused``: seconds, ready replicas,
+mean of ``unet_backlog_seconds`` over them, and requests accepted and refused since the start. ``--reach`` says how far
+a fleet can grow before something else is full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from benchmarks.fleet_autoscaler import Hpa, Policy
+from benchmarks.fleet_load import Load, arrivals
+from benchmarks.fleet_model import Fleet, Outcome, Sample, simulate
+
+_COLUMNS = ("t_s", "replicas", "backlog_s", "accepted", "refused")
+_SWEEP: dict[str, dict[str, Any]] = {
+    "target_s": {"5": 5.0, "10": 10.0, "40": 40.0},
+    "down_window_s": {"60": 60.0, "900": 900.0},
+    "min_replicas": {"1": 1, "4": 4},
+    "down": {
+        "1 pod/60 s": (Policy(pods=1, period_s=60),),
+        "100 %/15 s": (Policy(percent=100, period_s=15),),
+    },
+}
+_KIOSK_HOURS, _KIOSK_DOLLARS = 5.5, 250  # a million images of 1 Mpx: Bannon et al., Nature Methods 18, 2021
+_Kind = TypeVar("_Kind", Fleet, Hpa, Load)
+_LINKS_GBIT = (10, 25, 100)
+
+
+def main() -> None:
+    """Print the tables, draw the plots."""
+    parser, options = _options()
+    fleet, hpa, load = _made(Fleet, options), _made(Hpa, options), _made(Load, options)
+    seconds = options.hours * 3600
+    day = simulate(fleet, hpa, arrivals(load, seconds, options.seed), seconds, seed=options.seed)
+    print(f"replica {fleet.mpx_per_s:g} Mpx/s, ready {fleet.start_s:g} s after it is asked for; {fleet.dispatch}")
+    print(f"load    {load.mpx_per_s:.2f} Mpx/s on average, {load.mean_mpx:.2f} Mpx an image, {options.hours:g} h")
+    print(HEADER)
+    print(line("as given", day, seconds))
+    if options.sweep:
+        for name, values in _SWEEP.items():
+            for text, value in values.items():
+                changed = Hpa(**{**_fields(hpa), name: value})
+                outcome = simulate(fleet, changed, arrivals(load, seconds, options.seed), seconds, seed=options.seed)
+                print(line(f"{name} {text}", outcome, seconds))
+    hours = 1e6 / fleet.mpx_per_s / 3600
+    dollars = f", {hours / day.use * options.dollars_per_hour:.0f} dollars" if options.dollars_per_hour else ""
+    print(f"machine-hours per million images of 1 Mpx: {hours:.1f} computing, {hours / day.use:.1f} paid{dollars}")
+    print(f"DeepCell Kiosk: {_KIOSK_HOURS:g} h of a whole cluster, {_KIOSK_DOLLARS} dollars")
+    if options.reach:
+        for text in reach(fleet.mpx_per_s, options.bytes_per_pixel):
+            print(text)
+    if options.plots:
+        from benchmarks.fleet_plots import plot_day
+
+        plot_day(day, options.plots / "fleet-day.png")
+    if options.trace:
+        try:
+            seen = read_trace(options.trace)
+        except (OSError, ValueError) as error:
+            parser.error(f"{options.trace}: {error}")
+        replayed = simulate(fleet, hpa, replay(seen, options.trace_mpx), seen[-1].t_s, every_s=5.0, seed=options.seed)
+        print(f"against the trace: {compare(seen, replayed.samples)}")
+        if options.plots:
+            from benchmarks.fleet_plots import plot_trace
+
+            plot_trace(seen, replayed.samples, options.plots / "fleet-trace.png")
+    if options.json:
+        options.json.write_text(json.dumps(figures(day, seconds), indent=2) + "\n")
+
+
+HEADER = (
+    f"{'':22}{'use':>6}{'replicas':>10}{'most':>6}{'wait p50':>10}{'p95':>8}{'p99 s':>8}{'refused':>9}{'gave up':>9}"
+)
+
+
+def figures(outcome: Outcome, seconds: float) -> dict[str, float]:
+    """What a run comes to."""
+    return {
+        "use": outcome.use,
+        "replicas": outcome.replica_s / seconds,
+        "most": max(sample.replicas for sample in outcome.samples),
+        "p50_s": outcome.wait_s(0.5),
+        "p95_s": outcome.wait_s(0.95),
+        "p99_s": outcome.wait_s(0.99),
+        "refused": outcome.refused / max(1, outcome.accepted + outcome.gave_up),
+        "gave_up": outcome.gave_up,
+    }
+
+
+def line(name: str, outcome: Outcome, seconds: float) -> str:
+    """One row of the table."""
+    found = figures(outcome, seconds)
+    return (
+        f"{name:22}{found['use']:>6.0%}{found['replicas']:>10.2f}{found['most']:>6.0f}{found['p50_s']:>10.2f}"
+        f"{found['p95_s']:>8.1f}{found['p99_s']:>8.1f}{found['refused']:>9.2%}{found['gave_up']:>9.0f}"
+    )
+
+
+def reach(mpx_per_s: float, bytes_per_pixel: float) -> Iterator[str]:
+    """How many replicas fill the proxy's line: each image passes it twice, in and out, on a line of both directions."""
+    megabytes = mpx_per_s * bytes_per_pixel
+    yield f"a replica takes in {megabytes:.1f} MB/s of images at {bytes_per_pixel:g} bytes a pixel"
+    for gbit in _LINKS_GBIT:
+        yield f"  one proxy on {gbit:>3} Gbit/s feeds {gbit * 125 / megabytes:>8.0f} replicas"
+    yield f"  1,000 replicas need {1000 * megabytes * 8 / 1000:.0f} Gbit/s"
+
+
+def read_trace(path: Path) -> list[Sample]:
+    """Read a trace of a real run.
+
+    Raises
+    ------
+    ValueError
+        Where columns are missing, or there are fewer than two rows.
+
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if len(rows) < 2 or not set(_COLUMNS) <= rows[0].keys():
+        raise ValueError(f"a trace has two rows or more and the columns {','.join(_COLUMNS)}")
+    return [
+        Sample(
+            float(row["t_s"]),
+            int(float(row["replicas"])),
+            float(row["backlog_s"]),
+            int(float(row["accepted"])),
+            int(float(row["refused"])),
+            0.0,
+        )
+        for row in rows
+    ]
+
+
+def replay(seen: Sequence[Sample], mpx: float) -> Iterator[tuple[float, float]]:
+    """Requests that a trace accepted, evenly within each of its steps; a refused one came again and is among them."""
+    for before, after in pairwise(seen):
+        count = max(0, after.accepted - before.accepted)
+        for index in range(count):
+            yield before.t_s + (after.t_s - before.t_s) * index / count, mpx
+
+
+def compare(seen: Sequence[Sample], simulated: Sequence[Sample]) -> str:
+    """Say how far a simulation stands from a trace."""
+    times = [sample.t_s for sample in seen]
+    apart = []
+    for name in ("replicas", "backlog_s"):
+        real = np.array([getattr(sample, name) for sample in seen])
+        model = np.interp(times, [s.t_s for s in simulated], [getattr(s, name) for s in simulated])
+        apart.append(
+            f"{name} at most {real.max():.3g} real, {model.max():.3g} simulated, {np.abs(real - model).mean():.3g} "
+            "apart on average"
+        )
+    return "; ".join(apart)
+
+
+def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for kind in (Fleet, Hpa, Load):
+        for name, value in asdict(kind()).items():
+            if isinstance(value, (int, float, str)):
+                parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--hours", type=float, default=24.0, help="simulated time (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--reach", action="store_true")
+    parser.add_argument("--bytes-per-pixel", type=float, default=2.0, help="of an upload: 16-bit TIFF, not compressed")
+    parser.add_argument("--dollars-per-hour", type=float, default=0.0, help="price of a replica's machine")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER")
+    parser.add_argument("--trace", type=Path, metavar="CSV")
+    parser.add_argument("--trace-mpx", type=float, default=1.0, help="size of the trace's images, Mpx")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser, parser.parse_args()
+
+
+def _fields(hpa: Hpa) -> dict[str, Any]:
+    """Field by name, policies as they are."""
+    return {field.name: getattr(hpa, field.name) for field in fields(hpa)}
+
+
+def _made(kind: type[_Kind], options: argparse.Namespace) -> _Kind:
+    given = {field.name: getattr(options, field.name) for field in fields(kind) if hasattr(options, field.name)}
+    return kind(**given)
+
+
+if __name__ == "__main__":
+    main()

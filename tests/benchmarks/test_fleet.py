@@ -1,0 +1,164 @@
+"""The simulated fleet against closed forms of queueing theory and the autoscaler's own rules."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.fleet_autoscaler import Autoscaler, Hpa, Policy, desired
+from benchmarks.fleet_load import DAY_S, Load, arrivals
+from benchmarks.fleet_model import Fleet, simulate
+
+
+def poisson(rate: float, mpx: float | None, seed: int = 1) -> Iterator[tuple[float, float]]:
+    """Poisson arrivals of images of ``mpx``, or of exponential sizes with mean 1."""
+    random = np.random.default_rng(seed)
+    t_s = 0.0
+    while True:
+        t_s += random.exponential(1 / rate)
+        yield t_s, mpx or random.exponential()
+
+
+def erlang_c(servers: int, offered: float) -> float:
+    """Probability to wait in M/M/c (Erlang, 1917)."""
+    last = offered**servers / math.factorial(servers) * servers / (servers - offered)
+    return last / (sum(offered**k / math.factorial(k) for k in range(servers)) + last)
+
+
+def fixed(replicas: int) -> Hpa:
+    return Hpa(min_replicas=replicas, max_replicas=replicas)
+
+
+BARE = Fleet(mpx_per_s=1.0, overhead_s=0.0, max_backlog_s=1e9, dispatch="work")
+LONG_S = 60_000.0
+
+
+@pytest.mark.parametrize("use", [0.5, 0.8])
+def test_one_replica_and_equal_images_wait_as_m_d_1(use: float) -> None:
+    outcome = simulate(BARE, fixed(1), poisson(use, 1.0), LONG_S)
+    assert np.mean(outcome.waits_s) == pytest.approx(use / (2 * (1 - use)), rel=0.06)
+    assert outcome.use == pytest.approx(use, rel=0.02)
+
+
+@pytest.mark.parametrize(("servers", "use"), [(1, 0.7), (3, 0.8), (10, 0.9)])
+def test_c_replicas_and_exponential_images_wait_as_m_m_c(servers: int, use: float) -> None:
+    outcome = simulate(BARE, fixed(servers), poisson(servers * use, None), 200_000.0 / servers)
+    waiting = erlang_c(servers, servers * use)
+    assert np.mean(outcome.waits_s) == pytest.approx(waiting / (servers * (1 - use)), rel=0.12)
+    assert np.mean(np.asarray(outcome.waits_s) > 0) == pytest.approx(waiting, rel=0.06)
+
+
+def test_random_dispatch_is_as_many_single_queues() -> None:
+    fleet = Fleet(mpx_per_s=1.0, overhead_s=0.0, max_backlog_s=1e9, dispatch="random")
+    outcome = simulate(fleet, fixed(4), poisson(4 * 0.6, 1.0), LONG_S / 2)
+    assert np.mean(outcome.waits_s) == pytest.approx(0.6 / (2 * 0.4), rel=0.1)
+
+
+def test_fewest_connections_wait_between_the_ideal_and_chance() -> None:
+    means = []
+    for dispatch in ("work", "connections", "random"):
+        fleet = Fleet(mpx_per_s=1.0, overhead_s=0.0, max_backlog_s=1e9, dispatch=dispatch)
+        means.append(float(np.mean(simulate(fleet, fixed(4), poisson(3.4, None), LONG_S / 4).waits_s)))
+    assert means == sorted(means)
+    assert means[1] < means[2] / 3
+
+
+def test_overload_is_refused_at_the_rate_of_a_full_queue_and_nothing_is_lost() -> None:
+    """Twice the load and no patience: half is refused, no accepted image waits beyond the limit."""
+    fleet = Fleet(mpx_per_s=1.0, overhead_s=0.0, max_backlog_s=20.0, patience_s=0.0)
+    outcome = simulate(fleet, fixed(2), poisson(4.0, 1.0), 20_000.0)
+    total = outcome.accepted + outcome.gave_up
+    assert outcome.gave_up / total == pytest.approx(0.5, rel=0.03)
+    assert outcome.gave_up == outcome.refused
+    assert max(outcome.waits_s) <= 20.0
+    assert outcome.use == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_wave_makes_the_fleet_grow_and_shrink_and_patient_clients_get_all() -> None:
+    images = ((index * 0.02, 1.0) for index in range(3000))
+    outcome = simulate(
+        Fleet(mpx_per_s=2.0),
+        Hpa(min_replicas=1, max_replicas=30, down_window_s=120, down=(Policy(percent=100),)),
+        images,
+        2400,
+        every_s=15,
+    )
+    counts = [sample.replicas for sample in outcome.samples]
+    assert counts[0] == counts[-1] == 1
+    assert 8 <= max(counts) <= 30
+    assert (outcome.accepted, outcome.gave_up) == (3000, 0)
+
+
+@pytest.mark.parametrize(
+    ("current", "ready", "unready", "total", "expected"),
+    [
+        (2, 2, 0, 40.0, 4),  # 20 s each, target 10
+        (10, 10, 0, 105.0, 10),  # 1.05 is within the tolerance
+        (10, 10, 0, 115.0, 12),
+        (4, 4, 0, 0.0, 0),
+        (5, 1, 4, 90.0, 9),  # four that start count as idle: 90 / 50 > 1
+        (5, 1, 4, 40.0, 5),  # 40 / 50 turns the decision round: wait for them
+        (5, 4, 1, 0.0, 1),  # one that starts counts as on target before the fleet shrinks
+        (3, 0, 3, 0.0, 3),  # nobody reports
+    ],
+)
+def test_the_count_follows_the_controllers_rules(
+    current: int, ready: int, unready: int, total: float, expected: int
+) -> None:
+    assert desired(current, ready, unready, total, target=10.0, tolerance=0.1) == expected
+
+
+def test_growth_is_held_by_the_policy_that_allows_most() -> None:
+    loop = Autoscaler(Hpa(up=(Policy(percent=100, period_s=60), Policy(pods=4, period_s=60)), max_replicas=1000))
+    counts = [1]
+    for step in range(1, 13):
+        counts.append(loop.wanted(step * 15.0, counts[-1], counts[-1], 0, counts[-1] * 1e6))
+    assert counts == [1, 5, 5, 5, 5, 10, 10, 10, 10, 20, 20, 20, 20]
+
+
+def test_the_fleet_shrinks_to_the_largest_recommendation_of_its_window() -> None:
+    loop = Autoscaler(Hpa(target_s=10.0, min_replicas=1, down_window_s=60.0, down=(Policy(percent=100),)))
+    backlogs = {15: 80.0, 30: 40.0, 45: 0.0, 60: 0.0, 75: 0.0, 90: 0.0, 105: 0.0}
+    counts = {at: loop.wanted(at, 8, 8, 0, backlog) for at, backlog in backlogs.items()}
+    assert counts == {15: 8, 30: 8, 45: 8, 60: 8, 75: 4, 90: 1, 105: 1}
+
+
+def test_a_day_has_its_hours_its_sizes_and_its_bursts() -> None:
+    load = Load(images_per_s=2.0, night=0.25, bursts_per_day=8, burst_images=500)
+    images = list(arrivals(load, DAY_S))
+    times = [t_s for t_s, _ in images]
+    assert times == sorted(times)
+    plain = [t_s for t_s, _ in arrivals(Load(images_per_s=2.0, night=0.25, bursts_per_day=0), DAY_S)]
+    assert len(plain) == pytest.approx(2 * DAY_S, rel=0.01)
+    assert (len(images) - len(plain)) % 500 < 2000
+    by_hour = np.histogram(plain, bins=24, range=(0, DAY_S))[0]
+    assert by_hour[14:16].mean() / by_hour[2:4].mean() == pytest.approx(4.0, rel=0.1)
+    assert np.mean([mpx for _, mpx in images]) == pytest.approx(load.mean_mpx, rel=0.02)
+    assert next(islice(arrivals(load, DAY_S), 5, None)) == images[5]
+
+
+def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = [f"{t},{1 + t // 60},{t / 10},{t * 2},{0}" for t in range(0, 240, 15)]
+    trace.write_text("\n".join(["t_s,replicas,backlog_s,accepted,refused", *rows]) + "\n")
+    command = [sys.executable, "-m", "benchmarks.fleet", "--hours=0.2", "--images-per-s=1", f"--plots={tmp_path}"]
+    done = subprocess.run(
+        [*command, f"--trace={trace}", f"--json={tmp_path / 'out.json'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "machine-hours per million" in done.stdout
+    assert "against the trace" in done.stdout
+    assert {path.name for path in tmp_path.glob("*.png")} == {"fleet-day.png", "fleet-trace.png"}
+    assert json.loads((tmp_path / "out.json").read_text())["gave_up"] == 0
+    trace.write_text("time,pods\n1,2\n")
+    done = subprocess.run([*command, f"--trace={trace}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "t_s,replicas,backlog_s,accepted,refused" in done.stderr
