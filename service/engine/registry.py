@@ -28,7 +28,7 @@ ZOO = Path(model_package.__file__).parent / "zoo"
 """The packages that ship with the project."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a key of batches: each package is loaded once, its parts do not hash
 class LoadedModel:
     """A package that is served."""
 
