@@ -20,7 +20,11 @@ from model.pixels import Pixels
 
 
 def label_components(
-    mask_of: Callable[[slice], NDArray[np.bool_]], bands: Iterator[slice], into: Pixels, connectivity: int
+    mask_of: Callable[[slice], NDArray[np.bool_]],
+    bands: Iterator[slice],
+    into: Pixels,
+    connectivity: int,
+    tell: Callable[[int], None],
 ) -> NDArray[np.int32]:
     """Number the components of a mask.
 
@@ -34,6 +38,8 @@ def label_components(
         Takes the provisional number of each pixel: (y, x) int32, 0 outside the mask.
     connectivity
         1: pixels that share an edge are connected; 2: a corner is enough.
+    tell
+        Told after each band how many provisional numbers there are.
 
     Returns
     -------
@@ -49,6 +55,7 @@ def label_components(
         numbers, found = ndimage.label(mask_of(rows), structure)
         np.add(numbers, count, out=numbers, where=numbers > 0)
         count += found
+        tell(count)
         if above is not None:
             pairs.append(pairs_at_seam(above, numbers[0], connectivity))
         above = numbers[-1].copy()

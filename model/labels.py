@@ -152,6 +152,14 @@ class Objects:
     """Pixels, far from every seed, whose label depends on how the image was cut; see :mod:`model.flooding`."""
 
 
+BYTES_PER_OBJECT = 64
+"""Of the tables of number, owner, area and probability that :func:`label_evidence` keeps in memory, at their peak."""
+
+
+def _unheard(objects: int) -> None:
+    """Take no notice."""
+
+
 def label_evidence(
     evidence: Pixels,
     rule: LabelRule,
@@ -159,6 +167,7 @@ def label_evidence(
     min_area: int | None = None,
     *,
     allocate: Allocate = np.empty,
+    tell: Callable[[int], None] = _unheard,
     band_px: int = LABEL_BAND_PX,
 ) -> Objects:
     """Number the objects of one plane, band by band: memory does not grow with the image, but with its objects.
@@ -173,6 +182,9 @@ def label_evidence(
         In place of the rule's own.
     allocate
         Makes the arrays (y, x) that are needed: int32, another one for a watershed, and the labels.
+    tell
+        Told, band after band, how many objects there may be, each of which takes :data:`BYTES_PER_OBJECT`; what it
+        raises ends the work.
     band_px
         Pixels looked at together; the result does not depend on it.
 
@@ -190,7 +202,7 @@ def label_evidence(
         return sure
 
     numbers = allocate(evidence.shape, int32)
-    object_of = label_components(seeds_of, bands(), numbers, rule.connectivity)
+    object_of = label_components(seeds_of, bands(), numbers, rule.connectivity, tell)
     uncertain = 0
     if rule.method == "watershed":
         seeds, numbers = numbers, allocate(evidence.shape, int32)
@@ -204,8 +216,12 @@ def label_evidence(
     areas, sums = np.zeros(len(object_of), dtype=np.int64), np.zeros(len(object_of))
     for rows in bands(BAND_PX):
         owner = whose[numbers[rows] + (len(hole_of) - 1)].ravel()
-        areas += np.bincount(owner, minlength=len(areas))
-        sums += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=len(areas))
+        present: slice | NDArray[np.int32] = slice(None)
+        if len(areas) > owner.size:  # sorting the band's pixels is quicker than to go through all objects
+            present, owner = np.unique(owner, return_inverse=True)
+        length = len(areas[present])
+        areas[present] += np.bincount(owner, minlength=length)
+        sums[present] += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=length)
     kept = areas >= max(1, rule.min_area_px if min_area is None else min_area)
     kept[0] = False
     dtype = np.dtype(np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32)

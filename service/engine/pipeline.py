@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.flooding import MARGINS
-from model.labels import Allocate, Objects, label_evidence
+from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
 from model.stitching import Stitcher, read_tile
@@ -37,6 +37,7 @@ from service.formats import ENCODERS, Encoder, ImageReader, ReadLimits, Segmenta
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")
+_LEAST_CHARGE = 16 << 20  # bytes; the tables of a quarter of a million objects are in the working memory
 _OUTLINES = frozenset({"rle", "coco", "geojson", "rois"})  # formats whose size follows the objects' edges
 _MOST_SAMPLE_BYTES = 16  # per pixel: two float64 channels or eight 16-bit ones; the memory budget cuts in earlier
 
@@ -158,7 +159,8 @@ class _Work:
         if self.request.output != "labels":
             return _FinishedPlane(values, normalization, notes, None)
         with self.clock.stage("label"):
-            objects = await self.pipeline.in_worker(self._label, values, ticket=self.ticket)
+            loop = asyncio.get_running_loop()
+            objects = await self.pipeline.in_worker(self._label, values, loop, ticket=self.ticket)
         if objects.uncertain:
             notes += (
                 f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts",
@@ -180,9 +182,23 @@ class _Work:
             await self._run_tiles(image_yxc, normalization, Stitcher(plane, reduction(spec, self.request)))
         return plane, normalization, note
 
-    def _label(self, evidence: Pixels) -> Objects:
+    def _label(self, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
+        request, charged = self.request, 0
+
+        async def charge(more: int) -> None:
+            self.pipeline.admission.grow(self.ticket, more)
+
+        def charge_objects(objects: int) -> None:
+            nonlocal charged
+            more = objects * BYTES_PER_OBJECT - charged
+            if more >= _LEAST_CHARGE:
+                asyncio.run_coroutine_threadsafe(charge(more), loop).result()
+                charged += more
+
         rule = self.chosen.package.spec.label_rule
-        return label_evidence(evidence, rule, self.request.threshold, self.request.min_area, allocate=self._allocate)
+        return label_evidence(
+            evidence, rule, request.threshold, request.min_area, allocate=self._allocate, tell=charge_objects
+        )
 
     async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, stitcher: Stitcher) -> None:
         def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:

@@ -15,6 +15,7 @@ from skimage.segmentation import watershed
 
 from model.flooding import flood
 from model.labels import LabelRule, evidence_of, foreground_probability, instance_labels, label_evidence
+from model.pixels import BAND_PX
 
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))
 # few levels, so that many pixels are equal: the order of equal ones is where parts could differ from the whole
@@ -29,6 +30,8 @@ rules = st.builds(
     threshold=st.just(0.4),
     seed_threshold=st.just(0.8),
 )
+
+RULE = LabelRule(threshold=0.5, min_area_px=1)
 
 
 def with_background(foreground_yx: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,3 +149,27 @@ def test_an_image_of_several_bands_has_the_labels_of_one(method: str) -> None:
     whole, parts = label_evidence(evidence, rule), label_evidence(evidence, rule, band_px=7 * 1300)
     assert whole.labels[:, :].max() > 100
     assert np.array_equal(whole.labels[:, :], parts.labels[:, :])
+
+
+def test_more_objects_than_a_band_has_pixels_are_each_measured() -> None:
+    checks = (np.indices((1100, 2048)).sum(axis=0) % 2).astype(np.float32)
+    told: list[int] = []
+    objects = label_evidence(evidence_of(with_background(checks), RULE), RULE, tell=told.append)
+    assert len(objects.scores) == 1100 * 2048 // 2 > BAND_PX
+    assert (objects.scores == 1).all()
+    assert np.array_equal(objects.labels[:, :][checks > 0], np.arange(1, 1100 * 2048 // 2 + 1))
+    assert told[-1] == len(objects.scores)
+    assert told == sorted(told)
+
+
+def test_who_is_told_can_end_the_work() -> None:
+    class TooManyError(Exception): ...
+
+    def refuse(objects: int) -> None:
+        if objects > 3:
+            raise TooManyError(str(objects))
+
+    few, many = np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32)
+    assert len(label_evidence(evidence_of(with_background(few), RULE), RULE, tell=refuse).scores) == 3
+    with pytest.raises(TooManyError, match="4"):
+        label_evidence(evidence_of(with_background(many), RULE), RULE, tell=refuse)

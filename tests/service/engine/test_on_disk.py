@@ -57,6 +57,15 @@ def to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff_bands, "BAND_PX", 10_000)
 
 
+def assert_empty(spool: Path) -> None:
+    """No file is left, once the worker threads have let go of what they did last."""
+    deadline = time.monotonic() + 10
+    while files_in(spool) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert files_in(spool) == []
+
+
 async def answer_of(engine: Engine, data: bytes, request: SegmentRequest) -> bytes:
     answer = await engine.segment(io.BytesIO(data), request)
     encoded = answer.body.read()
@@ -68,9 +77,10 @@ def answers(packages: Path, spool: Path, data: bytes, *requests: SegmentRequest)
     async def scenario() -> list[bytes]:
         engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
         await engine.start()
-        found = [await answer_of(engine, data, request) for request in requests]
-        await engine.stop()
-        return found
+        try:
+            return [await answer_of(engine, data, request) for request in requests]
+        finally:
+            await engine.stop()
 
     return asyncio.run(scenario())
 
@@ -102,8 +112,7 @@ def test_answers_through_files_are_those_through_memory(
 
     in_memory, on_disk = asyncio.run(both_ways())
     assert on_disk == in_memory
-    gc.collect()
-    assert files_in(spool) == []
+    assert_empty(spool)
 
 
 @pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
@@ -136,8 +145,7 @@ def test_three_channels_that_differ_are_refused(
         to_disk(monkeypatch)
     with pytest.raises(ImageMismatch, match="3 channels"):
         answers(packages, spool, tiff(pixels, photometric="rgb", rowsperstrip=16), SegmentRequest())
-    gc.collect()
-    assert files_in(spool) == []
+    assert_empty(spool)
 
 
 def wait_for_file(folder: Path) -> None:
@@ -160,8 +168,25 @@ def test_a_cancelled_request_leaves_no_file(packages: Path, spool: Path, monkeyp
         return len(data.getvalue())
 
     assert asyncio.run(scenario())
-    gc.collect()
-    assert files_in(spool) == []
+    assert_empty(spool)
+
+
+def test_objects_beyond_the_memory_budget_end_their_request_alone(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        await engine.start()
+        data, wanted = tiff(blobs()), SegmentRequest(output="labels", format="png")
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, "BYTES_PER_OBJECT", 1 << 40)
+            with pytest.raises(TooLargeForMemory, match="raise UNET_MEMORY_BUDGET_MB"):
+                await answer_of(engine, data, wanted)
+        assert engine._admission.memory_in_use == 0
+        assert await answer_of(engine, data, wanted)
+        await engine.stop()
+
+    asyncio.run(scenario())
 
 
 def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None:
