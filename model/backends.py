@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -127,6 +128,18 @@ class OnnxRuntimeSession:
         return _activate(output[:count], self._activation)
 
 
+@cache
+def _openvino() -> Any:  # noqa: ANN401 - openvino is not installed everywhere
+    """Return the one ``openvino.Core`` of the process, which is never given up.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that stack when the plugin goes, in
+    whatever thread that happens: the next signal to the first thread would end the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class OpenVinoSession:
     """OpenVINO on the CPU, with one request object for each calling thread."""
 
@@ -137,7 +150,7 @@ class OpenVinoSession:
         self.precision = precision
         self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
         self._activation = package.spec.activation
-        core = ov.Core()
+        core = _openvino()
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
@@ -181,9 +194,7 @@ def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def openvino_has_bf16() -> bool:
     """Whether OpenVINO computes bf16 on this CPU (AVX-512 BF16, AMX or AVX-VNNI-2)."""
-    import openvino as ov
-
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _provider_options(backend: str, options: SessionOptions) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,27 @@ def test_an_output_that_is_no_probability_is_refused(tiny: Package) -> None:
     package = write_package(tiny.path, tiny.spec, files)
     with pytest.raises(UnsupportedPackage, match="declare softmax or sigmoid"):
         self_test(open_session(package, SessionOptions(backend="cpu")), package)
+
+
+def test_signals_pass_where_openvino_was_loaded_in_one_thread_and_left_in_another(tiny: Package) -> None:
+    """Its plugin unmaps the stack for signals that it gave to the first thread: a server would die of its SIGTERM."""
+    program = f"""
+import gc, signal, threading
+from pathlib import Path
+from model.package import read_package
+from model.session import SessionOptions, open_session
+
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+held = [open_session(read_package(Path({str(tiny.path)!r})), SessionOptions(backend="openvino", threads=1))]
+
+def leave():
+    held.clear()
+    gc.collect()
+
+thread = threading.Thread(target=leave)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGUSR1)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "heard\n"), finished.stderr
