@@ -27,8 +27,8 @@ ZOO = Path(model.__file__).parent / "zoo"
 PACKAGES = sorted(path.parent for path in ZOO.glob("*/rdf.yaml"))
 
 
-def test_a_package_ships() -> None:
-    assert [path.name for path in PACKAGES] == ["nuclei"]
+def test_the_packages_ship() -> None:
+    assert [path.name for path in PACKAGES] == ["nuclei", "phase-t98g"]
 
 
 ENGINES = [
