@@ -57,7 +57,8 @@ class Client:
         Seconds to wait for an answer.
     max_wait_s
         Most seconds to wait in all: while the server is busy (503 with Retry-After), and before asking again where an
-        answer was lost (502, or a connection that broke off). The same image has the same answer: asking twice is safe.
+        answer was lost (502, a connection that broke off, or none from a server that has answered before). The same
+        image has the same answer: asking twice is safe.
     transport
         Another way to the server than a socket.
     sleep
@@ -81,6 +82,7 @@ class Client:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._max_wait_s = max_wait_s
         self._sleep = sleep
+        self._reached = False  # whether the server has ever answered
 
     def __enter__(self) -> Self:
         return self
@@ -165,13 +167,17 @@ class Client:
             try:
                 response = self._http.request(method, path, params=params, content=content, headers=headers)
             except httpx.TransportError as error:
-                # a server that ended in the middle of it; one that was never there, or is slow, is another matter
+                # a server that ended in the middle of it, or has been there and is being replaced; one that was never
+                # there, or is slow, is another matter
                 broke_off = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
-                if not broke_off or waited + lost_wait > self._max_wait_s:
+                self._reached = self._reached or broke_off
+                replaced = self._reached and isinstance(error, httpx.ConnectError)
+                if not (broke_off or replaced) or waited + lost_wait > self._max_wait_s:
                     cause = str(error) or type(error).__name__
                     raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
                 wait = None
             else:
+                self._reached = True
                 if response.is_success:
                     return response
                 wait = _retry_after(response)

@@ -96,6 +96,16 @@ def test_a_server_that_keeps_hanging_up_is_given_up_in_the_end() -> None:
     assert len(bodies) == 4  # after 0, 0.5, 1.5 and 3.5 s
 
 
+@pytest.mark.parametrize("before", [httpx.Response(200, content=b"mask"), httpx.ReadError("reset")])
+def test_a_server_that_has_been_there_may_refuse_connections_for_a_while(before: httpx.Response | Exception) -> None:
+    """Its last ready replica was killed, and the next one is not ready yet."""
+    refused = httpx.ConnectError("refused")
+    handler, bodies = scripted(before, refused, refused, *[httpx.Response(200, content=b"mask")] * 2)
+    with Client("http://x", transport=httpx.MockTransport(handler), sleep=lambda _: None) as client:
+        assert [client.segment(b"image") for _ in range(2)] == [b"mask"] * 2
+    assert len(bodies) == (4 if isinstance(before, httpx.Response) else 5)
+
+
 def test_a_slow_server_is_not_asked_twice() -> None:
     handler, bodies = scripted(httpx.ReadTimeout("600 s"))
     with (
