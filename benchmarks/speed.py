@@ -1,63 +1,57 @@
-"""Whole requests against a plain ONNX Runtime loop as the paper draws it, with the same weights, in the same run.
+"""Whole requests against what others do with the same image, in the same run.
 
-    python -m benchmarks.speed [--widths 32 64] [--size 2048] [--repeats 5]
+    python -m benchmarks.speed [--rows cpu:fp32 openvino:bf16] [--rivals plain monai monai-tuned bioimageio]
+                               [--widths 32 64 | --package model/zoo/nuclei] [--size 2048] [--repeats 5]
 
-The loop holds a session of ONNX Runtime in fp32, as it comes, and runs it over the paper's 572 px tiles, 388 px apart,
-cut and normalised beforehand; its answers are thrown away. The service is ``unet-service serve`` in a process of its
-own for each backend and precision that runs here, asked over HTTP for the PNG mask of a 16-bit TIFF. All take turns,
-in an order that changes; the figure is the median of the turns' ratios. Weights are random, their last bias is large:
-what a net answers does not change its speed, and a net that cannot decide would agree with nobody in bf16.
+The service is ``unet-service serve`` in a process of its own for each row, a backend and a precision, asked over HTTP
+for the PNG mask of a 16-bit TIFF. Each rival (:mod:`benchmarks.rivals`) is a process of its own too, with all CPUs. All
+are started and warmed up, then take turns in an order that changes; the figure is the median of the turns' ratios.
+Rows and rivals that package or machine do not have are named and left out.
+
+Without ``--package`` weights are random, their last bias is large: what a net answers does not change its speed, and a
+net that cannot decide would agree with nobody in bf16.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
-import onnxruntime as ort
-import tifffile
 import torch
-from numpy.typing import NDArray
 
-from clients.demo import running_service
+from benchmarks.rivals import BLOCKS_PX, RIVALS, starting
+from benchmarks.serving import ROWS, Row, checked_receipt, row, serving, tiff
+from benchmarks.turns import Turn, median_s, ratio, take_turns
+from benchmarks.worker import LeftOut
 from model.labels import LabelRule
-from model.normalization import FittedNormalization, ScaleRange, fit
-from model.package import Package
-from model.session import has_bf16
+from model.normalization import ScaleRange
+from model.package import Package, read_package
 from model.spec import Person
-from model.stitching import read_tile
-from model.tiling import Span, Tile, Window
 from model.unet import UNet
 from service.bench import blobs
+from service.commands.common import table
 from service.engine.machine import this_machine
 from training.export import Card, export_package
 
-_PAPER_INPUT_PX, _PAPER_OUTPUT_PX = 572, 388
 _SURE = 6.0  # logits by which the first class leads
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A service and what it was measured at."""
+class Measured:
+    """What takes turns: its name, what it is, and one run of it in seconds."""
 
-    backend: str
-    precision: str
-    ask: Callable[[], tuple[float, dict[str, Any]]]
-    """One request: its seconds and its receipt."""
+    name: str
+    what: str
+    run: Callable[[], float]
 
 
-def write_package(folder: Path, width: int) -> Package:
+def decided_package(folder: Path, width: int) -> Package:
     """Export the classic net of a base width with random weights as a package."""
     torch.manual_seed(0)
     net = UNet(in_channels=1, classes=2, base_width=width).eval()
@@ -90,104 +84,91 @@ def write_package(folder: Path, width: int) -> Package:
     return package
 
 
-def plain_loop(package: Package, image_yxc: NDArray[Any]) -> Callable[[], float]:
-    """Seconds of ONNX Runtime, as it comes, over the paper's tiles of one image."""
-    session = ort.InferenceSession(package.weights(), providers=["CPUExecutionProvider"])
-    normalization = fit(package.spec.normalization, image_yxc)
-    tiles = list(_paper_tiles(image_yxc, normalization))
+@contextmanager
+def service(package: Package, chosen: Row, body: bytes, cache: str) -> Iterator[Measured]:
+    """Whole requests to a service of its own."""
+    with serving(package.path, chosen, cache) as client:
+        tiles = checked_receipt(client.post("/segment", content=body), chosen)["tiles"]
 
-    def run() -> float:
-        started = time.perf_counter()
-        for tile in tiles:
-            session.run(None, {package.spec.input_name: tile})
-        return time.perf_counter() - started
+        def ask() -> float:
+            started = time.perf_counter()
+            client.post("/segment", content=body).raise_for_status()
+            return time.perf_counter() - started
 
-    return run
-
-
-def _paper_tiles(image_yxc: NDArray[Any], normalization: FittedNormalization) -> Iterator[NDArray[np.float32]]:
-    margin = (_PAPER_INPUT_PX - _PAPER_OUTPUT_PX) // 2
-    height, width = image_yxc.shape[:2]
-    for top in range(0, height, _PAPER_OUTPUT_PX):
-        for left in range(0, width, _PAPER_OUTPUT_PX):
-            read = Window(*(Span(start - margin, start - margin + _PAPER_INPUT_PX) for start in (top, left)))
-            yield read_tile(image_yxc, Tile(read, read, read), normalization)[np.newaxis]
+        input_yx = tiles["input_yx"]
+        yield Measured(str(chosen), f"tiles of {input_yx[0]} x {input_yx[1]} px: {tiles['count']}", ask)
 
 
 @contextmanager
-def serving(package: Package, backend: str, precision: str, body: bytes, cache: str) -> Iterator[Row]:
-    """A service of its own for one backend and precision."""
-    settings = {
-        "UNET_MODELS_DIR": str(package.path),
-        "UNET_BACKEND": backend,
-        "UNET_PRECISION": precision,
-        "UNET_CACHE_DIR": cache,
-        "UNET_DEADLINE_S": "3600",
-        "UNET_MAX_BACKLOG_S": "3600",
-    }
-    with running_service(**settings) as url, httpx.Client(base_url=url, timeout=3600) as client:
-
-        def ask() -> tuple[float, dict[str, Any]]:
-            started = time.perf_counter()
-            answer = client.post("/segment", content=body).raise_for_status()
-            return time.perf_counter() - started, json.loads(answer.headers["X-UNet-Receipt"])
-
-        yield Row(backend, precision, ask)
+def rival(name: str, package: Package, size: int, blocks_px: Sequence[int]) -> Iterator[Measured]:
+    """A rival, warmed up."""
+    with starting(name, package.path, size, blocks_px) as worker:
+        worker.run()
+        yield Measured(name, worker.what, worker.run)
 
 
-def measure(width: int, size: int, repeats: int, folder: Path) -> None:
-    """Print the rows of one width."""
-    package = write_package(folder, width)
-    image_yx = blobs(size)
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, image_yx)
-    plain = plain_loop(package, image_yx[..., np.newaxis])
-    engines = [("cpu", "fp32"), ("openvino", "fp32")] + ([("openvino", "bf16")] if has_bf16("openvino") else [])
+def measure(package: Package, arguments: argparse.Namespace, cache: str) -> None:
+    """Print the table of one package."""
+    body = tiff(arguments.size, len(package.spec.channels))
+    print(f"\n{package.spec.reference}", flush=True)
     with ExitStack() as stack:
-        rows = [
-            stack.enter_context(serving(package, backend, precision, buffer.getvalue(), str(folder / "speeds")))
-            for backend, precision in engines
-        ]
-        receipts = [row.ask()[1] for row in rows]
-        plain()
-        turns: list[tuple[float, list[float]]] = []
-        for repeat in range(repeats):
-            seconds = [0.0] * len(rows)
-            loop_s = 0.0
-            # whoever comes next finds the caches as the one before left them: everyone comes after everyone
-            for place in range(len(rows) + 1):
-                which = (place + repeat) % (len(rows) + 1)
-                if which == len(rows):
-                    loop_s = plain()
-                else:
-                    seconds[which] = rows[which].ask()[0]
-            turns.append((loop_s, seconds))
-    print(f"width {width}: plain loop {statistics.median(turn[0] for turn in turns):.3f} s")
-    for index, (row, receipt) in enumerate(zip(rows, receipts, strict=True)):
-        if (receipt["backend"], receipt["precision"]) != (row.backend, row.precision):
-            raise SystemExit(f"{row.backend} {row.precision} was asked for, {receipt['provider']} ran")
-        ratios = sorted(turn[0] / turn[1][index] for turn in turns)
-        whole_s = statistics.median(turn[1][index] for turn in turns)
-        tiles = receipt["tiles"]
-        print(
-            f"  {row.backend:<9} {row.precision}  {whole_s:7.3f} s  {statistics.median(ratios):5.2f}x "
-            f"(from {ratios[0]:.2f} to {ratios[-1]:.2f}), {tiles['count']} tiles of "
-            f"{tiles['input_yx'][0]} x {tiles['input_yx'][1]} px"
-        )
+        rivals: list[Measured] = []
+        services: list[Measured] = []
+        for name in dict.fromkeys(arguments.rivals):
+            try:
+                rivals.append(stack.enter_context(rival(name, package, arguments.size, arguments.blocks)))
+                print(f"  {name}: {rivals[-1].what}", flush=True)
+            except LeftOut as reason:
+                print(f"  {name} is left out: {reason}", flush=True)
+        for chosen in dict.fromkeys(arguments.rows):
+            try:
+                services.append(stack.enter_context(service(package, chosen, body, cache)))
+            except LeftOut as reason:
+                print(f"  {chosen} is left out: {reason}", flush=True)
+        everyone = {measured.name: measured.run for measured in (*services, *rivals)}
+        turns = take_turns(everyone, arguments.repeats) if everyone else []
+    for line in lines(services, rivals, turns):
+        print(f"  {line}")
+
+
+def lines(services: Sequence[Measured], rivals: Sequence[Measured], turns: Sequence[Turn]) -> list[str]:
+    """A table: medians in seconds, and how many times as long as each service each rival took."""
+    if not turns:
+        return ["nothing is left to measure"]
+    header = ("", "seconds", *(f"{rival.name} takes" for rival in rivals), "")
+    cells = [
+        (one.name, f"{median_s(turns, one.name):.3f}", *(str(ratio(turns, other.name, one.name)) for other in rivals))
+        for one in services
+    ]
+    alone = [(other.name, f"{median_s(turns, other.name):.3f}", *("" for _ in rivals), "") for other in rivals]
+    return table([header, *((*row, one.what) for row, one in zip(cells, services, strict=True)), *alone])
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64], help="of the nets' first level")
+    nets = parser.add_mutually_exclusive_group()
+    nets.add_argument("--widths", type=int, nargs="+", default=[32, 64], help="of the first level of random nets")
+    nets.add_argument("--package", type=Path, help="measure this one in place of random nets")
+    parser.add_argument("--rows", type=row, nargs="+", default=ROWS, metavar="BACKEND:PRECISION")
+    parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=["plain"])
+    parser.add_argument("--blocks", type=int, nargs="+", default=BLOCKS_PX, help="for bioimageio to choose from, px")
     parser.add_argument("--size", type=int, default=2048, help="edge of the square image, px")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="turns")
     arguments = parser.parse_args()
+    for name in ("size", "repeats"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}; use 1 or more")
     print(this_machine())
-    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask over HTTP, {arguments.repeats} turns")
+    edge, repeats = arguments.size, arguments.repeats
+    print(f"{edge} x {edge} px uint16 TIFF -> PNG mask over HTTP, medians of {repeats} turn(s)")
     with tempfile.TemporaryDirectory() as folder:
-        for width in arguments.widths:
-            measure(width, arguments.size, arguments.repeats, Path(folder))
+        cache = str(Path(folder) / "speeds")
+        if arguments.package:
+            measure(read_package(arguments.package), arguments, cache)
+        else:
+            for width in arguments.widths:
+                measure(decided_package(Path(folder), width), arguments, cache)
 
 
 if __name__ == "__main__":
