@@ -34,15 +34,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.probes import listener
+from benchmarks.random_package import write_package
 from clients.demo import running_service
 from model.labels import LabelRule
-from model.normalization import ScaleRange
 from model.package import Package
-from model.spec import Person
 from model.unet import UNet
 from service.bench import blobs
 from service.engine.machine import this_machine
-from training.export import Card, export_package
 
 _TILE_PX = 512
 _PIECE_BYTES = 1 << 20
@@ -83,7 +81,7 @@ def resident(pid: int) -> dict[str, int]:
     return {"anonymous": anonymous, "file-backed": backed, "both": anonymous + backed}
 
 
-def write_package(folder: Path, width: int, depth: int, rule: LabelRule) -> Package:
+def undecided_package(folder: Path, width: int, depth: int, rule: LabelRule) -> Package:
     """Export a small net with random weights whose last bias lets either class lead on half the pixels."""
     torch.manual_seed(0)
     net = UNet(in_channels=1, classes=2, base_width=width, depth=depth).eval()
@@ -93,27 +91,7 @@ def write_package(folder: Path, width: int, depth: int, rule: LabelRule) -> Pack
         logits = net(grey)
         weight.mul_(4 / logits.std())
         bias.copy_(4 * (bias - logits.mean(dim=(0, 2, 3))) / logits.std())
-    card = Card(
-        name="small",
-        version="1.0.0",
-        title="Random weights",
-        description="For measuring memory.",
-        license="MIT",
-        license_text="MIT",
-        readme="# Random weights\n",
-        authors=(Person(name="The benchmarks"),),
-    )
-    package, _ = export_package(
-        net,
-        card,
-        channels=("grey",),
-        classes=("background", "object"),
-        normalization=(ScaleRange(),),
-        label_rule=rule,
-        image_yxc=blobs(320)[..., np.newaxis],
-        out=folder / card.name,
-    )
-    return package
+    return write_package(net, folder, "small", rule)
 
 
 def write_image(path: Path, unit_yx: NDArray[np.uint16], size: int) -> Path:
@@ -173,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         rule = LabelRule(method=arguments.method, seed_threshold=0.8)
-        package = write_package(folder, arguments.width, arguments.depth, rule)
+        package = undecided_package(folder, arguments.width, arguments.depth, rule)
         unit = blobs(arguments.reference)
         sizes = (arguments.reference, arguments.size)
         images = [write_image(folder / f"{size}.tif", unit, size) for size in sizes]

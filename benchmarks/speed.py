@@ -22,22 +22,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from benchmarks.random_package import write_package
 from benchmarks.rivals import BLOCKS_PX, RIVALS, starting
 from benchmarks.serving import ROWS, Row, checked_receipt, row, serving, tiff
 from benchmarks.turns import Turn, median_s, ratio, take_turns
 from benchmarks.worker import LeftOut
 from model.labels import LabelRule
-from model.normalization import ScaleRange
 from model.package import Package, read_package
-from model.spec import Person
 from model.unet import UNet
-from service.bench import blobs
 from service.commands.common import table
 from service.engine.machine import this_machine
-from training.export import Card, export_package
 
 _SURE = 6.0  # logits by which the first class leads
 
@@ -61,27 +57,7 @@ def decided_package(folder: Path, width: int) -> Package:
         logits = net(torch.rand(1, 1, 252, 252))
         weight.div_(logits.std())
         bias.sub_(logits.mean(dim=(0, 2, 3))).div_(logits.std()).add_(torch.tensor([_SURE, 0.0]))
-    card = Card(
-        name=f"random-{width}",
-        version="1.0.0",
-        title=f"Random weights of base width {width}",
-        description="For measuring speed.",
-        license="MIT",
-        license_text="MIT",
-        readme=f"# Random weights, base width {width}\n",
-        authors=(Person(name="The benchmarks"),),
-    )
-    package, _ = export_package(
-        net,
-        card,
-        channels=("grey",),
-        classes=("background", "object"),
-        normalization=(ScaleRange(),),
-        label_rule=LabelRule(),
-        image_yxc=blobs(320)[..., np.newaxis],
-        out=folder / card.name,
-    )
-    return package
+    return write_package(net, folder, f"random-{width}", LabelRule())
 
 
 @contextmanager

@@ -12,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 import model
-from model.labels import LabelRule
 from model.normalization import ScaleRange, Step, ZeroMeanUnitVariance, fit
 from model.package import read_package
 from model.session import SessionOptions, open_session
-from model.spec import Person
 from model.unet import UNet
-from training.export import Card, export_package
+from tests.training.exporting import export
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
@@ -51,25 +49,11 @@ def package_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     if isinstance(request.param, Path):
         return request.param
     torch.manual_seed(0)
-    card = Card(
-        name="exported",
-        version="1.0.0",
-        title="Exported net",
-        description="A net with random weights.",
-        license="MIT",
-        license_text="MIT",
-        readme="# Exported\n",
-        authors=(Person(name="The tests"),),
-    )
-    package, _ = export_package(
+    package, _ = export(
         UNet(base_width=6, depth=3),
-        card,
-        channels=["grey"],
-        classes=["background", "object"],
+        tmp_path_factory.mktemp("package") / "exported",
+        picture((200, 220), seed=1),
         normalization=EXPORTED[request.param],
-        label_rule=LabelRule(),
-        image_yxc=picture((200, 220), seed=1),
-        out=tmp_path_factory.mktemp("package") / "exported",
     )
     return package.path
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto
 from PIL import Image
 
 from model.backends import Backend
-from model.labels import LabelRule
-from model.normalization import ScaleRange
 from model.package import Package, read_package
 from model.session import SessionOptions, open_session
-from model.spec import Person
 from model.unet import UNet
-from training.export import Agreement, Card, ExportError, export_package, validate
+from tests.training.exporting import export
+from training.export import ExportError, validate
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
@@ -35,31 +31,6 @@ pytestmark = [
         "ignore::pytest.PytestUnraisableExceptionWarning",
     ),
 ]
-
-
-def export(net: UNet, folder: Path, image_yxc: NDArray[Any], channels: int = 1) -> tuple[Package, Agreement]:
-    card = Card(
-        name="exported",
-        version="1.2.3",
-        title="Exported net",
-        description="A net with random weights.",
-        license="MIT",
-        license_text="MIT",
-        readme="# Exported\n",
-        authors=(Person(name="The tests"),),
-        facts={"purpose": "tests"},
-        pixel_size_um=(0.65, 0.65),
-    )
-    return export_package(
-        net,
-        card,
-        channels=[f"c{index}" for index in range(channels)],
-        classes=["background", "object"],
-        normalization=[ScaleRange(min_percentile=1, max_percentile=99.8)],
-        label_rule=LabelRule(),
-        image_yxc=image_yxc,
-        out=folder,
-    )
 
 
 @pytest.fixture(scope="module", params=[(3, 1), (2, 2)], ids=["classic", "downscaled"])

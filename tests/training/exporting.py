@@ -1,0 +1,48 @@
+"""A net as a package, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from model.labels import LabelRule
+from model.normalization import ScaleRange, Step
+from model.package import Package
+from model.spec import Person
+from model.unet import UNet
+from training.export import Agreement, Card, export_package
+
+
+def export(
+    net: UNet,
+    folder: Path,
+    image_yxc: NDArray[Any],
+    channels: int = 1,
+    normalization: Sequence[Step] = (ScaleRange(min_percentile=1, max_percentile=99.8),),
+) -> tuple[Package, Agreement]:
+    """Export a net of two classes."""
+    card = Card(
+        name="exported",
+        version="1.2.3",
+        title="Exported net",
+        description="A net with random weights.",
+        license="MIT",
+        license_text="MIT",
+        readme="# Exported\n",
+        authors=(Person(name="The tests"),),
+        facts={"purpose": "tests"},
+        pixel_size_um=(0.65, 0.65),
+    )
+    return export_package(
+        net,
+        card,
+        channels=[f"c{index}" for index in range(channels)],
+        classes=["background", "object"],
+        normalization=normalization,
+        label_rule=LabelRule(),
+        image_yxc=image_yxc,
+        out=folder,
+    )
