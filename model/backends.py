@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,9 +16,10 @@ from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, Ou
 from model.package import Package
 
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
-_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
+_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -77,14 +79,13 @@ class InferenceSession(Protocol):
 
 
 class OnnxRuntimeSession:
-    """ONNX Runtime with one provider, in the precision of the weights."""
+    """ONNX Runtime with one provider, in the precision of the graph."""
 
-    precision = "fp32"
-
-    def __init__(self, package: Package, backend: str, options: SessionOptions) -> None:
+    def __init__(self, package: Package, backend: str, options: SessionOptions, precision: str) -> None:
         import onnxruntime as ort
 
         self.backend = backend
+        self.precision = precision
         self._activation = package.spec.activation
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
@@ -96,7 +97,7 @@ class OnnxRuntimeSession:
             ort.preload_dlls()
         try:
             self._session = ort.InferenceSession(
-                package.weights(),
+                package.weights(precision),
                 sess_options=settings,
                 providers=[(PROVIDERS[backend], _provider_options(backend, options))],
             )
@@ -161,7 +162,7 @@ class OpenVinoSession:
         if threads > 0:
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
-            net = core.read_model(package.weights())
+            net = core.read_model(package.weights(precision))
             names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
             _, output_name = _tensor_names(package, *names)
             self._compiled = core.compile_model(net, "CPU", hints)
@@ -195,6 +196,14 @@ def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
 def openvino_has_bf16() -> bool:
     """Whether OpenVINO computes bf16 on this CPU (AVX-512 BF16, AMX or AVX-VNNI-2)."""
     return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def cpu_has_int8() -> bool:
+    """Whether the CPU has instructions for sums of 8-bit products: AVX-512 VNNI, AVX-VNNI, AMX, ARM's dot product."""
+    try:
+        return not _INT8_FEATURES.isdisjoint(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:  # not Linux: int8 runs where it is asked for
+        return False
 
 
 def _provider_options(backend: str, options: SessionOptions) -> dict[str, str]:

@@ -33,9 +33,10 @@ class Package:
     path: Path
     spec: ModelSpec
 
-    def weights(self) -> bytes:
-        """ONNX bytes, their hash checked."""
-        return _checked(self.path, self.spec.weights)
+    def weights(self, precision: str = "fp32") -> bytes:
+        """ONNX bytes of what runs in a precision, their hash checked."""
+        variant = self.spec.variant(precision)
+        return _checked(self.path, self.spec.weights if variant is None else variant.weights)
 
     def golden_pair(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Test input before normalisation and test output after activation, both (1, c, y, x) float32."""
@@ -67,7 +68,8 @@ class Package:
         """
         spec = self.spec
         documents = () if spec.documentation is None else (spec.documentation,)
-        for file in (spec.weights, spec.test_input, spec.test_output, *documents, *spec.attachments):
+        variants = tuple(variant.weights for variant in spec.variants)
+        for file in (spec.weights, spec.test_input, spec.test_output, *variants, *documents, *spec.attachments):
             _checked(self.path, file)
 
     def readme(self) -> str:
@@ -160,6 +162,9 @@ def _with_hashes(spec: ModelSpec, files: Mapping[str, bytes]) -> ModelSpec:
             "test_output": hashed(spec.test_output),
             "documentation": None if spec.documentation is None else hashed(spec.documentation),
             "attachments": tuple(hashed(file) for file in spec.attachments),
+            "variants": tuple(
+                variant.model_copy(update={"weights": hashed(variant.weights)}) for variant in spec.variants
+            ),
         }
     )
 

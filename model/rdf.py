@@ -13,7 +13,7 @@ from typing import Any
 from model.errors import UnsupportedPackage
 from model.labels import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
-from model.spec import Citation, ModelSpec, PackageFile, Person, Tolerance
+from model.spec import Citation, ModelSpec, PackageFile, Person, Tolerance, Variant
 from model.tiling import AxisGeometry, Geometry
 
 FORMAT_VERSION = "0.5.12"
@@ -48,7 +48,8 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
         "cite": [citation.model_dump(exclude_none=True) for citation in spec.cite],
         "tags": list(spec.tags),
         "documentation": _file(spec.documentation),
-        "attachments": [_file(attachment) for attachment in spec.attachments],
+        # variants are attachments too: whoever repacks the package takes them along
+        "attachments": [_file(file) for file in (*spec.attachments, *(variant.weights for variant in spec.variants))],
         "inputs": [
             {
                 "id": spec.input_name,
@@ -79,6 +80,7 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
                 "pooling_grid": [spec.geometry.y.grid, spec.geometry.x.grid],
                 "activation_bytes_per_pixel": spec.activation_bytes_per_pixel,
                 "labels": spec.label_rule.model_dump(mode="json"),
+                "variants": [variant.model_dump(mode="json") for variant in spec.variants],
                 "facts": spec.facts,
             },
         },
@@ -158,6 +160,9 @@ def from_rdf(rdf: Rdf) -> ModelSpec:
     classes = tuple(output_axes["channel"]["channel_names"])
     foreign_rule = LabelRule(foreground=tuple(range(min(1, len(classes) - 1), len(classes))), seeds=(len(classes) - 1,))
     title = str(rdf["name"])
+    variants = tuple(Variant(**variant) for variant in own.get("variants") or ())
+    attachments = (_file_from_rdf(entry) for entry in rdf.get("attachments") or ())
+    own_files = {variant.weights.source for variant in variants}
     return ModelSpec(
         name=_slug(str(rdf.get("id") or title)),
         version=str(rdf.get("version") or "0"),
@@ -186,7 +191,8 @@ def from_rdf(rdf: Rdf) -> ModelSpec:
         test_input=_file_from_rdf(source["test_tensor"]),
         test_output=_file_from_rdf(result["test_tensor"]),
         documentation=_file_from_rdf(rdf["documentation"]) if rdf.get("documentation") else None,
-        attachments=tuple(_file_from_rdf(entry) for entry in rdf.get("attachments") or ()),
+        attachments=tuple(file for file in attachments if file.source not in own_files),
+        variants=variants,
         facts=own.get("facts") or {},
     )
 

@@ -4,8 +4,8 @@
 | ---------- | --------------------------------------------------- | ------------------------------------------ |
 | `cuda`     | ONNX Runtime, CUDAExecutionProvider                 | onnxruntime-gpu, an NVIDIA GPU             |
 | `tensorrt` | ONNX Runtime, TensorrtExecutionProvider             | onnxruntime-gpu, TensorRT, an NVIDIA GPU   |
-| `openvino` | OpenVINO's own runtime on the CPU, fp32 or bf16     | openvino                                   |
-| `cpu`      | ONNX Runtime, CPUExecutionProvider                  | onnxruntime (or onnxruntime-gpu)           |
+| `openvino` | OpenVINO's own runtime on the CPU, fp32, bf16, int8 | openvino                                   |
+| `cpu`      | ONNX Runtime, CPUExecutionProvider, fp32 or int8    | onnxruntime (or onnxruntime-gpu)           |
 | `auto`     | cuda where a GPU answers, else openvino where it is installed, else cpu                         | |
 
 onnxruntime-gpu lists CUDA and accepts it on machines without a GPU, then runs on the CPU: after opening, the provider
@@ -30,6 +30,7 @@ from model.backends import (
     OpenVinoSession,
     Precision,
     SessionOptions,
+    cpu_has_int8,
     openvino_has_bf16,
 )
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
@@ -43,11 +44,13 @@ __all__ = [
     "InferenceSession",
     "Precision",
     "SessionOptions",
+    "cpu_has_int8",
     "golden_outputs",
     "gpu_count",
     "has_bf16",
     "open_session",
     "resolve_backend",
+    "runnable_precisions",
     "self_test",
 ]
 
@@ -107,6 +110,16 @@ def has_bf16(backend: str) -> bool:
     return backend == "openvino" and openvino_has_bf16()
 
 
+def runnable_precisions(package: Package, backend: str) -> tuple[Precision, ...]:
+    """Precisions that a package runs in on a backend of this machine, the fastest first."""
+    found: list[Precision] = []
+    if package.spec.variant("int8") is not None and backend not in GPU_BACKENDS:
+        found.append("int8")
+    if has_bf16(backend):
+        found.append("bf16")
+    return (*found, "fp32")
+
+
 def _listed_providers() -> list[str]:
     import onnxruntime as ort
 
@@ -120,6 +133,8 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
     ------
     BackendUnavailable
         Where the backend or the precision is not there, or the runtime chose another one.
+    UnsupportedPackage
+        Where the package has no weights for the precision.
     InvalidPackage
         Where the runtime cannot load the weights, or their names and channels are not those declared.
 
@@ -131,9 +146,18 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
             f"precision bf16: backend {backend} has none on this machine, OpenVINO has it on CPUs with AVX-512 BF16 or "
             "AMX; choose precision auto or fp32"
         )
+    if precision == "int8" and backend in GPU_BACKENDS:
+        raise BackendUnavailable(
+            f"precision int8: backend {backend} has none, openvino and cpu have; choose precision auto or fp32"
+        )
+    if precision == "int8" and package.spec.variant(precision) is None:
+        raise UnsupportedPackage(
+            f"{package.path}: precision int8 needs a graph of its own, the package has none; add it with unet-train "
+            "quantize, or choose precision auto or fp32"
+        )
     if backend == "openvino":
         return OpenVinoSession(package, options.threads, precision)
-    return OnnxRuntimeSession(package, backend, options)
+    return OnnxRuntimeSession(package, backend, options, precision)
 
 
 def golden_outputs(session: InferenceSession, package: Package) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from model.agreement import Agreement
 from model.labels import LabelRule
 from model.normalization import Step
 from model.tiling import Geometry
@@ -42,6 +43,31 @@ class PackageFile(BaseModel):
         if not source or source[0] in "/\\" or ".." in parts or ":" in source:
             raise ValueError(f"{source!r} is not a relative path inside the package")
         return source
+
+
+class Variant(BaseModel):
+    """The same net in a lower precision: a graph of its own, with the tensor names of the package's weights.
+
+    Parameters
+    ----------
+    precision
+        ``int8``: convolutions of 8-bit integers between QuantizeLinear and DequantizeLinear.
+    weights
+        Its ONNX file.
+    measured, images
+        Agreement with fp32 over that many images that neither training nor calibration has seen.
+    limit
+        What it may differ by from the package's golden output, on the machine that runs it.
+
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Literal["int8"]
+    weights: PackageFile
+    measured: Agreement
+    images: Annotated[int, Field(ge=1)]
+    limit: Agreement
 
 
 class Person(BaseModel):
@@ -92,6 +118,8 @@ class ModelSpec(BaseModel):
         Memory that one input pixel takes while the net runs, in bytes.
     tolerance
         For the golden pair.
+    variants
+        The net in lower precisions, at most one for each.
     weights, opset, test_input, test_output, documentation, attachments
         The package's files. Test tensors are (1, c, y, x) float32 ``.npy``: input before normalisation, output after
         the activation.
@@ -127,6 +155,7 @@ class ModelSpec(BaseModel):
     test_output: PackageFile
     documentation: PackageFile | None = None
     attachments: tuple[PackageFile, ...] = ()
+    variants: tuple[Variant, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -135,6 +164,17 @@ class ModelSpec(BaseModel):
         if highest >= len(self.classes):
             raise ValueError(f"the label rule names channel {highest}, the output has {len(self.classes)}")
         return self
+
+    @model_validator(mode="after")
+    def _one_variant_each(self) -> ModelSpec:
+        names = [variant.precision for variant in self.variants]
+        if len(names) != len(set(names)):
+            raise ValueError(f"the package has several variants of one precision: {', '.join(names)}")
+        return self
+
+    def variant(self, precision: str) -> Variant | None:
+        """Graph of its own for a precision; None where the package's weights serve it."""
+        return next((variant for variant in self.variants if variant.precision == precision), None)
 
     @property
     def mask_classes(self) -> tuple[str, ...]:

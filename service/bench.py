@@ -16,9 +16,10 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from model.agreement import Agreement
 from model.normalization import fit
 from model.package import read_package
-from model.precision import Agreement, open_checked
+from model.precision import open_checked
 from model.stitching import read_tiles
 from service.engine.engine import Engine, plan_limits, session_options
 from service.engine.errors import NotReady

@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="What the net computes in: auto (bf16 where the CPU has it and agrees with fp32), fp32 or bf16.",
+        description="What the net computes in: fp32, bf16, int8, or auto (the fastest that package and CPU have and "
+        "that agrees with fp32).",
     )
     require_gpu: bool = Field(
         default=False, description="Stay unready where there is no GPU, instead of taking the CPU."

@@ -9,10 +9,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from model.agreement import LIMIT, Agreement
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step, fit
-from model.package import Package, tensor_bytes, write_package
-from model.spec import ModelSpec, PackageFile, Person
+from model.package import RDF_NAME, Package, tensor_bytes, write_package
+from model.spec import ModelSpec, PackageFile, Person, Variant
 from model.tiling import Geometry, valid_unet_geometry
 
 GAIN = 20.0
@@ -99,3 +100,13 @@ def write_tiny_package(
         "README.md": b"# Tiny\n",
     }
     return write_package(folder / name, spec, files)
+
+
+def with_variant(package: Package, gain: float = GAIN, limit: Agreement = LIMIT) -> Package:
+    """Add a variant called int8 to a tiny package: :func:`threshold_net` in fp32, of another slope where wanted."""
+    files = {file.name: file.read_bytes() for file in package.path.iterdir() if file.name != RDF_NAME}
+    files["int8.onnx"] = threshold_net(len(package.spec.channels), package.spec.geometry.y.shrink, gain)
+    variant = Variant(
+        precision="int8", weights=PackageFile(source="int8.onnx"), measured=Agreement(0.0, 0.01), images=3, limit=limit
+    )
+    return write_package(package.path, package.spec.model_copy(update={"variants": (variant,)}), files)

@@ -1,4 +1,4 @@
-"""``unet-train``: preview, fit, cross-validate, evaluate, export."""
+"""``unet-train``: plan, preview, fit, cross-validate, evaluate, report, export, quantize."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import ModelError
-from training.commands import cross_validate, evaluate, export, fit, plan, preview, report
+from training.commands import cross_validate, evaluate, export, fit, plan, preview, quantize, report
 from training.errors import TrainingError
-from training.export import ExportError
 from training.run_folder import RunFiles
 
 _log = logging.getLogger("training")
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _restart_with_huge_pages()
     try:
         options.run(options)
-    except (TrainingError, ExportError, ModelError, OSError) as error:
+    except (TrainingError, ModelError, OSError) as error:
         sys.stderr.write(f"unet-train {options.command}: {error}\n")
         return 2
     except KeyboardInterrupt:
@@ -68,7 +67,7 @@ def _restart_with_huge_pages() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (plan, preview, fit, cross_validate, evaluate, report, export):
+    for command in (plan, preview, fit, cross_validate, evaluate, report, export, quantize):
         command.add_parser(commands)
     return parser
 

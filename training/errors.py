@@ -12,6 +12,7 @@
     ├── CheckpointError   a checkpoint that is missing, damaged, or of another recipe
     ├── FoldsMismatch     runs that do not make one cross-validation
     ├── ForeignPackage    a package to begin with whose net is not ours
+    ├── ExportError       a package that would not do what the net does, or is not valid
     ├── MissingDevice     a device that is unknown, or that torch cannot use here
     ├── MissingLicense    a licence text that cannot be read
     └── Diverged          the loss is no longer a number
@@ -56,6 +57,10 @@ class CheckpointError(TrainingError):
 
 class ForeignPackage(TrainingError):
     """The package's net is not the U-Net that is trained here."""
+
+
+class ExportError(TrainingError):
+    """The exported package does not do what the net does, or is not valid."""
 
 
 class FoldsMismatch(TrainingError):

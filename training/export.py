@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
-from torch.export import Dim
 
 from model.labels import LabelRule
 from model.normalization import Step, fit
@@ -26,19 +20,16 @@ from model.package import Package, read_package, tensor_bytes, write_package
 from model.session import SessionOptions, open_session, self_test
 from model.spec import Citation, ModelSpec, PackageFile, Person
 from model.stitching import predict_tiled
-from model.tiling import AxisGeometry, Geometry, plan_whole, valid_unet_geometry
+from model.tiling import Geometry, plan_whole, valid_unet_geometry
 from model.unet import UNet
+from training.errors import ExportError
+from training.onnx_graph import OPSET, to_onnx
 
-OPSET = 18
 _GOLDEN_OUTPUT_YX = (84, 132)  # not square, so that exchanged axes are found
 _U_NET_PAPER = Citation(
     text="Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015",
     doi="10.1007/978-3-319-24574-4_28",
 )
-
-
-class ExportError(Exception):
-    """The exported package does not do what the net does, or is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,76 +155,6 @@ def export_package(
         raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
     validate(out)
     return package, agreement
-
-
-def to_onnx(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> bytes:
-    """ONNX bytes of a net with dynamic batch, height and width, its weights stored as fp16 and cast when loaded."""
-    grid, smallest = axis.step, axis.minimum
-    first, offset = divmod(smallest, grid)
-    example = torch.zeros(2, channels, smallest + grid, smallest + 2 * grid)
-    sizes = {
-        0: Dim("batch"),
-        2: grid * Dim("rows", min=first) + offset,
-        3: grid * Dim("columns", min=first) + offset,
-    }
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            probabilities,
-            (example,),
-            dynamo=True,
-            input_names=["image"],
-            output_names=["probabilities"],
-            dynamic_shapes=(sizes,),
-            opset_version=OPSET,
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch returned no ONNX program")
-    graph = _without_notes(program.model_proto)
-    onnx.checker.check_model(graph, full_check=True)
-    return bytes(graph.SerializeToString())
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep from the user what torch's exporter says of itself.
-
-    Those are its steps, its own use of what it deprecates, and that operators of torchvision, which no net here has,
-    are not there.
-    """
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _without_notes(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop source paths and traces that the exporter leaves in each node, and store the weights as fp16."""
-    graph = copy.deepcopy(graph)
-    for node in graph.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del graph.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    del graph.graph.value_info[:]
-    casts = []
-    for tensor in graph.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        name = tensor.name
-        stored = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name + "_fp16")
-        tensor.CopyFrom(stored)
-        casts.append(helper.make_node("Cast", [stored.name], [name], to=TensorProto.FLOAT))
-    # in front: ONNX wants every value to be made before it is used; runtimes fold these casts at load
-    nodes = [*casts, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    return graph
 
 
 def _round_to_half(net: UNet) -> UNet:

@@ -14,7 +14,7 @@ from model.labels import LabelRule
 from model.normalization import FittedNormalization, Step, fit
 from model.package import Package
 from model.planner import Planner
-from model.session import Backend, SessionOptions, open_session
+from model.session import Backend, InferenceSession, SessionOptions, open_session
 from model.stitching import Run, predict_tiled
 from model.tiling import Geometry
 from model.unet import UNet
@@ -78,7 +78,11 @@ def net_predictor(net: UNet, recipe: Recipe) -> Predictor:
 
 
 def package_predictor(package: Package, backend: Backend = "cpu") -> Predictor:
-    """Return a predictor that runs a package in ONNX Runtime, as the service does."""
-    session = open_session(package, SessionOptions(backend=backend))
+    """Return a predictor that runs a package in ONNX Runtime, in fp32."""
+    return session_predictor(package, open_session(package, SessionOptions(backend=backend)))
+
+
+def session_predictor(package: Package, session: InferenceSession) -> Predictor:
+    """Return a predictor that runs a package's open session, as the service does."""
     spec = package.spec
     return Predictor(session.run, spec.normalization, spec.geometry, spec.label_rule)

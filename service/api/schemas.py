@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.agreement import Agreement
 from model.labels import LabelRule
-from model.precision import Agreement
 from model.spec import Citation, Person
 from service.engine.engine import Engine
 from service.engine.registry import LoadedModel
@@ -65,7 +65,7 @@ class ModelSummary(_Document):
     classes: list[str] = Field(description="Classes of the output, background first.")
     backend: str
     provider: str = Field(description="What really runs it, in the runtime's own words.")
-    precision: str = Field(description="What it computes in: `fp32` or `bf16`.")
+    precision: str = Field(description="What it computes in: `fp32`, `bf16` or `int8`.")
     agreement: Agreement | None = Field(
         description="How far a lower precision stands from fp32 on the package's test input, on this machine; "
         "null where it computes in fp32."

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from model.errors import ModelError, UnsupportedPackage
-from model.session import GPU_BACKENDS, gpu_count, has_bf16, resolve_backend
+from model.package import Package, read_package
+from model.session import gpu_count, resolve_backend, runnable_precisions
 from service.bench import Result, measure_backend
 from service.commands.common import add_local_options, fail, say, table
 from service.engine.engine import session_options
@@ -68,7 +69,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         # calibration and service share what was measured, even where nothing is to be kept
         cache_dir = folder if settings.cache_dir == "none" else settings.cache_dir
-        for backend, precision in runnable(settings):
+        for backend, precision in runnable(settings, read_package(path)):
             chosen = settings.model_copy(
                 update={
                     "models_dir": path,
@@ -98,7 +99,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def runnable(settings: Settings) -> list[tuple[str, str]]:
+def runnable(settings: Settings, package: Package) -> list[tuple[str, str]]:
     """Backends and precisions to measure: what the settings name, or all that run here where they say ``auto``."""
     if settings.backend == "auto":
         candidates = (["cuda"] if gpu_count() else []) + ["openvino", "cpu"]
@@ -114,10 +115,8 @@ def runnable(settings: Settings) -> list[tuple[str, str]]:
                 continue
         if settings.precision != "auto":
             found.append((backend, settings.precision))
-            continue
-        found.append((backend, "fp32"))
-        if backend not in GPU_BACKENDS and has_bf16(backend):
-            found.append((backend, "bf16"))
+        else:
+            found += [(backend, precision) for precision in reversed(runnable_precisions(package, backend))]
     return found
 
 

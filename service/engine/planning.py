@@ -125,7 +125,9 @@ def measure_cost(
 
 
 def _key(package: Package, session: InferenceSession, options: SessionOptions) -> CostKey:
-    return CostKey(package.sha256, session.backend, session.precision, options.threads)
+    variant = package.spec.variant(session.precision)
+    weights = (None if variant is None else variant.weights.sha256) or package.sha256
+    return CostKey(weights, session.backend, session.precision, options.threads)
 
 
 def _warm_batches(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import model as model_package
+from model.agreement import Agreement
 from model.errors import BackendUnavailable, ModelError
 from model.package import RDF_NAME, Package, read_package
 from model.planner import Planner
-from model.precision import Agreement, open_checked
+from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
 from model.spec import ModelSpec
 from service.engine.admission import Throughput

@@ -16,7 +16,7 @@ from model.labels import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
 from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
 from model.tiling import AxisGeometry, Geometry
-from tests.packages import write_tiny_package
+from tests.packages import with_variant, write_tiny_package
 
 
 @pytest.fixture
@@ -52,6 +52,30 @@ def test_a_padded_net_with_halo_reads_back(tmp_path: Path) -> None:
     axis = AxisGeometry(minimum=34, step=8, shrink=0, halo=8, grid=8)
     written = write_tiny_package(tmp_path, geometry=Geometry(axis, axis))
     assert read_package(written.path).spec.geometry == written.spec.geometry
+
+
+def test_a_variant_reads_back_and_is_an_attachment_for_everybody_else(tiny: Package) -> None:
+    written = with_variant(tiny)
+    assert read_package(written.path).spec == written.spec
+    assert written.weights("int8") == (tiny.path / "int8.onnx").read_bytes()
+    assert written.weights("bf16") == written.weights() == (tiny.path / "weights.onnx").read_bytes()
+    rdf = yaml.safe_load((tiny.path / RDF_NAME).read_text())
+    assert [entry["source"] for entry in rdf["attachments"]] == ["int8.onnx"]
+
+
+def test_a_damaged_variant_is_found_out(tiny: Package) -> None:
+    written = with_variant(tiny)
+    (tiny.path / "int8.onnx").write_bytes(b"other")
+    with pytest.raises(InvalidPackage, match=r"int8\.onnx has sha256"):
+        written.check_files()
+
+
+def test_two_variants_of_one_precision_are_refused(tiny: Package) -> None:
+    def twice(rdf: dict[str, Any]) -> None:
+        rdf["config"]["unet_service"]["variants"] *= 2
+
+    with pytest.raises(InvalidPackage, match="several variants of one precision: int8, int8"):
+        read_package(edit(with_variant(tiny), twice))
 
 
 def test_a_zip_is_a_package_too(tiny: Package, tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model import precision
+from model.agreement import LIMIT, Agreement, agreement
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.package import RDF_NAME, Package, tensor_bytes, write_package
-from model.precision import LIMIT, Agreement, agreement, open_checked
-from model.session import SessionOptions, has_bf16, open_session
-from tests.packages import expected_foreground, threshold_net, write_tiny_package
+from model.precision import open_checked
+from model.session import Backend, SessionOptions, cpu_has_int8, has_bf16, open_session
+from tests.packages import expected_foreground, threshold_net, with_variant, write_tiny_package
 
 AUTO, BF16 = (SessionOptions("openvino", precision, threads=1) for precision in ("auto", "bf16"))
 
@@ -92,3 +95,49 @@ def test_openvino_computes_fp32_unless_told_otherwise(tmp_path: Path) -> None:
     tiles = np.random.default_rng(0).random((1, 1, 50, 50), dtype=np.float32)
     assert session.precision == "fp32"
     np.testing.assert_allclose(session.run(tiles)[0, 1], expected_foreground(tiles[0, :, 8:-8, 8:-8]), atol=1e-5)
+
+
+INT8 = [SessionOptions(backend, "int8", threads=1) for backend in ("cpu", "openvino")]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_auto_takes_int8_first_where_the_cpu_has_instructions_for_it(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = with_variant(write_tiny_package(tmp_path), gain=19.9)
+    monkeypatch.setattr(precision, "cpu_has_int8", lambda: True)
+    opened = open_checked(package, SessionOptions(backend, "auto", threads=1))
+    assert opened.session.precision == "int8"
+    assert opened.agreement is not None
+    assert 0 < opened.agreement.largest_difference < 0.01  # it is the other graph that runs
+    monkeypatch.setattr(precision, "cpu_has_int8", lambda: False)
+    assert open_checked(package, SessionOptions(backend, "auto", threads=1)).session.precision != "int8"
+
+
+@pytest.mark.parametrize("options", INT8, ids=lambda options: options.backend)
+def test_int8_beyond_the_packages_limit_runs_only_where_nothing_was_asked(
+    tmp_path: Path, options: SessionOptions
+) -> None:
+    package = with_variant(write_tiny_package(tmp_path), gain=19.9, limit=Agreement(0.0, 1e-6))
+    with pytest.raises(UnsupportedPackage, match=r"int8 does not agree with fp32 .* the limits are 0\.00% and 1e-06"):
+        open_checked(package, options)
+    opened = open_checked(package, replace(options, precision="auto"))
+    assert opened.session.precision != "int8"
+
+
+def test_a_package_may_allow_int8_more_than_bf16(tmp_path: Path) -> None:
+    package = with_variant(write_tiny_package(tmp_path), gain=14.0, limit=Agreement(0.0, 0.2))
+    opened = open_checked(package, INT8[0])
+    assert opened.agreement is not None
+    assert LIMIT.largest_difference < opened.agreement.largest_difference < 0.2
+
+
+@pytest.mark.parametrize("options", INT8, ids=lambda options: options.backend)
+def test_int8_of_a_package_without_it_is_refused_with_the_remedy(tmp_path: Path, options: SessionOptions) -> None:
+    with pytest.raises(UnsupportedPackage, match="the package has none; add it with unet-train quantize"):
+        open_checked(write_tiny_package(tmp_path), options)
+
+
+def test_this_machine_is_asked_for_its_instructions() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    assert cpu_has_int8() == any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))

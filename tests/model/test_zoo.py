@@ -13,11 +13,12 @@ import tifffile
 from PIL import Image
 
 import model
+from model.agreement import agreement
 from model.labels import class_mask, instance_labels
 from model.normalization import fit
 from model.package import Package, read_package
-from model.precision import LIMIT, agreement, open_checked
-from model.session import Precision, SessionOptions, has_bf16, open_session
+from model.precision import limit_of, open_checked
+from model.session import SessionOptions, has_bf16, open_session
 from model.stitching import predict_tiled
 from model.tiling import plan_whole, plan_with_stride
 from training.scene import NucleiScene
@@ -33,7 +34,9 @@ def test_the_packages_ship() -> None:
 
 ENGINES = [
     SessionOptions(backend="cpu"),
+    SessionOptions(backend="cpu", precision="int8"),
     SessionOptions(backend="openvino"),
+    SessionOptions(backend="openvino", precision="int8"),
     *([SessionOptions(backend="openvino", precision="bf16")] if has_bf16("openvino") else []),
 ]
 
@@ -49,7 +52,7 @@ def test_the_golden_pair_is_reproduced(path: Path, options: SessionOptions) -> N
     opened = open_checked(read_package(path), options)
     assert opened.self_test_difference < 1e-3
     assert opened.session.precision == options.precision
-    assert opened.agreement is None or opened.agreement.within(LIMIT)
+    assert opened.agreement is None or opened.agreement.within(limit_of(opened.package, options.precision))
 
 
 @pytest.mark.slow
@@ -109,15 +112,19 @@ def on_real_images(data_root: Path, request: pytest.FixtureRequest) -> tuple[Pac
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", [options.precision for options in ENGINES if options.precision != "fp32"])
+@pytest.mark.parametrize(
+    "options",
+    [options for options in ENGINES if options.precision != "fp32"],
+    ids=lambda o: f"{o.backend}-{o.precision}",
+)
 def test_a_lower_precision_agrees_on_real_images(
-    on_real_images: tuple[Package, list[Path]], precision: Precision
+    on_real_images: tuple[Package, list[Path]], options: SessionOptions
 ) -> None:
     """What is promised of the test input holds on images: other classes in 0.1 % of pixels, IoU within 0.002."""
     package, paths = on_real_images
     spec = package.spec
     fp32 = open_session(package, SessionOptions(backend="openvino"))
-    lower = open_session(package, SessionOptions(backend="openvino", precision=precision))
+    lower = open_session(package, options)
     other, pixels, both, either = 0.0, 0, 0, 0
     for path in paths:
         grey_yx = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Image.open(path).convert("L"))

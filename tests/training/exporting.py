@@ -21,7 +21,9 @@ def export(
     folder: Path,
     image_yxc: NDArray[Any],
     channels: int = 1,
+    *,
     normalization: Sequence[Step] = (ScaleRange(min_percentile=1, max_percentile=99.8),),
+    pixel_size_um: tuple[float, float] | None = (0.65, 0.65),
 ) -> tuple[Package, Agreement]:
     """Export a net of two classes."""
     card = Card(
@@ -34,7 +36,7 @@ def export(
         readme="# Exported\n",
         authors=(Person(name="The tests"),),
         facts={"purpose": "tests"},
-        pixel_size_um=(0.65, 0.65),
+        pixel_size_um=pixel_size_um,
     )
     return export_package(
         net,

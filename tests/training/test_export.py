@@ -17,7 +17,8 @@ from model.package import Package, read_package
 from model.session import SessionOptions, open_session
 from model.unet import UNet
 from tests.training.exporting import export
-from training.export import ExportError, validate
+from training.errors import ExportError
+from training.export import validate
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 

@@ -24,8 +24,8 @@ from training.commands.evaluate import open_predictor
 from training.datasets import AnnotatedImage, load_images
 from training.errors import CheckpointError, ForeignPackage
 from training.evaluate import evaluate_images
-from training.export import to_onnx
 from training.finetune import inherit, open_origin, package_checkpoint
+from training.onnx_graph import to_onnx
 from training.onnx_weights import read_unet
 from training.options import Data
 from training.recipe import Recipe, recipe_from

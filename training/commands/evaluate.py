@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from model.package import read_package
+from model.package import Package, read_package
 from training.checkpoint import load_checkpoint
 from training.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch, RecipeError
@@ -89,12 +89,19 @@ def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[
         recipe = read_recipe(recipe_name) if recipe_name else checkpoint.read_recipe()
         return net_predictor(checkpoint.build_net().to(device), recipe), recipe
     package = read_package(target)
-    if recipe_name is not None:
-        return package_predictor(package), read_recipe(recipe_name)
+    return package_predictor(package), recipe_of(package, recipe_name)
+
+
+def recipe_of(package: Package, name: str | None) -> Recipe:
+    """Return the recipe called ``name``, or the one that a package was trained by."""
+    if name is not None:
+        return read_recipe(name)
     facts = package.spec.facts.get("recipe")
     if facts is None:
-        raise RecipeError(f"{target} does not say how it was trained; name a recipe for the data folder (--recipe)")
-    return package_predictor(package), recipe_from(facts, str(target))
+        raise RecipeError(
+            f"{package.path} does not say how it was trained; name a recipe for the data folder (--recipe)"
+        )
+    return recipe_from(facts, str(package.path))
 
 
 def is_run(target: Path) -> bool:

@@ -12,7 +12,8 @@ from training.card import golden_image, license_notice, run_card
 from training.checkpoint import load_checkpoint
 from training.commands.evaluate import score
 from training.commands.fit import RECIPE_NAME
-from training.errors import MissingLicense, RecipeError
+from training.commands.quantize import add
+from training.errors import ExportError, MissingLicense, NothingToLearn, RecipeError
 from training.export import export_package
 from training.prediction import net_predictor
 from training.recipe import read_recipe
@@ -29,7 +30,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--author", default="unet-service", help="(default: %(default)s)")
     parser.add_argument("--license-file", type=Path, metavar="FILE", help="full text (default: a short notice)")
     parser.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="score the validation split anew for the card")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="score the validation split anew for the card, and add int8 weights"
+    )
+    parser.add_argument("--no-int8", action="store_true", help="leave int8 weights out")
     parser.add_argument("--trained-by", metavar="COMMAND", help="the command for the card, where it was another one")
     parser.add_argument("--recipe", help="take name, card and label rule from this recipe instead of the run's own")
     parser.set_defaults(run=run)
@@ -71,6 +75,11 @@ def run(options: argparse.Namespace) -> None:
         f"{package.path}: torch and ONNX Runtime differ by at most {agreement.largest_difference:.1e}, "
         f"same class in {agreement.equal_argmax:.4%} of the pixels\n"
     )
+    if options.data is not None and not options.no_int8:
+        try:
+            add(package, recipe, options.data)
+        except (ExportError, NothingToLearn) as error:  # the package is whole without
+            sys.stderr.write(f"no int8 weights: {error}\n")
 
 
 def _command(run: Path, recipe: str) -> str:

@@ -1,0 +1,181 @@
+"""int8: the same net in integers, judged on images held out, written only where it agrees."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from model.agreement import Agreement
+from model.normalization import FixedZeroMeanUnitVariance
+from model.package import Package, read_package
+from model.precision import open_checked
+from model.session import Backend, SessionOptions
+from model.unet import UNet
+from tests.training.exporting import export
+from training.cli import main
+from training.datasets import AnnotatedImage
+from training.errors import ExportError, NothingToLearn
+from training.quantize import pooled, quantise, shuffled
+from training.recipe import recipe_from
+from training.variants import add_int8, calibration_tiles
+
+# libraries that exporter and quantiser call, not ours: bioimageio's open files
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::UserWarning",
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ),
+]
+DARK, BRIGHT = 30, 220
+BACKENDS: tuple[Backend, ...] = ("cpu", "openvino")
+RECIPE = recipe_from({"name": "squares", "data": {"validation_fraction": 0.3}}, "squares")
+
+
+def passing_net(gain: float, downscale: int = 1) -> UNet:
+    """A net that hands the image through its highest skip connection, and calls foreground what exceeds one half."""
+    torch.manual_seed(0)
+    net = UNet(base_width=8, depth=2, dropout=0.0, downscale=downscale).eval()
+    planes = downscale**2
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.weight.mul_(0.1)
+                module.weight[:planes] = 0
+                for plane in range(planes):
+                    module.weight[plane, plane, 1, 1] = 1
+        weight, bias = net.head.parameters()
+        weight.zero_()
+        for plane in range(planes):
+            if isinstance(net.head, nn.ConvTranspose2d):
+                weight[plane, 1, plane // downscale, plane % downscale] = gain
+            else:
+                weight[1, plane] = gain
+        bias.copy_(torch.tensor([0.0, -gain / 2]))
+    return net
+
+
+def squares(count: int, dark: int = DARK, bright: int = BRIGHT) -> list[AnnotatedImage]:
+    """Bright squares on dark ground, with their labels."""
+    rng = np.random.default_rng(count)
+    images = []
+    for number in range(count):
+        labels_yx = np.zeros((96, 112), dtype=np.int32)
+        for label, (top, left) in enumerate(((10, 12), (40, 70), (66, 20)), start=1):
+            labels_yx[top : top + 18, left : left + 22] = label
+        levels = rng.integers(-8, 8, labels_yx.shape)
+        image_yx = (np.where(labels_yx > 0, bright, dark) + levels).clip(0, 255).astype(np.uint8)
+        images.append(AnnotatedImage(f"s{number}", image_yx[..., np.newaxis], labels_yx))
+    return images
+
+
+def write(folder: Path, gain: float = 30.0, downscale: int = 1) -> Package:
+    # a constant of the package: the grey values of an image decide nothing
+    rule = FixedZeroMeanUnitVariance(mean=(0.0,), std=(255.0,))
+    image_yxc: NDArray[Any] = squares(1)[0].image_yxc
+    net = passing_net(gain, downscale)
+    return export(net, folder, image_yxc, normalization=(rule,), pixel_size_um=None)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return write(tmp_path_factory.mktemp("exported") / "squares")
+
+
+@pytest.fixture
+def package(exported: Package, tmp_path: Path) -> Package:
+    """A copy to be changed."""
+    return read_package(Path(shutil.copytree(exported.path, tmp_path / "squares")))
+
+
+def test_a_shuffle_of_pixels_is_the_up_convolution() -> None:
+    torch.manual_seed(0)
+    net = UNet(base_width=4, depth=2, dropout=0.0).eval()
+    image = torch.rand(1, 1, 60, 76)
+    with torch.inference_mode():
+        torch.testing.assert_close(shuffled(net)(image), net(image), rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_count_and_not_images() -> None:
+    small, large = np.zeros((1, 2, 1, 10), np.float32), np.zeros((1, 2, 3, 10), np.float32)
+    assert pooled([Agreement(0.4, 0.1), Agreement(0.0, 0.3)], [small, large]) == Agreement(0.1, 0.3)
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+def test_all_but_the_first_and_the_last_convolution_are_integers(exported: Package, downscale: int) -> None:
+    tiles = calibration_tiles(exported, squares(2))
+    graph = onnx.load_from_string(quantise(passing_net(30.0, downscale), tiles).weights)
+    convolutions = [node for node in graph.graph.node if node.op_type in {"Conv", "ConvTranspose"}]
+    made_by = {output: node.op_type for node in graph.graph.node for output in node.output}
+    integers = [made_by.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+    kept = 1 if downscale == 1 else 2  # grey values to blocks, and the first that sees them
+    assert integers == [False] * kept + [True] * (len(convolutions) - kept - 1) + [False]
+    weights = [numpy_helper.to_array(tensor) for tensor in graph.graph.initializer if len(tensor.dims) == 4]
+    assert {array.dtype for array in weights} == {np.dtype(np.int8), np.dtype(np.float32)}
+    zero_points = {node.input[2] for node in graph.graph.node if node.op_type == "QuantizeLinear"}
+    kinds = {tensor.data_type for tensor in graph.graph.initializer if tensor.name in zero_points}
+    assert kinds == {TensorProto.UINT8}
+
+
+def test_int8_is_added_measured_and_served(package: Package) -> None:
+    before = package.weights()
+    added, judged = add_int8(package, RECIPE, squares(4), squares(3))
+    variant = added.spec.variant("int8")
+    assert variant is not None
+    assert (variant.images, variant.measured) == (3, judged.agreement)
+    assert judged.agreement.other_class == 0
+    assert 0 < judged.agreement.largest_difference < 0.1
+    assert judged.int8["iou"] == judged.fp32["iou"] == 1
+    assert added.weights() == before
+    assert "int8" in added.readme()
+    for backend in BACKENDS:
+        opened = open_checked(added, SessionOptions(backend, "int8", threads=1))
+        assert opened.agreement is not None
+        assert opened.agreement.within(variant.limit)
+
+
+def test_int8_that_does_not_agree_is_not_written(tmp_path: Path) -> None:
+    package = write(tmp_path / "steep", gain=3000.0)
+    names = sorted(file.name for file in package.path.iterdir())
+    grey = squares(4, dark=127, bright=128)  # every pixel hangs on the last bit of a sum
+    with pytest.raises(ExportError, match=r"4 held-out images: the class differs in .* of pixels, 0\.1% is the limit"):
+        add_int8(package, RECIPE, squares(4), grey)
+    assert read_package(package.path).spec == package.spec
+    assert sorted(file.name for file in package.path.iterdir()) == names
+
+
+@pytest.mark.parametrize(("training", "held_out"), [(0, 2), (2, 0)])
+def test_without_images_on_either_side_nothing_is_made(package: Package, training: int, held_out: int) -> None:
+    with pytest.raises(NothingToLearn, match=f"there are {training} and {held_out}"):
+        add_int8(package, RECIPE, squares(training), squares(held_out))
+
+
+def test_the_command_adds_it_again_and_again(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for image in squares(8):
+        tifffile.imwrite(tmp_path / "images" / f"{image.stem}.tif", image.image_yxc[..., 0])
+        tifffile.imwrite(tmp_path / "labels" / f"{image.stem}.tif", image.labels_yx.astype(np.uint16))
+    call = ["quantize", str(package.path), "--data", str(tmp_path)]
+    assert main(call) == 2
+    assert "does not say how it was trained; name a recipe" in capsys.readouterr().err
+    recipe = tmp_path / "squares.toml"
+    recipe.write_text('name = "squares"\n[data]\nvalidation_fraction = 0.3\n')
+    for _ in range(2):
+        assert main([*call, "--recipe", str(recipe)]) == 0
+        assert "held-out images: another class in 0.000% of pixels" in capsys.readouterr().out
+    assert read_package(package.path).readme().count("## In 8-bit integers") == 1

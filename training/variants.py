@@ -1,0 +1,175 @@
+"""A package's net in int8: made from training images, judged on images held out, written into the package."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model.agreement import LIMIT, Agreement, agreement
+from model.normalization import fit
+from model.package import RDF_NAME, Package, read_package, write_package
+from model.planner import Planner
+from model.session import SessionOptions, golden_outputs, open_session
+from model.spec import PackageFile, Variant
+from model.stitching import read_tile
+from training.datasets import AnnotatedImage
+from training.errors import ExportError, NothingToLearn
+from training.evaluate import Evaluation, ImageFigures, figures
+from training.export import validate
+from training.onnx_weights import read_unet
+from training.prediction import Predictor, session_predictor
+from training.quantize import pooled, quantise
+from training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
+CALIBRATION_IMAGES = 32
+_TILE_PIXELS = 600 * 600
+_FILE = "weights_int8.onnx"
+_MOST_OTHER_CLASS = 0.001
+_MOST_LOSS = {"iou": 0.002, "pooled_iou": 0.002, "ap@0.5": 0.005}
+_SLACK = 2.0  # other machines round otherwise: the test input may differ so many times as much as it did here
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What int8 costs on held-out images: agreement with fp32, and the figures of both."""
+
+    agreement: Agreement
+    fp32: dict[str, float]
+    int8: dict[str, float]
+
+    def problem(self) -> str | None:
+        """Say which limit is exceeded, if any."""
+        if self.agreement.other_class > _MOST_OTHER_CLASS:
+            return (
+                f"the class differs in {self.agreement.other_class:.3%} of pixels, {_MOST_OTHER_CLASS:.1%} is the limit"
+            )
+        for name, most in _MOST_LOSS.items():
+            if name in self.fp32 and self.fp32[name] - self.int8[name] > most:
+                return (
+                    f"{name} falls from {self.fp32[name]:.4f} to {self.int8[name]:.4f}, by {most} at most is the limit"
+                )
+        return None
+
+    def __str__(self) -> str:
+        names = [name for name in _MOST_LOSS if name in self.fp32]
+        changes = ", ".join(f"{name} {self.fp32[name]:.4f} -> {self.int8[name]:.4f}" for name in names)
+        return f"{self.agreement}; {changes}"
+
+
+def add_int8(
+    package: Package, recipe: Recipe, training: Sequence[AnnotatedImage], held_out: Sequence[AnnotatedImage]
+) -> tuple[Package, Judged]:
+    """Add the int8 variant to a package of ours, in place.
+
+    Parameters
+    ----------
+    package
+        Written by :func:`training.export.export_package`; a variant that it has already is replaced.
+    recipe
+        How the images are scored.
+    training
+        Images that the ranges are taken from, :data:`CALIBRATION_IMAGES` of them at most.
+    held_out
+        Images on which int8 is compared with fp32.
+
+    Raises
+    ------
+    ExportError
+        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP; the package is left
+        as it was.
+    NothingToLearn
+        Without an image on either side.
+    ForeignPackage
+        Where the net is not ours.
+
+    """
+    if not training or not held_out:
+        raise NothingToLearn(
+            f"int8 needs images to take ranges from and others to be judged on; there are {len(training)} and "
+            f"{len(held_out)}: give a recipe that holds some out (data.validation_fraction), or leave int8 out"
+        )
+    net = read_unet(package.weights(), str(package.path))
+    made = quantise(net, calibration_tiles(package, training))
+    _log.info("int8: ranges at percentile %g; on the calibration %s", made.percentile, made.agreement)
+    files = _files(package.path)
+    spec = package.spec
+    bare = Variant(precision="int8", weights=PackageFile(source=_FILE), measured=LIMIT, images=1, limit=LIMIT)
+    with tempfile.TemporaryDirectory() as folder:
+        described = spec.model_copy(update={"variants": (bare,)})
+        draft = write_package(Path(folder) / "draft", described, {**files, _FILE: made.weights})
+        judged = judge(draft, recipe, held_out)
+        int8 = open_session(draft, SessionOptions(backend="cpu", precision="int8"))
+        golden = agreement(*golden_outputs(int8, draft))
+    if (problem := judged.problem()) is not None:
+        raise ExportError(f"int8 does not agree with fp32 on {len(held_out)} held-out images: {problem}")
+    limit = Agreement(
+        max(LIMIT.other_class, _SLACK * golden.other_class),
+        max(LIMIT.largest_difference, _SLACK * golden.largest_difference),
+    )
+    variant = bare.model_copy(update={"measured": judged.agreement, "images": len(held_out), "limit": limit})
+    files["README.md"] = _with_section(files["README.md"].decode(), judged, len(held_out)).encode()
+    write_package(package.path, spec.model_copy(update={"variants": (variant,)}), {**files, _FILE: made.weights})
+    validate(package.path)
+    return read_package(package.path), judged
+
+
+def calibration_tiles(package: Package, images: Sequence[AnnotatedImage]) -> list[NDArray[np.float32]]:
+    """One tile (1, c, y, x) of each of some images, evenly spread over them; normalised as served."""
+    planner = Planner(package.spec.geometry, _TILE_PIXELS)
+    places = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).round().astype(int))
+    tiles = []
+    for turn, place in enumerate(places):
+        image_yxc = images[place].image_yxc
+        cut = list(planner.plan((image_yxc.shape[0], image_yxc.shape[1])))
+        normalization = fit(package.spec.normalization, image_yxc)
+        tiles.append(read_tile(image_yxc, cut[turn % len(cut)], normalization)[np.newaxis])
+    return tiles
+
+
+def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage]) -> Judged:
+    """Compare a package's int8 with its fp32 over whole images, in ONNX Runtime."""
+    predictors: list[Predictor] = [
+        session_predictor(package, open_session(package, SessionOptions(backend="cpu", precision=precision)))
+        for precision in ("fp32", "int8")
+    ]
+    parts: list[Agreement] = []
+    arrays: list[NDArray[np.float32]] = []
+    rows: tuple[list[ImageFigures], list[ImageFigures]] = [], []
+    instances = recipe.data.kind == "instances"
+    for image in tqdm(images, desc="int8 against fp32", unit="image", leave=False, disable=None):
+        fp32, int8 = (predictor.probabilities(image.image_yxc) for predictor in predictors)
+        parts.append(agreement(int8[np.newaxis], fp32[np.newaxis]))
+        arrays.append(fp32[:1])
+        for side, probabilities in zip(rows, (fp32, int8), strict=True):
+            side.append(
+                figures(probabilities, image, package.spec.label_rule, instances=instances, scoring=recipe.scoring)
+            )
+    means = [Evaluation(tuple(side), recipe.scoring).means() for side in rows]
+    return Judged(pooled(parts, arrays), means[0], means[1])
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    """Content of every file of a package but its description."""
+    if path.is_dir():
+        return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name not in {RDF_NAME, _FILE}}
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name not in {RDF_NAME, _FILE}}
+
+
+def _with_section(readme: str, judged: Judged, images: int) -> str:
+    """Return the README with a section on int8, in place of one that it has."""
+    title = "## In 8-bit integers"
+    before, _, _ = readme.partition(f"\n{title}")
+    return (
+        f"{before.rstrip()}\n\n{title}\n\n`{_FILE}` is the same net with int8 weights and uint8 activations, for CPUs. "
+        f"On the {images} held-out images, against fp32: {judged}.\n"
+    )
