@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.random_package import write_package
+from benchmarks.random_package import with_int8, write_package
 from benchmarks.rivals import BLOCKS_PX, RIVALS, starting
 from benchmarks.serving import ROWS, Row, checked_receipt, row, serving, tiff
 from benchmarks.turns import Turn, median_s, ratio, take_turns
@@ -57,7 +57,7 @@ def decided_package(folder: Path, width: int) -> Package:
         logits = net(torch.rand(1, 1, 252, 252))
         weight.div_(logits.std())
         bias.sub_(logits.mean(dim=(0, 2, 3))).div_(logits.std()).add_(torch.tensor([_SURE, 0.0]))
-    return write_package(net, folder, f"random-{width}", LabelRule())
+    return with_int8(write_package(net, folder, f"random-{width}", LabelRule()), net)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from training.recipe import Recipe
 _log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 32
 _TILE_PIXELS = 600 * 600
-_FILE = "weights_int8.onnx"
+INT8_FILE = "weights_int8.onnx"
+"""Its name in a package."""
 _MOST_OTHER_CLASS = 0.001
 _MOST_LOSS = {"iou": 0.002, "pooled_iou": 0.002, "ap@0.5": 0.005}
 _SLACK = 2.0  # other machines round otherwise: the test input may differ so many times as much as it did here
@@ -100,12 +101,12 @@ def add_int8(
     net = read_unet(package.weights(), str(package.path))
     made = quantise(net, calibration_tiles(package, training))
     _log.info("int8: ranges at percentile %g; on the calibration %s", made.percentile, made.agreement)
-    files = _files(package.path)
+    files = package_files(package.path)
     spec = package.spec
-    bare = Variant(precision="int8", weights=PackageFile(source=_FILE), measured=LIMIT, images=1, limit=LIMIT)
+    bare = Variant(precision="int8", weights=PackageFile(source=INT8_FILE), measured=LIMIT, images=1, limit=LIMIT)
     with tempfile.TemporaryDirectory() as folder:
         described = spec.model_copy(update={"variants": (bare,)})
-        draft = write_package(Path(folder) / "draft", described, {**files, _FILE: made.weights})
+        draft = write_package(Path(folder) / "draft", described, {**files, INT8_FILE: made.weights})
         judged = judge(draft, recipe, held_out)
         int8 = open_session(draft, SessionOptions(backend="cpu", precision="int8"))
         golden = agreement(*golden_outputs(int8, draft))
@@ -117,7 +118,7 @@ def add_int8(
     )
     variant = bare.model_copy(update={"measured": judged.agreement, "images": len(held_out), "limit": limit})
     files["README.md"] = _with_section(files["README.md"].decode(), judged, len(held_out)).encode()
-    write_package(package.path, spec.model_copy(update={"variants": (variant,)}), {**files, _FILE: made.weights})
+    write_package(package.path, spec.model_copy(update={"variants": (variant,)}), {**files, INT8_FILE: made.weights})
     validate(package.path)
     return read_package(package.path), judged
 
@@ -157,12 +158,12 @@ def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage]) ->
     return Judged(pooled(parts, arrays), means[0], means[1])
 
 
-def _files(path: Path) -> dict[str, bytes]:
-    """Content of every file of a package but its description."""
+def package_files(path: Path) -> dict[str, bytes]:
+    """Content of every file of a package but its description and its int8 weights."""
     if path.is_dir():
-        return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name not in {RDF_NAME, _FILE}}
+        return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name not in {RDF_NAME, INT8_FILE}}
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name not in {RDF_NAME, _FILE}}
+        return {name: archive.read(name) for name in archive.namelist() if name not in {RDF_NAME, INT8_FILE}}
 
 
 def _with_section(readme: str, judged: Judged, images: int) -> str:
@@ -170,6 +171,7 @@ def _with_section(readme: str, judged: Judged, images: int) -> str:
     title = "## In 8-bit integers"
     before, _, _ = readme.partition(f"\n{title}")
     return (
-        f"{before.rstrip()}\n\n{title}\n\n`{_FILE}` is the same net with int8 weights and uint8 activations, for CPUs. "
+        f"{before.rstrip()}\n\n{title}\n\n"
+        f"`{INT8_FILE}` is the same net with int8 weights and uint8 activations, for CPUs. "
         f"On the {images} held-out images, against fp32: {judged}.\n"
     )
