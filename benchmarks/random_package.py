@@ -1,10 +1,12 @@
-"""A net with random weights as a package: what it answers does not matter to what is measured."""
+"""Nets that nobody has trained as packages: with random weights, or answering by the grey value alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from model.agreement import Agreement
 from model.labels import LabelRule
@@ -18,6 +20,33 @@ from training.datasets import AnnotatedImage
 from training.export import Card, export_package
 from training.quantize import quantise
 from training.variants import INT8_FILE, calibration_tiles, package_files
+
+
+def passing_net(base_width: int, depth: int, gain: float, threshold: float = 0.5, downscale: int = 1) -> UNet:
+    """Return a net that hands the image through its highest skip connection, beside random features that count nothing.
+
+    Its two classes are background and what exceeds ``threshold``, with the logit ``gain * (value - threshold)``. The
+    net computes all that one of its size does.
+    """
+    torch.manual_seed(0)
+    net = UNet(base_width=base_width, depth=depth, dropout=0.0, downscale=downscale).eval()
+    planes = downscale**2
+    weight, bias = net.head.parameters()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.weight.mul_(0.1)
+                module.weight[:planes] = 0
+                for plane in range(planes):
+                    module.weight[plane, plane, 1, 1] = 1
+        weight.zero_()
+        for plane in range(planes):
+            if isinstance(net.head, nn.ConvTranspose2d):
+                weight[plane, 1, plane // downscale, plane % downscale] = gain
+            else:
+                weight[1, plane] = gain
+        bias.copy_(torch.tensor([0.0, -gain * threshold]))
+    return net
 
 
 def write_package(net: UNet, folder: Path, name: str, rule: LabelRule) -> Package:

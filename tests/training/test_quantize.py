@@ -13,8 +13,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from torch import nn
 
+from benchmarks.random_package import passing_net
 from model.agreement import Agreement
 from model.normalization import FixedZeroMeanUnitVariance
 from model.package import Package, read_package
@@ -44,29 +44,6 @@ BACKENDS: tuple[Backend, ...] = ("cpu", "openvino")
 RECIPE = recipe_from({"name": "squares", "data": {"validation_fraction": 0.3}}, "squares")
 
 
-def passing_net(gain: float, downscale: int = 1) -> UNet:
-    """A net that hands the image through its highest skip connection, and calls foreground what exceeds one half."""
-    torch.manual_seed(0)
-    net = UNet(base_width=8, depth=2, dropout=0.0, downscale=downscale).eval()
-    planes = downscale**2
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-                module.weight.mul_(0.1)
-                module.weight[:planes] = 0
-                for plane in range(planes):
-                    module.weight[plane, plane, 1, 1] = 1
-        weight, bias = net.head.parameters()
-        weight.zero_()
-        for plane in range(planes):
-            if isinstance(net.head, nn.ConvTranspose2d):
-                weight[plane, 1, plane // downscale, plane % downscale] = gain
-            else:
-                weight[1, plane] = gain
-        bias.copy_(torch.tensor([0.0, -gain / 2]))
-    return net
-
-
 def squares(count: int, dark: int = DARK, bright: int = BRIGHT) -> list[AnnotatedImage]:
     """Bright squares on dark ground, with their labels."""
     rng = np.random.default_rng(count)
@@ -85,7 +62,7 @@ def write(folder: Path, gain: float = 30.0, downscale: int = 1) -> Package:
     # a constant of the package: the grey values of an image decide nothing
     rule = FixedZeroMeanUnitVariance(mean=(0.0,), std=(255.0,))
     image_yxc: NDArray[Any] = squares(1)[0].image_yxc
-    net = passing_net(gain, downscale)
+    net = passing_net(8, 2, gain, downscale=downscale)
     return export(net, folder, image_yxc, normalization=(rule,), pixel_size_um=None)[0]
 
 
@@ -116,7 +93,7 @@ def test_pixels_count_and_not_images() -> None:
 @pytest.mark.parametrize("downscale", [1, 2])
 def test_all_but_the_first_and_the_last_convolution_are_integers(exported: Package, downscale: int) -> None:
     tiles = calibration_tiles(exported, squares(2))
-    graph = onnx.load_from_string(quantise(passing_net(30.0, downscale), tiles).weights)
+    graph = onnx.load_from_string(quantise(passing_net(8, 2, 30.0, downscale=downscale), tiles).weights)
     convolutions = [node for node in graph.graph.node if node.op_type in {"Conv", "ConvTranspose"}]
     made_by = {output: node.op_type for node in graph.graph.node for output in node.output}
     integers = [made_by.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
