@@ -5,8 +5,8 @@
 Both are tiled 16-bit TIFFs of the same content: the large one repeats the small one, so that a pixel of either costs
 the net, the labels and the codecs the same. The service runs in a process of its own with a small net that calls
 foreground what is bright: there are objects of the size of cells to be labelled, and beside so small a net decoding,
-labelling and encoding weigh as much as they ever do. It is asked over HTTP for a TIFF. Uploads and answers stand on disk
-on both sides. The small image is asked for before and after the large one.
+labelling and encoding weigh as much as they ever do. It is asked over HTTP for a TIFF. Uploads and answers stand on
+disk on both sides. The small image is asked for before and after the large one.
 
 Memory is read from the kernel while the large image runs. Anonymous memory is the service's own; file-backed memory is
 libraries and the mapped part of the spool, which the system takes back when it needs room. The peak is that of both.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import model
 from model.agreement import agreement
 from model.labels import class_mask, instance_labels
 from model.normalization import fit
-from model.package import Package, read_package
+from model.package import read_package
 from model.precision import limit_of, open_checked
-from model.session import SessionOptions, has_bf16, open_session
+from model.session import Backend, SessionOptions, open_session, runnable_precisions
 from model.stitching import predict_tiled
 from model.tiling import plan_whole, plan_with_stride
 from training.scene import NucleiScene
@@ -32,23 +33,34 @@ def test_the_packages_ship() -> None:
     assert [path.name for path in PACKAGES] == ["nuclei", "phase-t98g"]
 
 
-ENGINES = [
-    SessionOptions(backend="cpu"),
-    SessionOptions(backend="cpu", precision="int8"),
-    SessionOptions(backend="openvino"),
-    SessionOptions(backend="openvino", precision="int8"),
-    *([SessionOptions(backend="openvino", precision="bf16")] if has_bf16("openvino") else []),
-]
+def engines() -> Iterator[tuple[Path, SessionOptions]]:
+    """Every package on every backend and in every precision that it has here."""
+    backends: tuple[Backend, ...] = ("cpu", "openvino")
+    for path, backend in itertools.product(PACKAGES, backends):
+        for precision in runnable_precisions(read_package(path), backend):
+            yield path, SessionOptions(backend=backend, precision=precision)
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=lambda options: f"{options.backend}-{options.precision}")
-def options(request: pytest.FixtureRequest) -> SessionOptions:
-    chosen: SessionOptions = request.param
+def name(engine: tuple[Path, SessionOptions]) -> str:
+    path, options = engine
+    return f"{path.name}-{options.backend}-{options.precision}"
+
+
+ENGINES = list(engines())
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=name)
+def engine(request: pytest.FixtureRequest) -> tuple[Path, SessionOptions]:
+    chosen: tuple[Path, SessionOptions] = request.param
     return chosen
 
 
-@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
-def test_the_golden_pair_is_reproduced(path: Path, options: SessionOptions) -> None:
+def test_nuclei_has_integers() -> None:
+    assert "int8" in runnable_precisions(read_package(ZOO / "nuclei"), "cpu")
+
+
+def test_the_golden_pair_is_reproduced(engine: tuple[Path, SessionOptions]) -> None:
+    path, options = engine
     opened = open_checked(read_package(path), options)
     assert opened.self_test_difference < 1e-3
     assert opened.session.precision == options.precision
@@ -56,9 +68,9 @@ def test_the_golden_pair_is_reproduced(path: Path, options: SessionOptions) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
 @pytest.mark.parametrize(("stride", "batch"), [((128, 128), 1), ((128, 128), 3), ((96, 208), 2), ((320, 64), 1)])
-def test_tiled_is_untiled(path: Path, options: SessionOptions, stride: tuple[int, int], batch: int) -> None:
+def test_tiled_is_untiled(engine: tuple[Path, SessionOptions], stride: tuple[int, int], batch: int) -> None:
+    path, options = engine
     package = read_package(path)
     session = open_session(package, options)
     image_yx, _ = render_nuclei(NucleiScene(size_yx=(300, 330), bit_depth=16), seed=3)
@@ -82,9 +94,9 @@ def test_the_card_says_what_a_card_must(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
-def test_memory_does_not_grow_with_the_shapes_seen(path: Path, options: SessionOptions) -> None:
+def test_memory_does_not_grow_with_the_shapes_seen(engine: tuple[Path, SessionOptions]) -> None:
     """Images of any size come to a service that runs for weeks."""
+    path, options = engine
     package = read_package(path)
     session = open_session(package, options)
     edges = [package.spec.geometry.y.input_for(edge) for edge in range(1, 190, 16)]
@@ -99,39 +111,32 @@ def test_memory_does_not_grow_with_the_shapes_seen(path: Path, options: SessionO
     assert resident[1] - resident[0] < 50 << 20
 
 
-@pytest.fixture(params=[path.name for path in PACKAGES])
-def on_real_images(data_root: Path, request: pytest.FixtureRequest) -> tuple[Package, list[Path]]:
-    """A package and some images of its kind."""
-    if request.param == "phase-t98g":
-        return read_package(ZOO / request.param), sorted((data_root / "phase-t98g" / "images").iterdir())[::8]
+def real_images(data_root: Path, package: str) -> list[Path]:
+    """Return some images of a package's kind."""
+    if package == "phase-t98g":
+        return sorted((data_root / "phase-t98g" / "images").iterdir())[::8]
     folder = data_root / "nuclei-dsb2018"
     with (folder / "index.csv").open(newline="") as index:
         names = [row["id"] for row in csv.DictReader(index) if row["kind"] == "grey_fluorescence"]
-    return read_package(ZOO / request.param), [folder / "images" / f"{name}.png" for name in sorted(names)[::45]]
+    return [folder / "images" / f"{name}.png" for name in sorted(names)[::45]]
 
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [options for options in ENGINES if options.precision != "fp32"],
-    ids=lambda o: f"{o.backend}-{o.precision}",
-)
-def test_a_lower_precision_agrees_on_real_images(
-    on_real_images: tuple[Package, list[Path]], options: SessionOptions
-) -> None:
+@pytest.mark.parametrize("lower", [engine for engine in ENGINES if engine[1].precision != "fp32"], ids=name)
+def test_a_lower_precision_agrees_on_real_images(data_root: Path, lower: tuple[Path, SessionOptions]) -> None:
     """What is promised of the test input holds on images: other classes in 0.1 % of pixels, IoU within 0.002."""
-    package, paths = on_real_images
+    path, options = lower
+    package = read_package(path)
     spec = package.spec
-    fp32 = open_session(package, SessionOptions(backend="openvino"))
-    lower = open_session(package, options)
+    sessions = [open_session(package, chosen) for chosen in (SessionOptions(backend=options.backend), options)]
     other, pixels, both, either = 0.0, 0, 0, 0
-    for path in paths:
-        grey_yx = tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Image.open(path).convert("L"))
+    for file in real_images(data_root, path.name):
+        grey_yx = tifffile.imread(file) if file.suffix == ".tif" else np.asarray(Image.open(file).convert("L"))
         image_yxc = grey_yx[..., np.newaxis]
         size_yx = image_yxc.shape[0], image_yxc.shape[1]
         normalization, plan = fit(spec.normalization, image_yxc), plan_whole(size_yx, spec.geometry)
-        exact, rounded = (predict_tiled(image_yxc, normalization, plan, session.run) for session in (fp32, lower))
+        exact, rounded = (predict_tiled(image_yxc, normalization, plan, session.run) for session in sessions)
         other += agreement(rounded[np.newaxis], exact[np.newaxis]).other_class * exact[0].size
         pixels += exact[0].size
         masks = [class_mask(probabilities, spec.label_rule) > 0 for probabilities in (exact, rounded)]
