@@ -1,6 +1,6 @@
 """Time of a whole request over a bare runtime loop on the same tiles.
 
-    python -m benchmarks.overhead [--size 2048] [--repeats 7] [--backend cpu]
+    python -m benchmarks.overhead [--size 2048] [--repeats 7] [--backend cpu] [--precision auto]
 
 The bare loop runs the package's session over the tiles of the same plan, read and normalised beforehand, and throws
 the answers away. The service is ``unet-service serve`` in a process of its own, asked over HTTP for the PNG mask of a
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from clients.demo import running_service
 from model.normalization import fit
-from model.session import Backend
+from model.session import Backend, Precision
 from model.stitching import read_tiles
 from service.engine.engine import plan_limits, session_options
 from service.engine.registry import ZOO, LoadedModel, find_packages, load_model
@@ -49,20 +49,27 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2048, help="edge of the square image, px")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="cpu", choices=["cuda", "tensorrt", "openvino", "cpu"])
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "int8"])
     parser.add_argument("--package", type=Path, default=find_packages(ZOO)[0])
     arguments = parser.parse_args()
     backend: Backend = arguments.backend
+    precision: Precision = arguments.precision
     image_yx, _ = render_nuclei(NucleiScene(size_yx=(arguments.size, arguments.size), bit_depth=16), seed=0)
     image_yxc = image_yx[..., np.newaxis]
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, image_yx)
     # measured once, so that both cut the image alike
     cache = tempfile.TemporaryDirectory()
-    settings = Settings(backend=backend, cache_dir=cache.name)
+    settings = Settings(backend=backend, precision=precision, cache_dir=cache.name)
     loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
     tiles, count = bare_loop(loaded, image_yxc)
     turns: list[tuple[float, float]] = []
-    served = running_service(UNET_MODELS_DIR=str(arguments.package), UNET_BACKEND=backend, UNET_CACHE_DIR=cache.name)
+    served = running_service(
+        UNET_MODELS_DIR=str(arguments.package),
+        UNET_BACKEND=backend,
+        UNET_PRECISION=precision,
+        UNET_CACHE_DIR=cache.name,
+    )
     with cache, served as url, httpx.Client(base_url=url, timeout=600) as client:
 
         def bare() -> float:
@@ -83,7 +90,8 @@ def main() -> None:
                 turns.append(pair)
     bare_s, whole_s = (statistics.median(times) for times in zip(*turns, strict=True))
     ratios = sorted(request_s / loop_s for loop_s, request_s in turns)
-    print(f"{loaded.package.spec.reference} on {loaded.session.provider}, {available_cpus()} CPUs")
+    session = loaded.session
+    print(f"{loaded.package.spec.reference} on {session.provider} in {session.precision}, {available_cpus()} CPUs")
     print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {count} tiles of {tiles[0].shape[2:]} px")
     print(f"bare loop {bare_s:.3f} s, whole request {whole_s:.3f} s, medians of {arguments.repeats} turns")
     print(f"ratio {statistics.median(ratios):.3f}, median of the turns; from {ratios[0]:.3f} to {ratios[-1]:.3f}")
