@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.agreement import Agreement
+from model.agreement import MOST
 from model.labels import LabelRule
 from model.normalization import ScaleRange
 from model.package import Package
@@ -19,7 +19,7 @@ from service.bench import blobs
 from training.datasets import AnnotatedImage
 from training.export import Card, export_package
 from training.quantize import quantise
-from training.variants import INT8_FILE, calibration_tiles, package_files
+from training.variants import INT8_FILE, calibration_tiles
 
 
 def passing_net(base_width: int, depth: int, gain: float, threshold: float = 0.5, downscale: int = 1) -> UNet:
@@ -98,7 +98,7 @@ def with_int8(package: Package, net: UNet) -> Package:
         weights=PackageFile(source=INT8_FILE),
         measured=made.agreement,
         images=1,
-        limit=Agreement(1.0, 1.0),
+        limit=MOST,
     )
-    files = {**package_files(package.path), INT8_FILE: made.weights}
+    files = {**package.own_files(), INT8_FILE: made.weights}
     return write_files(package.path, package.spec.model_copy(update={"variants": (variant,)}), files)

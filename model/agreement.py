@@ -29,10 +29,21 @@ class Agreement:
 
 LIMIT = Agreement(other_class=0.001, largest_difference=0.05)
 """What rounding of the same weights (bf16) may differ by."""
+MOST = Agreement(other_class=0.01, largest_difference=0.5)
+"""The widest limit that a package may name for a graph of its own."""
 
 
 def agreement(probabilities: NDArray[np.float32], reference: NDArray[np.float32]) -> Agreement:
-    """Compare probabilities (b, c, y, x); the class of a net of one channel is whether it exceeds one half."""
+    """Compare probabilities (b, c, y, x); the class of a net of one channel is whether it exceeds one half.
+
+    Raises
+    ------
+    ValueError
+        Where their shapes differ.
+
+    """
+    if probabilities.shape != reference.shape:
+        raise ValueError(f"shape {probabilities.shape} cannot be compared with {reference.shape}")
     if probabilities.shape[1] == 1:
         differs = (probabilities > 0.5) != (reference > 0.5)
     else:

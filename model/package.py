@@ -66,11 +66,19 @@ class Package:
             Where one is missing or has another hash.
 
         """
-        spec = self.spec
-        documents = () if spec.documentation is None else (spec.documentation,)
-        variants = tuple(variant.weights for variant in spec.variants)
-        for file in (spec.weights, spec.test_input, spec.test_output, *variants, *documents, *spec.attachments):
+        for file in (*self.spec.own_files, *(variant.weights for variant in self.spec.variants)):
             _checked(self.path, file)
+
+    def own_files(self) -> dict[str, bytes]:
+        """Content of every file that the description names, by name, but for the variants; their hashes checked.
+
+        Raises
+        ------
+        InvalidPackage
+            Where one is missing or has another hash.
+
+        """
+        return {file.source: _checked(self.path, file) for file in self.spec.own_files}
 
     def readme(self) -> str:
         """The package's documentation, Markdown; empty where it has none."""
@@ -138,6 +146,7 @@ def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Pa
     else:
         path.mkdir(parents=True, exist_ok=True)
         for name, data in content.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
     return Package(path, spec)
 

@@ -6,7 +6,7 @@ both differences keep within its limit: :data:`model.agreement.LIMIT` for bf16, 
 for int8, a graph of its own, the limit that the package names. The receipt of every answer says which precision it
 was, and by how much it differed.
 
-The order is fixed and not timed, so that equal machines give equal answers.
+The order, int8, bf16, fp32, is fixed and not timed, so that equal machines give equal answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from model.agreement import LIMIT, Agreement, agreement
-from model.errors import UnsupportedPackage
+from model.errors import InvalidPackage, ModelError, UnsupportedPackage
 from model.halo import with_measured_halo
 from model.package import Package
 from model.session import (
@@ -64,22 +64,32 @@ def open_checked(package: Package, options: SessionOptions) -> OpenedNet:
     for precision in _wanted(package, fp32.backend, options):
         if precision == "fp32":
             break
-        lower = open_session(package, replace(options, precision=precision))
-        found, limit = agreement(*golden_outputs(lower, package)), limit_of(package, precision)
-        if found.within(limit):
+        try:
+            lower, found = _open_lower(package, options, precision)
+        except ModelError as error:
+            if options.precision == precision:
+                raise
+            _LOG.warning("%s does not run in %s: %s", package.spec.reference, precision, error)
+        else:
             return OpenedNet(package, lower, difference, found)
-        if options.precision == precision:
-            raise UnsupportedPackage(
-                f"{package.path}: {precision} does not agree with fp32 on the test input: {found}; the limits are "
-                f"{limit.other_class:.2%} and {limit.largest_difference:.2g}; choose precision auto or fp32"
-            )
-        _LOG.warning(
-            "%s does not run in %s, which does not agree on the test input: %s",
-            package.spec.reference,
-            precision,
-            found,
-        )
     return OpenedNet(package, fp32, difference, None)
+
+
+def _open_lower(package: Package, options: SessionOptions, precision: Precision) -> tuple[InferenceSession, Agreement]:
+    """Open a net below fp32, held against the golden output."""
+    lower = open_session(package, replace(options, precision=precision))
+    output, golden = golden_outputs(lower, package)
+    if output.shape != golden.shape:
+        raise InvalidPackage(
+            f"{package.path}: the {precision} net returns shape {output.shape} for the test input, not {golden.shape}"
+        )
+    found, limit = agreement(output, golden), limit_of(package, precision)
+    if not found.within(limit):
+        raise UnsupportedPackage(
+            f"{package.path}: {precision} does not agree with fp32 on the test input: {found}; the limits are "
+            f"{limit.other_class:.2%} and {limit.largest_difference:.2g}; choose precision auto or fp32"
+        )
+    return lower, found
 
 
 def limit_of(package: Package, precision: str) -> Agreement:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from model.agreement import Agreement
+from model.agreement import MOST, Agreement
 from model.labels import LabelRule
 from model.normalization import Step
 from model.tiling import Geometry
@@ -68,6 +68,23 @@ class Variant(BaseModel):
     measured: Agreement
     images: Annotated[int, Field(ge=1)]
     limit: Agreement
+
+    @field_validator("measured", "limit")
+    @classmethod
+    def _is_a_share_and_a_difference(cls, found: Agreement) -> Agreement:
+        if not (0 <= found.other_class <= 1 and 0 <= found.largest_difference <= 1):  # NaN is neither
+            raise ValueError(f"{found.other_class} and {found.largest_difference} are not both from 0 to 1")
+        return found
+
+    @field_validator("limit")
+    @classmethod
+    def _limits_something(cls, limit: Agreement) -> Agreement:
+        if not limit.within(MOST):
+            raise ValueError(
+                f"the limit {limit.other_class:g} of the pixels and {limit.largest_difference:g} in probability is "
+                f"wider than {MOST.other_class:g} and {MOST.largest_difference:g}; that is another net"
+            )
+        return limit
 
 
 class Person(BaseModel):
@@ -170,7 +187,17 @@ class ModelSpec(BaseModel):
         names = [variant.precision for variant in self.variants]
         if len(names) != len(set(names)):
             raise ValueError(f"the package has several variants of one precision: {', '.join(names)}")
+        others = {file.source for file in self.own_files}
+        for variant in self.variants:
+            if variant.weights.source in others:
+                raise ValueError(f"{variant.weights.source} is both the {variant.precision} net and another file")
         return self
+
+    @property
+    def own_files(self) -> tuple[PackageFile, ...]:
+        """Every file of the package but its description and its variants."""
+        documents = () if self.documentation is None else (self.documentation,)
+        return (self.weights, self.test_input, self.test_output, *documents, *self.attachments)
 
     def variant(self, precision: str) -> Variant | None:
         """Graph of its own for a precision; None where the package's weights serve it."""

@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="What the net computes in: fp32, bf16, int8, or auto (the fastest that package and CPU have and "
-        "that agrees with fp32).",
+        description="What the net computes in: fp32, bf16, int8, or auto (the first of int8, bf16 and fp32 that "
+        "package and CPU have and that agrees with fp32).",
     )
     require_gpu: bool = Field(
         default=False, description="Stay unready where there is no GPU, instead of taking the CPU."

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model.agreement import LIMIT, Agreement
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step, fit
-from model.package import RDF_NAME, Package, tensor_bytes, write_package
+from model.package import Package, tensor_bytes, write_package
 from model.spec import ModelSpec, PackageFile, Person, Variant
 from model.tiling import Geometry, valid_unet_geometry
 
@@ -102,10 +102,14 @@ def write_tiny_package(
     return write_package(folder / name, spec, files)
 
 
-def with_variant(package: Package, gain: float = GAIN, limit: Agreement = LIMIT) -> Package:
+def with_variant(
+    package: Package, gain: float = GAIN, limit: Agreement = LIMIT, weights: bytes | None = None
+) -> Package:
     """Add a variant called int8 to a tiny package: :func:`threshold_net` in fp32, of another slope where wanted."""
-    files = {file.name: file.read_bytes() for file in package.path.iterdir() if file.name != RDF_NAME}
-    files["int8.onnx"] = threshold_net(len(package.spec.channels), package.spec.geometry.y.shrink, gain)
+    files = package.own_files()
+    if weights is None:
+        weights = threshold_net(len(package.spec.channels), package.spec.geometry.y.shrink, gain)
+    files["int8.onnx"] = weights
     variant = Variant(
         precision="int8", weights=PackageFile(source="int8.onnx"), measured=Agreement(0.0, 0.01), images=3, limit=limit
     )

@@ -68,18 +68,18 @@ def quantise(net: UNet, tiles: Tiles) -> Quantised:
         node.name = node.name or node.output[0]
     fp32 = _runner(graph.SerializeToString())
     expected = [fp32(tile) for tile in tiles]
+    pixels = [probabilities[0, 0].size for probabilities in expected]
     found: list[Quantised] = []
     for percentile, ranges in _ranges(graph, tiles):
         weights = _with_integers(copy.deepcopy(graph), ranges)
         int8 = _runner(weights)
-        compared = pooled([agreement(int8(tile), whole) for tile, whole in zip(tiles, expected, strict=True)], expected)
+        compared = pooled([agreement(int8(tile), whole) for tile, whole in zip(tiles, expected, strict=True)], pixels)
         found.append(Quantised(weights, percentile, compared))
     return min(found, key=lambda candidate: candidate.agreement.other_class)
 
 
-def pooled(parts: Sequence[Agreement], probabilities: Sequence[NDArray[np.float32]]) -> Agreement:
-    """Agreement over all pixels of several arrays of probabilities (..., y, x)."""
-    pixels = [array.shape[-2] * array.shape[-1] for array in probabilities]
+def pooled(parts: Sequence[Agreement], pixels: Sequence[int]) -> Agreement:
+    """Agreement over all pixels of several images of so many pixels each."""
     other = sum(part.other_class * count for part, count in zip(parts, pixels, strict=True))
     return Agreement(other / sum(pixels), max(part.largest_difference for part in parts))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.agreement import LIMIT, Agreement, agreement
+from model.agreement import LIMIT, MOST, Agreement, agreement
 from model.normalization import fit
-from model.package import RDF_NAME, Package, read_package, write_package
+from model.package import Package, read_package, write_package
 from model.planner import Planner
 from model.session import SessionOptions, golden_outputs, open_session
-from model.spec import PackageFile, Variant
+from model.spec import ModelSpec, PackageFile, Variant
 from model.stitching import read_tile
 from training.datasets import AnnotatedImage
-from training.errors import ExportError, NothingToLearn
+from training.errors import ExportError, ForeignPackage, NothingToLearn
 from training.evaluate import Evaluation, ImageFigures, figures
 from training.export import validate
 from training.onnx_weights import read_unet
@@ -69,7 +69,10 @@ class Judged:
 def add_int8(
     package: Package, recipe: Recipe, training: Sequence[AnnotatedImage], held_out: Sequence[AnnotatedImage]
 ) -> tuple[Package, Judged]:
-    """Add the int8 variant to a package of ours, in place.
+    """Add the int8 variant to a package of ours.
+
+    The package is replaced as a whole once everything has been found sound; until then, and where anything fails, it
+    stays as it was.
 
     Parameters
     ----------
@@ -85,12 +88,13 @@ def add_int8(
     Raises
     ------
     ExportError
-        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP; the package is left
-        as it was.
+        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP.
     NothingToLearn
         Without an image on either side.
     ForeignPackage
         Where the net is not ours.
+    InvalidPackage
+        Where a file of the package is missing or damaged.
 
     """
     if not training or not held_out:
@@ -98,34 +102,60 @@ def add_int8(
             f"int8 needs images to take ranges from and others to be judged on; there are {len(training)} and "
             f"{len(held_out)}: give a recipe that holds some out (data.validation_fraction), or leave int8 out"
         )
+    files, spec = package.own_files(), package.spec
+    if spec.activation != "none" or INT8_FILE in files:
+        raise ForeignPackage(
+            f"{package.path} was not written by unet-train export: its graph ends before the {spec.activation}, or a "
+            f"file of its own is called {INT8_FILE}; only our packages get int8 weights"
+        )
     net = read_unet(package.weights(), str(package.path))
     made = quantise(net, calibration_tiles(package, training))
     _log.info("int8: ranges at percentile %g; on the calibration %s", made.percentile, made.agreement)
-    files = package_files(package.path)
-    spec = package.spec
-    bare = Variant(precision="int8", weights=PackageFile(source=INT8_FILE), measured=LIMIT, images=1, limit=LIMIT)
+    variant = Variant(precision="int8", weights=PackageFile(source=INT8_FILE), measured=LIMIT, images=1, limit=LIMIT)
+    files[INT8_FILE] = made.weights
     with tempfile.TemporaryDirectory() as folder:
-        described = spec.model_copy(update={"variants": (bare,)})
-        draft = write_package(Path(folder) / "draft", described, {**files, INT8_FILE: made.weights})
+        draft = write_package(Path(folder) / "draft", spec.model_copy(update={"variants": (variant,)}), files)
         judged = judge(draft, recipe, held_out)
         int8 = open_session(draft, SessionOptions(backend="cpu", precision="int8"))
         golden = agreement(*golden_outputs(int8, draft))
-    if (problem := judged.problem()) is not None:
-        raise ExportError(f"int8 does not agree with fp32 on {len(held_out)} held-out images: {problem}")
     limit = Agreement(
         max(LIMIT.other_class, _SLACK * golden.other_class),
         max(LIMIT.largest_difference, _SLACK * golden.largest_difference),
     )
-    variant = bare.model_copy(update={"measured": judged.agreement, "images": len(held_out), "limit": limit})
-    files["README.md"] = _with_section(files["README.md"].decode(), judged, len(held_out)).encode()
-    write_package(package.path, spec.model_copy(update={"variants": (variant,)}), {**files, INT8_FILE: made.weights})
-    validate(package.path)
+    problem = judged.problem()
+    if problem is None and not limit.within(MOST):
+        problem = f"on the test input {golden}"
+    if problem is not None:
+        raise ExportError(f"int8 does not agree with fp32 on {len(held_out)} held-out images: {problem}")
+    variant = variant.model_copy(update={"measured": judged.agreement, "images": len(held_out), "limit": limit})
+    if spec.documentation is not None:
+        text = files[spec.documentation.source].decode("utf-8", errors="replace")
+        files[spec.documentation.source] = _with_section(text, judged, len(held_out)).encode()
+    _replace(package.path, spec.model_copy(update={"variants": (variant,)}), files)
     return read_package(package.path), judged
+
+
+def _replace(path: Path, spec: ModelSpec, files: dict[str, bytes]) -> None:
+    """Put a package in the place of one, which stays whole until the new one is complete, valid and on disk."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        new = Path(folder) / path.name
+        if path.is_dir():
+            shutil.copytree(path, new, symlinks=True)  # with whatever else lies there
+        write_package(new, spec, files)
+        validate(new)
+        if not path.is_dir():
+            new.replace(path)
+            return
+        old = path.with_name(f".{path.name}.old")  # stays where the next line is never reached
+        path.rename(old)
+        new.rename(path)
+    shutil.rmtree(old)
 
 
 def calibration_tiles(package: Package, images: Sequence[AnnotatedImage]) -> list[NDArray[np.float32]]:
     """One tile (1, c, y, x) of each of some images, evenly spread over them; normalised as served."""
-    planner = Planner(package.spec.geometry, _TILE_PIXELS)
+    y, x = package.spec.geometry.y, package.spec.geometry.x
+    planner = Planner(package.spec.geometry, max(_TILE_PIXELS, y.input_for(1) * x.input_for(1)))
     places = np.unique(np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).round().astype(int))
     tiles = []
     for turn, place in enumerate(places):
@@ -143,35 +173,27 @@ def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage]) ->
         for precision in ("fp32", "int8")
     ]
     parts: list[Agreement] = []
-    arrays: list[NDArray[np.float32]] = []
+    pixels: list[int] = []
     rows: tuple[list[ImageFigures], list[ImageFigures]] = [], []
     instances = recipe.data.kind == "instances"
     for image in tqdm(images, desc="int8 against fp32", unit="image", leave=False, disable=None):
         fp32, int8 = (predictor.probabilities(image.image_yxc) for predictor in predictors)
         parts.append(agreement(int8[np.newaxis], fp32[np.newaxis]))
-        arrays.append(fp32[:1])
+        pixels.append(fp32[0].size)
         for side, probabilities in zip(rows, (fp32, int8), strict=True):
             side.append(
                 figures(probabilities, image, package.spec.label_rule, instances=instances, scoring=recipe.scoring)
             )
     means = [Evaluation(tuple(side), recipe.scoring).means() for side in rows]
-    return Judged(pooled(parts, arrays), means[0], means[1])
-
-
-def package_files(path: Path) -> dict[str, bytes]:
-    """Content of every file of a package but its description and its int8 weights."""
-    if path.is_dir():
-        return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.name not in {RDF_NAME, INT8_FILE}}
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name not in {RDF_NAME, INT8_FILE}}
+    return Judged(pooled(parts, pixels), means[0], means[1])
 
 
 def _with_section(readme: str, judged: Judged, images: int) -> str:
     """Return the README with a section on int8, in place of one that it has."""
     title = "## In 8-bit integers"
-    before, _, _ = readme.partition(f"\n{title}")
+    before, _, rest = readme.partition(f"\n{title}\n")
+    _, heading, after = rest.partition("\n## ")
     return (
-        f"{before.rstrip()}\n\n{title}\n\n"
-        f"`{INT8_FILE}` is the same net with int8 weights and uint8 activations, for CPUs. "
-        f"On the {images} held-out images, against fp32: {judged}.\n"
+        f"{before.rstrip()}\n\n{title}\n\n`{INT8_FILE}` is the same net with int8 weights and uint8 activations, "
+        f"for CPUs. On the {images} held-out images, against fp32: {judged}.\n{heading}{after}"
     )

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-from model.errors import ModelError, UnsupportedPackage
+from model.errors import ModelError
 from model.package import Package, read_package
 from model.session import gpu_count, resolve_backend, runnable_precisions
 from service.bench import Result, measure_backend
@@ -81,8 +81,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             )
             try:
                 results.append(measure_backend(chosen, options.seconds, options.clients, options.size))
-            except UnsupportedPackage as error:
-                if settings.precision == precision:
+            except ModelError as error:
+                if "fp32" in {precision, settings.precision} or settings.precision == precision:
                     raise
                 refused[f"{backend} {precision}"] = str(error)
     if options.json:

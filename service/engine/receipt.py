@@ -70,9 +70,8 @@ def build_receipt(
         "precision": chosen.session.precision,
         "output": {"kind": request.output, "format": request.format},
     }
-    variant = spec.variant(chosen.session.precision)
-    if variant is not None:
-        receipt["model"]["variant_sha256"] = variant.weights.sha256
+    if (variant := spec.variant(chosen.session.precision)) is not None:
+        receipt["variant_sha256"] = variant.weights.sha256
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
     chosen_values = {"threshold": request.threshold, "min_area": request.min_area, "channel": request.channel}

@@ -78,6 +78,24 @@ def test_two_variants_of_one_precision_are_refused(tiny: Package) -> None:
         read_package(edit(with_variant(tiny), twice))
 
 
+@pytest.mark.parametrize("limit", [(float("nan"), 0.05), (float("inf"), 0.05), (0.02, 0.05), (0.001, 0.9), (-1.0, 0.0)])
+def test_a_limit_that_limits_nothing_is_refused(tiny: Package, limit: tuple[float, float]) -> None:
+    def widen(rdf: dict[str, Any]) -> None:
+        (variant,) = rdf["config"]["unet_service"]["variants"]
+        variant["limit"] = dict(zip(("other_class", "largest_difference"), limit, strict=True))
+
+    with pytest.raises(InvalidPackage, match=r"from 0 to 1|that is another net"):
+        read_package(edit(with_variant(tiny), widen))
+
+
+def test_a_variant_is_no_other_file_of_the_package(tiny: Package) -> None:
+    def rename(rdf: dict[str, Any]) -> None:
+        rdf["config"]["unet_service"]["variants"][0]["weights"]["source"] = "weights.onnx"
+
+    with pytest.raises(InvalidPackage, match=r"weights\.onnx is both the int8 net and another file"):
+        read_package(edit(with_variant(tiny), rename))
+
+
 def test_a_zip_is_a_package_too(tiny: Package, tmp_path: Path) -> None:
     files = {file.name: file.read_bytes() for file in tiny.path.iterdir() if file.name != RDF_NAME}
     zipped = read_package(write_package(tmp_path / "tiny.zip", tiny.spec, files).path)

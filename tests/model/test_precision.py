@@ -10,10 +10,10 @@ import pytest
 
 from model import precision
 from model.agreement import LIMIT, Agreement, agreement
-from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
+from model.errors import BackendUnavailable, InvalidPackage, ModelError, UnsupportedPackage
 from model.package import RDF_NAME, Package, tensor_bytes, write_package
 from model.precision import open_checked
-from model.session import Backend, SessionOptions, cpu_has_int8, has_bf16, open_session
+from model.session import Backend, SessionOptions, has_bf16, open_session
 from tests.packages import expected_foreground, threshold_net, with_variant, write_tiny_package
 
 AUTO, BF16 = (SessionOptions("openvino", precision, threads=1) for precision in ("auto", "bf16"))
@@ -138,6 +138,21 @@ def test_int8_of_a_package_without_it_is_refused_with_the_remedy(tmp_path: Path,
         open_checked(write_tiny_package(tmp_path), options)
 
 
-def test_this_machine_is_asked_for_its_instructions() -> None:
-    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
-    assert cpu_has_int8() == any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp"))
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+@pytest.mark.parametrize(
+    "weights", [b"", threshold_net(channels=2), threshold_net(shrink=24)], ids=["empty", "channels", "other crop"]
+)
+def test_a_variant_that_does_not_run_takes_nothing_down(
+    tmp_path: Path, backend: Backend, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_int8", lambda: True)
+    package = with_variant(write_tiny_package(tmp_path), weights=weights)
+    opened = open_checked(package, SessionOptions(backend, "auto", threads=1))
+    assert opened.session.precision != "int8"
+    with pytest.raises(ModelError):
+        open_checked(package, SessionOptions(backend, "int8", threads=1))
+
+
+def test_shapes_that_differ_are_never_compared() -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        agreement(np.zeros((1, 2, 1, 1), np.float32), np.zeros((1, 2, 4, 4), np.float32))

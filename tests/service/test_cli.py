@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.package import read_package
 from service.cli import main
 from tests.images import disc, png
 from tests.live import live_server
-from tests.packages import write_tiny_package
+from tests.packages import with_variant, write_tiny_package
 
 
 @pytest.fixture
@@ -51,6 +52,25 @@ def test_a_folder_becomes_a_folder_and_a_bad_file_sets_the_status(
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["image"] == str(workplace / "images" / "bad.tif")
     assert failure["type"] == "/problems/unsupported-image-format"
+
+
+def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = with_variant(read_package(workplace / "packages" / "tiny"), gain=19.9)
+    variant = package.spec.variant("int8")
+    assert variant is not None
+    call = ["segment", str(workplace / "images" / "a.png"), "-o", str(workplace / "out"), "--precision", "int8"]
+    call += ["--format", "rle"]
+    assert main(call) == 0
+    (result,) = (workplace / "out").glob("*.json")
+    receipt = json.loads(result.read_text())["receipt"]
+    assert (receipt["precision"], receipt["variant_sha256"]) == ("int8", variant.weights.sha256)
+    assert receipt["model"]["sha256"] == package.sha256
+    assert receipt["agreement"]["largest_difference"] > 0
+    capsys.readouterr()
+    assert main(call) == 0
+    assert capsys.readouterr().out.endswith("1 were there\n")
 
 
 def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from onnx import TensorProto, numpy_helper
 from benchmarks.random_package import passing_net
 from model.agreement import Agreement
 from model.normalization import FixedZeroMeanUnitVariance
-from model.package import Package, read_package
+from model.package import Package, read_package, write_package
 from model.precision import open_checked
 from model.session import Backend, SessionOptions
 from model.unet import UNet
 from tests.training.exporting import export
+from training import variants
 from training.cli import main
 from training.datasets import AnnotatedImage
-from training.errors import ExportError, NothingToLearn
+from training.errors import ExportError, ForeignPackage, NothingToLearn
 from training.quantize import pooled, quantise, shuffled
 from training.recipe import recipe_from
 from training.variants import add_int8, calibration_tiles
@@ -86,8 +88,7 @@ def test_a_shuffle_of_pixels_is_the_up_convolution() -> None:
 
 
 def test_pixels_count_and_not_images() -> None:
-    small, large = np.zeros((1, 2, 1, 10), np.float32), np.zeros((1, 2, 3, 10), np.float32)
-    assert pooled([Agreement(0.4, 0.1), Agreement(0.0, 0.3)], [small, large]) == Agreement(0.1, 0.3)
+    assert pooled([Agreement(0.4, 0.1), Agreement(0.0, 0.3)], [10, 30]) == Agreement(0.1, 0.3)
 
 
 @pytest.mark.parametrize("downscale", [1, 2])
@@ -156,3 +157,37 @@ def test_the_command_adds_it_again_and_again(
         assert main([*call, "--recipe", str(recipe)]) == 0
         assert "held-out images: another class in 0.000% of pixels" in capsys.readouterr().out
     assert read_package(package.path).readme().count("## In 8-bit integers") == 1
+
+
+def test_a_zip_and_a_folder_with_more_in_it_are_replaced_as_a_whole(package: Package, tmp_path: Path) -> None:
+    readme = "# Squares\n\n## In 8-bit integers\n\nOld.\n\n## Contact\n\nKept.\n"
+    files = {**package.own_files(), "README.md": readme.encode()}
+    zipped = write_package(tmp_path / "squares.zip", package.spec, files)
+    (package.path / "notes").mkdir()
+    (package.path / "notes" / "mine.txt").write_text("mine")
+    for target in (zipped, package):
+        added, _ = add_int8(target, RECIPE, squares(2), squares(3))
+        added.check_files()
+        assert added.spec.variant("int8") is not None
+    assert "Old." not in read_package(zipped.path).readme()
+    assert read_package(zipped.path).readme().endswith("\n## Contact\n\nKept.\n")
+    assert (package.path / "notes" / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["squares", "squares.zip"]
+
+
+def test_what_fails_at_the_end_leaves_the_package_as_it_was(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(variants, "validate", full)
+    with pytest.raises(OSError, match="No space left"):
+        add_int8(package, RECIPE, squares(2), squares(3))
+    read_package(package.path).check_files()
+    assert read_package(package.path).spec == package.spec
+    assert [path.name for path in package.path.parent.iterdir()] == ["squares"]
+
+
+def test_packages_that_are_not_ours_are_left_alone(package: Package) -> None:
+    logits = Package(package.path, package.spec.model_copy(update={"activation": "softmax"}))
+    with pytest.raises(ForeignPackage, match="its graph ends before the softmax"):
+        add_int8(logits, RECIPE, squares(2), squares(3))

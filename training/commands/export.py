@@ -8,12 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from model.errors import ModelError
 from training.card import golden_image, license_notice, run_card
 from training.checkpoint import load_checkpoint
 from training.commands.evaluate import score
 from training.commands.fit import RECIPE_NAME
 from training.commands.quantize import add
-from training.errors import ExportError, MissingLicense, NothingToLearn, RecipeError
+from training.errors import MissingLicense, RecipeError, TrainingError
 from training.export import export_package
 from training.prediction import net_predictor
 from training.recipe import read_recipe
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     if options.data is not None and not options.no_int8:
         try:
             add(package, recipe, options.data)
-        except (ExportError, NothingToLearn) as error:  # the package is whole without
+        except (TrainingError, ModelError) as error:  # the package is whole without
             sys.stderr.write(f"no int8 weights: {error}\n")
 
 

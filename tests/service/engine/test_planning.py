@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from model.cost import Measurement
 from model.errors import PlanError
-from model.package import Package
+from model.package import Package, read_package
 from model.planner import Planner, batch_room
 from model.session import SessionOptions, open_session
 from service.engine import planning
 from service.engine.cost_store import CostKey, CostStore, cost_store
 from service.engine.planning import PlanLimits, make_planner
-from tests.packages import write_tiny_package
+from tests.packages import with_variant, write_tiny_package
 
 OPTIONS = SessionOptions(backend="cpu", threads=1)
 KEY = CostKey("a" * 64, "cpu", "fp32", 2)
@@ -135,6 +135,15 @@ def test_speeds_that_no_longer_hold_are_measured_anew(tmp_path: Path, slowness: 
     second = started(package, session, tmp_path / "speeds")
     plan = first.plan((3000, 2000))
     assert second.expected(plan).seconds == pytest.approx(slowness * first.expected(plan).seconds)
+
+
+def test_another_graph_in_the_package_has_speeds_of_its_own(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "packages")
+    for gain in (20.0, 19.0):
+        session = Clockwork(with_variant(package, gain=gain))
+        session.precision = "int8"
+        started(read_package(package.path), session, tmp_path / "speeds")
+    assert len(files(tmp_path / "speeds")) == 2
 
 
 def test_what_too_little_time_was_left_for_is_not_kept(tmp_path: Path) -> None:
