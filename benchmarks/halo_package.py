@@ -43,7 +43,7 @@ def with_halo(package: Package, folder: Path) -> Package:
         **{file.source: b"The same net, its output padded.\n" for file in (*documents, *spec.attachments)},
     }
     geometry = Geometry(_with_halo(spec.geometry.y), _with_halo(spec.geometry.x))
-    return write_package(folder / spec.name, spec.model_copy(update={"geometry": geometry}), files)
+    return write_package(folder / spec.name, spec.model_copy(update={"geometry": geometry, "variants": ()}), files)
 
 
 def _with_halo(axis: AxisGeometry) -> AxisGeometry:
