@@ -42,7 +42,7 @@ from service.engine.machine import this_machine
 
 _TILE_PX = 512
 _PIECE_BYTES = 1 << 20
-_THRESHOLD = 0.6  # of the grey range: blobs stand apart, some 600,000 of them in a 32,768 px image
+_THRESHOLD = 0.6  # of the grey range: blobs stand apart, some 300,000 of them in a 32,768 px image
 _TIMEOUT_S = 86_400
 _REPEATS = 2  # of the small image, on either side of the large one
 
