@@ -73,6 +73,9 @@ class Server(uvicorn.Server):
         if self._leave_at is None:
             self._leave_at = time.monotonic() + self._drain_delay_s
             self._engine.retire()
+            # connections that are kept open would bring their next request to a closed door
+            self.config.encoded_headers.append(_CLOSE)
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
             return
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
@@ -82,9 +85,6 @@ class Server(uvicorn.Server):
         if self._leave_at is not None:
             if not self._announced:
                 self._announced = True
-                # connections that are kept open would bring their next request to a closed door
-                self.config.encoded_headers.append(_CLOSE)
-                self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
                 _LOG.info("draining", extra=fields(drain_delay_s=self._drain_delay_s))
             if time.monotonic() >= self._leave_at:
                 self._engine.drain()
