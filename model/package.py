@@ -147,6 +147,7 @@ def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Pa
         path.mkdir(parents=True, exist_ok=True)
         for name, data in content.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).unlink(missing_ok=True)  # a link of that name would be written through
             (path / name).write_bytes(data)
     return Package(path, spec)
 

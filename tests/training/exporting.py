@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from numpy.typing import NDArray
 
 from model.labels import LabelRule
@@ -14,6 +15,14 @@ from model.package import Package
 from model.spec import Person
 from model.unet import UNet
 from training.export import Agreement, Card, export_package
+
+LIBRARY_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+"""For tests that export: what is warned of is in libraries, bioimageio's open files above all, and not ours."""
 
 
 def export(

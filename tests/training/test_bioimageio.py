@@ -16,20 +16,11 @@ from model.normalization import ScaleRange, Step, ZeroMeanUnitVariance, fit
 from model.package import read_package
 from model.session import SessionOptions, open_session
 from model.unet import UNet
-from tests.training.exporting import export
+from tests.training.exporting import LIBRARY_WARNINGS, export
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
-# of the libraries that are called, not ours: files that bioimageio leaves open
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning",
-        "ignore::UserWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 
 SHIPPED = sorted(path.parent for path in (Path(model.__file__).parent / "zoo").glob("*/rdf.yaml"))
 EXPORTED: dict[str, tuple[Step, ...]] = {

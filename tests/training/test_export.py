@@ -16,22 +16,13 @@ from model.backends import Backend
 from model.package import Package, read_package
 from model.session import SessionOptions, open_session
 from model.unet import UNet
-from tests.training.exporting import export
+from tests.training.exporting import LIBRARY_WARNINGS, export
 from training.errors import ExportError
 from training.export import validate
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
-# libraries that the exporter calls, not ours: bioimageio's open files
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning",
-        "ignore::UserWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 
 
 @pytest.fixture(scope="module", params=[(3, 1), (2, 2)], ids=["classic", "downscaled"])

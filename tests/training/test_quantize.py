@@ -22,7 +22,7 @@ from model.package import Package, read_package, write_package
 from model.precision import open_checked
 from model.session import Backend, SessionOptions
 from model.unet import UNet
-from tests.training.exporting import export
+from tests.training.exporting import LIBRARY_WARNINGS, export
 from training import variants
 from training.cli import main
 from training.datasets import AnnotatedImage
@@ -31,16 +31,7 @@ from training.quantize import pooled, quantise, shuffled
 from training.recipe import recipe_from
 from training.variants import add_int8, calibration_tiles
 
-# libraries that exporter and quantiser call, not ours: bioimageio's open files
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning",
-        "ignore::UserWarning",
-        "ignore::ResourceWarning",
-        "ignore::pytest.PytestUnraisableExceptionWarning",
-    ),
-]
+pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 DARK, BRIGHT = 30, 220
 BACKENDS: tuple[Backend, ...] = ("cpu", "openvino")
 RECIPE = recipe_from({"name": "squares", "data": {"validation_fraction": 0.3}}, "squares")
@@ -165,6 +156,9 @@ def test_a_zip_and_a_folder_with_more_in_it_are_replaced_as_a_whole(package: Pac
     zipped = write_package(tmp_path / "squares.zip", package.spec, files)
     (package.path / "notes").mkdir()
     (package.path / "notes" / "mine.txt").write_text("mine")
+    outside = tmp_path / "outside"
+    outside.write_text("not the package's")
+    (package.path / "weights_int8.onnx").symlink_to(outside)
     for target in (zipped, package):
         added, _ = add_int8(target, RECIPE, squares(2), squares(3))
         added.check_files()
@@ -172,7 +166,8 @@ def test_a_zip_and_a_folder_with_more_in_it_are_replaced_as_a_whole(package: Pac
     assert "Old." not in read_package(zipped.path).readme()
     assert read_package(zipped.path).readme().endswith("\n## Contact\n\nKept.\n")
     assert (package.path / "notes" / "mine.txt").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["squares", "squares.zip"]
+    assert outside.read_text() == "not the package's"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "squares", "squares.zip"]
 
 
 def test_what_fails_at_the_end_leaves_the_package_as_it_was(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
