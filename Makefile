@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # ONNX Runtime's wheels send telemetry at session start unless told not to
 export ORT_DISABLE_TELEMETRY := 1
 # with an NVIDIA GPU, the CUDA build of ONNX Runtime; never both: they own the same module
-BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu),openvino
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := requirements/constraints.txt
 UV = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --no-config --no-annotate \
@@ -26,7 +26,7 @@ $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/everything: $(VENV)/service
-	$(PIP) --editable '.[$(BACKEND),openvino,training,dev]' --constraint $(CONSTRAINTS)
+	$(PIP) --editable '.[$(BACKEND),training,dev]' --constraint $(CONSTRAINTS)
 	touch $@
 
 demo: $(VENV)/service ## segment a generated sample on the shipped package: demo/mask.png, demo/overlay.png

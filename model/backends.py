@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -12,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, OutOfDeviceMemory
+from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, ModelError, OutOfDeviceMemory
+from model.half import half_graph
 from model.package import Package
 
+_LOG = logging.getLogger("unet.model")
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
 _OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
@@ -37,8 +40,8 @@ class SessionOptions:
         Refuse every backend that is not on a GPU, ``auto`` included.
     threads
         CPU threads of one call; 0 leaves it to the runtime.
-    device_id
-        Which GPU.
+    devices
+        Numbers of the GPUs, each of which gets a copy of the net; without one the first.
     gpu_mem_limit_mb
         Most memory of ONNX Runtime's GPU arena, MiB; 0 for no limit.
     engine_cache
@@ -50,7 +53,7 @@ class SessionOptions:
     precision: Precision = "fp32"
     require_gpu: bool = False
     threads: int = 0
-    device_id: int = 0
+    devices: tuple[int, ...] = (0,)
     gpu_mem_limit_mb: int = 0
     engine_cache: str = ""
 
@@ -79,9 +82,11 @@ class InferenceSession(Protocol):
 
 
 class OnnxRuntimeSession:
-    """ONNX Runtime with one provider, in the precision of the graph."""
+    """ONNX Runtime with one provider on one device, in the precision of the graph."""
 
-    def __init__(self, package: Package, backend: str, options: SessionOptions, precision: str) -> None:
+    def __init__(
+        self, package: Package, backend: str, options: SessionOptions, precision: str, device_id: int = 0
+    ) -> None:
         import onnxruntime as ort
 
         self.backend = backend
@@ -93,14 +98,17 @@ class OnnxRuntimeSession:
         settings.log_severity_level = 3
         # tiles come in several shapes: a memory pattern for each costs a quarter more memory and gains no time
         settings.enable_mem_pattern = False
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if backend in GPU_BACKENDS:
             ort.preload_dlls()
         try:
             self._session = ort.InferenceSession(
-                package.weights(precision),
+                half_graph(package.weights()) if precision == "fp16" else package.weights(precision),
                 sess_options=settings,
-                providers=[(PROVIDERS[backend], _provider_options(backend, options))],
+                providers=[(PROVIDERS[backend], _provider_options(backend, options, precision, device_id))],
             )
+        except ModelError:
+            raise
         except Exception as error:
             if backend in GPU_BACKENDS:
                 raise BackendUnavailable(f"backend {backend} does not start: {_first_line(error)}") from error
@@ -116,6 +124,13 @@ class OnnxRuntimeSession:
             )
         names = [t.name for t in self._session.get_inputs()], [t.name for t in self._session.get_outputs()]
         self._input_name, self._output_name = _tensor_names(package, *names)
+        if elsewhere := self.elsewhere():
+            _LOG.warning("%s: %s run on the CPU, not on %s", package.path, ", ".join(elsewhere), self.provider)
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """Operators of the graph that another provider runs, none where all is well: shapes at most, on a GPU."""
+        parts = self._session.get_provider_graph_assignment_info()
+        return tuple(sorted({n.op_type for part in parts if part.ep_name != self.provider for n in part.get_nodes()}))
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`InferenceSession`."""
@@ -206,17 +221,21 @@ def cpu_has_int8() -> bool:
         return False
 
 
-def _provider_options(backend: str, options: SessionOptions) -> dict[str, str]:
+def _provider_options(backend: str, options: SessionOptions, precision: str, device_id: int) -> dict[str, str]:
     if backend == "cpu":
         return {}
-    chosen = {"device_id": str(options.device_id)}
+    chosen = {"device_id": str(device_id)}
     if backend == "cuda":
         # an exhaustive search costs 0.6 s for every new shape, the heuristic one 2 ms
         chosen |= {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+        # by default it takes TF32 for fp32, ten bits of mantissa, and says nothing of it
+        chosen["use_tf32"] = "0"
         if options.gpu_mem_limit_mb:
             chosen["gpu_mem_limit"] = str(options.gpu_mem_limit_mb << 20)
-    elif options.engine_cache:
-        chosen |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": options.engine_cache}
+    else:
+        chosen["trt_fp16_enable"] = str(int(precision == "fp16"))
+        if options.engine_cache:
+            chosen |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": options.engine_cache}
     return chosen
 
 

@@ -2,10 +2,11 @@
 
 | backend    | runs on                                             | needs                                      |
 | ---------- | --------------------------------------------------- | ------------------------------------------ |
-| `cuda`     | ONNX Runtime, CUDAExecutionProvider                 | onnxruntime-gpu, an NVIDIA GPU             |
-| `tensorrt` | ONNX Runtime, TensorrtExecutionProvider             | onnxruntime-gpu, TensorRT, an NVIDIA GPU   |
+| `cuda`     | ONNX Runtime, CUDAExecutionProvider, fp32, fp16     | onnxruntime-gpu, an NVIDIA GPU             |
+| `tensorrt` | ONNX Runtime, TensorrtExecutionProvider, fp32, fp16 | onnxruntime-gpu, TensorRT, an NVIDIA GPU   |
 | `openvino` | OpenVINO's own runtime on the CPU, fp32, bf16, int8 | openvino                                   |
-| `cpu`      | ONNX Runtime, CPUExecutionProvider, fp32 or int8    | onnxruntime (or onnxruntime-gpu)           |
+| `cpu`      | ONNX Runtime, CPUExecutionProvider, fp32, int8, and | onnxruntime (or onnxruntime-gpu)           |
+|            | fp16, which is no faster there                      |                                            |
 | `auto`     | cuda where a GPU answers, else openvino where it is installed, else cpu                         | |
 
 onnxruntime-gpu lists CUDA and accepts it on machines without a GPU, then runs on the CPU: after opening, the provider
@@ -33,6 +34,7 @@ from model.backends import (
     cpu_has_int8,
     openvino_has_bf16,
 )
+from model.devices import open_on_devices
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.normalization import fit
 from model.package import Package
@@ -89,6 +91,11 @@ def resolve_backend(options: SessionOptions) -> str:
             f"backend {backend}: the driver reports 0 NVIDIA GPUs, 1 is needed; start the container with --gpus, or "
             "choose backend cpu"
         )
+    if backend in GPU_BACKENDS and (missing := [number for number in options.devices if number >= gpu_count()]):
+        raise BackendUnavailable(
+            f"backend {backend}: GPU {missing[0]} is asked for, the driver reports {gpu_count()}, counted from 0; name "
+            "fewer devices"
+        )
     if options.require_gpu and backend not in GPU_BACKENDS:
         raise BackendUnavailable(
             f"a GPU is required, but backend {options.backend!r} means {backend!r} here ({gpu_count()} NVIDIA GPUs, "
@@ -111,9 +118,11 @@ def has_bf16(backend: str) -> bool:
 
 
 def runnable_precisions(package: Package, backend: str) -> tuple[Precision, ...]:
-    """Precisions that a package runs in on a backend of this machine, the fastest first."""
+    """Precisions below fp32 that are faster on a backend of this machine, the fastest first; fp32 last."""
+    if backend in GPU_BACKENDS:
+        return "fp16", "fp32"
     found: list[Precision] = []
-    if package.spec.variant("int8") is not None and backend not in GPU_BACKENDS:
+    if package.spec.variant("int8") is not None:
         found.append("int8")
     if has_bf16(backend):
         found.append("bf16")
@@ -148,7 +157,11 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
         )
     if precision == "int8" and backend in GPU_BACKENDS:
         raise BackendUnavailable(
-            f"precision int8: backend {backend} has none, openvino and cpu have; choose precision auto or fp32"
+            f"precision int8: backend {backend} has none, openvino and cpu have; choose precision auto, fp16 or fp32"
+        )
+    if precision == "fp16" and backend == "openvino":
+        raise BackendUnavailable(
+            "precision fp16: backend openvino has none, cuda, tensorrt and cpu have; choose precision auto or fp32"
         )
     if precision == "int8" and package.spec.variant(precision) is None:
         raise UnsupportedPackage(
@@ -157,6 +170,8 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
         )
     if backend == "openvino":
         return OpenVinoSession(package, options.threads, precision)
+    if backend in GPU_BACKENDS:
+        return open_on_devices(options, lambda device: OnnxRuntimeSession(package, backend, options, precision, device))
     return OnnxRuntimeSession(package, backend, options, precision)
 
 

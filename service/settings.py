@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,15 @@ def _none_or_enough(megabytes: int) -> int:
     if megabytes and megabytes < 128:
         raise PydanticCustomError("memory_budget", "Input should be 0 or at least 128")
     return megabytes
+
+
+def _device_list(text: str) -> str:
+    numbers = text.replace(" ", "").split(",")
+    if text != "all" and not all(re.fullmatch("[0-9]{1,4}", number) for number in numbers):
+        raise PydanticCustomError("devices", "Input should be numbers of GPUs with commas between, or all")
+    if len(set(numbers)) < len(numbers):
+        raise PydanticCustomError("devices", "Input should name each GPU once")
+    return text
 
 
 class Settings(BaseSettings):
@@ -56,13 +66,15 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="What the net computes in: fp32, bf16, int8, or auto (the first of int8, bf16 and fp32 that "
-        "package and CPU have and that agrees with fp32).",
+        description="What the net computes in: fp32, fp16, bf16, int8, or auto (the first of int8, bf16 and fp32 that "
+        "package and CPU have, on a GPU of fp16 and fp32, that agrees with fp32).",
     )
     require_gpu: bool = Field(
         default=False, description="Stay unready where there is no GPU, instead of taking the CPU."
     )
-    device_id: Annotated[int, Field(ge=0)] = Field(0, description="Which GPU, from 0.")
+    devices: Annotated[str, AfterValidator(_device_list)] = Field(
+        "0", description="Which GPUs, from 0, with commas between, or all: each gets a copy of the net."
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="CPU threads of the net; 0 for as many CPUs as the container may use."
     )

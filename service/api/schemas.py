@@ -65,7 +65,7 @@ class ModelSummary(_Document):
     classes: list[str] = Field(description="Classes of the output, background first.")
     backend: str
     provider: str = Field(description="What really runs it, in the runtime's own words.")
-    precision: str = Field(description="What it computes in: `fp32`, `bf16` or `int8`.")
+    precision: str = Field(description="What it computes in: `fp32`, `fp16`, `bf16` or `int8`.")
     agreement: Agreement | None = Field(
         description="How far a lower precision stands from fp32 on the package's test input, on this machine; "
         "null where it computes in fp32."

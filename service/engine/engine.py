@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from model.errors import BackendUnavailable
-from model.session import GPU_BACKENDS, SessionOptions, resolve_backend
+from model.session import GPU_BACKENDS, SessionOptions, gpu_count, resolve_backend
 from service.engine.admission import Admission
 from service.engine.cost_store import cost_store
 from service.engine.errors import DeadlineExceeded, Draining, NotReady
@@ -54,10 +54,16 @@ def session_options(settings: Settings) -> SessionOptions:
         precision=settings.precision,
         require_gpu=settings.require_gpu,
         threads=settings.threads or available_cpus(),
-        device_id=settings.device_id,
+        devices=_devices(settings),
         gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
         engine_cache=settings.engine_cache_dir,
     )
+
+
+def _devices(settings: Settings) -> tuple[int, ...]:
+    if settings.devices == "all":
+        return tuple(range(max(1, gpu_count())))
+    return tuple(int(number) for number in settings.devices.split(","))
 
 
 def plan_limits(settings: Settings) -> PlanLimits:
@@ -122,8 +128,8 @@ class Engine:
         registry = await asyncio.get_running_loop().run_in_executor(
             self._workers, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
         )
-        # on a GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
-        lanes = 2 if backend in GPU_BACKENDS else 1
+        # on each GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
+        lanes = 2 * len(options.devices) if backend in GPU_BACKENDS else 1
         self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
         most = max((entry.planner.max_tile_pixels for entry in registry.models), default=1)
         scheduler = Scheduler(

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.backends import OnnxRuntimeSession
 from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, UnsupportedPackage
 from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
-from model.session import Backend, SessionOptions, gpu_count, open_session, resolve_backend, self_test
+from model.session import Backend, Precision, SessionOptions, gpu_count, open_session, resolve_backend, self_test
+from service.engine.registry import ZOO
 from tests.packages import expected_foreground, threshold_net, write_tiny_package
 
 CPU_BACKENDS: list[Backend] = ["cpu", "openvino"]
@@ -94,6 +96,24 @@ def test_cuda_runs_on_cuda(tiny: Package) -> None:
     session = open_session(tiny, SessionOptions(backend="cuda", require_gpu=True))
     assert session.provider == "CUDAExecutionProvider"
     assert self_test(session, tiny) < 1e-3
+
+
+@pytest.mark.skipif(gpu_count() == 0, reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("path", sorted(path.parent for path in ZOO.glob("*/rdf.yaml")), ids=lambda path: path.name)
+def test_no_operator_of_a_shipped_net_stays_on_the_cpu(path: Path, precision: Precision) -> None:
+    session = open_session(read_package(path), SessionOptions(backend="cuda", precision=precision))
+    assert isinstance(session, OnnxRuntimeSession)
+    assert session.elsewhere() == ()
+
+
+def test_operators_are_told_by_who_runs_them(tiny: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(tiny, SessionOptions(backend="cpu"))
+    assert isinstance(session, OnnxRuntimeSession)
+    assert session.elsewhere() == ()
+    monkeypatch.setattr(session, "provider", "CUDAExecutionProvider")  # as where a part of the net stays behind
+    assert session.elsewhere() == ("Conv", "Slice", "Softmax")
 
 
 def test_an_unknown_backend_is_refused_with_the_choice() -> None:

@@ -1,0 +1,46 @@
+"""One net on several devices at a time: each batch goes to the one with the fewest in work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends import InferenceSession, SessionOptions
+
+
+class SpreadSession:
+    """Sessions of the same net, each on a device of its own; as quick as they are together, for as many callers.
+
+    Parameters
+    ----------
+    sessions
+        One or more, alike but for their devices.
+
+    """
+
+    def __init__(self, sessions: Sequence[InferenceSession]) -> None:
+        first = sessions[0]
+        self.backend, self.provider, self.precision = first.backend, first.provider, first.precision
+        self.sessions = tuple(sessions)
+        self._in_work = [0] * len(sessions)
+        self._lock = threading.Lock()
+
+    def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`model.backends.InferenceSession`."""
+        with self._lock:
+            place = self._in_work.index(min(self._in_work))
+            self._in_work[place] += 1
+        try:
+            return self.sessions[place].run(tiles_bcyx)
+        finally:
+            with self._lock:
+                self._in_work[place] -= 1
+
+
+def open_on_devices(options: SessionOptions, open_one: Callable[[int], InferenceSession]) -> InferenceSession:
+    """Open a net on each of ``options.devices``, by their numbers."""
+    sessions = [open_one(device) for device in options.devices]
+    return sessions[0] if len(sessions) == 1 else SpreadSession(sessions)

@@ -1,0 +1,57 @@
+"""A package's net in half precision (fp16), for GPUs: the same weights, their graph rewritten when it is opened.
+
+Our packages store their weights in fp16 already, so that a graph of its own in the package would hold nothing new.
+Input and output stay fp32, and so do softmax and sigmoid: tiles and probabilities are the same arrays in every
+precision.
+"""
+
+from __future__ import annotations
+
+from model.errors import BackendUnavailable, UnsupportedPackage
+
+_KEPT_IN_FP32 = ("Softmax", "Sigmoid")
+
+
+def half_graph(weights: bytes) -> bytes:
+    """ONNX bytes of a graph that computes in fp16.
+
+    Parameters
+    ----------
+    weights
+        ONNX bytes of one that computes in fp32; weights in fp32, or in fp16 behind casts.
+
+    Raises
+    ------
+    BackendUnavailable
+        Where onnx is not installed, which rewrites the graph.
+    UnsupportedPackage
+        Where the graph cannot be rewritten.
+
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"precision fp16: onnx, which rewrites the graph, cannot be imported ({error}); pip install onnx, or "
+            "choose precision fp32"
+        ) from error
+    try:
+        model = onnx.load_from_string(weights)
+        graph = model.graph
+        # the converter would read the casts of stored weights as casts of activations
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
+        for node in casts:
+            graph.node.remove(node)
+            whole = numpy_helper.to_array(stored[node.input[0]]).astype("float32")
+            graph.initializer.append(numpy_helper.from_array(whole, node.output[0]))
+        used = {name for node in graph.node for name in node.input}
+        for name in {node.input[0] for node in casts} - used:
+            graph.initializer.remove(stored[name])
+        blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_KEPT_IN_FP32]
+        half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+        return bytes(half.SerializeToString())
+    except Exception as error:  # of the converter, on graphs that it does not know
+        raise UnsupportedPackage(f"precision fp16: the graph cannot be rewritten: {error}") from error
