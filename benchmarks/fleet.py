@@ -3,9 +3,10 @@
     python -m benchmarks.fleet [--sweep] [--plots docs/images] [--trace cluster.csv] [--reach] [--json out.json]
 
 ``--sweep`` varies target, cool-down and minimum replicas one at a time. ``--trace`` replays the load of a real run and
-sets both side by side; the file has the columns ``t_s,replicas,backlog_s,accepted,refused``: seconds, ready replicas,
-mean of ``unet_backlog_seconds`` over them, and requests accepted and refused since the start. ``--reach`` says how far
-a fleet can grow before something else is full.
+sets both side by side; the file has the columns ``t_s,replicas,backlog_s,accepted,refused,mpx``: seconds, ready
+replicas, mean of ``unet_backlog_seconds`` over them, and since the start requests accepted, requests refused, and the
+size of those accepted. ``--up`` and ``--down`` are the autoscaler's policies, such as ``100%/15,2/15``: at most that
+change in so many seconds, the wider counts. ``--reach`` says how far a fleet can grow before something else is full.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.fleet_autoscaler import Hpa, Policy
 from benchmarks.fleet_load import Load, arrivals
 from benchmarks.fleet_model import Fleet, Outcome, Sample, simulate
 
-_COLUMNS = ("t_s", "replicas", "backlog_s", "accepted", "refused")
+_COLUMNS = ("t_s", "replicas", "backlog_s", "accepted", "refused", "mpx")
 _SWEEP: dict[str, dict[str, Any]] = {
     "target_s": {"5": 5.0, "10": 10.0, "40": 40.0},
     "down_window_s": {"60": 60.0, "900": 900.0},
@@ -72,7 +73,7 @@ def main() -> None:
             seen = read_trace(options.trace)
         except (OSError, ValueError) as error:
             parser.error(f"{options.trace}: {error}")
-        replayed = simulate(fleet, hpa, replay(seen, options.trace_mpx), seen[-1].t_s, every_s=5.0, seed=options.seed)
+        replayed = simulate(fleet, hpa, replay(seen), seen[-1].t_s, every_s=1.0, seed=options.seed)
         print(f"against the trace: {compare(seen, replayed.samples)}")
         if options.plots:
             from benchmarks.fleet_plots import plot_trace
@@ -139,18 +140,22 @@ def read_trace(path: Path) -> list[Sample]:
             float(row["backlog_s"]),
             int(float(row["accepted"])),
             int(float(row["refused"])),
-            0.0,
+            float(row["mpx"]),
         )
         for row in rows
     ]
 
 
-def replay(seen: Sequence[Sample], mpx: float) -> Iterator[tuple[float, float]]:
-    """Requests that a trace accepted, evenly within each of its steps; a refused one came again and is among them."""
+def replay(seen: Sequence[Sample]) -> Iterator[tuple[float, float]]:
+    """Requests that a trace accepted, evenly within each of its steps and of equal size there.
+
+    A refused one came again and is among them.
+    """
     for before, after in pairwise(seen):
         count = max(0, after.accepted - before.accepted)
         for index in range(count):
-            yield before.t_s + (after.t_s - before.t_s) * index / count, mpx
+            at = before.t_s + (after.t_s - before.t_s) * index / count
+            yield at, (after.offered_mpx - before.offered_mpx) / count
 
 
 def compare(seen: Sequence[Sample], simulated: Sequence[Sample]) -> str:
@@ -173,6 +178,8 @@ def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         for name, value in asdict(kind()).items():
             if isinstance(value, (int, float, str)):
                 parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    for name in ("up", "down"):
+        parser.add_argument(f"--{name}", type=_policies, default=getattr(Hpa(), name), metavar="POLICIES")
     parser.add_argument("--hours", type=float, default=24.0, help="simulated time (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep", action="store_true")
@@ -181,9 +188,17 @@ def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--dollars-per-hour", type=float, default=0.0, help="price of a replica's machine")
     parser.add_argument("--plots", type=Path, metavar="FOLDER")
     parser.add_argument("--trace", type=Path, metavar="CSV")
-    parser.add_argument("--trace-mpx", type=float, default=1.0, help="size of the trace's images, Mpx")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser, parser.parse_args()
+
+
+def _policies(text: str) -> tuple[Policy, ...]:
+    found = []
+    for policy in text.split(","):
+        amount, _, seconds = policy.partition("/")
+        kind = "percent" if amount.endswith("%") else "pods"
+        found.append(Policy(**{kind: int(amount.removesuffix("%"))}, period_s=float(seconds)))
+    return tuple(found)
 
 
 def _fields(hpa: Hpa) -> dict[str, Any]:

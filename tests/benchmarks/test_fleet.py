@@ -147,8 +147,8 @@ def test_a_day_has_its_hours_its_sizes_and_its_bursts() -> None:
 
 def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    rows = [f"{t},{1 + t // 60},{t / 10},{t * 2},{0}" for t in range(0, 240, 15)]
-    trace.write_text("\n".join(["t_s,replicas,backlog_s,accepted,refused", *rows]) + "\n")
+    rows = [f"{t},{1 + t // 60},{t / 10},{t * 2},0,{t * 3}" for t in range(0, 240, 15)]
+    trace.write_text("\n".join(["t_s,replicas,backlog_s,accepted,refused,mpx", *rows]) + "\n")
     command = [sys.executable, "-m", "benchmarks.fleet", "--hours=0.2", "--images-per-s=1", f"--plots={tmp_path}"]
     done = subprocess.run(
         [*command, f"--trace={trace}", f"--json={tmp_path / 'out.json'}"], capture_output=True, text=True, check=False
@@ -161,4 +161,4 @@ def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> N
     trace.write_text("time,pods\n1,2\n")
     done = subprocess.run([*command, f"--trace={trace}"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "t_s,replicas,backlog_s,accepted,refused" in done.stderr
+    assert "t_s,replicas,backlog_s,accepted,refused,mpx" in done.stderr

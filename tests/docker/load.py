@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,9 @@ class Tally:
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
+    sent: int = 0
+    """Images, each counted once however often it was asked for."""
+    sent_px: int = 0
     waits: int = 0
     """How often a client of the package waited before it asked again."""
 
@@ -49,7 +54,7 @@ def post(url: str, body: bytes) -> bytes:
 
 
 @contextmanager
-def load(url: str, *bodies: bytes, patient: bool = False) -> Iterator[Tally]:
+def load(url: str, *bodies: bytes, patient: bool = False, totals: Tally | None = None) -> Iterator[Tally]:
     """Send each of these images over and over, each from a client of its own, for the length of a ``with`` block.
 
     Parameters
@@ -60,18 +65,26 @@ def load(url: str, *bodies: bytes, patient: bool = False) -> Iterator[Tally]:
         Images as .npy; the answers must be equal every time.
     patient
         Whether clients ask again as the documentation says, with the package's own client; else every failure counts.
+    totals
+        What all loads of a test sent and waited so far is added up here.
 
     """
     tally, lock, stop = Tally(), threading.Lock(), threading.Event()
+    tallies = [tally] if totals is None else [tally, totals]
 
     def sleep(seconds: float) -> None:
         with lock:
-            tally.waits += 1
+            for each in tallies:
+                each.waits += 1
         time.sleep(seconds)
 
     def keep_sending(body: bytes, send: Callable[[bytes], bytes]) -> None:
-        expected = None
+        expected, pixels = None, math.prod(np.load(io.BytesIO(body)).shape)
         while not stop.is_set():
+            with lock:
+                for each in tallies:
+                    each.sent += 1
+                    each.sent_px += pixels
             try:
                 got = send(body)
                 expected = expected or got

@@ -5,6 +5,7 @@ The node has to be this machine: pods are reached by their addresses and take th
 
 from __future__ import annotations
 
+import csv
 import http.server
 import json
 import ssl
@@ -13,13 +14,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import httpx
+
+from tests.docker.load import Tally
 
 METRIC = "unet_backlog_seconds"
 _GROUP = "custom.metrics.k8s.io"
@@ -74,25 +77,49 @@ def _is_ready(pod: dict[str, Any]) -> bool:
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The cluster at one moment, its columns those of a trace for ``benchmarks.fleet``."""
+
+    t_s: float
+    replicas: int
+    backlog_s: float
+    """Mean over the replicas that are ready."""
+    accepted: int
+    refused: int
+    mpx: float
+    """Size of all images accepted so far."""
+
+
 @dataclass(slots=True)
 class Trace:
-    """Seconds since the start, replicas ready, seconds of work waiting in all of them; one line for each look."""
+    """What the autoscaler was told, and what clients had sent by then."""
 
+    sent: Tally = field(default_factory=Tally)
     started: float = field(default_factory=time.monotonic)
-    lines: list[tuple[float, int, float]] = field(default_factory=list)
+    lines: list[Look] = field(default_factory=list)
 
     def add(self, backlog: dict[str, float]) -> None:
         """Note what is seen now."""
-        self.lines.append((time.monotonic() - self.started, len(backlog), sum(backlog.values())))
+        mean, sent = sum(backlog.values()) / max(1, len(backlog)), self.sent
+        seconds = time.monotonic() - self.started
+        self.lines.append(Look(seconds, len(backlog), mean, sent.sent, sent.waits, sent.sent_px / 1e6))
+
+    def write(self, path: Path) -> None:
+        """Write a table that ``python -m benchmarks.fleet --trace`` reads."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, [column.name for column in fields(Look)], lineterminator="\n")
+            table.writeheader()
+            table.writerows({name: round(value, 3) for name, value in asdict(look).items()} for look in self.lines)
 
     def replicas(self) -> list[int]:
         """How many were ready, without repetitions."""
-        counts = [count for _, count, _ in self.lines]
+        counts = [look.replicas for look in self.lines]
         return [count for index, count in enumerate(counts) if not index or count != counts[index - 1]]
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{seconds:6.1f} s {count} ready {backlog:6.1f} s waiting" for seconds, count, backlog in self.lines
+            f"{look.t_s:6.1f} s {look.replicas} ready {look.backlog_s:6.1f} s waiting in each" for look in self.lines
         )
 
 

@@ -1,7 +1,8 @@
 """The manifests on a real node: the autoscaler follows the backlog up and down, and nothing accepted is lost.
 
 ``UNET_TEST_KUBECONFIG`` names the configuration of a cluster of one node, this machine, that may be used up: objects in
-its namespace ``unet`` are replaced and removed.
+its namespace ``unet`` are replaced and removed. ``UNET_TEST_TRACE`` names a file for the run's trace, which
+``python -m benchmarks.fleet --trace`` sets beside its simulation.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.kubernetes.cluster import Cluster, Trace, metrics_api
 from tests.kubernetes.manifests import objects, the
 
 KUBECONFIG = os.environ.get("UNET_TEST_KUBECONFIG", "")
+TRACE = os.environ.get("UNET_TEST_TRACE", "")
 
 pytestmark = [
     pytest.mark.cluster,
@@ -111,18 +113,20 @@ def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: 
     bridge = docker("network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Gateway}}")
     with metrics_api(cluster, tmp_path, bridge) as trace:
         scale_up_and_update(cluster, url, trace)
-        with load(url, SMALL, LARGE, LARGE, LARGE, patient=True) as tally:
+        with load(url, SMALL, LARGE, LARGE, LARGE, patient=True, totals=trace.sent) as tally:
             tally.wait_for(3, 180)
             kill_one(cluster)
             tally.wait_for(6, 180)
         report(f"a replica killed: {tally}, {tally.waits} times asked again")
         assert tally.failed == []
-        with load(url, SMALL) as tally:
+        with load(url, SMALL, totals=trace.sent) as tally:
             seconds = wait_until(lambda: len(cluster.pods()) == 1, "more than one replica is left")
             tally.wait_for(3)
         report(f"{MOST} -> 1 replicas {seconds:.0f} s after the load: {tally}")
         assert tally.failed == []
     report(trace)
+    if TRACE:
+        trace.write(Path(TRACE))
     assert trace.replicas()[0] == trace.replicas()[-1] == 1
     assert max(trace.replicas()) >= MOST
 
@@ -130,10 +134,10 @@ def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: 
 def scale_up_and_update(cluster: Cluster, url: str, trace: Trace) -> None:
     """More work than one replica holds, and a rolling update in the middle of it, for clients without patience."""
     before = names(cluster.pods())
-    with load(url, SMALL, LARGE, LARGE, LARGE) as tally:
+    with load(url, SMALL, LARGE, LARGE, LARGE, totals=trace.sent) as tally:
         seconds = wait_until(lambda: len(cluster.ready()) >= MOST, f"fewer than {MOST} replicas, {trace}")
         report(f"1 -> {MOST} replicas ready after {seconds:.0f} s")
-        assert max(backlog for _, _, backlog in trace.lines) > TARGET_S
+        assert max(look.backlog_s for look in trace.lines) > TARGET_S
         cluster.kubectl("--namespace=unet", "rollout", "restart", "deployment/unet")
         cluster.kubectl("--namespace=unet", "rollout", "status", "deployment/unet", "--timeout=240s")
         tally.wait_for(3, 180)
