@@ -57,6 +57,14 @@ class Package:
         """Hash of the weights: what a receipt names."""
         return self.spec.weights.sha256 or hashlib.sha256(self.weights()).hexdigest()
 
+    @property
+    def variant_hashes(self) -> dict[str, str]:
+        """Hash of the graph of each lower precision that has one of its own."""
+        return {
+            variant.precision: variant.weights.sha256 or hashlib.sha256(self.weights(variant.precision)).hexdigest()
+            for variant in self.spec.variants
+        }
+
     def check_files(self) -> None:
         """Read every file that the description names and check its hash.
 

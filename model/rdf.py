@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from model.errors import UnsupportedPackage
 from model.labels import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
@@ -96,9 +98,10 @@ def _activation_kwargs(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _scale_of(axis: str, spec: ModelSpec) -> dict[str, Any]:
+    # in single precision: bioimage.io multiplies sizes by it, divides again, and refuses what is no integer then
     if spec.pixel_size_um is None:
         return {}
-    return {"unit": "micrometer", "scale": spec.pixel_size_um["yx".index(axis)]}
+    return {"unit": "micrometer", "scale": float(np.float32(spec.pixel_size_um["yx".index(axis)]))}
 
 
 def _input_axis(name: str, axis: AxisGeometry, spec: ModelSpec) -> dict[str, Any]:
@@ -242,7 +245,9 @@ def _geometry_from_rdf(name: str, input_id: str, source: Rdf, result: Rdf, grid:
 def _pixel_size(axes: Mapping[str, Rdf]) -> tuple[float, float] | None:
     if any(axes[name].get("unit") != "micrometer" for name in "yx"):
         return None
-    return float(axes["y"]["scale"]), float(axes["x"]["scale"])
+    # the number that is meant: 0.65 for the 0.6499999761581421 of single precision
+    y, x = (float(f"{float(axes[name]['scale']):.7g}") for name in "yx")
+    return y, x
 
 
 def _tolerance_from_rdf(rdf: Rdf) -> Tolerance:

@@ -68,7 +68,7 @@ class Metrics:
         self.model_info = Gauge(
             "unet_model_info",
             "1 for each package that is served",
-            ("name", "version", "sha256", "backend", "provider"),
+            ("name", "version", "sha256", "backend", "provider", "precision"),
             registry=registry,
         )
 
@@ -88,9 +88,9 @@ class Metrics:
         self.in_flight.set_function(in_flight)
         self.ready.set_function(lambda: float(ready()))
 
-    def served(self, name: str, version: str, sha256: str, backend: str, provider: str) -> None:
-        """Note a package that is served."""
-        self.model_info.labels(name=name, version=version, sha256=sha256, backend=backend, provider=provider).set(1)
+    def served(self, **labels: str) -> None:
+        """Note a package that is served; the labels are those of ``unet_model_info``."""
+        self.model_info.labels(**labels).set(1)
 
 
 def fields(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can hold

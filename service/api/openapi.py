@@ -30,6 +30,7 @@ _RECEIPT = {
         "name": "nuclei",
         "version": "1.0.0",
         "sha256": "9b74c9897bac770ffc029102a200c5de…",
+        "variants": {"int8": "5f0c6a1e9dbd4c1f0a7e4b2f6d8c9e01…"},
     },
     "backend": "cpu",
     "provider": "CPUExecutionProvider",

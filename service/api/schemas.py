@@ -86,6 +86,7 @@ class ModelCard(ModelSummary):
     cite: list[Citation]
     tags: list[str]
     sha256: str = Field(description="Hash of the weights.")
+    variants: dict[str, str] = Field(description="Hash of the graph of each lower precision that has one of its own.")
     normalization: list[dict[str, Any]] = Field(description="Steps from pixels to the net's input.")
     geometry: dict[str, AxisSizes] = Field(description="By axis, `y` and `x`.")
     label_rule: LabelRule = Field(description="How objects are told apart.")
@@ -110,6 +111,7 @@ class ModelCard(ModelSummary):
             cite=list(spec.cite),
             tags=list(spec.tags),
             sha256=model.sha256,
+            variants=dict(model.variants),
             normalization=[step.model_dump(mode="json") for step in spec.normalization],
             geometry={
                 name: AxisSizes(

@@ -89,7 +89,12 @@ class _Local:
         spec = chosen.package.spec
         return {
             "service": version("unet-service"),
-            "model": {"name": spec.name, "version": spec.version, "sha256": chosen.sha256},
+            "model": {
+                "name": spec.name,
+                "version": spec.version,
+                "sha256": chosen.sha256,
+                "variants": dict(chosen.variants),
+            },
             # as asked for, not as found: a job that goes on on another node need not begin anew
             "options": {**_chosen(self._request), **self._asked},
         }
@@ -135,7 +140,7 @@ class _Remote:
         card = self.client.model(self.request.model)
         return {
             "service": self.client.version(),
-            "model": {name: card[name] for name in ("name", "version", "sha256")},
+            "model": {name: card[name] for name in ("name", "version", "sha256", "variants")},
             "options": _chosen(self.request),
         }
 

@@ -147,7 +147,14 @@ class Engine:
         self._registry = registry
         for entry in registry.models:
             spec, session = entry.package.spec, entry.session
-            self._metrics.served(spec.name, spec.version, entry.sha256, session.backend, session.provider)
+            self._metrics.served(
+                name=spec.name,
+                version=spec.version,
+                sha256=entry.sha256,
+                backend=session.backend,
+                provider=session.provider,
+                precision=session.precision,
+            )
 
     def retire(self) -> None:
         """Turn readiness off and change nothing else: who has not noticed yet is still served."""

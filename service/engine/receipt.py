@@ -64,14 +64,17 @@ def build_receipt(
             "input_yx": list(plan.input_yx),
             "stride_yx": list(plan.stride_yx),
         },
-        "model": {"name": spec.name, "version": spec.version, "sha256": chosen.sha256},
+        "model": {
+            "name": spec.name,
+            "version": spec.version,
+            "sha256": chosen.sha256,
+            "variants": dict(chosen.variants),
+        },
         "backend": chosen.session.backend,
         "provider": chosen.session.provider,
         "precision": chosen.session.precision,
         "output": {"kind": request.output, "format": request.format},
     }
-    if (variant := spec.variant(chosen.session.precision)) is not None:
-        receipt["variant_sha256"] = variant.weights.sha256
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
     chosen_values = {"threshold": request.threshold, "min_area": request.min_area, "channel": request.channel}

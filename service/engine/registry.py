@@ -36,6 +36,8 @@ class LoadedModel:
     package: Package
     session: InferenceSession
     sha256: str
+    variants: Mapping[str, str]
+    """Hash of the graph of each lower precision that has one of its own."""
     planner: Planner
     """Cuts images into tiles, by what they cost on this machine."""
     throughput: Throughput
@@ -197,7 +199,14 @@ def load_model(
         throughput.pixels_per_second / 1e6,
     )
     return LoadedModel(
-        package, session, package.sha256, planner, throughput, opened.self_test_difference, opened.agreement
+        package=package,
+        session=session,
+        sha256=package.sha256,
+        variants=package.variant_hashes,
+        planner=planner,
+        throughput=throughput,
+        self_test_difference=opened.self_test_difference,
+        agreement=opened.agreement,
     )
 
 

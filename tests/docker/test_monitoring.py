@@ -60,7 +60,7 @@ def exposed() -> frozenset[str]:
     metrics.pixels.labels("m")
     metrics.rejected.labels("overloaded")
     metrics.cancelled.labels("upload")
-    metrics.served("m", "1", "0", "cpu", "CPU")
+    metrics.served(name="m", version="1", sha256="0", backend="cpu", provider="CPU", precision="fp32")
     text = generate_latest(metrics.registry).decode()
     return frozenset(re.findall(r"^([a-z_]+)(?:[{ ])", text, re.MULTILINE))
 

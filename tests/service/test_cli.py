@@ -65,7 +65,7 @@ def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(
     assert main(call) == 0
     (result,) = (workplace / "out").glob("*.json")
     receipt = json.loads(result.read_text())["receipt"]
-    assert (receipt["precision"], receipt["variant_sha256"]) == ("int8", variant.weights.sha256)
+    assert (receipt["precision"], receipt["model"]["variants"]) == ("int8", {"int8": variant.weights.sha256})
     assert receipt["model"]["sha256"] == package.sha256
     assert receipt["agreement"]["largest_difference"] > 0
     capsys.readouterr()

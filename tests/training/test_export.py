@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.backends import Backend
 from model.package import Package, read_package
+from model.rdf import to_rdf
 from model.session import SessionOptions, open_session
 from model.unet import UNet
 from tests.training.exporting import LIBRARY_WARNINGS, export
@@ -69,6 +70,19 @@ def test_the_package_reads_back_and_is_valid(exported: tuple[Package, UNet]) -> 
     assert spec == package.spec
     assert spec.pixel_size_um == (0.65, 0.65)
     validate(package.path)
+
+
+def test_a_pixel_size_that_is_no_binary_fraction_can_be_written(tmp_path: Path) -> None:
+    # bioimage.io takes n * size / size for the number of pixels; with 0.65 in double precision some are no integers
+    torch.manual_seed(0)
+    image_yxc = np.random.default_rng(0).random((90, 90, 1))
+    package, _ = export(UNet(base_width=2, depth=2).eval(), tmp_path / "package", image_yxc)
+    spec = read_package(package.path).spec
+    assert spec.pixel_size_um == (0.65, 0.65)
+    for size_um in (0.65, 0.1083, 0.227, 1.3, 0.3225, 13.0 / 60):
+        axes = to_rdf(spec.model_copy(update={"pixel_size_um": (size_um, size_um)}))["inputs"][0]["axes"]
+        sizes = np.arange(1, 5000)
+        assert np.array_equal(sizes * axes[-1]["scale"] / axes[-1]["scale"], sizes)
 
 
 def test_an_invalid_package_is_refused_in_the_words_of_the_specification(

@@ -20,7 +20,7 @@ from service.batch.targets import Work
 from service.batch.work import left_to_do, segment_all
 from service.formats import UndecodableImage
 
-MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0"}
+MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 
 
 @dataclass
@@ -76,10 +76,11 @@ def test_bad_files_do_not_stop_the_rest_and_are_tried_again(tmp_path: Path, in_f
     [
         {"service": "2"},
         {"model": {**MODEL, "sha256": "1"}},
+        {"model": {**MODEL, "variants": {"int8": "1"}}},
         {"model": {**MODEL, "version": "1.0.1"}},
         {"options": {"output": "labels"}},
     ],
-    ids=["software", "weights", "package", "options"],
+    ids=["software", "weights", "int8", "package", "options"],
 )
 def test_a_result_of_another_time_is_not_taken_for_done(tmp_path: Path, change: dict[str, Any]) -> None:
     work = works(tmp_path, "a")
