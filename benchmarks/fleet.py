@@ -160,16 +160,19 @@ def replay(seen: Sequence[Sample]) -> Iterator[tuple[float, float]]:
 
 def compare(seen: Sequence[Sample], simulated: Sequence[Sample]) -> str:
     """Say how far a simulation stands from a trace."""
-    times = [sample.t_s for sample in seen]
-    apart = []
+    found = []
     for name in ("replicas", "backlog_s"):
-        real = np.array([getattr(sample, name) for sample in seen])
-        model = np.interp(times, [s.t_s for s in simulated], [getattr(s, name) for s in simulated])
-        apart.append(
-            f"{name} at most {real.max():.3g} real, {model.max():.3g} simulated, {np.abs(real - model).mean():.3g} "
-            "apart on average"
-        )
-    return "; ".join(apart)
+        real, model = (max(getattr(sample, name) for sample in samples) for samples in (seen, simulated))
+        mean = apart(seen, simulated, name)
+        found.append(f"{name} at most {real:.3g} real, {model:.3g} simulated, {mean:.3g} apart on average")
+    return "; ".join(found)
+
+
+def apart(seen: Sequence[Sample], simulated: Sequence[Sample], name: str) -> float:
+    """Mean difference of ``replicas`` or ``backlog_s`` at the times of a trace."""
+    real = np.array([getattr(sample, name) for sample in seen])
+    at, model = ([getattr(sample, column) for sample in simulated] for column in ("t_s", name))
+    return float(np.abs(real - np.interp([sample.t_s for sample in seen], at, model)).mean())
 
 
 def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:

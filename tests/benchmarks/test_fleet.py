@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.fleet import apart, read_trace, replay
 from benchmarks.fleet_autoscaler import Autoscaler, Hpa, Policy, desired
 from benchmarks.fleet_load import DAY_S, Load, arrivals
 from benchmarks.fleet_model import Fleet, simulate
@@ -162,3 +163,16 @@ def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> N
     done = subprocess.run([*command, f"--trace={trace}"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "t_s,replicas,backlog_s,accepted,refused,mpx" in done.stderr
+
+
+def test_it_follows_the_cluster_test() -> None:
+    """The command that docs/scaling.md shows, on the trace beside it."""
+    seen = read_trace(Path(__file__).parents[2] / "benchmarks" / "traces" / "cluster.csv")
+    fleet = Fleet(mpx_per_s=0.35, overhead_s=0.01, start_s=12, drain_s=10, dispatch="random")
+    hpa = Hpa(2, 1, 3, down_window_s=10, down=(Policy(pods=1, period_s=5),), sync_s=2, metric_lag_s=0)
+    for seed in range(3):
+        simulated = simulate(fleet, hpa, replay(seen), seen[-1].t_s, every_s=1.0, seed=seed).samples
+        assert apart(seen, simulated, "replicas") < 0.3
+        assert apart(seen, simulated, "backlog_s") < 1.0
+        assert max(sample.replicas for sample in simulated) == max(sample.replicas for sample in seen) == 3
+        assert simulated[-1].replicas == seen[-1].replicas == 1

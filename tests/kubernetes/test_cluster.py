@@ -53,7 +53,7 @@ def adapted(version: str, image: str) -> list[dict[str, Any]]:
             (container,) = item["spec"]["template"]["spec"]["containers"]
             container["image"] = image
             amounts = {"cpu": "100m", "memory": "1Gi"}
-            container["resources"] = {"requests": amounts, "limits": {**amounts, "cpu": "1"}}
+            container["resources"] = {"requests": amounts, "limits": {**amounts, "cpu": "500m"}}
         if version.startswith("v1.20."):
             item["apiVersion"] = OLDER.get(item["apiVersion"], item["apiVersion"])
     return found
