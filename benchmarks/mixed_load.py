@@ -123,19 +123,15 @@ def measure(package: Package, chosen: Row, arguments: argparse.Namespace, cache:
     """Print what one backend and precision does."""
     mix = round_of(arguments.edges)
     bodies = {edge: tiff(edge, len(package.spec.channels)) for edge in sorted(set(mix))}
-    with (
-        serving(package.path, chosen, cache) as client,
-        starting(package.path, chosen, cache, mix) as bare,
-    ):
-        cut: dict[str, list[int]] = {}
+    with serving(package.path, chosen, cache) as client:
+        tiles_yx: dict[int, tuple[int, int]] = {}
         for edge, body in bodies.items():
-            tiles = checked_receipt(client.post("/segment", content=body), chosen)["tiles"]
-            cut[str(edge)] = [tiles["count"], *tiles["input_yx"]]
-        if cut != bare.facts["tiles"]:
-            print(f"  the plans differ: the service has {cut}, the bare session {bare.facts['tiles']}; run it again")
-        before = bare_mpx_per_s(bare, mix, arguments.bare_seconds)
-        load = asyncio.run(put_under_load(client.base_url, bodies, arguments.clients, arguments.seconds))
-        after = bare_mpx_per_s(bare, mix, arguments.bare_seconds)
+            y, x = checked_receipt(client.post("/segment", content=body), chosen)["tiles"]["input_yx"]
+            tiles_yx[edge] = y, x
+        with starting(package.path, chosen, cache, mix, tiles_yx) as bare:
+            before = bare_mpx_per_s(bare, mix, arguments.bare_seconds)
+            load = asyncio.run(put_under_load(client.base_url, bodies, arguments.clients, arguments.seconds))
+            after = bare_mpx_per_s(bare, mix, arguments.bare_seconds)
     for line in report(load, before, after):
         print(f"  {line}")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import statistics
 import tempfile
 import time
@@ -25,22 +26,25 @@ from numpy.typing import NDArray
 
 from clients.demo import running_service
 from model.normalization import fit
+from model.package import Package
 from model.session import Backend, Precision
 from model.stitching import read_tiles
+from model.tiling import plan_with_stride
 from service.engine.engine import plan_limits, session_options
-from service.engine.registry import ZOO, LoadedModel, find_packages, load_model
+from service.engine.registry import ZOO, find_packages, load_model
 from service.engine.resources import available_cpus
 from service.settings import Settings
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
 
-def bare_loop(loaded: LoadedModel, image_yxc: NDArray[Any]) -> tuple[list[NDArray[np.float32]], int]:
-    """Normalised tiles (1, c, y, x) of the plan that the service makes for this image, and their number."""
-    spec = loaded.package.spec
-    plan = loaded.planner.plan((image_yxc.shape[0], image_yxc.shape[1]))
-    normalization = fit(spec.normalization, image_yxc)
-    return [read_tiles(image_yxc, [tile], normalization) for tile in plan], len(plan)
+def bare_tiles(package: Package, image_yxc: NDArray[Any], input_yx: tuple[int, int]) -> list[NDArray[np.float32]]:
+    """Normalised tiles (1, c, y, x) of an image, cut as a service says that it cuts it."""
+    geometry = package.spec.geometry
+    stride_yx = geometry.y.stride_of(input_yx[0]), geometry.x.stride_of(input_yx[1])
+    plan = plan_with_stride((image_yxc.shape[0], image_yxc.shape[1]), geometry, stride_yx)
+    normalization = fit(package.spec.normalization, image_yxc)
+    return [read_tiles(image_yxc, [tile], normalization) for tile in plan]
 
 
 def main() -> None:
@@ -58,11 +62,9 @@ def main() -> None:
     image_yxc = image_yx[..., np.newaxis]
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, image_yx)
-    # measured once, so that both cut the image alike
     cache = tempfile.TemporaryDirectory()
     settings = Settings(backend=backend, precision=precision, cache_dir=cache.name)
     loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
-    tiles, count = bare_loop(loaded, image_yxc)
     turns: list[tuple[float, float]] = []
     served = running_service(
         UNET_MODELS_DIR=str(arguments.package),
@@ -71,6 +73,9 @@ def main() -> None:
         UNET_CACHE_DIR=cache.name,
     )
     with cache, served as url, httpx.Client(base_url=url, timeout=600) as client:
+        answer = client.post("/segment", content=buffer.getvalue()).raise_for_status()
+        y, x = json.loads(answer.headers["X-UNet-Receipt"])["tiles"]["input_yx"]
+        tiles = bare_tiles(loaded.package, image_yxc, (y, x))
 
         def bare() -> float:
             started = time.perf_counter()
@@ -92,7 +97,7 @@ def main() -> None:
     ratios = sorted(request_s / loop_s for loop_s, request_s in turns)
     session = loaded.session
     print(f"{loaded.package.spec.reference} on {session.provider} in {session.precision}, {available_cpus()} CPUs")
-    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {count} tiles of {tiles[0].shape[2:]} px")
+    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {len(tiles)} tiles of {y} x {x} px")
     print(f"bare loop {bare_s:.3f} s, whole request {whole_s:.3f} s, medians of {arguments.repeats} turns")
     print(f"ratio {statistics.median(ratios):.3f}, median of the turns; from {ratios[0]:.3f} to {ratios[-1]:.3f}")
 
