@@ -16,6 +16,7 @@ from scipy.special import expit, softmax
 from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, ModelError, OutOfDeviceMemory
 from model.half import half_graph
 from model.package import Package
+from model.shuffle import with_depth_to_space
 
 _LOG = logging.getLogger("unet.model")
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
@@ -178,6 +179,7 @@ class OpenVinoSession:
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
             net = core.read_model(package.weights(precision))
+            with_depth_to_space(net)
             names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
             _, output_name = _tensor_names(package, *names)
             self._compiled = core.compile_model(net, "CPU", hints)

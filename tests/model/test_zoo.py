@@ -82,10 +82,18 @@ def test_tiled_is_untiled(engine: tuple[Path, SessionOptions], stride: tuple[int
     on_grid = (-(-stride[0] // geometry.y.grid) * geometry.y.grid, -(-stride[1] // geometry.x.grid) * geometry.x.grid)
     whole = predict_tiled(image_yxc, normalization, plan_whole(size_yx, geometry), session.run)
     tiled = predict_tiled(image_yxc, normalization, plan_with_stride(size_yx, geometry, on_grid), session.run, batch)
-    # at the up-convolution that ends a net of 2 x 2 blocks ONNX Runtime sums in an order that depends on the tile, and
-    # so does OpenVINO in fp32 on some CPUs (seen on Zen 4, not on Zen 5)
-    exact = path.name == "nuclei" and (options.backend, options.precision) != ("openvino", "fp32")
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=0 if exact else 5e-7)
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=largest_seam(path.name, options))
+
+
+def largest_seam(package: str, options: SessionOptions) -> float:
+    """Difference that may be between two ways to cut an image: 0 but for runtimes that sum in another order then."""
+    if options.precision == "bf16":
+        # OpenVINO with AMX; the next layer rounds to seven bits what differs in the last of 24
+        amx = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+        return 0.01 if amx else 5e-7 if package != "nuclei" else 0.0
+    # at the up-convolution that ends a net of 2 x 2 blocks ONNX Runtime does so, and OpenVINO in fp32 on some CPUs
+    # (seen on Zen 4, not on Zen 5)
+    return 0.0 if package == "nuclei" and (options.backend, options.precision) != ("openvino", "fp32") else 5e-7
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
