@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from itertools import pairwise
@@ -151,7 +152,7 @@ def replay(seen: Sequence[Sample]) -> Iterator[tuple[float, float]]:
 
     A refused one came again and is among them.
     """
-    for before, after in pairwise(seen):
+    for before, after in pairwise([Sample(0.0, 0, 0.0, 0, 0, 0.0), *seen]):
         count = max(0, after.accepted - before.accepted)
         for index in range(count):
             at = before.t_s + (after.t_s - before.t_s) * index / count
@@ -200,6 +201,8 @@ def _policies(text: str) -> tuple[Policy, ...]:
     for policy in text.split(","):
         amount, _, seconds = policy.partition("/")
         kind = "percent" if amount.endswith("%") else "pods"
+        if not (re.fullmatch("[0-9]+%?", amount) and re.fullmatch("[1-9][0-9]*", seconds)):
+            raise argparse.ArgumentTypeError(f"{policy!r} is no policy; write 2/15 or 100%%/15, with commas between")
         found.append(Policy(**{kind: int(amount.removesuffix("%"))}, period_s=float(seconds)))
     return tuple(found)
 

@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import numpy as np
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2048, help="edge of the square image, px")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="cpu", choices=["cuda", "tensorrt", "openvino", "cpu"])
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "int8"])
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision))
     parser.add_argument("--package", type=Path, default=find_packages(ZOO)[0])
     arguments = parser.parse_args()
     backend: Backend = arguments.backend

@@ -28,7 +28,7 @@ class Agreement:
 
 
 LIMIT = Agreement(other_class=0.001, largest_difference=0.05)
-"""What rounding of the same weights (bf16) may differ by."""
+"""What rounding of the same net (fp16, bf16) may differ by."""
 MOST = Agreement(other_class=0.01, largest_difference=0.5)
 """The widest limit that a package may name for a graph of its own."""
 

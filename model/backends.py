@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, ModelError, OutOfDeviceMemory
+from model.errors import (
+    BackendUnavailable,
+    InferenceFailed,
+    InvalidPackage,
+    ModelError,
+    OutOfDeviceMemory,
+    UnsupportedPackage,
+)
 from model.half import half_graph
 from model.package import Package
 from model.shuffle import with_depth_to_space
@@ -42,7 +49,7 @@ class SessionOptions:
     threads
         CPU threads of one call; 0 leaves it to the runtime.
     devices
-        Numbers of the GPUs, each of which gets a copy of the net; without one the first.
+        Numbers of the GPUs, one or more, each of which gets a copy of the net (:func:`model.precision.open_checked`).
     gpu_mem_limit_mb
         Most memory of ONNX Runtime's GPU arena, MiB; 0 for no limit.
     engine_cache
@@ -85,9 +92,7 @@ class InferenceSession(Protocol):
 class OnnxRuntimeSession:
     """ONNX Runtime with one provider on one device, in the precision of the graph."""
 
-    def __init__(
-        self, package: Package, backend: str, options: SessionOptions, precision: str, device_id: int = 0
-    ) -> None:
+    def __init__(self, package: Package, backend: str, options: SessionOptions, precision: str) -> None:
         import onnxruntime as ort
 
         self.backend = backend
@@ -106,11 +111,15 @@ class OnnxRuntimeSession:
             self._session = ort.InferenceSession(
                 half_graph(package.weights()) if precision == "fp16" else package.weights(precision),
                 sess_options=settings,
-                providers=[(PROVIDERS[backend], _provider_options(backend, options, precision, device_id))],
+                providers=[(PROVIDERS[backend], _provider_options(backend, options, precision))],
             )
         except ModelError:
             raise
         except Exception as error:
+            if precision == "fp16":
+                raise UnsupportedPackage(
+                    f"{package.path}: {backend} cannot load the graph in fp16: {_first_line(error)}"
+                ) from error
             if backend in GPU_BACKENDS:
                 raise BackendUnavailable(f"backend {backend} does not start: {_first_line(error)}") from error
             raise InvalidPackage(
@@ -125,7 +134,7 @@ class OnnxRuntimeSession:
             )
         names = [t.name for t in self._session.get_inputs()], [t.name for t in self._session.get_outputs()]
         self._input_name, self._output_name = _tensor_names(package, *names)
-        if elsewhere := self.elsewhere():
+        if backend in GPU_BACKENDS and (elsewhere := self.elsewhere()):
             _LOG.warning("%s: %s run on the CPU, not on %s", package.path, ", ".join(elsewhere), self.provider)
 
     def elsewhere(self) -> tuple[str, ...]:
@@ -179,7 +188,8 @@ class OpenVinoSession:
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
             net = core.read_model(package.weights(precision))
-            with_depth_to_space(net)
+            if precision == "int8":
+                with_depth_to_space(net)
             names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
             _, output_name = _tensor_names(package, *names)
             self._compiled = core.compile_model(net, "CPU", hints)
@@ -223,10 +233,10 @@ def cpu_has_int8() -> bool:
         return False
 
 
-def _provider_options(backend: str, options: SessionOptions, precision: str, device_id: int) -> dict[str, str]:
+def _provider_options(backend: str, options: SessionOptions, precision: str) -> dict[str, str]:
     if backend == "cpu":
         return {}
-    chosen = {"device_id": str(device_id)}
+    chosen = {"device_id": str(options.devices[0])}
     if backend == "cuda":
         # an exhaustive search costs 0.6 s for every new shape, the heuristic one 2 ms
         chosen |= {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import InferenceSession, SessionOptions
+from model.backends import InferenceSession
 
 
 class SpreadSession:
@@ -40,7 +40,6 @@ class SpreadSession:
                 self._in_work[place] -= 1
 
 
-def open_on_devices(options: SessionOptions, open_one: Callable[[int], InferenceSession]) -> InferenceSession:
-    """Open a net on each of ``options.devices``, by their numbers."""
-    sessions = [open_one(device) for device in options.devices]
-    return sessions[0] if len(sessions) == 1 else SpreadSession(sessions)
+def each_device(session: InferenceSession) -> tuple[InferenceSession, ...]:
+    """Sessions of the single devices that a session runs on: what has to be checked and warmed up one by one."""
+    return session.sessions if isinstance(session, SpreadSession) else (session,)

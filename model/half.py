@@ -7,6 +7,9 @@ precision.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from model.errors import BackendUnavailable, UnsupportedPackage
 
 _KEPT_IN_FP32 = ("Softmax", "Sigmoid")
@@ -42,16 +45,23 @@ def half_graph(weights: bytes) -> bytes:
         graph = model.graph
         # the converter would read the casts of stored weights as casts of activations
         stored = {tensor.name: tensor for tensor in graph.initializer}
-        casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
+        casts = [node for node in graph.node if _widens(node, stored)]
         for node in casts:
             graph.node.remove(node)
             whole = numpy_helper.to_array(stored[node.input[0]]).astype("float32")
             graph.initializer.append(numpy_helper.from_array(whole, node.output[0]))
-        used = {name for node in graph.node for name in node.input}
-        for name in {node.input[0] for node in casts} - used:
-            graph.initializer.remove(stored[name])
         blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_KEPT_IN_FP32]
         half = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
         return bytes(half.SerializeToString())
     except Exception as error:  # of the converter, on graphs that it does not know
         raise UnsupportedPackage(f"precision fp16: the graph cannot be rewritten: {error}") from error
+
+
+def _widens(node: Any, stored: Mapping[str, Any]) -> bool:  # noqa: ANN401 - messages of an untyped library
+    """Whether a node casts a stored tensor from fp16 to fp32."""
+    from onnx import TensorProto
+
+    if node.op_type != "Cast" or node.input[0] not in stored:
+        return False
+    (to,) = (attribute.i for attribute in node.attribute if attribute.name == "to")
+    return bool(to == TensorProto.FLOAT and stored[node.input[0]].data_type == TensorProto.FLOAT16)

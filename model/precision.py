@@ -1,24 +1,28 @@
-"""Which precision a package runs in: the fastest whose answers agree with fp32, measured on this machine.
+"""Which precision a package runs in: the fastest whose answers agree with fp32, measured on every device it runs on.
 
 Whatever is chosen, the net is opened in fp32 first and must reproduce the package's golden pair within its own
 tolerance. A lower precision is then run on the same input and compared with the golden output. It is used only where
-both differences keep within its limit: :data:`model.agreement.LIMIT` for bf16, which rounds the package's own weights;
-for int8, a graph of its own, the limit that the package names. The receipt of every answer says which precision it
-was, and by how much it differed.
+both differences keep within its limit: :data:`model.agreement.LIMIT` for fp16 and bf16, which round the package's own
+net; for int8, a graph of its own, the limit that the package names. The receipt of every answer says which precision
+it was, and by how much it differed.
 
-The order, int8, bf16, fp32, is fixed and not timed, so that equal machines give equal answers.
+The order, int8, bf16, fp32, on a GPU fp16, fp32, is fixed and not timed, so that equal machines give equal answers.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from model.agreement import LIMIT, Agreement, agreement
+from model.devices import SpreadSession
 from model.errors import InvalidPackage, ModelError, UnsupportedPackage
 from model.halo import with_measured_halo
 from model.package import Package
 from model.session import (
+    GPU_BACKENDS,
     InferenceSession,
     Precision,
     SessionOptions,
@@ -47,6 +51,8 @@ class OpenedNet:
 def open_checked(package: Package, options: SessionOptions) -> OpenedNet:
     """Open a net in the precision that ``options`` ask for, ``auto`` included, and check it.
 
+    Each of several GPUs is checked by itself; all run in the precision that the first one was found good for.
+
     Raises
     ------
     BackendUnavailable
@@ -57,6 +63,31 @@ def open_checked(package: Package, options: SessionOptions) -> OpenedNet:
         Where the precision asked for does not agree with fp32, or the package has no weights for it.
 
     """
+    first = _open_on_one(package, options)
+    if first.session.backend not in GPU_BACKENDS or len(options.devices) == 1:
+        return first
+    precision = cast("Precision", first.session.precision)
+    others = [
+        _open_on_one(first.package, replace(options, devices=(device,), precision=precision))
+        for device in options.devices[1:]
+    ]
+    return _together([first, *others])
+
+
+def _together(opened: Sequence[OpenedNet]) -> OpenedNet:
+    """One net on several devices, its figures those of the worst."""
+    agreements = [net.agreement for net in opened if net.agreement is not None]
+    return OpenedNet(
+        opened[0].package,
+        SpreadSession([net.session for net in opened]),
+        max(net.self_test_difference for net in opened),
+        Agreement(max(found.other_class for found in agreements), max(found.largest_difference for found in agreements))
+        if agreements
+        else None,
+    )
+
+
+def _open_on_one(package: Package, options: SessionOptions) -> OpenedNet:
     fp32 = open_session(package, replace(options, precision="fp32"))
     difference = self_test(fp32, package)
     # rounding may hide how far a net reaches, and seams would show: always measured in fp32

@@ -34,7 +34,6 @@ from model.backends import (
     cpu_has_int8,
     openvino_has_bf16,
 )
-from model.devices import open_on_devices
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.normalization import fit
 from model.package import Package
@@ -93,8 +92,8 @@ def resolve_backend(options: SessionOptions) -> str:
         )
     if backend in GPU_BACKENDS and (missing := [number for number in options.devices if number >= gpu_count()]):
         raise BackendUnavailable(
-            f"backend {backend}: GPU {missing[0]} is asked for, the driver reports {gpu_count()}, counted from 0; name "
-            "fewer devices"
+            f"backend {backend}: GPU {missing[0]} is asked for, the driver reports {gpu_count()}; choose from 0 to "
+            f"{gpu_count() - 1}"
         )
     if options.require_gpu and backend not in GPU_BACKENDS:
         raise BackendUnavailable(
@@ -136,7 +135,7 @@ def _listed_providers() -> list[str]:
 
 
 def open_session(package: Package, options: SessionOptions) -> InferenceSession:
-    """Load a package's net.
+    """Load a package's net on the first of ``options.devices``.
 
     Raises
     ------
@@ -170,8 +169,6 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
         )
     if backend == "openvino":
         return OpenVinoSession(package, options.threads, precision)
-    if backend in GPU_BACKENDS:
-        return open_on_devices(options, lambda device: OnnxRuntimeSession(package, backend, options, precision, device))
     return OnnxRuntimeSession(package, backend, options, precision)
 
 

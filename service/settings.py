@@ -34,12 +34,14 @@ def _none_or_enough(megabytes: int) -> int:
 
 
 def _device_list(text: str) -> str:
-    numbers = text.replace(" ", "").split(",")
-    if text != "all" and not all(re.fullmatch("[0-9]{1,4}", number) for number in numbers):
+    numbers = [number.strip() for number in text.split(",")]
+    if numbers == ["all"]:
+        return "all"
+    if not all(re.fullmatch("[0-9]{1,4}", number) for number in numbers):
         raise PydanticCustomError("devices", "Input should be numbers of GPUs with commas between, or all")
-    if len(set(numbers)) < len(numbers):
+    if len({int(number) for number in numbers}) < len(numbers):
         raise PydanticCustomError("devices", "Input should name each GPU once")
-    return text
+    return ",".join(str(int(number)) for number in numbers)
 
 
 class Settings(BaseSettings):

@@ -45,7 +45,12 @@ class Segmenter(Protocol):
 
 def seen_identity(identity: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, Any]:
     """``identity`` with the software and package that a receipt names: a server may be updated in the middle."""
-    return {**identity, "service": receipt["service"], "model": receipt["model"]}
+    return {**identity, "service": receipt["service"], "model": _model(receipt["model"])}
+
+
+def _model(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Which package a server speaks of; older servers have no variants."""
+    return {name: card[name] for name in ("name", "version", "sha256")} | {"variants": card.get("variants", {})}
 
 
 @contextmanager
@@ -140,7 +145,7 @@ class _Remote:
         card = self.client.model(self.request.model)
         return {
             "service": self.client.version(),
-            "model": {name: card[name] for name in ("name", "version", "sha256", "variants")},
+            "model": _model(card),
             "options": _chosen(self.request),
         }
 

@@ -125,6 +125,8 @@ class Engine:
             _LOG.error("%s", error)
             self._failure = str(error)
             return
+        if backend not in GPU_BACKENDS and settings.devices != "0":
+            _LOG.warning("UNET_DEVICES=%s says nothing to backend %s, which runs on the CPU", settings.devices, backend)
         registry = await asyncio.get_running_loop().run_in_executor(
             self._workers, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from model.cost import Clock, CostModel, fit_cost, measure, shapes_to_measure
+from model.devices import each_device
 from model.package import Package
 from model.planner import Planner, batch_room, fixed_shapes
 from model.session import GPU_BACKENDS, InferenceSession, SessionOptions
@@ -87,8 +88,11 @@ def make_planner(
     if session.backend in GPU_BACKENDS:
         # each shape that runs for the first time costs more than it saves: all there will ever be run now
         shapes = fixed_shapes(spec.geometry, pixels)
-        cost = fit_cost(measure(session.run, len(spec.channels), shapes, math.inf, clock))
-        _warm_batches(session, len(spec.channels), shapes, limits.batch_tiles, pixels)
+        channels = len(spec.channels)
+        measured = [measure(device.run, channels, shapes, math.inf, clock) for device in each_device(session)]
+        cost = fit_cost(measured[0])
+        for device in each_device(session):
+            _warm_batches(device, channels, shapes, limits.batch_tiles, pixels)
         return replace(fallback, cost=cost, shapes=shapes)
     kept = limits.store.load(_key(package, session, options))
     if kept is not None and _still_true(kept, session, len(spec.channels), clock):

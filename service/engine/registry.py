@@ -11,6 +11,7 @@ from pathlib import Path
 
 import model as model_package
 from model.agreement import Agreement
+from model.devices import each_device
 from model.errors import BackendUnavailable, ModelError
 from model.package import RDF_NAME, Package, read_package
 from model.planner import Planner
@@ -189,7 +190,7 @@ def load_model(
     package, session = opened.package, opened.session
     planner = make_planner(package, session, options, limits, calibration_s)
     typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
-    throughput = Throughput(math.prod(typical.plan.input_yx) / typical.tile_seconds)
+    throughput = Throughput(len(each_device(session)) * math.prod(typical.plan.input_yx) / typical.tile_seconds)
     _LOG.info(
         "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
         package.spec.reference,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ def kill_one(cluster: Cluster) -> None:
     docker("kill", status["containerID"].removeprefix("docker://"))
 
 
+@contextmanager
+def written(trace: Trace) -> Iterator[None]:
+    """Leave the trace where it is asked for, of a run that failed too."""
+    try:
+        yield
+    finally:
+        if TRACE:
+            trace.write(Path(TRACE))
+
+
 def names(pods: list[dict[str, Any]]) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods}
 
@@ -111,7 +122,7 @@ def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: 
     url = f"http://{cluster.get('service', 'unet')['spec']['clusterIP']}"
     wait_until(lambda: answers(f"{url}/livez") and answers(f"{url}/readyz"), "the Service leads nowhere", 60)
     bridge = docker("network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Gateway}}")
-    with metrics_api(cluster, tmp_path, bridge) as trace:
+    with metrics_api(cluster, tmp_path, bridge) as trace, written(trace):
         scale_up_and_update(cluster, url, trace)
         with load(url, SMALL, LARGE, LARGE, LARGE, patient=True, totals=trace.sent) as tally:
             tally.wait_for(3, 180)
@@ -125,8 +136,6 @@ def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: 
         report(f"{MOST} -> 1 replicas {seconds:.0f} s after the load: {tally}")
         assert tally.failed == []
     report(trace)
-    if TRACE:
-        trace.write(Path(TRACE))
     assert trace.replicas()[0] == trace.replicas()[-1] == 1
     assert max(trace.replicas()) >= MOST
 

@@ -11,9 +11,10 @@ from onnx import TensorProto
 
 from model.errors import BackendUnavailable, UnsupportedPackage
 from model.half import half_graph
-from model.package import read_package
+from model.package import Package, read_package
 from model.precision import open_checked
-from model.session import SessionOptions, gpu_count, open_session
+from model.session import SessionOptions, gpu_count, open_session, self_test
+from model.spec import PackageFile
 from service.engine.registry import ZOO
 from tests.packages import threshold_net, write_tiny_package
 
@@ -69,11 +70,22 @@ def test_a_net_whose_values_fp16_cannot_hold_is_refused(tmp_path: Path) -> None:
     softmax.input[0] = "small"
     graph.graph.node.append(softmax)
     (package.path / "weights.onnx").write_bytes(graph.SerializeToString())
-    spec = package.spec.model_copy(update={"weights": package.spec.weights.model_copy(update={"sha256": None})})
-    package = type(package)(package.path, spec)
+    spec = package.spec.model_copy(update={"weights": PackageFile(source="weights.onnx")})
+    package = Package(package.path, spec)
     assert open_checked(package, SessionOptions("cpu", "fp32")).session.precision == "fp32"
     with pytest.raises(UnsupportedPackage, match="fp16 does not agree with fp32"):
         open_checked(package, HALF)
+
+
+def test_stored_integers_stay_what_they_are(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    graph = onnx.load_from_string(threshold_net())
+    starts = next(tensor for tensor in graph.graph.initializer if tensor.name == "starts")
+    starts.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(starts).astype(np.int32), "stored"))
+    graph.graph.node.insert(0, onnx.helper.make_node("Cast", ["stored"], ["starts"], to=TensorProto.INT64))
+    (package.path / "half.onnx").write_bytes(half_graph(graph.SerializeToString()))
+    spec = package.spec.model_copy(update={"weights": PackageFile(source="half.onnx")})
+    assert self_test(open_session(Package(package.path, spec), SessionOptions("cpu")), package) < 0.01
 
 
 def test_what_is_no_graph_cannot_be_rewritten() -> None:

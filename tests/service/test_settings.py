@@ -83,3 +83,22 @@ def test_a_misspelt_variable_is_reported_with_the_likely_one() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("0", "0"), ("0,1", "0,1"), (" 1, 0 ", "1,0"), ("all", "all"), (" all ", "all"), ("007", "7")]
+)
+def test_devices_are_numbers_or_all(text: str, meant: str) -> None:
+    assert load_settings({"devices": text}).devices == meant
+
+
+@pytest.mark.parametrize("text", ["", "1 2", "-1", "0,", "gpu", "all,0", "ALL"])
+def test_other_devices_are_refused(text: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"--devices\) is .*: input should be numbers of GPUs"):
+        load_settings({"devices": text})
+
+
+@pytest.mark.parametrize("text", ["0,0", "00,0"])
+def test_a_device_named_twice_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSettings, match="name each GPU once"):
+        load_settings({"devices": text})
