@@ -28,6 +28,7 @@ def assert_same(ours: Batch, theirs: Batch) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on machines with one CPU
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_hold_the_tiles_in_the_order_of_their_numbers(tiles: TileDataset, workers: int) -> None:
     batches = list(tile_batches(tiles, NUMBERS, 2, workers, "cpu"))
