@@ -1,8 +1,8 @@
 """A package's net in half precision (fp16), for GPUs: the same weights, their graph rewritten when it is opened.
 
 Our packages store their weights in fp16 already, so that a graph of its own in the package would hold nothing new.
-Input and output stay fp32, and so do softmax and sigmoid: tiles and probabilities are the same arrays in every
-precision.
+Input and output stay fp32, and in the graph so do softmax and sigmoid (TensorRT may choose otherwise): tiles and
+probabilities are the same arrays in every precision.
 """
 
 from __future__ import annotations
