@@ -134,8 +134,17 @@ class OnnxRuntimeSession:
             )
         names = [t.name for t in self._session.get_inputs()], [t.name for t in self._session.get_outputs()]
         self._input_name, self._output_name = _tensor_names(package, *names)
-        if backend in GPU_BACKENDS and (elsewhere := self.elsewhere()):
-            _LOG.warning("%s: %s run on the CPU, not on %s", package.path, ", ".join(elsewhere), self.provider)
+        if backend in GPU_BACKENDS:
+            self._tell_elsewhere(package.path)
+
+    def _tell_elsewhere(self, path: Path) -> None:
+        try:
+            elsewhere = self.elsewhere()
+        except Exception as error:  # no reason to serve nothing
+            _LOG.warning("%s: which operators run on the CPU cannot be told: %s", path, error)
+        else:
+            if elsewhere:
+                _LOG.warning("%s: %s run on the CPU, not on %s", path, ", ".join(elsewhere), self.provider)
 
     def elsewhere(self) -> tuple[str, ...]:
         """Operators of the graph that another provider runs, none where all is well: shapes at most, on a GPU."""

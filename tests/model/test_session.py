@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model import backends
 from model.backends import OnnxRuntimeSession
 from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, UnsupportedPackage
 from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
@@ -114,6 +115,20 @@ def test_operators_are_told_by_who_runs_them(tiny: Package, monkeypatch: pytest.
     assert session.elsewhere() == ()
     monkeypatch.setattr(session, "provider", "CUDAExecutionProvider")  # as where a part of the net stays behind
     assert session.elsewhere() == ("Conv", "Slice", "Softmax")
+
+
+def test_a_runtime_that_cannot_tell_who_runs_what_still_serves(
+    tiny: Package, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cannot_tell(_: OnnxRuntimeSession) -> tuple[str, ...]:
+        raise AttributeError("no such method")
+
+    monkeypatch.setattr(backends, "GPU_BACKENDS", frozenset({"cpu"}))
+    monkeypatch.setattr(backends, "_provider_options", lambda *_: {})
+    monkeypatch.setattr(OnnxRuntimeSession, "elsewhere", cannot_tell)
+    session = open_session(tiny, SessionOptions(backend="cpu"))
+    assert "which operators run on the CPU cannot be told: no such method" in caplog.text
+    assert self_test(session, tiny) < 1e-5
 
 
 def test_an_unknown_backend_is_refused_with_the_choice() -> None:
