@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.formats import FormatError, ImageHeader, ReadLimits, open_image
 from service.formats.image import WIDENED
+from tests.memory import peak_kib, reset_peak
 
 LIMITS = ReadLimits(max_pixels=1 << 28, max_bytes=1 << 30)
 REFUSED_THOUGH_TIFFFILE_READS = {
@@ -42,7 +42,8 @@ def manifest(data_root: Path) -> list[dict[str, Any]]:
 def test_every_file_is_read_as_declared_or_refused(data_root: Path, subtests: pytest.Subtests) -> None:
     files = [path for path in sorted((data_root / "reader-files").rglob("*")) if path.suffix not in {"", ".json"}]
     assert len(files) > 100
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak()
+    before_kib = peak_kib()
     for path in files:
         with subtests.test(path.name):
             began = time.perf_counter()
@@ -56,7 +57,7 @@ def test_every_file_is_read_as_declared_or_refused(data_root: Path, subtests: py
                 assert {plane.dtype for plane in planes} == {header.dtype}
                 assert {plane.shape for plane in planes} == {(*header.size_yx, header.channels)}
             assert time.perf_counter() - began < 10
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 1 << 20
+    assert peak_kib() - before_kib < 1 << 20
 
 
 @pytest.mark.data
