@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 PROJECT = Path(__file__).resolve().parents[2]
 HARDENED = (
     "--read-only",
@@ -68,6 +70,14 @@ class Container:
             assert state["Running"], f"{self.name} ended with {state['ExitCode']}\n{self.logs()}"
             assert time.monotonic() < until, f"{state['Health']}\n{self.logs()}"
             time.sleep(0.2)
+
+
+def answers(url: str) -> bool:
+    """Whether 200 comes back: before a service listens, and before a Service's address leads to it, nobody answers."""
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from prometheus_client import generate_latest
 
 from service.telemetry import Metrics
 from tests.docker.containers import PROJECT
+from tests.docker.prometheus import ask, needs_prometheus, prometheus
 from tests.images import disc, png
 from tests.live import live_server
 from tests.packages import write_tiny_package
@@ -28,10 +28,7 @@ RUNBOOK = PROJECT / "docs" / "operations.md"
 OF_PROMETHEUS = {"up"}  # written by Prometheus itself
 DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
 
-pytestmark = pytest.mark.skipif(
-    not all(shutil.which(name) for name in ("promtool", "amtool", "prometheus")),
-    reason="Prometheus is not installed: apt-get install prometheus prometheus-alertmanager",
-)
+pytestmark = needs_prometheus
 
 
 def rules() -> list[dict[str, Any]]:
@@ -123,7 +120,7 @@ def test_a_dashboard_is_whole_and_its_panels_lie_side_by_side(file: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prometheus that watches a real service which has answered, refused and cancelled."""
     folder = tmp_path_factory.mktemp("prometheus")
     write_tiny_package(folder / "packages")
@@ -133,35 +130,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         job = {"job_name": config["scrape_configs"][0]["job_name"], "static_configs": [{"targets": [target]}]}
         settings = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": [job]}
         settings["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
-        with (folder / "prometheus.log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    "--web.listen-address=127.0.0.1:0",
-                ],
-                stderr=log,
-            )
-        try:
-            url = _address(folder / "prometheus.log")
+        with prometheus(folder, settings) as url:
             _use(server.url)
             time.sleep(3)  # rates need two looks, a second apart
             _use(server.url)
             time.sleep(3)
             yield url
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _address(log: Path) -> str:
-    until = time.monotonic() + 60
-    while not (found := re.search(r'msg="Listening on" address=(\S+)', log.read_text())):
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
-    return f"http://{found[1]}"
 
 
 def _use(url: str) -> None:
@@ -181,19 +155,17 @@ def _given_up() -> Iterator[bytes]:
 @pytest.mark.parametrize(
     "name", [name for name in EXPRESSIONS if "/" in name], ids=lambda name: re.sub(r"\W+", "-", name)
 )
-def test_every_panel_of_the_dashboard_shows_something(prometheus: str, name: str) -> None:
+def test_every_panel_of_the_dashboard_shows_something(watching: str, name: str) -> None:
     until = time.monotonic() + 30  # on a busy machine scrapes come late
     while True:
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": EXPRESSIONS[name]}).json()
-        assert answer["status"] == "success", answer
-        if answer["data"]["result"]:
+        if ask(watching, EXPRESSIONS[name]):
             return
         assert time.monotonic() < until, f"{EXPRESSIONS[name]} finds nothing"
         time.sleep(0.5)
 
 
 @pytest.mark.slow
-def test_the_rules_are_loaded_and_quiet_while_all_is_well(prometheus: str) -> None:
-    groups = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+def test_the_rules_are_loaded_and_quiet_while_all_is_well(watching: str) -> None:
+    groups = httpx.get(f"{watching}/api/v1/rules").json()["data"]["groups"]
     loaded = {rule["name"]: (rule["health"], rule["state"]) for group in groups for rule in group["rules"]}
     assert loaded == dict.fromkeys((rule["alert"] for rule in rules()), ("ok", "inactive"))

@@ -14,18 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.docker.containers import docker
+from tests.docker.containers import answers, docker
 from tests.docker.load import LARGE, SMALL, load
-from tests.kubernetes.cluster import Cluster, Trace, metrics_api
+from tests.docker.prometheus import ask, needs_prometheus
+from tests.kubernetes.cluster import Cluster, Trace, names
+from tests.kubernetes.custom_metrics import Adapter, adapter_rule, metrics_api, scraping
 from tests.kubernetes.manifests import objects, the
 
 KUBECONFIG = os.environ.get("UNET_TEST_KUBECONFIG", "")
 TRACE = os.environ.get("UNET_TEST_TRACE", "")
 
 pytestmark = [
+    needs_prometheus,
     pytest.mark.cluster,
     pytest.mark.docker,
     pytest.mark.slow,
@@ -66,6 +68,8 @@ def cluster(image: str) -> Iterator[Cluster]:
     running = Cluster(KUBECONFIG)
     version = running.get("nodes")["items"][0]["status"]["nodeInfo"]["kubeletVersion"]
     manifests = adapted(version, image)
+    # what a run before has left, or still removes, would stand in the way
+    running.kubectl("delete", "namespace", "unet", "--ignore-not-found", "--timeout=180s")
     running.apply(manifests[:1])
     try:
         running.apply(manifests[1:])
@@ -90,18 +94,17 @@ def report(text: object) -> None:
     print(text)  # noqa: T201 - the figure is what the reader wants
 
 
-def answers(url: str) -> bool:
-    """Whether 200 comes back; the node needs a moment to lead a Service's address to its first replica."""
-    try:
-        return httpx.get(url, timeout=10).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def kill_one(cluster: Cluster) -> None:
     """Kill the process of a replica, as a lack of memory does."""
     (status,) = cluster.ready()[0]["status"]["containerStatuses"]
     docker("kill", status["containerID"].removeprefix("docker://"))
+
+
+def most_that_keda_saw(prometheus: str) -> float:
+    """Highest value of the trigger on the backlog, had KEDA asked every five seconds."""
+    (backlog,) = [each for each in the("keda", "ScaledObject")["spec"]["triggers"] if each["name"] == "backlog"]
+    (highest,) = ask(prometheus, f"max_over_time(({backlog['metadata']['query']})[15m:5s])")
+    return float(highest["value"][1])
 
 
 @contextmanager
@@ -114,15 +117,16 @@ def written(trace: Trace) -> Iterator[None]:
             trace.write(Path(TRACE))
 
 
-def names(pods: list[dict[str, Any]]) -> set[str]:
-    return {pod["metadata"]["name"] for pod in pods}
-
-
 def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     url = f"http://{cluster.get('service', 'unet')['spec']['clusterIP']}"
     wait_until(lambda: answers(f"{url}/livez") and answers(f"{url}/readyz"), "the Service leads nowhere", 60)
     bridge = docker("network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Gateway}}")
-    with metrics_api(cluster, tmp_path, bridge) as trace, written(trace):
+    with (
+        scraping(cluster, tmp_path) as prometheus,
+        metrics_api(cluster, Adapter(prometheus, adapter_rule()), tmp_path, bridge) as trace,
+        written(trace),
+    ):
+        wait_until(lambda: any(look.replicas for look in trace.lines), "the autoscaler has asked for nothing", 60)
         scale_up_and_update(cluster, url, trace)
         with load(url, SMALL, LARGE, LARGE, LARGE, patient=True, totals=trace.sent) as tally:
             tally.wait_for(3, 180)
@@ -135,6 +139,7 @@ def test_it_scales_by_the_backlog_and_loses_nothing(cluster: Cluster, tmp_path: 
             tally.wait_for(3)
         report(f"{MOST} -> 1 replicas {seconds:.0f} s after the load: {tally}")
         assert tally.failed == []
+        assert most_that_keda_saw(prometheus) > TARGET_S
     report(trace)
     assert trace.replicas()[0] == trace.replicas()[-1] == 1
     assert max(trace.replicas()) >= MOST

@@ -16,7 +16,8 @@ from service.app import create_app
 from service.settings import PREFIX, Settings, load_settings
 from service.telemetry import Metrics
 from tests.docker.containers import PROJECT
-from tests.kubernetes.manifests import FOLDER, OVERLAYS, SERVING, container, objects, pod, quantity, text, the
+from tests.kubernetes.custom_metrics import adapter_rule
+from tests.kubernetes.manifests import OVERLAYS, SERVING, container, objects, pod, quantity, text, the
 
 VERSIONS = ("1.32.0", "1.34.0")
 WITHOUT_SCHEMA = {"PrometheusRule", "ServiceMonitor", "ScaledObject"}
@@ -211,8 +212,7 @@ def test_both_autoscalers_go_by_the_backlog_before_anybody_is_refused() -> None:
 
 
 def test_the_adapter_offers_what_the_autoscaler_asks_for() -> None:
-    adapter = yaml.safe_load((FOLDER / "overlays" / "monitoring" / "prometheus-adapter.yaml").read_text())
-    (rule,) = adapter["rules"]["custom"]
+    rule = adapter_rule()
     (metric,) = the("monitoring", "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
     assert rule["seriesQuery"].startswith(rule["name"]["as"] + "{")
