@@ -23,8 +23,8 @@ from skimage.segmentation import watershed
 from model.pixels import Pixels
 from model.tiling import Span
 
-WINDOW = 1536
-"""Largest side of a window in pixels: a compromise of memory and time lost on margins."""
+WINDOWS = (1536, 768, 384)
+"""Largest side of a window in pixels: a compromise of memory and time lost on margins, and two for less memory."""
 MARGINS = (64, 128, 256, 512)
 """Pixels around a window: tried one after the other. Beyond the last, pixels are flooded without what is outside."""
 _BYTES_PER_PIXEL = 60  # of the arrays below, of skimage's padded copies and of its heap
@@ -39,7 +39,7 @@ def flood(
     connectivity: Literal[1, 2],
     into: Pixels,
     *,
-    window: int = WINDOW,
+    window: int = WINDOWS[0],
     margins: tuple[int, ...] = MARGINS,
 ) -> int:
     """Grow seeds over the foreground.
@@ -76,9 +76,9 @@ def flood(
     return uncertain
 
 
-def flood_bytes(size_yx: tuple[int, int]) -> int:
+def flood_bytes(size_yx: tuple[int, int], window: int) -> int:
     """Working memory of :func:`flood` for an image of that size, at most."""
-    return _BYTES_PER_PIXEL * math.prod(min(length, WINDOW + 2 * MARGINS[-1]) for length in size_yx)
+    return _BYTES_PER_PIXEL * math.prod(min(length, window + 2 * MARGINS[-1]) for length in size_yx)
 
 
 def _pieces(length: int, window: int) -> Iterator[Span]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.components import label_components
-from model.flooding import flood
+from model.flooding import WINDOWS, flood
 from model.holes import number_background
 from model.pixels import BAND_PX, Pixels, row_bands
 
@@ -169,6 +169,7 @@ def label_evidence(
     allocate: Allocate = np.empty,
     tell: Callable[[int], None] = _unheard,
     band_px: int = LABEL_BAND_PX,
+    flood_window: int = WINDOWS[0],
 ) -> Objects:
     """Number the objects of one plane, band by band: memory does not grow with the image, but with its objects.
 
@@ -187,6 +188,8 @@ def label_evidence(
         raises ends the work.
     band_px
         Pixels looked at together; the result does not depend on it.
+    flood_window
+        See :func:`model.flooding.flood`.
 
     """
     height, width = evidence.shape
@@ -206,7 +209,7 @@ def label_evidence(
     uncertain = 0
     if rule.method == "watershed":
         seeds, numbers = numbers, allocate(evidence.shape, int32)
-        uncertain = flood(evidence, seeds, float(limit), rule.connectivity, numbers)
+        uncertain = flood(evidence, seeds, float(limit), rule.connectivity, numbers, window=flood_window)
         del seeds
     hole_of = np.zeros(1, dtype=np.int32)
     if rule.fill_holes:

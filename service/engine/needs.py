@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model.flooding import flood_bytes
+from model.flooding import WINDOWS, flood_bytes
 from model.labels import LABEL_BAND_PX
 from model.pixels import Pixels, row_bands
 from model.spec import ModelSpec
@@ -31,6 +31,8 @@ class Needs:
     memory_bytes: int
     disk_bytes: int
     """In the spool folder; 0 where all arrays stand in memory."""
+    flood_window: int = WINDOWS[0]
+    """See :func:`model.flooding.flood`."""
 
     @property
     def on_disk(self) -> bool:
@@ -40,6 +42,8 @@ class Needs:
 
 def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_bytes: int, most: Needs) -> Needs:
     """Decide by the size of an image where its arrays stand: in memory as long as they fit, else in files.
+
+    A watershed takes the largest window that fits; files come after the smallest.
 
     Parameters
     ----------
@@ -52,8 +56,7 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
 
     """
     plane = math.prod(header.size_yx)
-    classes = len(spec.classes)
-    watershed = spec.label_rule.method == "watershed"
+    watershed = request.output == "labels" and spec.label_rule.method == "watershed"
     match request.output:
         case "mask":
             # bytes a pixel that the net fills, that finding objects takes, that stay; and working memory
@@ -61,21 +64,23 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
         case "labels":
             filled, finding, kept = 4, 8 if watershed else 4, 4
             working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX
-            working = max(working, flood_bytes(header.size_yx)) if watershed else working
         case "probabilities":
-            filled, finding, kept, working = 0, 0, 4 * classes, 0
+            filled, finding, kept, working = 0, 0, 4 * len(spec.classes), 0
     decoded = plane * header.channels * header.dtype.itemsize
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
     arrays = max(decoded + plane * filled, plane * (filled + finding))
-    results = plane * header.planes * kept
     # the encoded result is as large as the plain one at worst
-    in_memory = arrays + 2 * results + working
-    if in_memory <= most.memory_bytes or not most.on_disk:
-        return Needs(in_memory, 0)
-    resident = _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
-    if request.format in _OUTLINED:
-        working = max(working, plane * _BYTES_PER_OUTLINED_PX)
-    return Needs(_COPIES_OF_PART * part_bytes + resident + working, arrays + 2 * results)
+    held = arrays + 2 * plane * header.planes * kept
+    parts = _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
+    outlines = plane * _BYTES_PER_OUTLINED_PX if request.format in _OUTLINED else 0
+
+    choices: list[Needs] = []
+    for in_files in (False, True) if most.on_disk else (False,):
+        for window in WINDOWS if watershed else WINDOWS[:1]:
+            flooding = flood_bytes(header.size_yx, window) if watershed else 0
+            memory = parts + max(working, flooding, outlines) if in_files else held + max(working, flooding)
+            choices.append(Needs(memory, held if in_files else 0, window))
+    return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
 
 
 def outline_memory(planes: tuple[Pixels, ...]) -> int:

@@ -72,7 +72,7 @@ class Pipeline:
             reader,
             self.admission.admit(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes) as ticket,
         ):
-            work = _Work(self, reader, request, chosen, plan, ticket, clock, room.on_disk)
+            work = _Work(self, reader, request, chosen, plan, ticket, clock, room)
             finished = [await work.plane(index) for index in range(header.planes)]
             notes = dict.fromkeys([*header.notes, *(note for plane in finished for note in plane.notes)])
             scores = tuple(plane.scores for plane in finished if plane.scores is not None)
@@ -146,11 +146,11 @@ class _Work:
     plan: TilePlan
     ticket: Ticket
     clock: StageClock
-    on_disk: bool
+    room: Needs
 
     @property
     def _allocate(self) -> Allocate:
-        return self.pipeline.spool.array if self.on_disk else np.empty
+        return self.pipeline.spool.array if self.room.on_disk else np.empty
 
     async def plane(self, index: int) -> _FinishedPlane:
         """Take one plane through every stage but the encoder."""
@@ -173,7 +173,12 @@ class _Work:
         in_worker = partial(self.pipeline.in_worker, ticket=self.ticket)
         with self.clock.stage("decode"):
             image_yxc, note = await in_worker(
-                read_image, self.reader, index, spec, self.request.channel, self._allocate if self.on_disk else None
+                read_image,
+                self.reader,
+                index,
+                spec,
+                self.request.channel,
+                self._allocate if self.room.on_disk else None,
             )
         with self.clock.stage("normalise"):
             normalization = await in_worker(fit, spec.normalization, image_yxc)
@@ -197,7 +202,13 @@ class _Work:
 
         rule = self.chosen.package.spec.label_rule
         return label_evidence(
-            evidence, rule, request.threshold, request.min_area, allocate=self._allocate, tell=charge_objects
+            evidence,
+            rule,
+            request.threshold,
+            request.min_area,
+            allocate=self._allocate,
+            tell=charge_objects,
+            flood_window=self.room.flood_window,
         )
 
     async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, stitcher: Stitcher) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import ImageMismatch
+from model.flooding import MARGINS, WINDOWS
 from model.labels import LabelRule
 from service.engine import pipeline
 from service.engine.admission import Admission, Throughput
@@ -200,6 +201,21 @@ def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None
     larger = needs(header, spec, SegmentRequest(output="labels"), MB, Needs(MB, 1000 * MB))
     assert larger.disk_bytes > tight.disk_bytes
     assert needs(header, spec, request, MB, Needs(MB, 0)) == roomy
+
+
+def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path) -> None:
+    spec = write_tiny_package(packages, name="other", label_rule=LabelRule(method="watershed")).spec
+    header = open_image(io.BytesIO(tiff(np.zeros((2048, 2048), np.uint16))), ReadLimits(10**9, 10**9)).header
+    request = SegmentRequest(output="labels")
+    room = Needs(1000 * MB, 1000 * MB)
+    found = []
+    while not (room := needs(header, spec, request, MB, room)).on_disk:
+        found.append(room)
+        room = Needs(room.memory_bytes - 1, 1000 * MB)
+    assert [each.flood_window for each in found] == list(WINDOWS)
+    # 2048 px are no longer than the largest window with its margins; the others leave some of it out
+    flooded = [min(2048, window + 2 * MARGINS[-1]) ** 2 * 60 for window in WINDOWS]
+    assert [each.memory_bytes - found[0].memory_bytes for each in found] == [each - flooded[0] for each in flooded]
 
 
 def test_a_gigapixel_keeps_within_the_default_budget(packages: Path) -> None:
