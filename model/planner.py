@@ -59,6 +59,8 @@ class Planner:
         that costs at most 10 % of the speed; else tiles come as close to it as 10 % allow.
     shapes
         The only input shapes (y, x) that may be used; None for any that the net accepts.
+    square
+        Whether tiles have to be square; for nets that take rows and columns alike.
 
     """
 
@@ -67,6 +69,7 @@ class Planner:
     cost: Cost = pixels_read
     tile_seconds: float = math.inf
     shapes: tuple[tuple[int, int], ...] | None = None
+    square: bool = False
 
     def plan(self, size_yx: tuple[int, int]) -> TilePlan:
         """Choose the plan for an image of ``size_yx`` pixels.
@@ -130,6 +133,9 @@ class Planner:
         y, x = self.geometry.y, self.geometry.x
         if self.shapes is not None:
             return np.array([(y.stride_of(shape[0]), x.stride_of(shape[1])) for shape in self.shapes], dtype=np.int64)
+        if self.square:
+            edges = sorted({*y.strides_for(size_yx[0]), *x.strides_for(size_yx[1])})
+            return np.array([(edge, edge) for edge in edges], dtype=np.int64)
         grids = np.meshgrid(y.strides_for(size_yx[0]), x.strides_for(size_yx[1]), indexing="ij")
         return np.stack([grid.ravel() for grid in grids], axis=1).astype(np.int64)
 

@@ -13,6 +13,7 @@ from model.errors import InferenceFailed
 from model.normalization import FittedNormalization
 from model.pixels import Pixels
 from model.tiling import Span, Tile, TilePlan
+from model.views import MeanOfViews, ViewPlan
 
 Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """A net: normalised tiles (b, c, y, x) -> outputs (b, c', y - shrink, x - shrink), float32."""
@@ -89,7 +90,11 @@ class Stitcher:
 
 
 def predict_tiled(
-    image_yxc: NDArray[Any], normalization: FittedNormalization, plan: TilePlan, run: Run, batch: int = 1
+    image_yxc: NDArray[Any],
+    normalization: FittedNormalization,
+    plan: TilePlan | ViewPlan,
+    run: Run,
+    batch: int = 1,
 ) -> NDArray[np.float32]:
     """Run a net over one image tile by tile, as the service does, and return its whole output.
 
@@ -100,7 +105,7 @@ def predict_tiled(
     normalization
         The package's rule, fitted to this image.
     plan
-        How to cut it; every plan gives the same result.
+        How to cut it, for one view or several; every plan for the same views gives the same result.
     run
         The net.
     batch
@@ -112,17 +117,23 @@ def predict_tiled(
         (c', y, x), the size of the image.
 
     """
-    tiles = iter(plan)
+    cut = plan if isinstance(plan, ViewPlan) else ViewPlan(plan, plan.geometry)
     plane: NDArray[np.float32] | None = None
-    while group := list(islice(tiles, batch)):
-        outputs = run(read_tiles(image_yxc, group, normalization))
+
+    def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:
+        nonlocal plane
         if plane is None:
-            plane = np.empty((outputs.shape[1], *plan.size_yx), dtype=np.float32)
-        stitcher = Stitcher(plane, lambda output_cyx: output_cyx)
-        for tile, output_cyx in zip(group, outputs, strict=True):
-            stitcher.write(tile, output_cyx)
+            plane = np.empty((len(output_cyx), *cut.tiles.size_yx), dtype=np.float32)
+        Stitcher(plane, lambda output_cyx: output_cyx).write(tile, output_cyx)
+
+    mean = MeanOfViews(cut.views, write)
+    parts = iter(cut)
+    while group := list(islice(parts, batch)):
+        inputs = np.stack([view.of(read_tile(image_yxc, tile, normalization)) for tile, view in group])
+        for part, output_cyx in zip(group, run(inputs), strict=True):
+            mean.write(part, output_cyx)
     if plane is None:
-        raise InferenceFailed(f"the plan for {plan.size_yx} has no tiles")
+        raise InferenceFailed(f"the plan for {cut.tiles.size_yx} has no tiles")
     return plane
 
 

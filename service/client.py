@@ -96,7 +96,7 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def segment(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> bytes:
+    def segment(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> bytes:
         """Segment one image.
 
         Parameters
@@ -104,7 +104,8 @@ class Client:
         image
             A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x).
         options
-            Parameters of ``POST /segment``: model, output, format, threshold, min_area, channel, pixel_size, timeout.
+            Parameters of ``POST /segment``: model, output, format, threshold, min_area, channel, mirror, pixel_size,
+            timeout.
 
         Returns
         -------
@@ -121,12 +122,12 @@ class Client:
         """
         return self.answer(image, **options).content
 
-    def answer(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> httpx.Response:
+    def answer(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> httpx.Response:
         """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         given = {name: value for name, value in options.items() if value is not None}
         return self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image)
 
-    def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | None) -> NDArray[Any]:
+    def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> NDArray[Any]:
         """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""
         body = self.segment(image, **{**options, "format": "npy"})
         array: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)

@@ -252,8 +252,8 @@ class Scoring(Part):
         The figure that chooses the best net; of errors the lowest. Without it: the mean of IoU and AP at 0.5, or IoU
         alone where there are no instances.
     mirror
-        Whether ``evaluate`` and ``cross-validate`` average over the eight mirrored and turned views of an image. The
-        service runs one view: validation during training and the figures of a package's card never mirror.
+        Whether ``evaluate`` and ``cross-validate`` average over the eight mirrored and turned views of an image, as the
+        service does where it is asked to. Validation during training and the figures of a package's card never do.
 
     """
 

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from model.labels import LabelRule
-from model.normalization import FittedNormalization, Step, fit
+from model.normalization import Step, fit
 from model.package import Package
 from model.planner import Planner
 from model.session import Backend, InferenceSession, SessionOptions, open_session
 from model.stitching import Run, predict_tiled
 from model.tiling import Geometry
 from model.unet import UNet
+from model.views import plan_views
 from training.recipe import Recipe
 
 _MOST_TILE_PIXELS = 1 << 21  # activations of a net of base width 64 stay below 4 GB
@@ -32,8 +33,8 @@ class Predictor:
     run, normalization, geometry, label_rule
         As the package declares them.
     mirror
-        Whether probabilities are the mean over the eight mirrored and turned views of an image. The service runs one
-        view: figures of a mirrored net are not those of what is served, and no package's card quotes them.
+        Whether probabilities are the mean over mirrored and turned views (:mod:`model.views`), as the service gives
+        where it is asked for; figures of a package's card are those of one view.
 
     """
 
@@ -46,19 +47,8 @@ class Predictor:
     def probabilities(self, image_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities (c, y, x) of a whole image (y, x, c), margins mirrored."""
         fitted = fit(self.normalization, image_yxc)
-        if not self.mirror:
-            return self._view(image_yxc, fitted)
-        views = [(quarter_turns, flip) for quarter_turns in range(4) for flip in (False, True)]
-        total: NDArray[np.float32] = np.zeros((), dtype=np.float32)
-        for quarter_turns, flip in views:
-            turned = np.rot90(image_yxc, quarter_turns, axes=(0, 1))
-            seen = self._view(turned[:, ::-1] if flip else turned, fitted)
-            back = np.rot90(seen[..., ::-1] if flip else seen, -quarter_turns, axes=(1, 2))
-            total = total + back
-        return total / np.float32(len(views))
-
-    def _view(self, image_yxc: NDArray[Any], fitted: FittedNormalization) -> NDArray[np.float32]:
-        plan = Planner(self.geometry, _MOST_TILE_PIXELS).plan((image_yxc.shape[0], image_yxc.shape[1]))
+        planner = Planner(self.geometry, _MOST_TILE_PIXELS)
+        plan = plan_views(planner, (image_yxc.shape[0], image_yxc.shape[1]), mirror=self.mirror)
         return predict_tiled(image_yxc, fitted, plan, self.run)
 
 

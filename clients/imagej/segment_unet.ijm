@@ -10,6 +10,7 @@
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
 // threshold, min_area, channel                                      the model's own
+// mirror   true: mean of eight mirrored views, eight times the time false
 // rois     true: outlines into the ROI Manager too                  false
 // save     file for the result, as TIFF; ROIs beside it as .zip     not saved
 //
@@ -25,6 +26,7 @@ var model = "";
 var threshold = "";
 var minArea = "";
 var channel = "";
+var mirror = "";
 var sent = "";
 
 arguments = getArgument();
@@ -35,6 +37,7 @@ model = option("model", "");
 threshold = option("threshold", "");
 minArea = option("min_area", "");
 channel = option("channel", "");
+mirror = option("mirror", "");
 rois = isTrue(option("rois", "false"));
 target = option("save", "");
 
@@ -53,6 +56,7 @@ if (arguments == "") {
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
     Dialog.addString("Channel, from 0 (empty: all)", channel, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
+    Dialog.addCheckbox("Mean of mirrored views (eight times the time)", isTrue(mirror));
     Dialog.show();
     url = Dialog.getString();
     model = Dialog.getString();
@@ -61,6 +65,9 @@ if (arguments == "") {
     minArea = Dialog.getString();
     channel = Dialog.getString();
     rois = Dialog.getCheckbox();
+    if (Dialog.getCheckbox()) {
+        mirror = "true";
+    }
     call("ij.Prefs.set", "unet.url", url);
 }
 while (endsWith(url, "/")) {
@@ -133,7 +140,7 @@ if (rois) {
 // One answer of the service in a file, or the end of this macro with the reason.
 function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
-    query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea) + given("channel", channel);
+    query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea) + given("channel", channel) + given("mirror", mirror);
     // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
     said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
         "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,

@@ -10,12 +10,13 @@ function [result, receipt] = segment_unet(image, varargin)
 %   of class uint8, uint16, int16, uint32, int32, single or double. A stack comes back with its planes along the
 %   third dimension (the fourth, of probabilities).
 %
-%   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'channel'. A refusal is an
-%   error segment_unet:refused with the words of the service. Arrays travel as .npy, so every value is kept.
+%   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'channel', 'mirror' (true:
+%   mean of eight mirrored views). A refusal is an error segment_unet:refused with the words of the service. Arrays
+%   travel as .npy, so every value is kept.
 %   Needs curl, which Windows 10, macOS and Linux have.
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
-  known = {'url', 'output', 'model', 'threshold', 'min_area', 'channel'};
+  known = {'url', 'output', 'model', 'threshold', 'min_area', 'channel', 'mirror'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');
   end
@@ -53,7 +54,9 @@ function url = address(options)
   names = setdiff(fieldnames(options), {'url'});
   for at = 1:numel(names)
     value = options.(names{at});
-    if isnumeric(value)
+    if islogical(value)
+      value = mat2str(value);
+    elseif isnumeric(value)
       value = num2str(value, 15);
     end
     url = [url '&' names{at} '=' sprintf('%%%02X', unicode2native(char(value), 'UTF-8'))]; %#ok<AGROW>

@@ -37,6 +37,10 @@ class SegmentParameters(BaseModel):
     channel: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Channel of the image, from 0, for a package that takes one channel."
     )
+    mirror: bool = Field(
+        default=False,
+        description="Mean of the image's eight mirrored and turned views: a little better, eight times the time.",
+    )
     pixel_size: str | None = Field(
         None,
         description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",

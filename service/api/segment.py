@@ -77,6 +77,7 @@ def _wanted(parameters: SegmentParameters, accept: str | None, settings: Setting
         threshold=parameters.threshold,
         min_area=parameters.min_area,
         channel=parameters.channel,
+        mirror=parameters.mirror,
         pixel_size_um=parameters.pixel_size_um,
         timeout_s=parameters.timeout,
     )

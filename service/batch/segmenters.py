@@ -154,12 +154,13 @@ class _Remote:
         return Result(response.content, json.loads(response.headers["X-UNet-Receipt"]))
 
 
-def _chosen(request: SegmentRequest) -> dict[str, str | float | None]:
+def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:
     """Everything asked for but the package, which is known by name, version and hash once it is found."""
-    return {
+    chosen = {
         "output": request.output,
         "format": request.format,
         "threshold": request.threshold,
         "min_area": request.min_area,
         "channel": request.channel,
     }
+    return {**chosen, "mirror": True} if request.mirror else chosen

@@ -51,7 +51,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for name, field in SegmentParameters.model_fields.items():
         if name not in ("pixel_size", "timeout"):
             text = (field.description or "").replace("`", "")
-            parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=text)
+            flag = f"--{name.replace('_', '-')}"
+            if field.annotation is bool:
+                parser.add_argument(flag, action="store_const", const="true", help=text)
+            else:
+                parser.add_argument(flag, metavar="VALUE", help=text)
     add_local_options(parser, "threads", "memory_budget_mb", "cache_dir")
     # nobody else waits: one image may take as long as it takes
     parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "tile_ms": 0.0})
@@ -78,6 +82,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         threshold=parameters.threshold,
         min_area=parameters.min_area,
         channel=parameters.channel,
+        mirror=parameters.mirror,
     )
     work = plan(images, options.out, parameters.output, format_name)
     opened = by_server(options.url, request) if options.url else in_process(settings, request)

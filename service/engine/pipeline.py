@@ -24,7 +24,7 @@ from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
 from model.stitching import Stitcher, read_tile
-from model.tiling import Tile, TilePlan
+from model.views import MeanOfViews, TileView, ViewPlan, plan_views
 from service.engine.admission import Admission, Ticket
 from service.engine.needs import Needs, needs, outline_memory
 from service.engine.plane import check_channels, check_output, empty_plane, read_image, reduction, result_classes
@@ -64,7 +64,7 @@ class Pipeline:
         header = reader.header
         check_channels(header, spec, request)
         check_output(encoder, header, spec, request)
-        plan = chosen.planner.plan(header.size_yx)
+        plan = plan_views(chosen.planner, header.size_yx, mirror=request.mirror)
         pixels = header.planes * plan.input_pixels
         most = Needs(self.admission.memory_limit, self.admission.disk_limit)
         room = needs(header, spec, request, reader.part_bytes, most)
@@ -143,7 +143,7 @@ class _Work:
     reader: ImageReader
     request: SegmentRequest
     chosen: LoadedModel
-    plan: TilePlan
+    plan: ViewPlan
     ticket: Ticket
     clock: StageClock
     room: Needs
@@ -183,7 +183,7 @@ class _Work:
         with self.clock.stage("normalise"):
             normalization = await in_worker(fit, spec.normalization, image_yxc)
         with self.clock.stage("inference"):
-            plane = await in_worker(empty_plane, self.plan.size_yx, spec, self.request, self._allocate)
+            plane = await in_worker(empty_plane, self.plan.tiles.size_yx, spec, self.request, self._allocate)
             await self._run_tiles(image_yxc, normalization, Stitcher(plane, reduction(spec, self.request)))
         return plane, normalization, note
 
@@ -212,19 +212,26 @@ class _Work:
         )
 
     async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, stitcher: Stitcher) -> None:
-        def write(tile: Tile, output_cyx: NDArray[np.float32]) -> None:
-            stitcher.write(tile, output_cyx)
-            self.ticket.done(math.prod(self.plan.input_yx))
+        mean = MeanOfViews(self.plan.views, stitcher.write)
+        input_yx = self.plan.tiles.input_yx
+
+        def read(part: TileView) -> NDArray[np.float32]:
+            tile, view = part
+            return view.of(read_tile(image_yxc, tile, normalization))
+
+        def write(part: TileView, output_cyx: NDArray[np.float32]) -> None:
+            mean.write(part, output_cyx)
+            self.ticket.done(math.prod(input_yx))
 
         await self.pipeline.scheduler.run(
             Job(
-                key=(self.chosen, self.plan.input_yx),
+                key=(self.chosen, input_yx),
                 run=self.chosen.session.run,
-                read=lambda tile: read_tile(image_yxc, tile, normalization),
+                read=read,
                 write=write,
                 tiles=iter(self.plan),
                 count=len(self.plan),
-                tile_pixels=math.prod(self.plan.input_yx),
+                tile_pixels=math.prod(input_yx),
                 progress=self.chosen.throughput.add,
             )
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from model.tiling import TilePlan
+from model.views import ViewPlan
 from service.engine.registry import LoadedModel
 from service.engine.request import SegmentRequest
 from service.formats import ImageHeader
@@ -19,7 +19,7 @@ def build_receipt(
     header: ImageHeader,
     notes: Sequence[str],
     chosen: LoadedModel,
-    plan: TilePlan,
+    plan: ViewPlan,
     request: SegmentRequest,
     *,
     constants: Sequence[Any],
@@ -60,9 +60,10 @@ def build_receipt(
         },
         "normalization": list(constants[:_PLANES_IN_FULL]),
         "tiles": {
-            "count": len(plan) * header.planes,
-            "input_yx": list(plan.input_yx),
-            "stride_yx": list(plan.stride_yx),
+            "count": len(plan.tiles) * header.planes,
+            "input_yx": list(plan.tiles.input_yx),
+            "stride_yx": list(plan.tiles.stride_yx),
+            **({"views": len(plan.views)} if len(plan.views) > 1 else {}),
         },
         "model": {
             "name": spec.name,

@@ -28,6 +28,8 @@ class SegmentRequest:
         Smallest object in px (labels); None leaves it to the package.
     channel
         Which channel of the image to take, from 0, for packages of one channel.
+    mirror
+        Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
     pixel_size_um
         Height and width of a pixel in place of what the file says, micrometres.
     timeout_s
@@ -41,6 +43,7 @@ class SegmentRequest:
     threshold: float | None = None
     min_area: int | None = None
     channel: int | None = None
+    mirror: bool = False
     pixel_size_um: tuple[float, float] | None = None
     timeout_s: float | None = None
 

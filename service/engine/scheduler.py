@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.planner import batch_room
 from model.stitching import Run
-from model.tiling import Tile
 
 _LOG = logging.getLogger("unet.engine")
 
@@ -35,9 +34,12 @@ Progress: TypeAlias = Callable[[int, float], None]
 """Called after each batch with the input pixels of its tiles and the seconds that they took."""
 
 
+_Part = TypeVar("_Part")
+
+
 @dataclass(eq=False, slots=True)
-class Job:
-    """The tiles of one plane of one request.
+class Job(Generic[_Part]):
+    """The tiles of one plane of one request, or the views of each of them.
 
     Parameters
     ----------
@@ -61,9 +63,9 @@ class Job:
 
     key: Hashable
     run: Run
-    read: Callable[[Tile], NDArray[np.float32]]
-    write: Callable[[Tile, NDArray[np.float32]], None]
-    tiles: Iterator[Tile]
+    read: Callable[[_Part], NDArray[np.float32]]
+    write: Callable[[_Part, NDArray[np.float32]], None]
+    tiles: Iterator[_Part]
     count: int
     tile_pixels: int
     progress: Progress
@@ -89,7 +91,7 @@ class Job:
         """Add one turn's earnings."""
         self._deficit += pixels
 
-    def take(self) -> Tile:
+    def take(self) -> _Part:
         """Take the next tile and pay for it."""
         self._waiting -= 1
         self._deficit -= self.tile_pixels
@@ -106,7 +108,7 @@ class Job:
             self.done.set_result(None)
 
 
-Entry: TypeAlias = tuple[Job, Tile]
+Entry: TypeAlias = tuple[Job[Any], Any]
 
 
 class Scheduler:
@@ -144,7 +146,7 @@ class Scheduler:
         self._quantum = quantum
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
-        self._ring: deque[Job] = deque()
+        self._ring: deque[Job[Any]] = deque()
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._owner: asyncio.Task[None] | None = None
@@ -167,7 +169,7 @@ class Scheduler:
             job.done.cancel()
         self._ring.clear()
 
-    async def run(self, job: Job) -> None:
+    async def run(self, job: Job[Any]) -> None:
         """Run all tiles of a job; cancelling this call drops those that still wait.
 
         Raises

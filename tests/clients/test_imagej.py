@@ -75,6 +75,7 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
     ("options", "words"),
     [
         ("threshold=7", "threshold is '7', it should be less than 1"),
+        ("mirror=often", "mirror is 'often'"),
         ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
         ("output=probabilities rois=true", "Probabilities have no outlines"),
     ],
@@ -113,7 +114,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         new ij.ImageJ(ij.ImageJ.NO_SHOW)
         ij.IJ.openImage('{cells.path}').show()
         Thread.currentThread().name = 'Run$_driver'
-        ij.Macro.options = 'service={server.url} result=labels smallest=3 outlines'
+        ij.Macro.options = 'service={server.url} result=labels smallest=3 outlines mean'
         new GroovyShell(new Binding()).evaluate(new File('{SCRIPT}'))
         def result = ij.IJ.image
         def scale = result.calibration
@@ -132,10 +133,11 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     ("options", "words"),
     [
         (("threshold=7",), "threshold is '7', it should be less than 1"),
+        (("mirror=often",), "mirror is 'often'"),
         (("treshold=0.5",), "There is no option treshold"),
         (("url=http://127.0.0.1:1",), "No service answers at http://127.0.0.1:1"),
     ],
-    ids=["by the service", "by the script", "nobody there"],
+    ids=["by the service", "by the service too", "by the script", "nobody there"],
 )
 def test_the_groovy_script_shows_the_words_of_a_refusal(
     groovy: Program, server: LiveServer, cells: Cells, options: tuple[str, ...], words: str

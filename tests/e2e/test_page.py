@@ -231,6 +231,8 @@ def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
     page.set("output", "mask")
     page.until(lambda: "object:" in page.text("facts"))
     assert page.script(COLOURS) == 1
+    page.browser.find_element(By.ID, "mirror").click()
+    page.until(lambda: '"views": 8' in page.script("return $('receipt').textContent"))
 
 
 def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:

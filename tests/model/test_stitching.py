@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from model.errors import InferenceFailed
 from model.normalization import FittedNormalization, ScaleRange, fit
@@ -17,13 +14,9 @@ from model.planner import Planner
 from model.stitching import Stitcher, predict_tiled, read_tile, reflect_indices
 from model.tiling import Span, Tile, Window, plan_whole, plan_with_stride, valid_unet_geometry
 from model.unet import UNet
+from tests.model.nets import random_image, run_with
 
 NOTHING = FittedNormalization((), 1)
-
-
-def random_image(size_yx: tuple[int, int], seed: int, dtype: type = np.uint16) -> NDArray[Any]:
-    top = np.iinfo(dtype).max
-    return np.random.default_rng(seed).integers(0, top, (*size_yx, 1), dtype=dtype, endpoint=True)
 
 
 @given(size=st.integers(1, 40), before=st.integers(0, 120), after=st.integers(0, 120))
@@ -71,14 +64,6 @@ def real_net(request: pytest.FixtureRequest) -> UNet:
     depth, downscale = request.param
     torch.manual_seed(depth)
     return UNet(base_width=4, depth=depth, dropout=0, downscale=downscale).eval()
-
-
-def run_with(net: UNet) -> Any:
-    def run(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return torch.softmax(net(torch.from_numpy(tiles)), dim=1).numpy()
-
-    return run
 
 
 @settings(max_examples=25, deadline=None)

@@ -86,6 +86,23 @@ def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
     )
 
 
+def test_mirrored_views_are_other_results_here_and_on_a_server(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = workplace / "images" / "a.png"
+    with live_server(workplace, workplace / "packages") as server:
+        for where in ([], ["--url", server.url]):
+            out = workplace / f"out{len(where)}"
+            call = ["segment", str(image), "-o", str(out), "--format", "rle", *where]
+            said = []
+            for arguments in (call, [*call, "--mirror"], [*call, "--mirror"]):
+                assert main(arguments) == 0
+                said.append(capsys.readouterr().out.splitlines()[-1])
+            assert ["1 were there" in line for line in said] == [False, False, True]
+            (result,) = out.glob("*.json")
+            assert json.loads(result.read_text())["receipt"]["tiles"]["views"] == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

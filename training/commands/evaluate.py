@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="average over the eight mirrored views of an image, which the service does not (default: the recipe's)",
+        help="average over eight mirrored views, as the service does for mirror=true (default: the recipe's)",
     )
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.set_defaults(run=run)

@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.package import read_package
+from model.session import SessionOptions, open_session
 from service.engine.engine import Engine
 from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, TooLargeForMemory
 from service.engine.plane import check_output
-from service.engine.request import SegmentRequest
+from service.engine.request import Answer, SegmentRequest
 from service.formats import ReadLimits, SegmentationResult, open_image
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.packages import write_tiny_package
+from training.prediction import session_predictor
 
 
 def npy(array: NDArray[Any]) -> io.BytesIO:
@@ -105,6 +108,32 @@ def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path
             return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body.read()
 
     assert asyncio.run(scenario()).startswith(b"\x89PNG")
+
+
+def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> None:
+    """On the shipped net, cut into tiles; told in the receipt, and paid for eight times."""
+    zoo = Path(__file__).parents[3] / "model" / "zoo"
+    image = np.random.default_rng(0).integers(0, 4000, (330, 290), dtype=np.uint16)
+    package = read_package(zoo / "nuclei")
+    alone = session_predictor(
+        package, open_session(package, SessionOptions(backend="cpu", precision="fp32", threads=1))
+    )
+    options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 400, "default_model": "nuclei"}
+
+    async def scenario() -> tuple[list[Answer], float]:
+        async with running(zoo, **options) as engine:
+            asked = [SegmentRequest(output="probabilities", format="npy", mirror=mirror) for mirror in (False, True)]
+            answers = [await engine.segment(npy(image), each) for each in asked]
+            with pytest.raises(DeadlineExceeded) as refusal:
+                await engine.segment(npy(np.zeros((3000, 3000), np.uint16)), replace(asked[1], timeout_s=0.001))
+            return answers, int(str(refusal.value).split()[0]) / (3000 * 3000)
+
+    (plain, mirrored), cost = asyncio.run(scenario())
+    for answer, mirror in ((plain, False), (mirrored, True)):
+        expected = replace(alone, mirror=mirror).probabilities(image[..., np.newaxis])
+        np.testing.assert_array_equal(np.load(io.BytesIO(answer.body.read())), expected)
+        assert answer.receipt["tiles"].get("views", 1) == (8 if mirror else 1)
+    assert cost > 8
 
 
 def test_a_channel_that_does_not_exist_is_refused_from_the_header(packages: Path) -> None:

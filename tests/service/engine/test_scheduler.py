@@ -55,7 +55,7 @@ def job(
     written: list[float] | None = None,
     key: str = "net",
     stride: int = 10,
-) -> Job:
+) -> Job[Tile]:
     """One tile for each value, all of its pixels that value."""
     plan = plan_with_stride((stride, stride * len(values)), GEOMETRY, (stride, stride))
     target = [] if written is None else written
