@@ -1,4 +1,4 @@
-"""``unet-train``: plan, preview, fit, cross-validate, evaluate, report, export, quantize."""
+"""``unet-train``: plan, preview, fit, cross-validate, evaluate, report, export, quantize, compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import ModelError
-from training.commands import cross_validate, evaluate, export, fit, plan, preview, quantize, report
+from training.commands import compare, cross_validate, evaluate, export, fit, plan, preview, quantize, report
 from training.errors import TrainingError
 from training.run_folder import RunFiles
 
@@ -67,7 +67,7 @@ def _restart_with_huge_pages() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (plan, preview, fit, cross_validate, evaluate, report, export, quantize):
+    for command in (plan, preview, fit, cross_validate, evaluate, report, export, quantize, compare):
         command.add_parser(commands)
     return parser
 

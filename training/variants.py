@@ -6,12 +6,10 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from model.agreement import LIMIT, MOST, Agreement, agreement
 from model.normalization import fit
@@ -22,11 +20,10 @@ from model.spec import ModelSpec, PackageFile, Variant
 from model.stitching import read_tile
 from training.datasets import AnnotatedImage
 from training.errors import ExportError, ForeignPackage, NothingToLearn
-from training.evaluate import Evaluation, ImageFigures, figures
 from training.export import validate
+from training.judging import Judged, judge
 from training.onnx_weights import read_unet
-from training.prediction import Predictor, session_predictor
-from training.quantize import pooled, quantise
+from training.quantize import quantise
 from training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -34,36 +31,7 @@ CALIBRATION_IMAGES = 32
 _TILE_PIXELS = 600 * 600
 INT8_FILE = "weights_int8.onnx"
 """Its name in a package."""
-_MOST_OTHER_CLASS = 0.001
-_MOST_LOSS = {"iou": 0.002, "pooled_iou": 0.002, "ap@0.5": 0.005}
 _SLACK = 2.0  # other machines round otherwise: the test input may differ so many times as much as it did here
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What int8 costs on held-out images: agreement with fp32, and the figures of both."""
-
-    agreement: Agreement
-    fp32: dict[str, float]
-    int8: dict[str, float]
-
-    def problem(self) -> str | None:
-        """Say which limit is exceeded, if any."""
-        if self.agreement.other_class > _MOST_OTHER_CLASS:
-            return (
-                f"the class differs in {self.agreement.other_class:.3%} of pixels, {_MOST_OTHER_CLASS:.1%} is the limit"
-            )
-        for name, most in _MOST_LOSS.items():
-            if name in self.fp32 and self.fp32[name] - self.int8[name] > most:
-                return (
-                    f"{name} falls from {self.fp32[name]:.4f} to {self.int8[name]:.4f}, by {most} at most is the limit"
-                )
-        return None
-
-    def __str__(self) -> str:
-        names = [name for name in _MOST_LOSS if name in self.fp32]
-        changes = ", ".join(f"{name} {self.fp32[name]:.4f} -> {self.int8[name]:.4f}" for name in names)
-        return f"{self.agreement}; {changes}"
 
 
 def add_int8(
@@ -115,7 +83,7 @@ def add_int8(
     files[INT8_FILE] = made.weights
     with tempfile.TemporaryDirectory() as folder:
         draft = write_package(Path(folder) / "draft", spec.model_copy(update={"variants": (variant,)}), files)
-        judged = judge(draft, recipe, held_out)
+        judged = judge(draft, recipe, held_out, SessionOptions(backend="cpu", precision="int8"))
         int8 = open_session(draft, SessionOptions(backend="cpu", precision="int8"))
         golden = agreement(*golden_outputs(int8, draft))
     limit = Agreement(
@@ -164,28 +132,6 @@ def calibration_tiles(package: Package, images: Sequence[AnnotatedImage]) -> lis
         normalization = fit(package.spec.normalization, image_yxc)
         tiles.append(read_tile(image_yxc, cut[turn % len(cut)], normalization)[np.newaxis])
     return tiles
-
-
-def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage]) -> Judged:
-    """Compare a package's int8 with its fp32 over whole images, in ONNX Runtime."""
-    predictors: list[Predictor] = [
-        session_predictor(package, open_session(package, SessionOptions(backend="cpu", precision=precision)))
-        for precision in ("fp32", "int8")
-    ]
-    parts: list[Agreement] = []
-    pixels: list[int] = []
-    rows: tuple[list[ImageFigures], list[ImageFigures]] = [], []
-    instances = recipe.data.kind == "instances"
-    for image in tqdm(images, desc="int8 against fp32", unit="image", leave=False, disable=None):
-        fp32, int8 = (predictor.probabilities(image.image_yxc) for predictor in predictors)
-        parts.append(agreement(int8[np.newaxis], fp32[np.newaxis]))
-        pixels.append(fp32[0].size)
-        for side, probabilities in zip(rows, (fp32, int8), strict=True):
-            side.append(
-                figures(probabilities, image, package.spec.label_rule, instances=instances, scoring=recipe.scoring)
-            )
-    means = [Evaluation(tuple(side), recipe.scoring).means() for side in rows]
-    return Judged(pooled(parts, pixels), means[0], means[1])
 
 
 def _with_section(readme: str, judged: Judged, images: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from training import variants
 from training.cli import main
 from training.datasets import AnnotatedImage
 from training.errors import ExportError, ForeignPackage, NothingToLearn
+from training.judging import Judged
 from training.quantize import pooled, quantise, shuffled
 from training.recipe import recipe_from
 from training.variants import add_int8, calibration_tiles
@@ -106,7 +108,7 @@ def test_int8_is_added_measured_and_served(package: Package) -> None:
     assert (variant.images, variant.measured) == (3, judged.agreement)
     assert judged.agreement.other_class == 0
     assert 0 < judged.agreement.largest_difference < 0.1
-    assert judged.int8["iou"] == judged.fp32["iou"] == 1
+    assert judged.lower["iou"] == judged.fp32["iou"] == 1
     assert added.weights() == before
     assert "int8" in added.readme()
     for backend in BACKENDS:
@@ -148,6 +150,31 @@ def test_the_command_adds_it_again_and_again(
         assert main([*call, "--recipe", str(recipe)]) == 0
         assert "held-out images: another class in 0.000% of pixels" in capsys.readouterr().out
     assert read_package(package.path).readme().count("## In 8-bit integers") == 1
+
+    compare = ["compare", str(package.path), "--data", str(tmp_path), "--recipe", str(recipe), "--backend", "cpu"]
+    assert main([*compare, "--precision", "int8"]) == 0
+    assert "int8 against fp32 on cpu" in (said := capsys.readouterr().out)
+    assert said.endswith("; within the limits\n")
+    assert main([*compare, "--precision", "fp16", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["backend"], report["problem"], report["fp32"]["iou"], report["lower"]["iou"]) == ("cpu", None, 1, 1)
+    assert 0 < report["images"] < 8
+    assert main([*compare, "--precision", "bf16"]) == 2
+    assert "backend cpu has none" in capsys.readouterr().err
+    recipe.write_text('name = "squares"\n[data]\nvalidation_fraction = 0\n')
+    assert main([*compare, "--precision", "int8"]) == 2
+    assert "holds none of 8 images out" in capsys.readouterr().err
+
+
+def test_a_loss_beyond_a_limit_is_named() -> None:
+    """Each limit by itself; what is at the limit passes."""
+    good = {"iou": 0.9, "pooled_iou": 0.9, "ap@0.5": 0.8}
+    assert Judged(Agreement(0.001, 1.0), good, {"iou": 0.8981, "pooled_iou": 0.95, "ap@0.5": 0.7951}).problem() is None
+    assert "0.110% of pixels" in str(Judged(Agreement(0.0011, 0.0), good, good).problem())
+    for name, lower in (("iou", 0.8979), ("pooled_iou", 0.8979), ("ap@0.5", 0.7949)):
+        problem = Judged(Agreement(0.0, 0.0), good, {**good, name: lower}).problem()
+        assert problem is not None
+        assert problem.startswith(f"{name} falls from {good[name]:.4f} to {lower:.4f}")
 
 
 def test_a_zip_and_a_folder_with_more_in_it_are_replaced_as_a_whole(package: Package, tmp_path: Path) -> None:

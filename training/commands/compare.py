@@ -1,0 +1,59 @@
+"""``unet-train compare``: what a lower precision costs, on images held out of training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+from model.package import read_package
+from model.session import Backend, Precision, SessionOptions, resolve_backend
+from training.commands.evaluate import recipe_of
+from training.datasets import load_images
+from training.errors import NothingToLearn
+from training.judging import judge
+from training.splits import split_images
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command's options."""
+    parser = commands.add_parser("compare", help="compare a lower precision with fp32 on held-out images")
+    parser.add_argument("package", type=Path, metavar="PACKAGE", help="folder or zip of a package")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
+    parser.add_argument(
+        "--precision", choices=[name for name in get_args(Precision) if name not in ("auto", "fp32")], required=True
+    )
+    parser.add_argument(
+        "--backend", choices=get_args(Backend), default="auto", help="default: auto, as the service takes it"
+    )
+    parser.add_argument("--recipe", help="how to read DIR, where the package's own recipe does not fit")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a sentence")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, and say whether the difference keeps within the limits of :mod:`training.judging`."""
+    package = read_package(options.package)
+    recipe = recipe_of(package, options.recipe)
+    images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    _, held_out = split_images(images, recipe.data)
+    if not held_out:
+        raise NothingToLearn(
+            f"{options.data}: the recipe holds none of {len(images)} images out (data.validation_fraction is "
+            f"{recipe.data.validation_fraction}); give a recipe that does"
+        )
+    chosen = SessionOptions(backend=options.backend, precision=options.precision)
+    judged, backend = judge(package, recipe, held_out, chosen), resolve_backend(chosen)
+    problem = judged.problem()
+    if options.json:
+        report = {**asdict(judged), "backend": backend, "images": len(held_out), "problem": problem}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    verdict = "within the limits" if problem is None else f"too much: {problem}"
+    sys.stdout.write(
+        f"{package.path}: {options.precision} against fp32 on {backend}, {len(held_out)} held-out images: {judged}; "
+        f"{verdict}\n"
+    )
