@@ -127,9 +127,18 @@ class Engine:
             return
         if backend not in GPU_BACKENDS and settings.devices != "0":
             _LOG.warning("UNET_DEVICES=%s says nothing to backend %s, which runs on the CPU", settings.devices, backend)
-        registry = await asyncio.get_running_loop().run_in_executor(
-            self._workers, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
-        )
+        try:
+            registry = await asyncio.get_running_loop().run_in_executor(
+                self._workers,
+                load_registry,
+                settings.models_dir,
+                settings.default_model,
+                options,
+                plan_limits(settings),
+            )
+        except OSError as error:
+            self._failure = f"the model packages cannot be read: {error}"
+            raise
         # on each GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
         lanes = 2 * len(options.devices) if backend in GPU_BACKENDS else 1
         self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")

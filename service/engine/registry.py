@@ -84,7 +84,16 @@ def find_packages(folder: Path) -> list[Path]:
     if (folder / RDF_NAME).is_file():
         return [folder]
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [entry for entry in entries if entry.suffix == ".zip" or (entry / RDF_NAME).is_file()]
+    return [entry for entry in entries if entry.suffix == ".zip" or _holds_package(entry)]
+
+
+def _holds_package(entry: Path) -> bool:
+    """Whether it is a package's folder; one that may not be looked into, such as ``lost+found``, is none."""
+    try:
+        return (entry / RDF_NAME).is_file()
+    except OSError as error:
+        _LOG.warning("%s is left out: %s", entry.name, error)
+        return False
 
 
 def locate_package(folder: Path | None, reference: str | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,6 +131,25 @@ def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> No
         expected = replace(alone, mirror=mirror).probabilities(image[..., np.newaxis])
         np.testing.assert_array_equal(np.load(io.BytesIO(answer.body.read())), expected)
         assert answer.receipt["tiles"].get("views", 1) == (8 if mirror else 1)
+
+
+def test_packages_that_cannot_be_read_are_the_reason_for_not_being_ready(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(packages))
+
+    monkeypatch.setattr("service.engine.engine.load_registry", unreadable)
+
+    async def scenario() -> tuple[str, ...]:
+        engine = Engine(Settings(models_dir=packages, backend="cpu"), Metrics())
+        with pytest.raises(PermissionError):
+            await engine.start()
+        return engine.readiness().reasons
+
+    (reason,) = asyncio.run(scenario())
+    assert "cannot be read" in reason
+    assert str(packages) in reason
 
 
 def test_a_channel_that_does_not_exist_is_refused_from_the_header(packages: Path) -> None:

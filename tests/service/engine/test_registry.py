@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def test_one_broken_package_does_not_keep_the_others_from_being_served(tmp_path:
     registry = load(tmp_path)
     assert [entry.package.spec.name for entry in registry.models] == ["tiny"]
     assert list(registry.refused) == ["broken"]
+
+
+def test_a_folder_that_may_not_be_looked_into_does_not_keep_the_others_from_being_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``lost+found`` of every ext4 volume; root may look everywhere, so the refusal is played."""
+    write_tiny_package(tmp_path)
+    (tmp_path / "lost+found").mkdir()
+    is_file = Path.is_file
+
+    def refusing(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    registry = load(tmp_path)
+    assert [entry.package.spec.name for entry in registry.models] == ["tiny"]
 
 
 def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:
