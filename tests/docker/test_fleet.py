@@ -47,6 +47,19 @@ class Fleet:
         """Have so many replicas; return when they are healthy, or have drained and gone."""
         self.compose("up", "--detach", "--no-recreate", "--wait", f"--scale=service={count}", "service")
 
+    def update(self, settings: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``docker/update.sh`` with further settings of the service, written to a file of their own."""
+        settings.write_text(json.dumps({"services": {"service": {"environment": environment}}}))
+        files = f"{self.environment['COMPOSE_FILE']}:{settings}"
+        return subprocess.run(
+            [PROJECT / "docker" / "update.sh"],
+            cwd=PROJECT,
+            env={**os.environ, **self.environment, "COMPOSE_FILE": files},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def usable(self) -> int:
         """Replicas that the proxy sends requests to."""
         script = "exec 3<>/dev/tcp/127.0.0.1/8404; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
@@ -136,19 +149,9 @@ def test_scaling_from_2_to_5_and_back_loses_nothing(fleet: Fleet) -> None:
 
 def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     before = fleet.replicas()
-    newer = tmp_path / "newer.json"
-    newer.write_text(json.dumps({"services": {"service": {"environment": {"UNET_LOG_LEVEL": "debug"}}}}))
-    files = f"{fleet.environment['COMPOSE_FILE']}:{newer}"
     with load(fleet.url, SMALL, LARGE) as tally:
         tally.wait_for(5)
-        updated = subprocess.run(
-            [PROJECT / "docker" / "update.sh"],
-            cwd=PROJECT,
-            env={**os.environ, **fleet.environment, "COMPOSE_FILE": files},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        updated = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="debug")
         tally.wait_for(5)
     assert updated.returncode == 0, updated.stderr
     report(f"rolling update of 2 replicas: {tally}")
@@ -157,6 +160,25 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     assert len(after) == 2
     assert {container.name for container in before}.isdisjoint(container.name for container in after)
     assert all("UNET_LOG_LEVEL=debug" in container.inspect()["Config"]["Env"] for container in after)
+
+
+def test_an_update_replaces_a_replica_that_was_killed(fleet: Fleet, tmp_path: Path) -> None:
+    killed, _ = fleet.replicas()
+    docker("kill", killed.name)
+    updated = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="warning")
+    assert updated.returncode == 0, updated.stderr
+    after = fleet.replicas()
+    assert len(after) == 2
+    assert all("UNET_LOG_LEVEL=warning" in container.inspect()["Config"]["Env"] for container in after)
+
+
+def test_an_update_that_does_not_become_healthy_leaves_what_ran_before(fleet: Fleet, tmp_path: Path) -> None:
+    before = {container.name for container in fleet.replicas()}
+    updated = fleet.update(tmp_path / "newer.json", UNET_PRECISION="fp17")
+    assert updated.returncode == 1
+    assert "was removed" in updated.stderr
+    assert {container.name for container in fleet.replicas()} == before
+    assert fleet.usable() == 2
 
 
 def test_a_killed_replica_costs_patient_clients_nothing(fleet: Fleet) -> None:
