@@ -16,7 +16,7 @@ from service.api import models, pages, probes, segment
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS
-from service.api.upload import UploadMemory
+from service.api.upload import UploadRoom
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
-            Middleware(LastResort),
+            Middleware(LastResort, shutdown_grace_s=settings.shutdown_grace_s, metrics=metrics),
             Middleware(HeadAsGet),
             Middleware(BodyLimit, limit_bytes=settings.max_body_mb << 20, metrics=metrics),
         ],
@@ -74,7 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.engine = engine
-    app.state.upload_memory = UploadMemory(settings.spool_mb << 20)
+    app.state.upload_room = UploadRoom(
+        settings.spool_mb << 20, max(settings.upload_limit_mb, settings.max_body_mb) << 20
+    )
     for router in (segment.router, models.router, probes.router, pages.router):
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")

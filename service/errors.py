@@ -46,7 +46,7 @@ class UploadTooSlow(RequestError):
 
 
 class NoRoomForUpload(RequestError):
-    """The temporary folder is full."""
+    """Other uploads hold the room for them, or the temporary folder is full."""
 
     retry_after_s = 5
 

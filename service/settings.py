@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     spool_mb: Annotated[int, Field(ge=0)] = Field(
         16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
     )
+    upload_limit_mb: Annotated[int, Field(ge=0)] = Field(
+        32768,
+        description="Most room for those of all requests together, MiB, of which one of the largest allowed always has "
+        "enough; above it 503.",
+    )
     spool_dir: str = Field(
         "",
         description="Folder on a disk for images and results beyond the memory budget; empty for the temporary folder.",
@@ -122,7 +127,9 @@ class Settings(BaseSettings):
         description="Seconds after SIGTERM in which requests are still taken, unready, for load balancers to notice.",
     )
     shutdown_grace_s: Annotated[int, Field(ge=0)] = Field(
-        120, description="Most seconds that requests in work may take after the listener has closed."
+        300,
+        description="Most seconds that requests in work may take after the listener has closed; above it 503. Keep it "
+        "at the deadline or more, and stop the process no sooner.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event to log.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object per line, or text for people.")

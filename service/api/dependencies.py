@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.api.upload import UploadMemory
+from service.api.upload import UploadRoom
 from service.engine.engine import Engine
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -27,12 +27,12 @@ async def _metrics(request: Request) -> Metrics:
     return metrics
 
 
-async def _upload_memory(request: Request) -> UploadMemory:
-    memory: UploadMemory = request.app.state.upload_memory
-    return memory
+async def _upload_room(request: Request) -> UploadRoom:
+    room: UploadRoom = request.app.state.upload_room
+    return room
 
 
 EngineOf = Annotated[Engine, Depends(_engine)]
 SettingsOf = Annotated[Settings, Depends(_settings)]
 MetricsOf = Annotated[Metrics, Depends(_metrics)]
-UploadMemoryOf = Annotated[UploadMemory, Depends(_upload_memory)]
+UploadRoomOf = Annotated[UploadRoom, Depends(_upload_room)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -11,8 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import ACCESS, Access
-from service.api.problems import problem_response, response_for
-from service.errors import INTERNAL, BodyTooLarge, problem_kind
+from service.api.problems import problem_response, refused
+from service.engine.errors import Draining
+from service.errors import INTERNAL, BodyTooLarge
 from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
 
 _LOG = logging.getLogger("unet.api")
@@ -98,10 +100,16 @@ class AccessLog:
 
 
 class LastResort:
-    """Answers what no handler foresaw with a problem that says nothing of the inside; the log has the traceback."""
+    """Answers what no handler foresaw with a problem that says nothing of the inside; the log has the traceback.
 
-    def __init__(self, app: ASGIApp) -> None:
+    uvicorn cancels requests in one case: the service stops, and the time that they had for it is over. They are told to
+    come again; of an answer that is under way nothing more can be said, so it breaks off.
+    """
+
+    def __init__(self, app: ASGIApp, shutdown_grace_s: int, metrics: Metrics) -> None:
         self._app = app
+        self._shutdown_grace_s = shutdown_grace_s
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -114,6 +122,18 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watching_send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if task := asyncio.current_task():
+                task.uncancel()
+            error = Draining(
+                f"the service stops, and this request was not finished in the {self._shutdown_grace_s} s that it had "
+                "left for that; send it again, or raise UNET_SHUTDOWN_GRACE_S"
+            )
+            _LOG.warning("%s", error)
+            if not started:
+                await refused(scope, self._metrics, error)(scope, receive, send)
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise
@@ -139,10 +159,7 @@ class BodyLimit:
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self._limit:
             error = BodyTooLarge(f"has {declared} bytes", self._limit)
-            slug = problem_kind(error).slug
-            self._metrics.rejected.labels(reason=slug).inc()
-            scope[ACCESS].problem = slug
-            await response_for(error)(scope, receive, send)
+            await refused(scope, self._metrics, error)(scope, receive, send)
             return
         seen = 0
 

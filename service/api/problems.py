@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from service.api.access import ACCESS, Access
 from service.api.parameters import describe_invalid
@@ -48,7 +49,7 @@ def problem_response(
     return JSONResponse(document, kind.status, headers, "application/problem+json")
 
 
-def response_for(error: Exception) -> Response:
+def _response_for(error: Exception) -> Response:
     """Return the answer for an error that was raised on purpose, or for any other.
 
     Server errors say nothing of the inside: their text and traceback are in the log, under the request's id.
@@ -65,9 +66,14 @@ def response_for(error: Exception) -> Response:
     return problem_response(kind, str(error), headers=headers, extensions=extensions)
 
 
+def refused(scope: Scope, metrics: Metrics, error: Exception) -> Response:
+    """Return the answer to an error that was raised on purpose, counted and noted for the access log."""
+    return _noted(scope, metrics, problem_kind(error), _response_for(error))
+
+
 async def on_foreseen(request: Request, error: Exception) -> Response:
     """Answer an error of one of the trees in :mod:`service.errors`."""
-    return _noted(request, problem_kind(error), response_for(error))
+    return refused(request.scope, request.app.state.metrics, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -84,14 +90,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     }
     headers = error.headers if isinstance(error, HTTPException) else None
     detail = details.get(status, "the request cannot be understood; see /docs")
-    return _noted(request, kind, problem_response(kind, detail, headers=headers))
+    return _noted(request.scope, request.app.state.metrics, kind, problem_response(kind, detail, headers=headers))
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer query parameters that do not exist or have impossible values."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     response = problem_response(INVALID_PARAMETER, describe_invalid(errors))
-    return _noted(request, INVALID_PARAMETER, response)
+    return _noted(request.scope, request.app.state.metrics, INVALID_PARAMETER, response)
 
 
 async def on_client_gone(request: Request, _: Exception) -> Response:
@@ -102,10 +108,9 @@ async def on_client_gone(request: Request, _: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-def _noted(request: Request, kind: ProblemKind, response: Response) -> Response:
-    metrics: Metrics = request.app.state.metrics
+def _noted(scope: Scope, metrics: Metrics, kind: ProblemKind, response: Response) -> Response:
     metrics.rejected.labels(reason=kind.slug).inc()
-    access: Access = request.scope[ACCESS]
+    access: Access = scope[ACCESS]
     access.problem = kind.slug
     return response
 

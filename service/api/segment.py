@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from service.api.access import ACCESS, Access
-from service.api.dependencies import EngineOf, SettingsOf, UploadMemoryOf
+from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
 from service.api.parameters import SegmentParameters, combined, refuse_repeated
 from service.api.spooled import SpooledResponse
@@ -39,7 +39,7 @@ async def segment(
     query: Annotated[SegmentParameters, Query()],
     engine: EngineOf,
     settings: SettingsOf,
-    memory: UploadMemoryOf,
+    room: UploadRoomOf,
 ) -> Response:
     """Send an image as the body, or as field `image` of a multipart form; get its segmentation.
 
@@ -52,7 +52,7 @@ async def segment(
     engine.model(query.model)
     negotiate(request.headers.get("accept"), query.format)
     with engine.arrival():
-        async with received(request, settings, memory) as upload:
+        async with received(request, settings, room) as upload:
             refuse_repeated(upload.fields)
             parameters = combined(query, dict(upload.fields))
             wanted = _wanted(parameters, request.headers.get("accept"), settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -31,41 +31,96 @@ class Upload:
     """Name and text of each, in their order; a name may come more than once."""
 
 
-class UploadMemory:
-    """Memory of all uploads together, unfinished ones too; what finds no room in it goes to disk from its first byte.
+class UploadRoom:
+    """Room of all uploads together, unfinished ones too: in memory, and beyond it in the temporary folder.
+
+    Files there have no name, so that nothing which looks into the folder sees them (Kubernetes' ``sizeLimit`` neither);
+    they are counted here. What finds no room in memory goes to disk from its first byte.
 
     Parameters
     ----------
     spool_bytes
-        Most of one upload; four times as much is there for all.
+        Most of one upload in memory; four times as much is there for all.
+    disk_bytes
+        Most on disk.
 
     """
 
-    def __init__(self, spool_bytes: int) -> None:
-        self._most = spool_bytes
-        self._free = _UPLOADS_IN_MEMORY * spool_bytes
+    def __init__(self, spool_bytes: int, disk_bytes: int) -> None:
+        self.most_in_memory = spool_bytes
+        self.most_on_disk = disk_bytes
+        self.free_memory = _UPLOADS_IN_MEMORY * spool_bytes
+        self.on_disk = 0
 
     @contextmanager
-    def share(self, declared: int | None) -> Iterator[int]:
-        """Keep memory for one upload; gives the bytes of it that may stay there: all of ``declared``, or none.
+    def share(self, declared: int | None) -> Iterator[Share]:
+        """Keep room for one upload.
 
         Parameters
         ----------
         declared
-            Bytes of the body, None where the client does not say: then as much as one upload may have is kept.
+            Bytes of the body, None where the client does not say: then as much memory as one upload may have is kept,
+            and disk as the body grows.
+
+        Raises
+        ------
+        NoRoomForUpload
+            Where there is none.
 
         """
-        wanted = self._most if declared is None else declared
-        granted = wanted if wanted <= min(self._most, self._free) else 0
-        self._free -= granted
+        wanted = self.most_in_memory if declared is None else declared
+        in_memory = wanted if wanted <= min(self.most_in_memory, self.free_memory) else 0
+        self.free_memory -= in_memory
+        share = Share(self, in_memory)
         try:
-            yield granted
+            share.reserve(declared or 0)
+            yield share
         finally:
-            self._free += granted
+            self.free_memory += in_memory
+            self.on_disk -= share.on_disk
+
+
+@dataclass(slots=True)
+class Share:
+    """What one upload has of an :class:`UploadRoom`."""
+
+    room: UploadRoom
+    in_memory: int
+    """Bytes that may stay in memory: all of the upload, or none."""
+    on_disk: int = 0
+    _received: int = 0
+
+    def reserve(self, size: int) -> None:
+        """Keep room for a body of ``size`` bytes.
+
+        Raises
+        ------
+        NoRoomForUpload
+            Where other uploads hold it.
+
+        """
+        more = size - self.on_disk if size > self.in_memory else 0
+        if more <= 0:
+            return
+        if self.room.on_disk + more > self.room.most_on_disk:
+            raise NoRoomForUpload(
+                f"{self.room.on_disk >> 20} MiB of uploads are on disk and this one has {size} bytes or more, the "
+                f"limit is {self.room.most_on_disk >> 20} MiB; try again in {NoRoomForUpload.retry_after_s} s, or "
+                "raise UNET_UPLOAD_LIMIT_MB"
+            )
+        self.room.on_disk += more
+        self.on_disk += more
+
+    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Pass on a body, keeping room for what comes."""
+        async for chunk in chunks:
+            self._received += len(chunk)
+            self.reserve(self._received)
+            yield chunk
 
 
 @asynccontextmanager
-async def received(request: Request, settings: Settings, memory: UploadMemory) -> AsyncIterator[Upload]:
+async def received(request: Request, settings: Settings, room: UploadRoom) -> AsyncIterator[Upload]:
     """Receive the image; small ones stay in memory, others go to the temporary folder; closed at the end.
 
     Raises
@@ -79,7 +134,7 @@ async def received(request: Request, settings: Settings, memory: UploadMemory) -
     UploadTooSlow
         Where it takes longer than a request may take in all.
     NoRoomForUpload
-        Where the temporary folder is full.
+        Where other uploads hold the room there is, or the temporary folder is full.
 
     """
     encoding = request.headers.get("content-encoding", "identity")
@@ -90,10 +145,10 @@ async def received(request: Request, settings: Settings, memory: UploadMemory) -
         )
     length = request.headers.get("content-length", "")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-    with memory.share(int(length) if length.isdecimal() else None) as spool_bytes:
+    with room.share(int(length) if length.isdecimal() else None) as share:
         try:
             async with asyncio.timeout(settings.deadline_s):
-                upload = await (_from_form if is_form else _from_body)(request, spool_bytes)
+                upload = await (_from_form if is_form else _from_body)(request, share)
         except TimeoutError:
             raise UploadTooSlow(
                 f"the body was not complete after {settings.deadline_s:g} s, the longest that a request may take; send "
@@ -112,12 +167,12 @@ async def received(request: Request, settings: Settings, memory: UploadMemory) -
             upload.image.close()
 
 
-async def _from_body(request: Request, spool_bytes: int) -> Upload:
+async def _from_body(request: Request, share: Share) -> Upload:
     # SpooledTemporaryFile takes 0 for "never to disk"
-    spool = SpooledTemporaryFile(max_size=max(1, spool_bytes))  # noqa: SIM115 - closed by received()
+    spool = SpooledTemporaryFile(max_size=max(1, share.in_memory))  # noqa: SIM115 - closed by received()
     complete = False
     try:
-        async for chunk in request.stream():
+        async for chunk in share.counted(request.stream()):
             spool.write(chunk)
         if not spool.tell():
             raise EmptyBody("the body has 0 bytes; send the image as the body, or as multipart field 'image'")
@@ -144,18 +199,22 @@ class _FormParser(MultiPartParser):
                 file.close()
 
 
-async def _from_form(request: Request, spool_bytes: int) -> Upload:
+async def _from_form(request: Request, share: Share) -> Upload:
     parser = _FormParser(
-        request.headers, request.stream(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES
+        request.headers,
+        share.counted(request.stream()),
+        max_files=1,
+        max_fields=_MOST_FIELDS,
+        max_part_size=_MOST_FIELD_BYTES,
     )
-    parser.spool_max_size = max(1, spool_bytes)
+    parser.spool_max_size = max(1, share.in_memory)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise BrokenMultipart(
             f"the multipart body cannot be read: {error.message} Send one file field 'image'"
         ) from error
-    except OSError:
+    except (OSError, NoRoomForUpload):
         parser.close()
         raise
     if not parser.complete:

@@ -14,7 +14,7 @@ from model.errors import BackendUnavailable
 from model.session import GPU_BACKENDS, SessionOptions, gpu_count, resolve_backend
 from service.engine.admission import Admission
 from service.engine.cost_store import cost_store
-from service.engine.errors import DeadlineExceeded, Draining, NotReady
+from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
 from service.engine.pipeline import Pipeline
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.registry import LoadedModel, Registry, load_registry
@@ -121,7 +121,9 @@ class Engine:
         options = session_options(settings)
         try:
             backend = resolve_backend(options)
-        except BackendUnavailable as error:
+            for spool in (self._spool, Spool(None)):  # uploads go to the temporary folder in any case
+                spool.file().close()
+        except (BackendUnavailable, SpoolFull) as error:
             _LOG.error("%s", error)
             self._failure = str(error)
             return

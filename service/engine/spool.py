@@ -127,7 +127,9 @@ class Spool:
         try:
             return tempfile.TemporaryFile(dir=self._folder)
         except OSError as error:
+            folder = f"spool folder {self._folder!r}" if self._folder else "temporary folder"
+            setting = "UNET_SPOOL_DIR" if self._folder else "TMPDIR"
             raise SpoolFull(
-                f"0 files can be made in the spool folder {self._folder or tempfile.gettempdir()!r}, 1 is needed: "
-                f"{error.strerror}; point UNET_SPOOL_DIR to a folder that can be written"
+                f"0 files can be made in the {folder}, 1 is needed: {error.strerror}; point {setting} to a folder that "
+                "can be written"
             ) from error

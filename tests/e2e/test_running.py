@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.client import Client
 from tests.images import disc, png, tiff
 from tests.live import LiveServer, live_server
+from tests.problems import assert_problem
 
 
 def many_discs(size: int) -> NDArray[np.uint16]:
@@ -104,6 +105,51 @@ def test_sigterm_during_an_upload_lets_it_finish(packages: Path, tmp_path: Path)
         gate.set()
         assert answer.result().status_code == 200
         assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("grace_s", [0, 1])
+def test_what_outlives_the_grace_is_told_to_come_again(packages: Path, tmp_path: Path, grace_s: int) -> None:
+    gate = threading.Event()
+
+    def never_whole() -> Iterator[bytes]:
+        yield png(disc())[:100]
+        gate.wait(30)
+
+    large = tiff(many_discs(8192), compression="zlib", rowsperstrip=64)
+    with (
+        live_server(tmp_path, packages, shutdown_grace_s=grace_s) as server,
+        ThreadPoolExecutor(2) as background,
+    ):
+        computing = background.submit(
+            httpx.post, f"{server.url}/segment", content=large, params={"output": "labels"}, timeout=60
+        )
+        wait_for_metric(server.url, "unet_stage_seconds_count", 1)  # decoded
+        uploading = background.submit(httpx.post, f"{server.url}/segment", content=never_whole(), timeout=60)
+        wait_for_metric(server.url, "unet_in_flight", 2)
+        server.terminate()
+        assert server.process.wait(30) == 0
+        gate.set()
+        for answer in (computing.result(), uploading.result()):
+            problem = assert_problem(answer, 503, "draining")
+            assert f"{grace_s} s" in problem["detail"]
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_an_answer_on_its_way_at_the_end_of_the_grace_breaks_off(packages: Path, tmp_path: Path) -> None:
+    large = tiff(many_discs(4096))
+    asked = {"output": "probabilities", "format": "npy"}
+    with (
+        live_server(tmp_path, packages, shutdown_grace_s=1, memory_budget_mb=256) as server,
+        httpx.stream("POST", f"{server.url}/segment", content=large, params=asked, timeout=60) as answer,
+    ):
+        assert answer.status_code == 200
+        server.terminate()
+        assert server.process.wait(30) == 0
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+        assert "Traceback" not in server.log.read_text()
+        assert any("send it again" in event["message"] for event in server.events())
 
 
 def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None:

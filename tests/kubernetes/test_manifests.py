@@ -16,6 +16,7 @@ from service.app import create_app
 from service.settings import PREFIX, Settings, load_settings
 from service.telemetry import Metrics
 from tests.docker.containers import PROJECT
+from tests.docker.prometheus import needs_prometheus
 from tests.kubernetes.custom_metrics import adapter_rule
 from tests.kubernetes.manifests import OVERLAYS, SERVING, container, objects, pod, quantity, text, the
 
@@ -155,6 +156,7 @@ def test_probes_ask_for_what_the_service_answers(overlay: str) -> None:
 def test_times_fit_together(overlay: str) -> None:
     chosen, probe = settings(overlay), container(overlay)["readinessProbe"]
     assert pod(overlay)["terminationGracePeriodSeconds"] > chosen.drain_delay_s + chosen.shutdown_grace_s
+    assert chosen.shutdown_grace_s >= chosen.deadline_s, "what was accepted is answered"
     assert chosen.drain_delay_s > probe["periodSeconds"] * probe["failureThreshold"]
     notes = the(overlay, "Ingress")["metadata"]["annotations"]
     prefix = "nginx.ingress.kubernetes.io/proxy"
@@ -166,7 +168,8 @@ def test_times_fit_together(overlay: str) -> None:
 def test_uploads_and_large_images_fit_into_the_temporary_folder(overlay: str) -> None:
     chosen, (volume,) = settings(overlay), pod(overlay)["volumes"]
     room = quantity(volume["emptyDir"]["sizeLimit"])
-    assert room >= (chosen.spool_limit_mb + 2 * chosen.max_body_mb) << 20
+    assert chosen.upload_limit_mb >= 2 * chosen.max_body_mb
+    assert room > (chosen.spool_limit_mb + chosen.upload_limit_mb) << 20
     assert quantity(container(overlay)["resources"]["limits"]["ephemeral-storage"]) > room
 
 
@@ -216,3 +219,41 @@ def test_the_adapter_offers_what_the_autoscaler_asks_for() -> None:
     (metric,) = the("monitoring", "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
     assert rule["seriesQuery"].startswith(rule["name"]["as"] + "{")
+
+
+@needs_prometheus
+@pytest.mark.parametrize(
+    ("series", "wakes"),
+    [
+        ({}, False),
+        ({"503": "_x119 1x120"}, True),  # the first request ever, at 10 min
+        ({"200": "7x240", "503": "2x119 3x120"}, True),
+        ({"200": "7x240", "401": "0x119 1+1x120"}, False),  # who may not wakes nobody
+        ({"200": "5x30 _x89 1x120"}, True),  # the ingress controller has been started anew
+    ],
+)
+def test_a_request_wakes_a_replica_from_zero_for_two_minutes(
+    tmp_path: Path, series: dict[str, str], wakes: bool
+) -> None:
+    """KEDA's demand trigger on samples each 5 s in promtool's notation; the first series would be new until 2 min."""
+    (demand,) = [each for each in the("keda", "ScaledObject")["spec"]["triggers"] if each["name"] == "demand"]
+    name = "nginx_ingress_controller_requests"
+    inputs = [
+        {"series": f'{name}{{exported_namespace="unet",exported_service="unet",status="{status}"}}', "values": values}
+        for status, values in series.items()
+    ]
+    inputs.append({"series": f'{name}{{exported_namespace="other",exported_service="unet"}}', "values": "0+1x240"})
+    expected = {"9m": 0, "10m5s": wakes, "11m50s": wakes, "12m30s": 0, "19m": 0}
+    samples = [
+        {
+            "expr": demand["metadata"]["query"],
+            "eval_time": when,
+            "exp_samples": [{"labels": "{}", "value": int(value)}],
+        }
+        for when, value in expected.items()
+    ]
+    file = tmp_path / "keda.test.yml"
+    test = {"interval": "5s", "input_series": inputs, "promql_expr_test": samples}
+    file.write_text(yaml.safe_dump({"evaluation_interval": "5s", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""How much of many uploads is in memory at a time."""
+"""How much of many uploads is in memory and on disk at a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.api.upload import Upload, UploadMemory, received
-from service.errors import EmptyBody
+from service.api.upload import Upload, UploadRoom, received
+from service.errors import EmptyBody, NoRoomForUpload
 from service.settings import Settings
 
 SPOOL = 1000
+ROOM = 10_000
 
 
 def upload(body: bytes, *, form: bool = False, declared: bool = True) -> Request:
@@ -44,17 +45,17 @@ def on_disk(received_upload: Upload) -> bool:
 @pytest.mark.parametrize("declared", [False, True])
 def test_uploads_beyond_the_memory_of_all_go_to_disk_until_others_end(form: bool, declared: bool) -> None:
     async def places() -> list[bool]:
-        memory = UploadMemory(SPOOL)
+        room = UploadRoom(SPOOL, ROOM)
         async with AsyncExitStack() as stack:
             held = [
                 await stack.enter_async_context(
-                    received(upload(b"i" * 850, form=form, declared=declared), Settings(), memory)
+                    received(upload(b"i" * 850, form=form, declared=declared), Settings(), room)
                 )
                 for _ in range(6)
             ]
             found = [on_disk(one) for one in held]
             assert all(one.image.seek(0) == 0 and one.image.read() == b"i" * 850 for one in held)
-        async with received(upload(b"i" * 850, form=form, declared=declared), Settings(), memory) as later:
+        async with received(upload(b"i" * 850, form=form, declared=declared), Settings(), room) as later:
             return [*found, on_disk(later)]
 
     assert asyncio.run(places()) == [False, False, False, False, True, True, False]
@@ -64,20 +65,42 @@ def test_uploads_beyond_the_memory_of_all_go_to_disk_until_others_end(form: bool
 @pytest.mark.parametrize("declared", [False, True])
 def test_an_upload_is_in_memory_up_to_its_own_limit(size: int, expected: bool, declared: bool) -> None:
     async def place() -> bool:
-        async with received(upload(b"i" * size, declared=declared), Settings(), UploadMemory(SPOOL)) as one:
+        async with received(upload(b"i" * size, declared=declared), Settings(), UploadRoom(SPOOL, ROOM)) as one:
             return on_disk(one)
 
     assert asyncio.run(place()) is expected
 
 
-def test_memory_is_given_back_by_uploads_that_fail() -> None:
-    async def fail(memory: UploadMemory) -> None:
-        async with received(upload(b"", declared=False), Settings(), memory):
+def test_room_is_given_back_by_uploads_that_fail() -> None:
+    async def fail(room: UploadRoom) -> None:
+        async with received(upload(b"", declared=False), Settings(), room):
             raise NotImplementedError
 
-    shared = UploadMemory(SPOOL)
+    shared = UploadRoom(SPOOL, ROOM)
     for _ in range(10):
         with pytest.raises(EmptyBody):
             asyncio.run(fail(shared))
-    with shared.share(None) as granted:
-        assert granted == SPOOL
+    with shared.share(None) as share:
+        assert share.in_memory == SPOOL
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_uploads_beyond_the_room_on_disk_are_told_to_come_back_until_others_end(form: bool, declared: bool) -> None:
+    async def try_it() -> None:
+        room = UploadRoom(0, ROOM)
+        async with AsyncExitStack() as stack:
+            for _ in range(4):
+                await stack.enter_async_context(
+                    received(upload(b"i" * 2200, form=form, declared=declared), Settings(), room)
+                )
+            with pytest.raises(NoRoomForUpload, match=r"0 MiB of uploads are on disk .* UNET_UPLOAD_LIMIT_MB"):
+                await stack.enter_async_context(
+                    received(upload(b"i" * 2200, form=form, declared=declared), Settings(), room)
+                )
+        assert room.on_disk == 0
+        async with received(upload(b"i" * 2200, form=form, declared=declared), Settings(), room) as one:
+            assert on_disk(one)
+            assert room.on_disk >= 2200
+
+    asyncio.run(try_it())

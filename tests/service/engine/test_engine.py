@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -184,6 +185,15 @@ def test_who_comes_while_load_balancers_have_not_noticed_is_still_served(package
                 return (await engine.segment(npy(np.zeros((30, 30), np.uint16)), SegmentRequest())).body.read()
 
     assert asyncio.run(scenario())
+
+
+def test_a_spool_folder_that_cannot_be_written_is_the_reason_for_not_being_ready(packages: Path) -> None:
+    async def reasons() -> tuple[str, ...]:
+        async with running(packages, spool_dir=str(packages / "nowhere")) as engine:
+            return engine.readiness().reasons
+
+    (reason,) = asyncio.run(reasons())
+    assert re.search(r"0 files .* spool folder '.*nowhere', 1 is needed: .*UNET_SPOOL_DIR", reason)
 
 
 def test_a_required_gpu_that_is_missing_leaves_the_engine_unready(packages: Path) -> None:
