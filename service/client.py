@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 20
-_FIRST_WAIT_S = 0.5  # before asking again for an answer that was lost; then twice as long each time
+_FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
+_LONGEST_WAIT_S = 30.0
 
 
 class ServiceUnreachable(Exception):
@@ -56,9 +57,9 @@ class Client:
     timeout_s
         Seconds to wait for an answer.
     max_wait_s
-        Most seconds to wait in all: while the server is busy (503 with Retry-After), and before asking again where an
-        answer was lost (502, a connection that broke off, or none from a server that has answered before). The same
-        image has the same answer: asking twice is safe.
+        Most seconds to wait in all before asking again: where the server is busy (503 with Retry-After), where a proxy
+        has no server (502, 503 or 504 that is not the service's), and where an answer was lost (a connection that broke
+        off, or none from a server that has answered before). The same image has the same answer: asking twice is safe.
     transport
         Another way to the server than a socket.
     sleep
@@ -78,7 +79,7 @@ class Client:
     ) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(timeout_s, connect=10.0)
-        self._url = url
+        self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._max_wait_s = max_wait_s
         self._sleep = sleep
@@ -161,7 +162,7 @@ class Client:
         return str(self._request("GET", "/openapi.json", {}, b"").json()["info"]["version"])
 
     def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
-        waited, lost_wait = 0.0, _FIRST_WAIT_S
+        waited, next_wait = 0.0, _FIRST_WAIT_S
         while True:
             headers = {"Content-Length": str(body.stat().st_size)} if isinstance(body, Path) else {}
             content = _chunks(body) if isinstance(body, Path) else body
@@ -173,7 +174,7 @@ class Client:
                 broke_off = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
                 self._reached = self._reached or broke_off
                 replaced = self._reached and isinstance(error, httpx.ConnectError)
-                if not (broke_off or replaced) or waited + lost_wait > self._max_wait_s:
+                if not (broke_off or replaced) or waited + next_wait > self._max_wait_s:
                     cause = str(error) or type(error).__name__
                     raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
                 wait = None
@@ -182,17 +183,19 @@ class Client:
                 if response.is_success:
                     return response
                 wait = _retry_after(response)
-                if not _passes(response) or waited + (wait or lost_wait) > self._max_wait_s:
+                if not _passes(response) or waited + (wait or next_wait) > self._max_wait_s:
                     raise ServiceProblem(_document(response))
             if wait is None:
-                wait, lost_wait = lost_wait, 2 * lost_wait
+                wait, next_wait = next_wait, min(2 * next_wait, _LONGEST_WAIT_S)
             self._sleep(wait)
             waited += wait
 
 
 def _passes(response: httpx.Response) -> bool:
-    """Whether a refusal is likely to be none the next time."""
-    return response.status_code == 502 or (response.status_code == 503 and _retry_after(response) is not None)
+    """Whether a refusal is likely to be none the next time: it says so, or no replica of the service has spoken."""
+    if response.status_code not in {502, 503, 504}:
+        return False
+    return _retry_after(response) is not None or not str(_document(response).get("type", "")).startswith("/problems/")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -46,7 +46,7 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
         }
         String body = connection.errorStream?.getText('UTF-8') ?: ''
         String pause = connection.getHeaderField('Retry-After')
-        if (status == 503 && pause?.isInteger() && waited + pause.toInteger() <= 60) {
+        if (pause?.isInteger() && waited + pause.toInteger() <= 60) {
             waited += pause.toInteger()
             sleep(1000L * pause.toInteger())
             continue

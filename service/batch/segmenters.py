@@ -21,6 +21,9 @@ from service.engine.request import Answer, SegmentRequest
 from service.settings import Settings
 from service.telemetry import Metrics
 
+SERVER_AWAY_S = 1800.0
+"""Most seconds that an image waits for a server that is busy or away: long enough to update a fleet, or wake one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -130,8 +133,8 @@ class _Local:
 
 @contextmanager
 def by_server(url: str, request: SegmentRequest) -> Iterator[Segmenter]:
-    """Segment on a server."""
-    with Client(url) as client:
+    """Segment on a server; it may be away for :data:`SERVER_AWAY_S` seconds."""
+    with Client(url, max_wait_s=SERVER_AWAY_S) as client:
         yield _Remote(client, request)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from tests.docker.containers import PROJECT, docker, started
+from tests.docker.containers import PROJECT, Container, docker, started
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,8 +31,8 @@ def proxy_image(engine: None) -> str:
 
 
 @contextmanager
-def proxied(image: str, *behaviours: str) -> Iterator[str]:
-    """Start replicas of these behaviours and the proxy before them; gives its address once it uses all of them."""
+def proxied(image: str, *behaviours: str) -> Iterator[Container]:
+    """Start replicas of these behaviours and the proxy before them; gives it once it uses all of them."""
     network = f"unet-proxy-{os.getpid()}-{time.monotonic_ns()}"
     docker("network", "create", network)
     with ExitStack() as stack:
@@ -50,7 +51,7 @@ def proxied(image: str, *behaviours: str) -> Iterator[str]:
         ):
             assert time.monotonic() < until, proxy.logs()
             time.sleep(0.1)
-        yield proxy.url
+        yield proxy
 
 
 def post(url: str, body: bytes) -> httpx.Response:
@@ -58,26 +59,26 @@ def post(url: str, body: bytes) -> httpx.Response:
 
 
 def test_a_refusal_goes_to_another_replica_as_long_as_the_upload_is_at_hand(proxy_image: str) -> None:
-    with proxied(proxy_image, "good", "busy") as url:
-        assert {post(url, SMALL).status_code for _ in range(12)} == {200}
-        large = [post(url, LARGE) for _ in range(12)]
+    with proxied(proxy_image, "good", "busy") as proxy:
+        assert {post(proxy.url, SMALL).status_code for _ in range(12)} == {200}
+        large = [post(proxy.url, LARGE) for _ in range(12)]
     refused = [answer for answer in large if answer.status_code != 200]
     assert 0 < len(refused) < len(large)
     assert {(answer.status_code, answer.headers["Retry-After"]) for answer in refused} == {(503, "7")}
 
 
 def test_a_refusal_by_all_comes_to_the_client_with_its_time_to_come_back(proxy_image: str) -> None:
-    with proxied(proxy_image, "busy", "busy") as url:
+    with proxied(proxy_image, "busy", "busy") as proxy:
         for body in (SMALL, LARGE):
-            answer = post(url, body)
+            answer = post(proxy.url, body)
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
             assert answer.json() == {"type": "/problems/overloaded"}
 
 
 def test_an_answer_that_is_lost_is_asked_of_another_replica_or_is_a_502_that_says_so(proxy_image: str) -> None:
-    with proxied(proxy_image, "good", "breaking") as url:
-        assert {post(url, SMALL).status_code for _ in range(12)} == {200}
-        lost = [answer for answer in (post(url, LARGE) for _ in range(12)) if answer.status_code != 200]
+    with proxied(proxy_image, "good", "breaking") as proxy:
+        assert {post(proxy.url, SMALL).status_code for _ in range(12)} == {200}
+        lost = [answer for answer in (post(proxy.url, LARGE) for _ in range(12)) if answer.status_code != 200]
     assert lost
     for answer in lost:
         assert (answer.status_code, answer.headers["Retry-After"]) == (502, "1")
@@ -86,8 +87,8 @@ def test_an_answer_that_is_lost_is_asked_of_another_replica_or_is_a_502_that_say
 
 
 def test_without_replicas_the_proxy_refuses_as_the_service_would(proxy_image: str) -> None:
-    with proxied(proxy_image) as url:
-        answer = post(url, SMALL)
+    with proxied(proxy_image) as proxy:
+        answer = post(proxy.url, SMALL)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["status"] == 503
@@ -95,13 +96,30 @@ def test_without_replicas_the_proxy_refuses_as_the_service_would(proxy_image: st
 
 def test_bodies_of_512_mb_pass_and_request_ids_too(proxy_image: str) -> None:
     size = 512 << 20
-    with proxied(proxy_image, "good") as url:
-        large = httpx.post(url, content=_zeros(size), headers={"Content-Length": str(size)}, timeout=300)
-        own = httpx.post(url, content=b"x", headers={"X-Request-ID": "mine"})
-        given = httpx.post(url, content=b"x")
+    with proxied(proxy_image, "good") as proxy:
+        large = httpx.post(proxy.url, content=_zeros(size), headers={"Content-Length": str(size)}, timeout=300)
+        own = httpx.post(proxy.url, content=b"x", headers={"X-Request-ID": "mine"})
+        given = httpx.post(proxy.url, content=b"x")
     assert (large.status_code, int(large.content)) == (200, size)
     assert own.headers["X-Seen-Request-ID"] == "mine"
     assert given.headers["X-Seen-Request-ID"]
+
+
+def test_the_log_has_every_request_whole_under_the_id_that_the_service_uses(proxy_image: str) -> None:
+    """The service takes over ids of letters, digits and ``._:-`` alone."""
+    path = "/" + "long" * 500
+    with proxied(proxy_image, "good") as proxy:
+        seen = [
+            httpx.post(f"{proxy.url}{path}", content=b"x", headers={"X-Request-ID": offered}).headers[
+                "X-Seen-Request-ID"
+            ]
+            for offered in ("mine", "two words", "a,b", "x" * 129)
+        ]
+        lines = [line for line in proxy.logs().splitlines() if '"request_id"' in line]
+    logged = [json.loads(line) for line in lines]
+    assert [(entry["request_id"], entry["path"]) for entry in logged] == [(each, path) for each in seen]
+    assert seen[0] == "mine"
+    assert all(re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", each) for each in seen)
 
 
 def _zeros(size: int) -> Iterator[bytes]:

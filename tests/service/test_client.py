@@ -57,15 +57,33 @@ def test_patience_ends_with_the_problem_of_the_server() -> None:
     assert str(refusal.value) == "503 Full: 9 s"
 
 
-@pytest.mark.parametrize("status", [400, 413, 422, 500, 504])
-def test_other_failures_are_not_repeated(status: int) -> None:
-    handler, bodies = scripted(httpx.Response(status, text="from a proxy"))
+LATE = httpx.Response(
+    504,
+    headers={"Content-Type": "application/problem+json"},
+    json={"type": "/problems/deadline-exceeded", "status": 504, "title": "Late", "detail": "from a replica"},
+)
+
+
+@pytest.mark.parametrize(
+    "refusal", [LATE, *(httpx.Response(status, text="from a proxy") for status in (400, 413, 422, 500))]
+)
+def test_other_failures_are_not_repeated(refusal: httpx.Response) -> None:
+    handler, bodies = scripted(refusal)
     with (
         Client("http://x", transport=httpx.MockTransport(handler)) as client,
-        pytest.raises(ServiceProblem, match="from a proxy"),
+        pytest.raises(ServiceProblem, match="from a"),
     ):
         client.segment(b"image")
     assert len(bodies) == 1
+
+
+def test_patience_grows_to_half_a_minute_and_no_further() -> None:
+    none_ready = httpx.Response(503, text="<h1>503 Service Temporarily Unavailable</h1>")
+    handler, _ = scripted(*[none_ready] * 9, httpx.Response(200, content=b"mask"))
+    slept: list[float] = []
+    with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append, max_wait_s=1000) as client:
+        assert client.segment(b"image") == b"mask"
+    assert slept == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +92,7 @@ def test_other_failures_are_not_repeated(status: int) -> None:
         httpx.RemoteProtocolError("Server disconnected without sending a response."),
         httpx.ReadError("reset"),
         httpx.WriteError("broken pipe"),
-        httpx.Response(502, text="from a proxy"),
+        *(httpx.Response(status, text="from a proxy") for status in (502, 503, 504)),
     ],
 )
 def test_an_answer_that_was_lost_is_asked_for_again_with_growing_patience(lost: httpx.Response | Exception) -> None:
@@ -123,6 +141,22 @@ def test_a_server_that_is_not_there_is_named() -> None:
         pytest.raises(ServiceUnreachable, match="http://nowhere:1: refused"),
     ):
         client.models()
+
+
+def test_a_password_in_the_address_is_sent_and_not_shown() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        raise httpx.ConnectError("refused")
+
+    with (
+        Client("https://alice:secret@unet.example.org", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceUnreachable) as error,
+    ):
+        client.models()
+    assert seen[0].headers["authorization"].startswith("Basic ")
+    assert "secret" not in str(error.value)
 
 
 def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
