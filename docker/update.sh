@@ -4,23 +4,45 @@
 #   docker compose build && docker/update.sh [service|service-gpu]
 set -eu
 service=${1:-service}
-count=$(docker compose ps --all --quiet "$service" | grep -c . || true)
+longest=${UNET_UPDATE_WAIT_S:-300} # for a new replica to be healthy
+
+replicas() { docker compose ps --all --quiet "$service"; }
+
+# Wait for one container; 1 where it ends, or is not healthy in time.
+healthy() {
+  until=$(($(date +%s) + longest))
+  while [ "$(date +%s)" -lt "$until" ]; do
+    case $(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$1") in
+      "running healthy") return 0 ;;
+      "running starting" | "created "*) sleep 0.5 ;;
+      *) return 1 ;;
+    esac
+  done
+  return 1
+}
+
+count=$(replicas | grep -c . || true)
 # one that was killed would be started again as it was, and count as new
-docker compose rm --force "$service" >/dev/null 2>&1
+removed=$(docker compose rm --force "$service" 2>&1) || { echo "$removed" >&2; exit 1; }
 old=$(docker compose ps --quiet "$service")
 if [ -z "$old" ]; then
   echo "no replica of $service runs; start it with: docker compose up --detach" >&2
   exit 1
 fi
 for container in $old; do
-  before=$(docker compose ps --all --quiet "$service")
-  if ! docker compose up --detach --no-deps --no-recreate --wait --scale "$service=$((count + 1))" "$service"; then
-    for started in $(docker compose ps --all --quiet "$service"); do
-      case $before in *"$started"*) ;; *) docker rm --force "$started" >/dev/null ;; esac
+  before=$(replicas)
+  docker compose up --detach --no-deps --no-recreate --scale "$service=$((count + 1))" "$service"
+  # whether those that ran before are healthy does not matter: they go
+  for started in $(replicas); do
+    case $before in *"$started"*) continue ;; esac
+    healthy "$started" && continue
+    docker logs --tail 3 "$started" >&2
+    for newer in $(replicas); do
+      case $before in *"$newer"*) ;; *) docker rm --force "$newer" >/dev/null ;; esac
     done
     echo "a new replica of $service is not healthy and was removed; those that ran before go on" >&2
     exit 1
-  fi
+  done
   sleep 2 # the proxy asks the name server twice a second, and a new replica whether it is ready
   docker stop "$container" >/dev/null # waits for its drain, stop_grace_period at most
   docker rm "$container" >/dev/null

@@ -86,6 +86,7 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
         "image": image,
         "volumes": [f"{folder}:/packages:ro"],
         "environment": {"UNET_MODELS_DIR": "/packages", "UNET_BACKEND": "cpu", "UNET_THREADS": "1"},
+        "stop_grace_period": "60s",  # one that hangs takes all of it
     }
     override = folder / "override.json"
     override.write_text(json.dumps({"services": {"service": service}}))
@@ -162,9 +163,12 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     assert all("UNET_LOG_LEVEL=debug" in container.inspect()["Config"]["Env"] for container in after)
 
 
-def test_an_update_replaces_a_replica_that_was_killed(fleet: Fleet, tmp_path: Path) -> None:
-    killed, _ = fleet.replicas()
-    docker("kill", killed.name)
+@pytest.mark.parametrize("how", ["KILL", "STOP"])
+def test_an_update_replaces_a_replica_that_was_killed_or_hangs(fleet: Fleet, tmp_path: Path, how: str) -> None:
+    broken, _ = fleet.replicas()
+    docker("kill", f"--signal={how}", broken.name)
+    if how == "STOP":
+        broken.wait_for("unhealthy", 90)
     updated = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="warning")
     assert updated.returncode == 0, updated.stderr
     after = fleet.replicas()
