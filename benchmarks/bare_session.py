@@ -18,7 +18,7 @@ from benchmarks.overhead import bare_tiles
 from benchmarks.serving import Row, environment, row
 from benchmarks.worker import Job, Worker, answer, working
 from service.bench import blobs
-from service.engine.engine import plan_limits, session_options
+from service.engine.options import plan_limits, session_options
 from service.engine.registry import load_model
 from service.settings import Settings
 

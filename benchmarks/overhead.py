@@ -30,7 +30,7 @@ from model.package import Package
 from model.session import Backend, Precision
 from model.stitching import read_tiles
 from model.tiling import plan_with_stride
-from service.engine.engine import plan_limits, session_options
+from service.engine.options import plan_limits, session_options
 from service.engine.registry import ZOO, find_packages, load_model
 from service.engine.resources import available_cpus
 from service.settings import Settings

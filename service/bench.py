@@ -21,8 +21,9 @@ from model.normalization import fit
 from model.package import read_package
 from model.precision import open_checked
 from model.stitching import read_tiles
-from service.engine.engine import Engine, plan_limits, session_options
+from service.engine.engine import Engine
 from service.engine.errors import NotReady
+from service.engine.options import plan_limits, session_options
 from service.engine.planning import measure_cost
 from service.engine.registry import LoadedModel
 from service.engine.request import SegmentRequest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
-from service.engine.engine import plan_limits, session_options
+from service.engine.options import plan_limits, session_options
 from service.engine.registry import load_model
 from service.settings import Settings
 from service.telemetry import configure_logging

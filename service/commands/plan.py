@@ -11,8 +11,8 @@ from typing import Any
 from model.planner import Choice, batch_room
 from model.tiling import plan_whole, plan_with_stride
 from service.commands.common import add_local_options, say, table
-from service.engine.engine import plan_limits, session_options
 from service.engine.machine import this_machine
+from service.engine.options import plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.registry import LoadedModel, load_model, locate_package
 from service.errors import InvalidParameter

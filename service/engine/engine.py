@@ -4,76 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from model.errors import BackendUnavailable
-from model.session import GPU_BACKENDS, SessionOptions, gpu_count, resolve_backend
+from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
-from service.engine.cost_store import cost_store
 from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
+from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
 from service.engine.pipeline import Pipeline
-from service.engine.planning import PlanLimits, most_batch_pixels
+from service.engine.planning import most_batch_pixels
 from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
-from service.engine.resources import available_cpus, memory_budget, memory_conflict, memory_limit, temporary_memory
+from service.engine.resources import available_cpus
 from service.engine.scheduler import Scheduler
 from service.engine.spool import Spool
 from service.settings import Settings
-from service.telemetry import Metrics, fields
+from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.engine")
-_TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
-
-
-def memory_bytes(settings: Settings) -> int:
-    """Working memory of all requests together, bytes: as set, else what the container allows."""
-    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory())
-
-
-def tile_memory_bytes(settings: Settings) -> int:
-    """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
-    return int(memory_bytes(settings) * _TILE_SHARE)
-
-
-def _report_memory(settings: Settings) -> None:
-    budget, limit, temporary = memory_bytes(settings), memory_limit(), temporary_memory()
-    shown = fields(budget_mb=budget >> 20, limit_mb=limit and limit >> 20, temporary_mb=temporary >> 20)
-    _LOG.info("working memory", extra=shown)
-    if conflict := memory_conflict(budget, limit, temporary):
-        _LOG.warning("%s", conflict)
-
-
-def session_options(settings: Settings) -> SessionOptions:
-    """How the settings say that nets are opened."""
-    return SessionOptions(
-        backend=settings.backend,
-        precision=settings.precision,
-        require_gpu=settings.require_gpu,
-        threads=settings.threads or available_cpus(),
-        devices=_devices(settings),
-        gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
-        engine_cache=settings.engine_cache_dir,
-    )
-
-
-def _devices(settings: Settings) -> tuple[int, ...]:
-    if settings.devices == "all":
-        return tuple(range(max(1, gpu_count())))
-    return tuple(int(number) for number in settings.devices.split(","))
-
-
-def plan_limits(settings: Settings) -> PlanLimits:
-    """What the settings say that plans keep within."""
-    return PlanLimits(
-        tile_memory_bytes=tile_memory_bytes(settings),
-        tile_seconds=settings.tile_ms / 1000 if settings.tile_ms else math.inf,
-        batch_tiles=settings.batch_tiles,
-        store=cost_store(settings.cache_dir),
-    )
 
 
 class Engine:
@@ -89,7 +40,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        _report_memory(settings)
+        report_memory(settings)
         self._settings = settings
         self._metrics = metrics
         budget = memory_bytes(settings)

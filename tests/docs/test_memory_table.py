@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from model.package import read_package
-from service.engine.engine import memory_bytes, tile_memory_bytes
 from service.engine.needs import Needs, needs
+from service.engine.options import memory_bytes, tile_memory_bytes
 from service.engine.request import SegmentRequest
 from service.engine.resources import memory_budget
 from service.formats import ReadLimits, open_image
