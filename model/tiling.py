@@ -130,8 +130,12 @@ class AxisGeometry:
                 )
             return [smallest]
         smallest = max(smallest, self.grid)
-        strides = {max(smallest, math.ceil(size / n / self.grid) * self.grid) for n in range(1, size // smallest + 2)}
-        return sorted(strides, reverse=True)
+        strides = [max(smallest, -(-size // self.grid) * self.grid)]
+        while strides[-1] > smallest:
+            # the fewest pieces that are shorter: strides grow like the root of the size, pieces like the size
+            pieces = -(-size // (strides[-1] - self.grid))
+            strides.append(max(smallest, -(-size // (pieces * self.grid)) * self.grid))
+        return strides
 
     def tiles(self, size: int, stride: int) -> Iterator[tuple[Span, Span, Span]]:
         """Read, write and crop spans along an axis of ``size`` pixels, in order."""

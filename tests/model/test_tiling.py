@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -80,6 +82,20 @@ def test_572_gives_388_and_is_stepped_by_384() -> None:
     assert geometry.output_shape((572, 572)) == (388, 388)
     assert geometry.y.stride_of(572) == 384
     assert geometry.y.input_for(388) == 572
+
+
+@given(st.integers(1, 20_000), st.integers(1, 5))
+def test_strides_are_those_of_all_equal_partitions(size: int, depth: int) -> None:
+    axis = valid_unet_geometry(depth).y
+    smallest = max(axis.stride_of(axis.minimum), axis.grid)
+    pieces = range(1, size // smallest + 2)
+    expected = {max(smallest, math.ceil(size / n / axis.grid) * axis.grid) for n in pieces}
+    assert axis.strides_for(size) == sorted(expected, reverse=True)
+
+
+def test_a_very_long_axis_has_few_strides() -> None:
+    """A header may declare it, and plans are made before anything else is known."""
+    assert len(valid_unet_geometry(4).y.strides_for(2_000_000_000)) < 30_000
 
 
 @pytest.mark.parametrize("size_yx", [(0, 5), (5, 0)])
