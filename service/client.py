@@ -134,6 +134,29 @@ class Client:
         array: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
         return array
 
+    def plan(self, size_yx: tuple[int, int], planes: int = 1, **options: str | float | bool | None) -> dict[str, Any]:
+        """Return what ``GET /plan`` says of an image of this size: ``expected_seconds``, ``refusal`` and more.
+
+        Parameters
+        ----------
+        size_yx
+            Height and width, px.
+        planes
+            Of a stack.
+        options
+            Parameters of ``GET /plan``: model, output, mirror, timeout.
+
+        Raises
+        ------
+        ServiceProblem, ServiceUnreachable
+            As for :meth:`segment`.
+
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        asked = {"size": f"{size_yx[0]}x{size_yx[1]}", "planes": planes, **given}
+        planned: dict[str, Any] = self._request("GET", "/plan", asked, b"").json()
+        return planned
+
     def models(self) -> dict[str, Any]:
         """Return what ``GET /models`` lists: ``models`` and ``refused``."""
         listed: dict[str, Any] = self._request("GET", "/models", {}, b"").json()

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.engine.request import OutputKind
 from service.errors import InvalidParameter
 from service.formats import ENCODERS, PIXEL_SIZE_LIMITS_UM
+from service.settings import Settings
+
+_Model: TypeAlias = Annotated[
+    str | None, Field(max_length=200, description="`name` or `name@version` of a package; see `/models`.")
+]
+_Output: TypeAlias = Annotated[
+    OutputKind, Field(description="Class of each pixel, numbered objects, or probability of each class.")
+]
+_Mirror: TypeAlias = Annotated[
+    bool,
+    Field(description="Mean of the image's eight mirrored and turned views: a little better, eight times the time."),
+]
+_Timeout: TypeAlias = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Field(description="Seconds until the caller gives up; at most the service's deadline, which is the default."),
+]
 
 
 class SegmentParameters(BaseModel):
@@ -19,10 +36,8 @@ class SegmentParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str | None = Field(None, max_length=200, description="`name` or `name@version` of a package; see `/models`.")
-    output: OutputKind = Field(
-        "mask", description="Class of each pixel, numbered objects, or probability of each class."
-    )
+    model: _Model = None
+    output: _Output = "mask"
     format: str | None = Field(
         None,
         description="Format of the answer; it beats the Accept header. Default: png.",
@@ -37,18 +52,13 @@ class SegmentParameters(BaseModel):
     channel: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Channel of the image, from 0, for a package that takes one channel."
     )
-    mirror: bool = Field(
-        default=False,
-        description="Mean of the image's eight mirrored and turned views: a little better, eight times the time.",
-    )
+    mirror: _Mirror = False
     pixel_size: str | None = Field(
         None,
         description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
         json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
     )
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Seconds until the caller gives up; at most the service's deadline, which is the default."
-    )
+    timeout: _Timeout = None
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +80,42 @@ class SegmentParameters(BaseModel):
         return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
 
 
+class PlanParameters(BaseModel):
+    """What may be asked of ``GET /plan``; the same names as in :class:`SegmentParameters` mean the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: str = Field(
+        description="Height and width of the image in px.", json_schema_extra={"examples": ["4096x4096", "1024x1360"]}
+    )
+    planes: Annotated[int, Field(ge=1)] = Field(1, description="Planes of the stack.")
+    model: _Model = None
+    output: _Output = "mask"
+    mirror: _Mirror = False
+    timeout: _Timeout = None
+
+    @field_validator("size")
+    @classmethod
+    def _is_a_size(cls, text: str) -> str:
+        parse_size(text)
+        return text
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in px from ``4096x4096``.
+
+    Raises
+    ------
+    ValueError
+        Where it is none.
+
+    """
+    match = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text, re.ASCII)
+    if match is None:
+        raise ValueError("should be height and width in px, each from 1 to 999999999; write it as 4096x4096")
+    return int(match[1]), int(match[2])
+
+
 def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
     """Refuse parameters that are given more than once, of which one would win in silence.
 
@@ -83,6 +129,22 @@ def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
     if repeated:
         found = "; ".join(f"{name} is given {times} times" for name, times in repeated)
         raise InvalidParameter(f"{found}, the limit is once; keep the value that is meant")
+
+
+def check_timeout(timeout_s: float | None, settings: Settings) -> None:
+    """Refuse a time beyond the service's deadline, which would be cut in silence.
+
+    Raises
+    ------
+    InvalidParameter
+        Where it is.
+
+    """
+    if timeout_s is not None and timeout_s > settings.deadline_s:
+        raise InvalidParameter(
+            f"timeout is {timeout_s:g} s, the service's deadline is {settings.deadline_s:g} s; ask for less, or raise "
+            "UNET_DEADLINE_S"
+        )
 
 
 def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentParameters:
@@ -104,22 +166,34 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
     try:
         return SegmentParameters.model_validate({**fields, **query.model_dump(exclude_unset=True)})
     except ValidationError as error:
-        raise InvalidParameter(describe_invalid(error.errors())) from error
+        raise InvalidParameter(describe_invalid(error.errors(), list(SegmentParameters.model_fields))) from error
 
 
-def describe_invalid(errors: Iterable[Mapping[str, Any]]) -> str:
-    """Say what is wrong with each parameter, given pydantic's list, without pydantic's words for its own parts."""
-    return "; ".join(_describe(item) for item in errors) or "a parameter is not valid"
+def describe_invalid(errors: Iterable[Mapping[str, Any]], known: Sequence[str]) -> str:
+    """Say what is wrong with each parameter, given pydantic's list, without pydantic's words for its own parts.
+
+    Parameters
+    ----------
+    errors
+        As pydantic lists them.
+    known
+        Parameters that there are.
+
+    """
+    return "; ".join(_describe(item, known) for item in errors) or "a parameter is not valid"
 
 
-def _describe(item: Mapping[str, Any]) -> str:
+def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
     place = [str(part) for part in item["loc"] if part not in ("query", "path", "body")]
     name = place[0] if place else "the request"
     if item["type"] == "extra_forbidden":
-        known = list(SegmentParameters.model_fields)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
         return f"parameter {name[:40]!r} does not exist; {hint}"
+    if item["type"] == "missing":
+        return f"parameter {name!r} is missing; give it"
+    if item["type"] == "bool_parsing":
+        return f"{name} is {str(item['input'])[:40]!r}, it should be true or false"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{name} is {str(item['input'])[:40]!r}, it {message}"
 

@@ -96,7 +96,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer query parameters that do not exist or have impossible values."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
-    response = problem_response(INVALID_PARAMETER, describe_invalid(errors))
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [parameter["name"] for parameter in operation.get("parameters", ())]
+    response = problem_response(INVALID_PARAMETER, describe_invalid(errors, known))
     return _noted(request.scope, request.app.state.metrics, INVALID_PARAMETER, response)
 
 

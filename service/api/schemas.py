@@ -10,7 +10,9 @@ from model.agreement import Agreement
 from model.labels import LabelRule
 from model.spec import Citation, Person
 from service.engine.engine import Engine
+from service.engine.forecast import Forecast
 from service.engine.registry import LoadedModel
+from service.errors import problem_kind
 
 
 class _Document(BaseModel):
@@ -125,6 +127,52 @@ class ModelCard(ModelSummary):
             self_test_difference=model.self_test_difference,
             facts=spec.facts,
             readme=model.package.readme(),
+        )
+
+
+class Plan(_Document):
+    """What an image of one size would take, sent now."""
+
+    model: str = Field(description="`name@version` of what would run.")
+    precision: str
+    size_yx: tuple[int, int] = Field(description="Height and width, px.")
+    planes: int
+    tiles: int = Field(description="Of all planes, and of all views where `mirror` is asked for.")
+    input_yx: tuple[int, int] = Field(description="What the net reads for a tile, px.")
+    stride_yx: tuple[int, int] = Field(description="From one tile to the next, px.")
+    compute_seconds: float = Field(description="In the net, with nobody else there, at the speed measured last.")
+    expected_seconds: float = Field(
+        description="Until it is through the net beside what is in work now; every request gets an equal share."
+    )
+    backlog_seconds: float = Field(description="Of all accepted work.")
+    memory_bytes: int = Field(description="For a 16 bit image and its result as PNG or TIFF, beside tiles.")
+    disk_bytes: int = Field(description="In the spool folder; 0 where all stands in memory.")
+    refusal: Problem | None = Field(description="What it would get in place of an answer; null where it is accepted.")
+
+    @classmethod
+    def of(cls, engine: Engine, forecast: Forecast) -> Plan:
+        """Describe a forecast."""
+        tiles = forecast.plan.tiles
+        problem = None
+        if forecast.refusal is not None:
+            kind = problem_kind(forecast.refusal)
+            problem = Problem(
+                type=kind.uri, title=kind.title, status=kind.status, detail=str(forecast.refusal), request_id=None
+            )
+        return cls(
+            model=forecast.model.package.spec.reference,
+            precision=forecast.model.session.precision,
+            size_yx=tiles.size_yx,
+            planes=forecast.planes,
+            tiles=len(forecast.plan) * forecast.planes,
+            input_yx=tiles.input_yx,
+            stride_yx=tiles.stride_yx,
+            compute_seconds=round(forecast.compute_s, 3),
+            expected_seconds=round(forecast.expected_s, 3),
+            backlog_seconds=round(engine.backlog_seconds, 3),
+            memory_bytes=forecast.memory_bytes,
+            disk_bytes=forecast.disk_bytes,
+            refusal=problem,
         )
 
 

@@ -12,11 +12,10 @@ from starlette.requests import ClientDisconnect
 from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from service.api.parameters import SegmentParameters, combined, refuse_repeated
+from service.api.parameters import SegmentParameters, check_timeout, combined, refuse_repeated
 from service.api.spooled import SpooledResponse
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
-from service.errors import InvalidParameter
 from service.formats import negotiate
 from service.formats.json_text import dump
 from service.settings import Settings
@@ -65,11 +64,7 @@ async def segment(
 
 
 def _wanted(parameters: SegmentParameters, accept: str | None, settings: Settings) -> SegmentRequest:
-    if parameters.timeout is not None and parameters.timeout > settings.deadline_s:
-        raise InvalidParameter(
-            f"timeout is {parameters.timeout:g} s, the service's deadline is {settings.deadline_s:g} s; ask for less, "
-            "or raise UNET_DEADLINE_S"
-        )
+    check_timeout(parameters.timeout, settings)
     return SegmentRequest(
         model=parameters.model,
         output=parameters.output,

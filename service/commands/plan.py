@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from typing import Any
 
 from model.planner import Choice, batch_room
 from model.tiling import plan_whole, plan_with_stride
+from service.api.parameters import parse_size
 from service.commands.common import add_local_options, say, table
 from service.engine.machine import this_machine
 from service.engine.options import plan_limits, session_options
@@ -40,10 +40,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height and width in px, such as 4096x4096")
-    return int(match[1]), int(match[2])
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

@@ -137,9 +137,7 @@ class Admission:
             Where it could not be finished in time even alone.
 
         """
-        self._check_memory(memory_bytes)
-        self._check_disk(disk_bytes)
-        self._check_time(pixels / throughput.pixels_per_second, pixels, timeout_s)
+        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes)
         ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes)
         self._tickets.add(ticket)
         try:
@@ -204,6 +202,25 @@ class Admission:
 
     def _wait_s(self) -> int:
         return max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
+
+    def seconds_until_done(self, throughput: Throughput, pixels: int) -> float:
+        """Seconds until a request of so many input pixels would be through the net if it came now.
+
+        All requests get equal shares by pixels (deficit round robin), so that of each other one no more is waited for
+        than this one takes itself.
+        """
+        own_s = pixels / throughput.pixels_per_second
+        return own_s + sum(
+            min(own_s, ticket.pixels_left / ticket.throughput.pixels_per_second) for ticket in self._tickets
+        )
+
+    def check(
+        self, throughput: Throughput, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0
+    ) -> None:
+        """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
+        self._check_memory(memory_bytes)
+        self._check_disk(disk_bytes)
+        self._check_time(pixels / throughput.pixels_per_second, pixels, timeout_s)
 
     def _check_time(self, own_s: float, pixels: int, timeout_s: float) -> None:
         waiting_s = self.backlog_seconds

@@ -13,6 +13,7 @@ from model.errors import BackendUnavailable
 from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
+from service.engine.forecast import Forecast, imagined
 from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
 from service.engine.pipeline import Pipeline
 from service.engine.planning import most_batch_pixels
@@ -213,6 +214,34 @@ class Engine:
         """Measured throughput of the default model."""
         return self.default_model.throughput.pixels_per_second if self.default_model else 0.0
 
+    def forecast(self, size_yx: tuple[int, int], planes: int, request: SegmentRequest) -> Forecast:
+        """Say what a 16 bit image would take if it came now.
+
+        Parameters
+        ----------
+        size_yx
+            Height and width, px.
+        planes
+            How many of them.
+        request
+            What would be wanted.
+
+        Raises
+        ------
+        NotReady, UnknownModel
+        ImageTooLarge
+            Where no image of this size is taken.
+
+        """
+        chosen = self.model(request.model)
+        header = imagined(size_yx, planes, len(chosen.package.spec.channels))
+        return self._working().forecast(header, request, chosen, request.timeout_s or self._settings.deadline_s)
+
+    def _working(self) -> Pipeline:
+        if self._pipeline is None:
+            raise NotReady("the scheduler has not started; try again in a few seconds")
+        return self._pipeline
+
     async def segment(self, source: BinaryIO, request: SegmentRequest) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
 
@@ -230,12 +259,11 @@ class Engine:
 
         """
         chosen = self.model(request.model)
-        if self._pipeline is None:
-            raise NotReady("the scheduler has not started; try again in a few seconds")
+        pipeline = self._working()
         timeout_s = request.timeout_s or self._settings.deadline_s
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._pipeline.segment(source, request, chosen, timeout_s)
+                return await pipeline.segment(source, request, chosen, timeout_s)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"

@@ -26,6 +26,8 @@ from model.pixels import Pixels
 from model.stitching import Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan, plan_views
 from service.engine.admission import Admission, Ticket
+from service.engine.errors import EngineError
+from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs, outline_memory
 from service.engine.plane import check_channels, check_output, empty_plane, read_image, reduction, result_classes
 from service.engine.receipt import build_receipt
@@ -33,7 +35,7 @@ from service.engine.registry import LoadedModel
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
-from service.formats import ENCODERS, Encoder, ImageReader, ReadLimits, SegmentationResult, open_image
+from service.formats import ENCODERS, Encoder, ImageHeader, ImageReader, ReadLimits, SegmentationResult, open_image
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")
@@ -58,16 +60,14 @@ class Pipeline:
         spec = chosen.package.spec
         encoder = ENCODERS[request.format]
         clock = StageClock(self.metrics)
-        limits = ReadLimits(max_pixels=self.max_pixels, max_bytes=self.max_pixels * _MOST_SAMPLE_BYTES)
         with clock.stage("open"):
-            reader = await self.in_worker(open_image, source, limits)
+            reader = await self.in_worker(open_image, source, self._limits)
         header = reader.header
         check_channels(header, spec, request)
         check_output(encoder, header, spec, request)
         plan = plan_views(chosen.planner, header.size_yx, mirror=request.mirror)
         pixels = header.planes * plan.input_pixels
-        most = Needs(self.admission.memory_limit, self.admission.disk_limit)
-        room = needs(header, spec, request, reader.part_bytes, most)
+        room = needs(header, spec, request, reader.part_bytes, self._most)
         with (
             reader,
             self.admission.admit(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes) as ticket,
@@ -103,6 +103,36 @@ class Pipeline:
                 body = await self.in_worker(write_body, encoder, result, file, ticket=ticket)
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
+
+    def forecast(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Forecast:
+        """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
+        self._limits.check(header)
+        plan = plan_views(chosen.planner, header.size_yx, mirror=request.mirror)
+        pixels = header.planes * plan.input_pixels
+        room = needs(header, chosen.package.spec, request, 0, self._most)
+        try:
+            self.admission.check(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes)
+            refusal = None
+        except EngineError as error:
+            refusal = error
+        return Forecast(
+            model=chosen,
+            plan=plan,
+            planes=header.planes,
+            compute_s=pixels / chosen.throughput.pixels_per_second,
+            expected_s=self.admission.seconds_until_done(chosen.throughput, pixels),
+            memory_bytes=room.memory_bytes,
+            disk_bytes=room.disk_bytes,
+            refusal=refusal,
+        )
+
+    @property
+    def _limits(self) -> ReadLimits:
+        return ReadLimits(max_pixels=self.max_pixels, max_bytes=self.max_pixels * _MOST_SAMPLE_BYTES)
+
+    @property
+    def _most(self) -> Needs:
+        return Needs(self.admission.memory_limit, self.admission.disk_limit)
 
     async def in_worker(
         self,

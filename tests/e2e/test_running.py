@@ -46,6 +46,7 @@ def test_the_client_sends_files_and_arrays_to_a_real_service(server: LiveServer,
         from_array = client.segment_array(disc(), output="labels")
         from_file = client.segment_array(tmp_path / "a.tif", output="labels")
         assert client.models()["models"][0]["name"] == "tiny"
+        assert client.plan(disc().shape)["refusal"] is None
     np.testing.assert_array_equal(from_array, from_file)
     np.testing.assert_array_equal(from_array > 0, disc() > 110)
 

@@ -159,6 +159,18 @@ def test_a_password_in_the_address_is_sent_and_not_shown() -> None:
     assert "secret" not in str(error.value)
 
 
+def test_a_plan_is_asked_for_by_size() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"expected_seconds": 2.5})
+
+    with Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        assert client.plan((1024, 1360), planes=3, mirror=True, model=None) == {"expected_seconds": 2.5}
+    assert dict(seen[0].url.params) == {"size": "1024x1360", "planes": "3", "mirror": "true"}
+
+
 def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
     seen: list[httpx.Request] = []
 

@@ -26,6 +26,26 @@ def test_work_is_accepted_until_the_backlog_is_full_and_the_refusal_says_when() 
     assert "8 s of work wait" in str(refusal.value)
 
 
+def test_a_request_waits_for_as_much_of_each_other_as_it_takes_itself() -> None:
+    """Shares are equal: of a slide before a thumbnail no more is done than of the thumbnail, until that is done."""
+    admission = Admission(100 * MB, 100)
+    speed, slow = Throughput(1 * MB), Throughput(MB / 2)
+    assert admission.seconds_until_done(speed, 2 * MB) == 2
+    with admission.admit(speed, 50 * MB, MB, 600), admission.admit(slow, MB // 2, MB, 600):
+        assert admission.seconds_until_done(speed, 2 * MB) == 2 + 2 + 1
+        assert admission.backlog_seconds == 51
+
+
+def test_a_check_refuses_what_would_be_refused_and_accepts_nothing() -> None:
+    admission = Admission(100 * MB, 10)
+    admission.check(Throughput(MB), 8 * MB, MB, 60)
+    assert admission.in_flight == 0
+    with admission.admit(Throughput(MB), 8 * MB, MB, 60):
+        with pytest.raises(Overloaded):
+            admission.check(Throughput(MB), 8 * MB, MB, 60)
+        assert admission.in_flight == 1
+
+
 def test_finished_pixels_make_room() -> None:
     admission = Admission(100 * MB, 10)
     speed = Throughput(1 * MB)

@@ -1,0 +1,49 @@
+"""What a request would take, before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.views import ViewPlan
+from service.engine.errors import EngineError
+from service.engine.registry import LoadedModel
+from service.formats import ImageHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """For an image of one size, as things are now."""
+
+    model: LoadedModel
+    plan: ViewPlan
+    """Of one plane."""
+    planes: int
+    compute_s: float
+    """Seconds in the net with nobody else there, at the measured speed."""
+    expected_s: float
+    """Seconds until it would be through the net, beside what is in work."""
+    memory_bytes: int
+    """Of images and results; activations of tiles come on top."""
+    disk_bytes: int
+    """In the spool folder; 0 where all stands in memory."""
+    refusal: EngineError | None
+    """Why it would not be accepted now; None where it would."""
+
+
+def imagined(size_yx: tuple[int, int], planes: int, channels: int) -> ImageHeader:
+    """Header of a 16 bit image of this size, of which nothing else is known."""
+    return ImageHeader(
+        format="",
+        dtype=np.dtype(np.uint16),
+        size_yx=size_yx,
+        channels=channels,
+        planes=planes,
+        stack_axes="I" if planes > 1 else "",
+        stack_shape=(planes,) if planes > 1 else (),
+        bits=16,
+        pixel_size_um=None,
+        compression="",
+        notes=(),
+    )

@@ -1,0 +1,74 @@
+"""``GET /plan``: the answer to "how long will it take?"."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.app_client import AppClient
+from tests.images import noise, png
+from tests.problems import assert_problem
+
+
+def test_a_plan_is_what_the_request_then_gets(client: AppClient) -> None:
+    plan = client.get("/plan", params={"size": "300x500", "model": "tiny"}).json()
+    answer = client.segment(png(noise(300, 500)), params={"model": "tiny", "format": "rle"})
+    tiles = answer.json()["receipt"]["tiles"]
+    assert (plan["tiles"], plan["input_yx"], plan["stride_yx"]) == (
+        tiles["count"],
+        tiles["input_yx"],
+        tiles["stride_yx"],
+    )
+    assert plan["model"] == "tiny@1.10.0"
+    assert plan["size_yx"] == [300, 500]
+    assert plan["refusal"] is None
+    assert (plan["backlog_seconds"], plan["disk_bytes"]) == (0, 0)
+    assert plan["memory_bytes"] >= 300 * 500 * 2
+
+
+def test_planes_and_views_count(client: AppClient) -> None:
+    def asked(**more: str) -> dict[str, float]:
+        plan: dict[str, float] = client.get("/plan", params={"size": "1000x900", **more}).json()
+        return plan
+
+    one, stack, mirrored = asked(), asked(planes="3"), asked(mirror="true")
+    assert stack["tiles"] == 3 * one["tiles"]
+    assert math.isclose(stack["compute_seconds"], 3 * one["compute_seconds"], abs_tol=0.003)
+    assert mirrored["compute_seconds"] > 4 * one["compute_seconds"] > 0
+    assert one["expected_seconds"] == one["compute_seconds"], "nobody else is there"
+
+
+def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: AppClient) -> None:
+    plan = client.get("/plan", params={"size": "1999x1999", "timeout": "0.000001"}).json()
+    assert plan["refusal"]["type"] == "/problems/deadline-exceeded"
+    assert plan["refusal"]["status"] == 504
+    assert "1e-06 s" in plan["refusal"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "slug", "said"),
+    [
+        ({}, 422, "invalid-parameter", "parameter 'size' is missing"),
+        ({"size": "12"}, 422, "invalid-parameter", "size is '12', it should be height and width in px"),
+        ({"size": "0x5"}, 422, "invalid-parameter", "write it as 4096x4096"),
+        ({"size": "5x1000000000"}, 422, "invalid-parameter", "from 1 to 999999999"),
+        ({"size": "5x5", "planes": "0"}, 422, "invalid-parameter", "planes is '0'"),
+        ({"size": "5x5", "mirror": "perhaps"}, 422, "invalid-parameter", "it should be true or false"),
+        ({"size": "5x5", "plains": "2"}, 422, "invalid-parameter", "did you mean 'planes'?"),
+        ({"size": "5x5", "colour": "2"}, 422, "invalid-parameter", "there are size, planes, model"),
+        ({"size": "5x5", "timeout": "61"}, 422, "invalid-parameter", "the service's deadline is 60 s"),
+        ({"size": "5x5", "model": "tinny"}, 404, "unknown-model", "tiny@1.10.0"),
+        ({"size": "2001x2000"}, 413, "image-too-large", "4002000 pixels, the limit is 4000000"),
+        ({"size": "5x5", "planes": "9" * 30}, 413, "image-too-large", "the limit is 4000000"),
+    ],
+)
+def test_bad_questions_get_their_problem(
+    client: AppClient, query: dict[str, str], status: int, slug: str, said: str
+) -> None:
+    assert said in assert_problem(client.get("/plan", params=query), status, slug)["detail"]
+
+
+def test_a_parameter_that_is_given_twice_is_refused(client: AppClient) -> None:
+    answer = client.get("/plan?size=5x5&size=6x6")
+    assert "size is given 2 times" in assert_problem(answer, 422, "invalid-parameter")["detail"]
