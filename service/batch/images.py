@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,19 @@ class Image:
     name: PurePosixPath
 
 
-def find_images(named: Sequence[str], listed: str | None = None, out: Path | None = None) -> list[Image]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the command line leads to."""
+
+    images: list[Image]
+    """Each file once. One may turn out to be unreadable, or a link to nothing: that shows when it is read."""
+    like_results: list[Path]
+    """Left out, because they are called as results are."""
+    unreadable: list[OSError]
+    """Folders that cannot be looked into."""
+
+
+def find_images(named: Sequence[str], listed: str | None = None, out: Path | None = None) -> Found:
     """Images for files, folders (theirs alone, without earlier results), glob patterns and a list, each file once.
 
     Parameters
@@ -52,36 +66,83 @@ def find_images(named: Sequence[str], listed: str | None = None, out: Path | Non
     Raises
     ------
     NoImages
-        Where one of them leads to no image.
+        Where one of them leads to no image, or cannot be looked into.
 
     """
-    found: dict[str, Image] = {}
+    images: dict[str, Image] = {}
+    like_results: list[Path] = []
+    unreadable: list[OSError] = []
     for text in named:
-        images = list(_named(text, out))
-        if not images:
-            raise NoImages(f"{text!r} leads to no image; name files, folders of TIFF, PNG, JPEG or .npy, or a pattern")
-        for image in images:
+        try:
+            entries = list(_named(text, out))
+        except OSError as error:
+            raise NoImages(f"{text!r} cannot be looked into: {error.strerror}; make it readable") from error
+        own = [entry for entry in entries if isinstance(entry, Image)]
+        left_out = [entry for entry in entries if isinstance(entry, Path)]
+        unreadable += [entry for entry in entries if isinstance(entry, OSError)]
+        like_results += left_out
+        if not own:
+            others = f", but for {len(left_out)} that are called as results are" if left_out else ""
+            raise NoImages(
+                f"{text!r} leads to no image{others}; name files, folders of TIFF, PNG, JPEG or .npy, or a pattern"
+            )
+        for image in own:
             # abspath, not resolve: links to one file are different images, and a million of them need no look each
-            found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - text is enough
+            images.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - text is enough
     for image in _listed(listed) if listed else ():
-        found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100
-    return list(found.values())
+        images.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100
+    return Found(
+        list(images.values()),
+        [path for path in like_results if os.path.abspath(path) not in images],  # noqa: PTH100
+        unreadable,
+    )
 
 
-def _named(text: str, out: Path | None) -> Iterator[Image]:
+def _named(text: str, out: Path | None) -> Iterator[Image | Path | OSError]:
+    """Images, files called as results are, and folders that cannot be looked into."""
     path = Path(text)
     if path.is_dir():
         for entry in sorted(path.iterdir()):
-            if entry.is_file() and entry.suffix.lower() in _IMAGE_SUFFIXES and not _is_result(entry):
-                yield Image(entry, PurePosixPath(entry.name))
+            if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
+                yield entry if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
     else:
         fixed = Path(*_until_wildcard(path))
+        yield from _unreadable(fixed, path.parts[len(fixed.parts) :])
         for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - absolute too
             entry = Path(match)
-            if entry.is_file() and not (out and _is_result(entry) and entry.absolute().is_relative_to(out.absolute())):
+            if not _may_be_image(entry):
+                continue
+            if out and _is_result(entry) and entry.absolute().is_relative_to(out.absolute()):
+                yield entry
+            else:
                 yield Image(entry, PurePosixPath(entry.relative_to(fixed).as_posix()))
+
+
+def _may_be_image(entry: Path) -> bool:
+    """Whether it is a file, or cannot be seen (a link to nothing): that shows when it is read, and is said then."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _unreadable(folder: Path, pattern: Sequence[str]) -> Iterator[OSError]:
+    """Folders that a pattern leads into and that cannot be looked into; glob passes them by in silence."""
+    try:
+        below = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and os.path.isdir(entry)]  # noqa: PTH112 - never raises
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield error
+        return
+    for entry in below:
+        if pattern[0] == "**":
+            if not entry.is_symlink():  # which may lead in circles
+                yield from _unreadable(entry, pattern)
+        elif len(pattern) > 1 and fnmatch.fnmatchcase(entry.name, pattern[0]):
+            yield from _unreadable(entry, pattern[1:])
 
 
 def _until_wildcard(path: Path) -> Iterator[str]:

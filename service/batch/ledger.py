@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from service.batch.images import Image
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import BadTarget, Work
 
@@ -95,7 +96,7 @@ class Ledger:
     def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
         """Whether the result is there, made from this image as it is now and under the same ``identity``."""
         try:
-            receipt = json.loads(self._receipt(work).read_bytes())
+            receipt = json.loads(self._receipt(work.target).read_bytes())
             return bool(
                 receipt["identity"] == identity
                 and receipt["image"] == stamp(work.source)
@@ -104,12 +105,31 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def has(self, image: Image, target: Path) -> bool:
+        """Whether ``target`` was made from this image, whatever has become of either since."""
+        try:
+            return bool(json.loads(self._receipt(target).read_bytes())["name"] == image.name.as_posix())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def made(self, file: Path) -> bool:
+        """Whether a file is a result of this ledger."""
+        return file.absolute().is_relative_to(self.out.absolute()) and self._receipt(file).exists()
+
     @contextmanager
     def begun(self, work: Work) -> Iterator[Path]:
-        """Mark an image as in work; gives the file in which its result is to be written, on the same file system."""
+        """Mark an image as in work; gives the file in which its result is to be written, on the same file system.
+
+        Raises
+        ------
+        NoRoomForResults
+            As for :meth:`finish`.
+
+        """
         part = self._parts / f"{key(work)}.{secrets.token_hex(4)}"
         try:
-            part.touch()
+            with self._room():
+                part.touch()
             yield part
         finally:
             with contextlib.suppress(OSError):
@@ -128,23 +148,38 @@ class Ledger:
         """
         record = {**receipt, "result": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
         record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        place = self._receipt(work)
-        try:
+        place = self._receipt(work.target)
+        with self._room():
             # a receipt of the result before must not vouch for this one
             place.unlink(missing_ok=True)
             replace(work.target, body, part)
             replace(place, json.dumps(record, indent=1).encode(), part)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno in _NO_ROOM:
-                raise NoRoomForResults(f"{self.out}: {error.strerror}; make room and start again") from error
+                raise NoRoomForResults(
+                    f"{self.out}: {error.strerror}; make room and start again: what is finished stays so"
+                ) from error
             raise
 
     def report(self, failures: list[dict[str, str]]) -> Path:
-        """Write the list of images that failed, or remove that of an earlier run where none did; returns its path."""
+        """Write the list of images that failed, or remove that of an earlier run where none did; returns its path.
+
+        Raises
+        ------
+        NoRoomForResults
+            As for :meth:`finish`.
+
+        """
         label = "" if self.shard == WHOLE else f"-{self._label}"
         path = self.out / f"failures{label}.json"
         if failures:
-            replace(path, (json.dumps(failures, indent=2) + "\n").encode(), self._parts / "failures")
+            with self._room():
+                replace(path, (json.dumps(failures, indent=2) + "\n").encode(), self._parts / "failures")
         else:
             path.unlink(missing_ok=True)
         return path
@@ -165,9 +200,9 @@ class Ledger:
     def _locks(self) -> Path:
         return self.out / FOLDER / "locks"
 
-    def _receipt(self, work: Work) -> Path:
-        target = work.target.relative_to(self.out)
-        return self._receipts / target.parent / f"{target.name}.json"
+    def _receipt(self, target: Path) -> Path:
+        below = target.absolute().relative_to(self.out.absolute())
+        return self._receipts / below.parent / f"{below.name}.json"
 
 
 def key(work: Work) -> str:

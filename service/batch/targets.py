@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,11 +59,29 @@ def choose_format(images: Sequence[Image], out: Path, output: str, asked: str | 
     return asked
 
 
-def plan(images: Sequence[Image], out: Path, output: str, format_name: str) -> list[Work]:
+def plan(
+    images: Sequence[Image],
+    out: Path,
+    output: str,
+    format_name: str,
+    has: Callable[[Image, Path], bool] = lambda _image, _target: False,
+) -> list[Work]:
     """Say where results go: ``out`` itself for one image where it has a suffix, else ``out/<stem>_<output>.<ext>``.
 
     Folders below the one that was named are kept. Images of one folder that share a stem keep their suffix in the
     result's name, so that none replaces another: ``a.tif`` and ``a.png`` become ``a_tif_mask.png``, ``a_png_mask.png``.
+    One that had a result before the other came keeps its name.
+
+    Parameters
+    ----------
+    images
+        In any order.
+    out
+        A folder, or the name of one result.
+    output, format_name
+        What is made.
+    has
+        Whether a result of this name was made from this image.
 
     Raises
     ------
@@ -74,7 +92,7 @@ def plan(images: Sequence[Image], out: Path, output: str, format_name: str) -> l
     if is_file_name(images, out):
         work = [Work(images[0], out)]
     else:
-        work = _in_folder(images, out, f"_{output}{ENCODERS[format_name].extension}")
+        work = _in_folder(images, out, f"_{output}{ENCODERS[format_name].extension}", has)
     sources = {_real(image.path) for image in images}
     for item in work:
         if _real(item.target) in sources:
@@ -82,13 +100,14 @@ def plan(images: Sequence[Image], out: Path, output: str, format_name: str) -> l
     return work
 
 
-def _in_folder(images: Sequence[Image], out: Path, ending: str) -> list[Work]:
+def _in_folder(images: Sequence[Image], out: Path, ending: str, has: Callable[[Image, Path], bool]) -> list[Work]:
     stems = Counter(image.name.with_suffix("") for image in images)
     planned: dict[Path, Work] = {}
     for image in images:
         name = image.name
-        stem = name.stem if stems[name.with_suffix("")] == 1 else name.name.replace(".", "_")
-        target = out / name.parent / (stem + ending)
+        target = out / name.parent / (name.stem + ending)
+        if stems[name.with_suffix("")] > 1 and not has(image, target):
+            target = target.with_name(name.name.replace(".", "_") + ending)
         if target in planned:
             other = planned[target].source
             raise BadTarget(

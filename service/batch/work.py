@@ -27,7 +27,7 @@ class Failure:
     Parameters
     ----------
     image
-        The file.
+        The file, or a folder that may hold some.
     type
         ``/problems/<name>`` as over HTTP; ``file-error`` where a file cannot be read or written, ``unreachable`` where
         the server does not answer.
@@ -78,7 +78,13 @@ def segment_all(
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
                 result = segmenter.segment(item.source)
                 seen = seen_identity(identity, result.receipt)
-                record = {"path": str(item.source), "image": image, "identity": seen, "receipt": result.receipt}
+                record = {
+                    "path": str(item.source),
+                    "name": item.image.name.as_posix(),
+                    "image": image,
+                    "identity": seen,
+                    "receipt": result.receipt,
+                }
                 ledger.finish(item, part, result.body, record)
         except NoRoomForResults:
             raise
@@ -137,3 +143,9 @@ def failure_of(image: Path, error: Exception) -> Failure:
         _LOG.error("%s: the software failed", image, exc_info=error)
         return Failure(image, INTERNAL.uri, f"the software failed: {type(error).__name__}: {error}")
     return Failure(image, problem_kind(error).uri, str(error))
+
+
+def folder_failure(error: OSError) -> Failure:
+    """Say that a folder cannot be looked into, so that its images are missing."""
+    folder = Path(error.filename)
+    return Failure(folder, "file-error", f"cannot be looked into: {error.strerror}; make it readable and start again")

@@ -15,7 +15,7 @@ from service.batch.progress import Progress
 from service.batch.segmenters import Segmenter, by_server, in_process
 from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
-from service.batch.work import failure_of, left_to_do, segment_all, size_bytes
+from service.batch.work import Failure, failure_of, folder_failure, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
 from service.engine.request import SegmentRequest
 from service.formats import negotiate
@@ -25,6 +25,7 @@ from service.telemetry import configure_logging
 _DAY_S = 86_400.0
 _IN_FLIGHT = {"here": 2, "server": 4}
 _SHOWN_FAILURES = 20
+_SHOWN_LEFT_OUT = 3
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,7 +74,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     if not options.images and not options.listed:
         return fail("there is nothing to segment; name files, folders or patterns, or give --list FILE", 2)
     shard = parse_shard(options.shard, os.environ) if options.shard else WHOLE
-    images = find_images(options.images, options.listed, options.out)
+    found = find_images(options.images, options.listed, options.out)
+    images = found.images
     format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
     request = SegmentRequest(
         model=parameters.model,
@@ -84,14 +86,19 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         channel=parameters.channel,
         mirror=parameters.mirror,
     )
-    work = plan(images, options.out, parameters.output, format_name)
+    ledger = Ledger(options.out, shard)
+    work = plan(images, options.out, parameters.output, format_name, ledger.has)
+    _say_what_is_left_out([path for path in found.like_results if not ledger.made(path)])
     opened = by_server(options.url, request) if options.url else in_process(settings, request)
+    folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
         mine = [item for item in work if shard.takes(item.image.name)]
-        return _folder(mine, Ledger(options.out, shard), opened, in_flight, redo=options.redo)
+        return _folder(mine, folders, ledger, opened, in_flight, redo=options.redo)
     if shard.count > 1:
         raise BadTarget(f"{str(options.out)!r} is one file, --shard is {shard}; name a folder for the results")
-    return _single(work[0], opened)
+    for folder in folders:
+        say(f"{folder.image}: {folder.message}", sys.stderr)
+    return _single(work[0], opened) or int(bool(folders))
 
 
 def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
@@ -105,23 +112,40 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
     return 0
 
 
+def _say_what_is_left_out(files: list[Path]) -> None:
+    if files:
+        some = ", ".join(str(file) for file in files[:_SHOWN_LEFT_OUT])
+        more = f" and {len(files) - _SHOWN_LEFT_OUT} more" if len(files) > _SHOWN_LEFT_OUT else ""
+        say(f"left out, called as results are: {some}{more}; name them one by one or in a --list", sys.stderr)
+
+
 def _folder(
-    mine: list[Work], ledger: Ledger, opened: AbstractContextManager[Segmenter], in_flight: int, *, redo: bool
+    mine: list[Work],
+    unreadable: list[Failure],
+    ledger: Ledger,
+    opened: AbstractContextManager[Segmenter],
+    in_flight: int,
+    *,
+    redo: bool,
 ) -> int:
-    """A share of images to a folder, but for those that are finished."""
+    """A share of images to a folder, but for those that are finished; folders that cannot be read are failures too."""
     with ledger.opened(lambda text: say(text, sys.stderr)) as interrupted, opened as segmenter:
         todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
         progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
         try:
-            failures = segment_all(todo, segmenter, ledger, in_flight, progress)
+            failed = segment_all(todo, segmenter, ledger, in_flight, progress)
         finally:
             progress.close()
+        failures = [*unreadable, *failed]
         report = ledger.report([failure.as_json() for failure in failures])
     for failure in failures[:_SHOWN_FAILURES]:
         say(f"{failure.image}: {failure.message}", sys.stderr)
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
     before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
-    say(f"{share}wrote {len(todo) - len(failures)} results to {ledger.out}{before}")
+    say(f"{share}wrote {len(todo) - len(failed)} results to {ledger.out}{before}")
     if failures:
-        return fail(f"{share}{len(failures)} of {len(mine)} images failed; {report} lists them", 1)
+        what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
+        if unreadable:
+            what.append(f"{len(unreadable)} folders cannot be looked into")
+        return fail(f"{share}{' and '.join(what)}; {report} lists them", 1)
     return 0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from model.package import read_package
+from service.batch.images import Found, find_images
 from service.cli import main
 from tests.images import disc, png
 from tests.live import live_server
@@ -52,6 +56,50 @@ def test_a_folder_becomes_a_folder_and_a_bad_file_sets_the_status(
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["image"] == str(workplace / "images" / "bad.tif")
     assert failure["type"] == "/problems/unsupported-image-format"
+
+
+def test_what_a_folder_leaves_out_is_said_and_what_cannot_be_looked_into_is_a_failure(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The superuser may look into every folder; tests/service/batch/test_names.py meets real ones as another user."""
+    out, images = workplace / "out", workplace / "images"
+    (images / "c_mask.png").write_bytes(png(disc()))
+
+    def with_a_shut_folder(*given: Any) -> Found:
+        shut = OSError(errno.EACCES, "Permission denied", str(images / "shut"))
+        return replace(find_images(*given), unreadable=[shut])
+
+    monkeypatch.setattr("service.commands.segment.find_images", with_a_shut_folder)
+    assert main(["segment", str(images), "-o", str(out)]) == 1
+    said = capsys.readouterr()
+    assert f"left out, called as results are: {images}/c_mask.png; name them" in said.err
+    assert f"{images}/shut: cannot be looked into: Permission denied; make it readable and start again" in said.err
+    assert "1 folders cannot be looked into" in said.err
+    assert said.out == f"wrote 2 results to {out}\n"
+    (failure,) = json.loads((out / "failures.json").read_text())
+    assert failure["image"] == str(images / "shut")
+    assert main(["segment", str(images), "-o", str(out / "x.png")]) == 1
+
+
+def test_results_beside_their_images_are_known_and_not_spoken_of(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = workplace / "images"
+    assert main(["segment", str(images), "-o", str(images)]) == 0
+    assert main(["segment", str(images), "-o", str(images)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"wrote 2 results to {images}\nwrote 0 results to {images}, 2 were there\n"
+    assert "left out" not in said.err
+
+
+def test_a_newcomer_of_the_same_stem_leaves_a_finished_result_alone(workplace: Path) -> None:
+    images, out = workplace / "images", workplace / "out"
+    assert main(["segment", str(images), "-o", str(out)]) == 0
+    before = (out / "a_mask.png").stat()
+    np.save(images / "a.npy", disc(30, 30))
+    assert main(["segment", str(images), "-o", str(out)]) == 0
+    assert sorted(path.name for path in out.glob("*.png")) == ["a_mask.png", "a_npy_mask.png", "b_mask.png"]
+    assert (out / "a_mask.png").stat().st_ino == before.st_ino, "it was made again"
 
 
 def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(

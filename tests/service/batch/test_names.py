@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,12 +28,12 @@ def image(path: str, name: str | None = None) -> Image:
 
 
 def test_a_folder_gives_its_images_without_earlier_results(folder: Path) -> None:
-    assert [found.path.name for found in find_images([str(folder)])] == ["C.TIFF", "a.png", "b.tif"]
+    assert [found.path.name for found in find_images([str(folder)]).images] == ["C.TIFF", "a.png", "b.tif"]
 
 
 def test_a_file_a_pattern_and_a_folder_together_give_each_image_once(folder: Path) -> None:
     named = [str(folder / "b.tif"), str(folder / "*.png"), str(folder)]
-    assert [found.path.name for found in find_images(named)] == ["b.tif", "a.png", "a_mask.png", "C.TIFF"]
+    assert [found.path.name for found in find_images(named).images] == ["b.tif", "a.png", "a_mask.png", "C.TIFF"]
 
 
 def test_a_name_that_leads_nowhere_is_reported(folder: Path) -> None:
@@ -41,18 +45,92 @@ def test_a_pattern_names_images_below_its_fixed_part_and_leaves_results_out(tmp_
     for name in ("p1/x.tif", "p2/deep/x.tif", "out/p1/x_mask.tif", "p1/y_mask.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_images([f"{tmp_path}/**/*.tif"], out=tmp_path / "out")
+    found = find_images([f"{tmp_path}/**/*.tif"], out=tmp_path / "out").images
     assert [item.name.as_posix() for item in found] == ["p1/x.tif", "p1/y_mask.tif", "p2/deep/x.tif"]
 
 
 def test_a_list_gives_its_lines_named_below_what_they_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text(f"plates/1/a.tif\n\n{tmp_path}/plates/2/a.tif\nplates/1/a.tif\n")
-    found = find_images([], str(tmp_path / "list.txt"))
+    found = find_images([], str(tmp_path / "list.txt")).images
     assert [item.name.as_posix() for item in found] == ["1/a.tif", "2/a.tif"]
     assert found[0].path == tmp_path / "plates" / "1" / "a.tif"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO("plates/1/a.tif\n"))
-    assert [item.path for item in find_images([], "-")] == [tmp_path / "plates" / "1" / "a.tif"]
+    assert [item.path for item in find_images([], "-").images] == [tmp_path / "plates" / "1" / "a.tif"]
+
+
+def test_what_is_called_as_results_are_is_told_and_taken_where_it_is_named(folder: Path) -> None:
+    found = find_images([str(folder)])
+    assert [path.name for path in found.like_results] == ["a_mask.png", "b_labels.tif"]
+    named = find_images([str(folder), str(folder / "a_mask.png")])
+    assert "a_mask.png" in [image.path.name for image in named.images]
+    assert [path.name for path in named.like_results] == ["b_labels.tif"]
+    for name in ("b.tif", "a.png", "C.TIFF"):
+        (folder / name).unlink()
+    with pytest.raises(NoImages, match="leads to no image, but for 2 that are called as results are"):
+        find_images([str(folder)])
+
+
+def test_links_to_nothing_are_images_that_fail_and_special_files_are_none(tmp_path: Path) -> None:
+    (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.tif")
+    for named in (str(tmp_path), f"{tmp_path}/*.tif"):
+        assert [image.path.name for image in find_images([named]).images] == ["gone.tif"]
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions mean something to."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def plates() -> Iterator[Path]:
+    """``open/a.tif``, ``deep/shut/b.tif`` and ``shut/c.tif``, of which nobody may look into what is called ``shut``."""
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        for name in ("open/a.tif", "deep/shut/b.tif", "shut/c.tif"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            path.chmod(0o000 if path.name == "shut" else 0o755)
+        yield folder
+        for path in (folder / "shut", folder / "deep" / "shut"):
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "images", "shut"),
+    [
+        ("**/*.tif", ["open/a.tif"], ["deep/shut", "shut"]),
+        ("**", ["open/a.tif"], ["deep/shut", "shut"]),
+        ("*/*.tif", ["open/a.tif"], ["shut"]),
+        ("o*/*.tif", ["open/a.tif"], []),
+    ],
+)
+def test_folders_that_a_pattern_cannot_look_into_are_told(
+    plates: Path, pattern: str, images: list[str], shut: list[str]
+) -> None:
+    with unprivileged():
+        found = find_images([f"{plates}/{pattern}"])
+    assert [image.name.as_posix() for image in found.images] == images
+    assert sorted(str(Path(error.filename).relative_to(plates)) for error in found.unreadable) == shut
+
+
+def test_a_named_folder_that_cannot_be_looked_into_is_reported(plates: Path) -> None:
+    for named in ("shut", "shut/c.tif"):
+        with (
+            unprivileged(),
+            pytest.raises(NoImages, match=r"cannot be looked into: Permission denied; make it readable"),
+        ):
+            find_images([str(plates / named)])
 
 
 @pytest.mark.parametrize(("content", "said"), [("\n", "is empty"), (None, "cannot be read")])
@@ -110,6 +188,14 @@ def test_images_of_one_stem_and_of_different_folders_do_not_replace_each_other()
     images = [image("a.png"), image("a.tif"), image("p/a.tif", "p/a.tif")]
     targets = [item.target.as_posix() for item in plan(images, Path("out"), "mask", "png")]
     assert targets == ["out/a_png_mask.png", "out/a_tif_mask.png", "out/p/a_mask.png"]
+
+
+def test_an_image_that_has_a_result_keeps_its_name_when_another_of_its_stem_comes() -> None:
+    images = [image("a.png"), image("a.jpg")]
+    planned = plan(
+        images, Path("out"), "mask", "png", lambda one, target: (one.path.name, target.name) == ("a.png", "a_mask.png")
+    )
+    assert [item.target.name for item in planned] == ["a_mask.png", "a_jpg_mask.png"]
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,35 @@ def test_a_full_disk_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(segmenter.seen) < 4
 
 
+def test_a_full_disk_is_said_when_failures_are_listed_and_images_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ledger = Ledger(tmp_path / "out")
+    (work,) = works(tmp_path, "a")
+    with ledger.opened(lambda _: None):
+        with monkeypatch.context() as patched:
+            patched.setattr("os.fsync", full)
+            with pytest.raises(NoRoomForResults, match="what is finished stays so"):
+                ledger.report([{"image": "a"}])
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "touch", full)
+            with pytest.raises(NoRoomForResults, match="No space left on device"), ledger.begun(work):
+                pytest.fail("there is no room for it")
+
+
+def test_a_ledger_knows_its_results_and_what_they_were_made_from(tmp_path: Path) -> None:
+    one, other = works(tmp_path, "a", "b")
+    do([one], Scripted(), tmp_path / "out")
+    ledger = Ledger(tmp_path / "out")
+    assert ledger.has(one.image, one.target)
+    assert not ledger.has(other.image, one.target)
+    assert not ledger.has(other.image, other.target)
+    assert [ledger.made(path) for path in (one.target, other.target, one.source)] == [True, False, False]
+
+
 def test_failures_are_listed_for_each_shard_and_the_list_goes_with_them(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Shard(1, 4))
     with ledger.opened(lambda _: None):
