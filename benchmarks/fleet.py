@@ -12,22 +12,21 @@ change in so many seconds, the wider counts. ``--reach`` says how far a fleet ca
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass as checked
 
-from benchmarks.fleet_autoscaler import Hpa, Policy
+from benchmarks.fleet_autoscaler import Hpa, NotNegative, Policy, Positive
 from benchmarks.fleet_load import Load, arrivals
-from benchmarks.fleet_model import Fleet, Outcome, Sample, simulate
+from benchmarks.fleet_model import Fleet, Outcome, simulate
+from benchmarks.fleet_trace import compare, read_trace, replay
 
-_COLUMNS = ("t_s", "replicas", "backlog_s", "accepted", "refused", "mpx")
 _SWEEP: dict[str, dict[str, Any]] = {
     "target_s": {"5": 5.0, "10": 10.0, "40": 40.0},
     "down_window_s": {"60": 60.0, "900": 900.0},
@@ -38,32 +37,61 @@ _SWEEP: dict[str, dict[str, Any]] = {
     },
 }
 _KIOSK_HOURS, _KIOSK_DOLLARS = 5.5, 250  # a million images of 1 Mpx: Bannon et al., Nature Methods 18, 2021
-_Kind = TypeVar("_Kind", Fleet, Hpa, Load)
 _LINKS_GBIT = (10, 25, 100)
+
+
+@checked(frozen=True, slots=True)
+class Terms:
+    """Of one run of the command.
+
+    Parameters
+    ----------
+    hours
+        Simulated time.
+    seed
+        Of arrivals and dispatch.
+    bytes_per_pixel
+        Of an upload: a 16-bit TIFF that is not compressed.
+    dollars_per_hour
+        Price of a replica's machine.
+
+    """
+
+    hours: Positive = 24.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    bytes_per_pixel: Positive = 2.0
+    dollars_per_hour: NotNegative = 0.0
+
+
+_Kind = TypeVar("_Kind", Fleet, Hpa, Load, Terms)
 
 
 def main() -> None:
     """Print the tables, draw the plots."""
     parser, options = _options()
-    fleet, hpa, load = _made(Fleet, options), _made(Hpa, options), _made(Load, options)
-    seconds = options.hours * 3600
-    day = simulate(fleet, hpa, arrivals(load, seconds, options.seed), seconds, seed=options.seed)
+    try:
+        fleet, hpa, load = _made(Fleet, options), _made(Hpa, options), _made(Load, options)
+        terms = _made(Terms, options)
+    except ValidationError as error:
+        parser.error("; ".join(_told(item) for item in error.errors()))
+    seconds = terms.hours * 3600
+    day = simulate(fleet, hpa, arrivals(load, seconds, terms.seed), seconds, seed=terms.seed)
     print(f"replica {fleet.mpx_per_s:g} Mpx/s, ready {fleet.start_s:g} s after it is asked for; {fleet.dispatch}")
-    print(f"load    {load.mpx_per_s:.2f} Mpx/s on average, {load.mean_mpx:.2f} Mpx an image, {options.hours:g} h")
+    print(f"load    {load.mpx_per_s:.2f} Mpx/s on average, {load.mean_mpx:.2f} Mpx an image, {terms.hours:g} h")
     print(HEADER)
     print(line("as given", day, seconds))
     if options.sweep:
         for name, values in _SWEEP.items():
             for text, value in values.items():
                 changed = Hpa(**{**_fields(hpa), name: value})
-                outcome = simulate(fleet, changed, arrivals(load, seconds, options.seed), seconds, seed=options.seed)
+                outcome = simulate(fleet, changed, arrivals(load, seconds, terms.seed), seconds, seed=terms.seed)
                 print(line(f"{name} {text}", outcome, seconds))
     hours = 1e6 / fleet.mpx_per_s / 3600
-    dollars = f", {hours / day.use * options.dollars_per_hour:.0f} dollars" if options.dollars_per_hour else ""
+    dollars = f", {hours / day.use * terms.dollars_per_hour:.0f} dollars" if terms.dollars_per_hour else ""
     print(f"machine-hours per million images of 1 Mpx: {hours:.1f} computing, {hours / day.use:.1f} paid{dollars}")
     print(f"DeepCell Kiosk: {_KIOSK_HOURS:g} h of a whole cluster, {_KIOSK_DOLLARS} dollars")
     if options.reach:
-        for text in reach(fleet.mpx_per_s, options.bytes_per_pixel):
+        for text in reach(fleet.mpx_per_s, terms.bytes_per_pixel):
             print(text)
     if options.plots:
         from benchmarks.fleet_plots import plot_day
@@ -74,7 +102,7 @@ def main() -> None:
             seen = read_trace(options.trace)
         except (OSError, ValueError) as error:
             parser.error(f"{options.trace}: {error}")
-        replayed = simulate(fleet, hpa, replay(seen), seen[-1].t_s, every_s=1.0, seed=options.seed)
+        replayed = simulate(fleet, hpa, replay(seen), seen[-1].t_s, every_s=1.0, seed=terms.seed)
         print(f"against the trace: {compare(seen, replayed.samples)}")
         if options.plots:
             from benchmarks.fleet_plots import plot_trace
@@ -121,75 +149,16 @@ def reach(mpx_per_s: float, bytes_per_pixel: float) -> Iterator[str]:
     yield f"  1,000 replicas need {1000 * megabytes * 8 / 1000:.0f} Gbit/s"
 
 
-def read_trace(path: Path) -> list[Sample]:
-    """Read a trace of a real run.
-
-    Raises
-    ------
-    ValueError
-        Where columns are missing, or there are fewer than two rows.
-
-    """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if len(rows) < 2 or not set(_COLUMNS) <= rows[0].keys():
-        raise ValueError(f"a trace has two rows or more and the columns {','.join(_COLUMNS)}")
-    return [
-        Sample(
-            float(row["t_s"]),
-            int(float(row["replicas"])),
-            float(row["backlog_s"]),
-            int(float(row["accepted"])),
-            int(float(row["refused"])),
-            float(row["mpx"]),
-        )
-        for row in rows
-    ]
-
-
-def replay(seen: Sequence[Sample]) -> Iterator[tuple[float, float]]:
-    """Requests that a trace accepted, evenly within each of its steps and of equal size there.
-
-    A refused one came again and is among them.
-    """
-    for before, after in pairwise([Sample(0.0, 0, 0.0, 0, 0, 0.0), *seen]):
-        count = max(0, after.accepted - before.accepted)
-        for index in range(count):
-            at = before.t_s + (after.t_s - before.t_s) * index / count
-            yield at, (after.offered_mpx - before.offered_mpx) / count
-
-
-def compare(seen: Sequence[Sample], simulated: Sequence[Sample]) -> str:
-    """Say how far a simulation stands from a trace."""
-    found = []
-    for name in ("replicas", "backlog_s"):
-        real, model = (max(getattr(sample, name) for sample in samples) for samples in (seen, simulated))
-        mean = apart(seen, simulated, name)
-        found.append(f"{name} at most {real:.3g} real, {model:.3g} simulated, {mean:.3g} apart on average")
-    return "; ".join(found)
-
-
-def apart(seen: Sequence[Sample], simulated: Sequence[Sample], name: str) -> float:
-    """Mean difference of ``replicas`` or ``backlog_s`` at the times of a trace."""
-    real = np.array([getattr(sample, name) for sample in seen])
-    at, model = ([getattr(sample, column) for sample in simulated] for column in ("t_s", name))
-    return float(np.abs(real - np.interp([sample.t_s for sample in seen], at, model)).mean())
-
-
 def _options() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for kind in (Fleet, Hpa, Load):
+    for kind in (Fleet, Hpa, Load, Terms):
         for name, value in asdict(kind()).items():
             if isinstance(value, (int, float, str)):
                 parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     for name in ("up", "down"):
         parser.add_argument(f"--{name}", type=_policies, default=getattr(Hpa(), name), metavar="POLICIES")
-    parser.add_argument("--hours", type=float, default=24.0, help="simulated time (default: %(default)g)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--reach", action="store_true")
-    parser.add_argument("--bytes-per-pixel", type=float, default=2.0, help="of an upload: 16-bit TIFF, not compressed")
-    parser.add_argument("--dollars-per-hour", type=float, default=0.0, help="price of a replica's machine")
     parser.add_argument("--plots", type=Path, metavar="FOLDER")
     parser.add_argument("--trace", type=Path, metavar="CSV")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -202,7 +171,7 @@ def _policies(text: str) -> tuple[Policy, ...]:
         amount, _, seconds = policy.partition("/")
         kind = "percent" if amount.endswith("%") else "pods"
         if not (re.fullmatch("[0-9]+%?", amount) and re.fullmatch("[1-9][0-9]*", seconds)):
-            raise argparse.ArgumentTypeError(f"{policy!r} is no policy; write 2/15 or 100%%/15, with commas between")
+            raise argparse.ArgumentTypeError(f"{policy!r} is no policy; write 2/15 or 100%/15, with commas between")
         found.append(Policy(**{kind: int(amount.removesuffix("%"))}, period_s=float(seconds)))
     return tuple(found)
 
@@ -210,6 +179,13 @@ def _policies(text: str) -> tuple[Policy, ...]:
 def _fields(hpa: Hpa) -> dict[str, Any]:
     """Field by name, policies as they are."""
     return {field.name: getattr(hpa, field.name) for field in fields(hpa)}
+
+
+def _told(item: Mapping[str, Any]) -> str:
+    if not item["loc"]:
+        return str(item["msg"]).removeprefix("Value error, ")
+    option = f"--{str(item['loc'][0]).replace('_', '-')}"
+    return f"{option} is {item['input']}, it {str(item['msg']).removeprefix('Input ')}"
 
 
 def _made(kind: type[_Kind], options: argparse.Namespace) -> _Kind:

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked
+
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Policy:
     """At most ``pods`` or ``percent`` of change, whichever is not zero, in ``period_s`` seconds."""
 
-    pods: int = 0
-    percent: int = 0
-    period_s: float = 60.0
+    pods: Annotated[int, Field(ge=0)] = 0
+    percent: Annotated[int, Field(ge=0)] = 0
+    period_s: Positive = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Hpa:
     """The manifest's fields.
 
@@ -40,16 +48,24 @@ class Hpa:
 
     """
 
-    target_s: float = 20.0
-    min_replicas: int = 2
-    max_replicas: int = 50
-    up_window_s: float = 0.0
-    down_window_s: float = 300.0
+    target_s: Positive = 20.0
+    min_replicas: Count = 2
+    max_replicas: Count = 50
+    up_window_s: NotNegative = 0.0
+    down_window_s: NotNegative = 300.0
     up: tuple[Policy, ...] = (Policy(percent=100, period_s=15), Policy(pods=2, period_s=15))
     down: tuple[Policy, ...] = (Policy(percent=10, period_s=60), Policy(pods=1, period_s=60))
-    sync_s: float = 15.0
-    tolerance: float = 0.1
-    metric_lag_s: float = 15.0
+    sync_s: Positive = 15.0
+    tolerance: NotNegative = 0.1
+    metric_lag_s: NotNegative = 15.0
+
+    def __post_init__(self) -> None:
+        """Check the bounds against each other."""
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"--min-replicas is {self.min_replicas}, --max-replicas {self.max_replicas}; lower the one or raise "
+                "the other"
+            )
 
 
 @dataclass(slots=True)

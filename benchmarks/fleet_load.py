@@ -6,14 +6,18 @@ import heapq
 import math
 from bisect import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked
+
+from benchmarks.fleet_autoscaler import NotNegative, Positive
 
 DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Load:
     """What a facility sends.
 
@@ -32,13 +36,13 @@ class Load:
 
     """
 
-    images_per_s: float = 4.0
-    night: float = 0.1
-    bursts_per_day: float = 12.0
-    burst_images: int = 1536
-    burst_s: float = 120.0
-    sizes_mpx: tuple[float, ...] = (0.26, 1.0, 4.2)
-    shares: tuple[float, ...] = (0.2, 0.6, 0.2)
+    images_per_s: NotNegative = 4.0
+    night: Annotated[float, Field(ge=0, le=1)] = 0.1
+    bursts_per_day: NotNegative = 12.0
+    burst_images: Annotated[int, Field(ge=0)] = 1536
+    burst_s: NotNegative = 120.0
+    sizes_mpx: tuple[Positive, ...] = (0.26, 1.0, 4.2)
+    shares: tuple[NotNegative, ...] = (0.2, 0.6, 0.2)
 
     @property
     def mean_mpx(self) -> float:

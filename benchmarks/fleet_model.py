@@ -12,17 +12,18 @@ import itertools
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import simpy
+from pydantic.dataclasses import dataclass as checked
 
-from benchmarks.fleet_autoscaler import Autoscaler, Hpa
+from benchmarks.fleet_autoscaler import Autoscaler, Hpa, NotNegative, Positive
 
 _TRIES = 4  # a refused request goes to three other replicas, as docker/haproxy/haproxy.cfg has it
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True, slots=True)
 class Fleet:
     """What a fleet is made of.
 
@@ -46,13 +47,13 @@ class Fleet:
 
     """
 
-    mpx_per_s: float = 1.7
-    overhead_s: float = 0.02
-    start_s: float = 15.0
-    drain_s: float = 5.0
-    max_backlog_s: float = 120.0
-    patience_s: float = 120.0
-    dispatch: str = "connections"
+    mpx_per_s: Positive = 1.7
+    overhead_s: NotNegative = 0.02
+    start_s: NotNegative = 12.0
+    drain_s: NotNegative = 5.0
+    max_backlog_s: Positive = 120.0
+    patience_s: NotNegative = 120.0
+    dispatch: Literal["connections", "random", "work"] = "connections"
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fleet import apart, read_trace, replay
+from benchmarks.fleet import main
 from benchmarks.fleet_autoscaler import Autoscaler, Hpa, Policy, desired
 from benchmarks.fleet_load import DAY_S, Load, arrivals
 from benchmarks.fleet_model import Fleet, simulate
+from benchmarks.fleet_trace import apart, read_trace, replay
 
 
 def poisson(rate: float, mpx: float | None, seed: int = 1) -> Iterator[tuple[float, float]]:
@@ -163,6 +165,60 @@ def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> N
     done = subprocess.run([*command, f"--trace={trace}"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "t_s,replicas,backlog_s,accepted,refused,mpx" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--mpx-per-s=0", "--mpx-per-s is 0.0, it should be greater than 0"),
+        ("--mpx-per-s=nan", "--mpx-per-s is nan, it should be a finite number"),
+        ("--start-s=-1", "--start-s is -1.0, it should be greater than or equal to 0"),
+        ("--target-s=0", "--target-s is 0.0, it should be greater than 0"),
+        ("--sync-s=0", "--sync-s is 0.0, it should be greater than 0"),
+        ("--min-replicas=0", "--min-replicas is 0, it should be greater than or equal to 1"),
+        ("--min-replicas=60", "--min-replicas is 60, --max-replicas 50; lower the one or raise the other"),
+        ("--dispatch=foo", "--dispatch is foo, it should be 'connections', 'random' or 'work'"),
+        ("--night=2", "--night is 2.0, it should be less than or equal to 1"),
+        ("--hours=0", "--hours is 0.0, it should be greater than 0"),
+        ("--seed=-1", "--seed is -1, it should be greater than or equal to 0"),
+        ("--up=0/0", "'0/0' is no policy; write 2/15 or 100%/15"),
+    ],
+)
+def test_an_impossible_option_is_named_with_its_limit(
+    option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fleet", option])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("20,1,nan,5,0,5", "line 3: backlog_s is nan; write a number from 0"),
+        ("20,1,,5,0,5", "line 3: backlog_s is ''; write a number"),
+        ("20,1", "line 3: backlog_s is None; write a number"),
+        ("20,-1,0,5,0,5", "line 3: replicas is -1; write a number from 0"),
+        ("10,1,0,5,0,5", "line 3: t_s is 10 after 10; sort the lines by time, each time once"),
+        ("20,1,0,3,0,5", "line 3: accepted falls from 4 to 3; count since the start"),
+        ("20,1,0,5,0,3", "line 3: mpx falls from 4 to 3; count since the start"),
+        ("2e7,1,0,5,0,5", "line 3: t_s is 2e+07, the limit is 604800 (a week); write seconds since the start"),
+    ],
+)
+def test_a_trace_that_no_run_can_have_written_is_refused_by_line(tmp_path: Path, line: str, said: str) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"t_s,replicas,backlog_s,accepted,refused,mpx\n10,1,0,4,0,4\n{line}\n")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_trace(trace)
+
+
+def test_a_trace_of_one_row_is_none(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,replicas,backlog_s,accepted,refused,mpx\n10,1,0,4,0,4\n")
+    with pytest.raises(ValueError, match="1 rows, a trace has 2 or more"):
+        read_trace(trace)
 
 
 def test_it_follows_the_cluster_test() -> None:
