@@ -115,7 +115,10 @@ def test_the_log_has_every_request_whole_under_the_id_that_the_service_uses(prox
             ]
             for offered in ("mine", "two words", "a,b", "x" * 129)
         ]
-        lines = [line for line in proxy.logs().splitlines() if '"request_id"' in line]
+        until = time.monotonic() + 10  # a line is written after its answer
+        while len(lines := [line for line in proxy.logs().splitlines() if '"request_id"' in line]) < len(seen):
+            assert time.monotonic() < until, lines
+            time.sleep(0.05)
     logged = [json.loads(line) for line in lines]
     assert [(entry["request_id"], entry["path"]) for entry in logged] == [(each, path) for each in seen]
     assert seen[0] == "mine"
