@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import signal
 import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -111,6 +114,21 @@ def test_sigterm_answers_the_request_in_work_and_ends_with_0(image: str, package
         docker("stop", "--time=100", container.name)
         assert answer.result().status_code == 200
         assert container.inspect()["State"]["ExitCode"] == 0
+
+
+def test_a_service_that_dies_is_started_again_and_answers(image: str, packages: str) -> None:
+    options = (*HARDENED, packages, MODELS_DIR, PUBLISHED, "--restart=unless-stopped")
+    with started(image, *options) as container:
+        container.wait_for("healthy")
+        # as the kernel does it when memory is short; `docker kill` counts as stopped by hand
+        process = container.inspect()["State"]["Pid"]
+        assert b"unet-service" in Path(f"/proc/{process}/cmdline").read_bytes(), "the engine runs on another machine"
+        os.kill(process, signal.SIGKILL)
+        until = time.monotonic() + 60
+        while container.inspect()["RestartCount"] != 1 or not answers(f"{container.url}/readyz"):
+            assert time.monotonic() < until, container.logs()
+            time.sleep(0.1)
+        assert httpx.post(f"{container.url}/segment", content=png(disc()), timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("module", ["torch", "onnx", "bioimageio", "training", "pip", "pytest"])
