@@ -13,9 +13,10 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+# outer limits at which sums and quotients are still finite
+Positive: TypeAlias = Annotated[float, Field(ge=0.001, le=1e9, allow_inf_nan=False)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 
 
 @checked(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Hpa:
     down_window_s: NotNegative = 300.0
     up: tuple[Policy, ...] = (Policy(percent=100, period_s=15), Policy(pods=2, period_s=15))
     down: tuple[Policy, ...] = (Policy(percent=10, period_s=60), Policy(pods=1, period_s=60))
-    sync_s: Positive = 15.0
+    sync_s: Annotated[Positive, Field(ge=1)] = 15.0
     tolerance: NotNegative = 0.1
     metric_lag_s: NotNegative = 15.0
 

@@ -15,6 +15,8 @@ from pydantic.dataclasses import dataclass as checked
 from benchmarks.fleet_autoscaler import NotNegative, Positive
 
 DAY_S = 86_400.0
+MOST_IMAGES = 5_000_000
+"""Of one run: a minute and a half of computing where few are refused."""
 
 
 @checked(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Load:
     images_per_s: NotNegative = 4.0
     night: Annotated[float, Field(ge=0, le=1)] = 0.1
     bursts_per_day: NotNegative = 12.0
-    burst_images: Annotated[int, Field(ge=0)] = 1536
+    burst_images: Annotated[int, Field(ge=1, le=1_000_000)] = 1536
     burst_s: NotNegative = 120.0
     sizes_mpx: tuple[Positive, ...] = (0.26, 1.0, 4.2)
     shares: tuple[NotNegative, ...] = (0.2, 0.6, 0.2)
@@ -50,9 +52,9 @@ class Load:
         return float(np.dot(self.sizes_mpx, self.shares) / sum(self.shares))
 
     @property
-    def mpx_per_s(self) -> float:
+    def all_images_per_s(self) -> float:
         """Mean of a day, bursts included."""
-        return (self.images_per_s + self.bursts_per_day * self.burst_images / DAY_S) * self.mean_mpx
+        return self.images_per_s + self.bursts_per_day * self.burst_images / DAY_S
 
     def rate(self, t_s: float) -> float:
         """Images per second without bursts; the simulation begins at midnight."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fleet_load import MOST_IMAGES
 from benchmarks.fleet_model import Sample
 
 _COLUMNS = ("t_s", "replicas", "backlog_s", "accepted", "refused", "mpx")
+_COUNTS = ("replicas", "accepted", "refused")
 _LONGEST_S = 7 * 24 * 3600
+_MOST = 1e12
 
 
 def read_trace(path: Path) -> list[Sample]:
@@ -25,32 +27,37 @@ def read_trace(path: Path) -> list[Sample]:
         Where columns are missing, there are fewer than two rows, or one holds what no run can have written.
 
     """
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"the columns are {','.join(reader.fieldnames or ()) or 'none'}; a trace has {','.join(_COLUMNS)}"
-            )
-        samples: list[Sample] = []
-        for row in reader:
-            try:
+    samples: list[Sample] = []
+    with path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            columns = reader.fieldnames or ()
+            if not set(_COLUMNS) <= set(columns):
+                raise ValueError(f"the columns are {','.join(columns) or 'none'}; a trace has {','.join(_COLUMNS)}")
+            for row in reader:
+                if None in row:
+                    raise ValueError(
+                        f"there are {len(columns) + len(row[None])} cells; write {len(columns)}, decimals with a point"
+                    )
                 samples.append(_sample(row, samples[-1] if samples else None))
-            except ValueError as error:
-                raise ValueError(f"line {reader.line_num}: {error}") from error
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"line {max(1, reader.reader.line_num)}: {error}") from error
     if len(samples) < 2:
         raise ValueError(f"{len(samples)} rows, a trace has 2 or more")
     return samples
 
 
-def _sample(row: Mapping[str, str | None], before: Sample | None) -> Sample:
+def _sample(row: Mapping[str, str], before: Sample | None) -> Sample:
     values = {}
     for name in _COLUMNS:
         try:
-            values[name] = float(row[name] or "")
+            values[name] = float(row[name])
         except ValueError:
             raise ValueError(f"{name} is {row[name]!r}; write a number") from None
-        if not 0 <= values[name] < math.inf:
-            raise ValueError(f"{name} is {row[name]}; write a number from 0")
+        if not 0 <= values[name] <= _MOST:
+            raise ValueError(f"{name} is {row[name]}; write a number from 0 to {_MOST:g}")
+        if name in _COUNTS and values[name] % 1:
+            raise ValueError(f"{name} is {row[name]}; write a whole number")
     sample = Sample(
         t_s=values["t_s"],
         replicas=int(values["replicas"]),
@@ -61,6 +68,8 @@ def _sample(row: Mapping[str, str | None], before: Sample | None) -> Sample:
     )
     if sample.t_s > _LONGEST_S:
         raise ValueError(f"t_s is {sample.t_s:g}, the limit is {_LONGEST_S} (a week); write seconds since the start")
+    if sample.accepted > MOST_IMAGES:
+        raise ValueError(f"accepted is {sample.accepted}, the limit is {MOST_IMAGES}; take a shorter part of the run")
     if before is not None:
         if sample.t_s <= before.t_s:
             raise ValueError(f"t_s is {sample.t_s:g} after {before.t_s:g}; sort the lines by time, each time once")
@@ -70,6 +79,11 @@ def _sample(row: Mapping[str, str | None], before: Sample | None) -> Sample:
                 raise ValueError(
                     f"{name.removeprefix('offered_')} falls from {earlier:g} to {now:g}; count since the start"
                 )
+        if sample.offered_mpx > before.offered_mpx and sample.accepted == before.accepted:
+            raise ValueError(
+                f"mpx rises from {before.offered_mpx:g} to {sample.offered_mpx:g}, accepted stays {before.accepted}; "
+                "count an image and its size in the same line"
+            )
     return sample
 
 

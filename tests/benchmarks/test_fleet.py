@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.fleet import main
+from benchmarks.fleet import main, variants
 from benchmarks.fleet_autoscaler import Autoscaler, Hpa, Policy, desired
 from benchmarks.fleet_load import DAY_S, Load, arrivals
 from benchmarks.fleet_model import Fleet, simulate
@@ -161,45 +162,104 @@ def test_the_command_prints_a_table_draws_and_takes_a_trace(tmp_path: Path) -> N
     assert "against the trace" in done.stdout
     assert {path.name for path in tmp_path.glob("*.png")} == {"fleet-day.png", "fleet-trace.png"}
     assert json.loads((tmp_path / "out.json").read_text())["gave_up"] == 0
-    trace.write_text("time,pods\n1,2\n")
-    done = subprocess.run([*command, f"--trace={trace}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "t_s,replicas,backlog_s,accepted,refused,mpx" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--mpx-per-s=0", "--mpx-per-s is 0.0, it should be greater than 0"),
+        ("--mpx-per-s=0", "--mpx-per-s is 0, it should be greater than or equal to 0.001"),
+        ("--mpx-per-s=-1", "--mpx-per-s is -1, it should be greater than or equal to 0.001"),
+        ("--mpx-per-s=1e-320", "--mpx-per-s is 1e-320, it should be greater than or equal to 0.001"),
+        ("--mpx-per-s=fast", "--mpx-per-s is fast, it should be a valid number"),
+        ("--overhead-s=1e308", "--overhead-s is 1e308, it should be less than or equal to 1000000000"),
         ("--mpx-per-s=nan", "--mpx-per-s is nan, it should be a finite number"),
-        ("--start-s=-1", "--start-s is -1.0, it should be greater than or equal to 0"),
-        ("--target-s=0", "--target-s is 0.0, it should be greater than 0"),
-        ("--sync-s=0", "--sync-s is 0.0, it should be greater than 0"),
+        ("--start-s=-1", "--start-s is -1, it should be greater than or equal to 0"),
+        ("--target-s=0", "--target-s is 0, it should be greater than or equal to 0.001"),
+        ("--sync-s=1e-9", "--sync-s is 1e-9, it should be greater than or equal to 1"),
         ("--min-replicas=0", "--min-replicas is 0, it should be greater than or equal to 1"),
+        ("--min-replicas=2.5", "--min-replicas is 2.5, it should be a valid integer"),
+        ("--max-replicas=100000", "--max-replicas is 100000, it should be less than or equal to 10000"),
         ("--min-replicas=60", "--min-replicas is 60, --max-replicas 50; lower the one or raise the other"),
         ("--dispatch=foo", "--dispatch is foo, it should be 'connections', 'random' or 'work'"),
-        ("--night=2", "--night is 2.0, it should be less than or equal to 1"),
-        ("--hours=0", "--hours is 0.0, it should be greater than 0"),
+        ("--night=2", "--night is 2, it should be less than or equal to 1"),
+        ("--hours=0", "--hours is 0, it should be greater than or equal to 0.1"),
+        ("--hours=1e9", "--hours is 1e9, it should be less than or equal to 168"),
+        ("--burst-images=0", "--burst-images is 0, it should be greater than or equal to 1"),
+        ("--images-per-s=1e6", "make 8.64e+10 images in --hours 24, the limit is 5000000; lower one of them"),
+        ("--bursts-per-day=1e6", "make 1.54e+09 images in --hours 24, the limit is 5000000; lower one of them"),
         ("--seed=-1", "--seed is -1, it should be greater than or equal to 0"),
-        ("--up=0/0", "'0/0' is no policy; write 2/15 or 100%/15"),
+        ("--up=0/15", "'0/15' is no policy; write 2/15 or 100%/15, numbers from 1 to 9999"),
+        ("--down=1/0", "'1/0' is no policy; write 2/15 or 100%/15, numbers from 1 to 9999"),
+        ("--trace=/no/trace", "argument --trace: /no/trace: No such file or directory; name another"),
+        ("--plots=/dev/null", "argument --plots: /dev/null: File exists; name another"),
+        ("--json=/no/out.json", "argument --json: /no/out.json: No such file or directory; name another"),
     ],
 )
 def test_an_impossible_option_is_named_with_its_limit(
     option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["fleet", option])
+    assert said in refusal([option], monkeypatch, capsys)
+
+
+def test_each_row_of_a_sweep_changes_one_thing_of_pods_or_autoscaler() -> None:
+    rows = variants(Fleet(), Hpa())
+    plain = asdict(Fleet()) | asdict(Hpa())
+    for name, fleet, hpa in rows:
+        changed = {key for key, value in (asdict(fleet) | asdict(hpa)).items() if value != plain[key]}
+        assert changed == {name.split()[0]}
+    assert "start_s 60" in [name for name, _, _ in rows]
+
+
+def test_a_sweep_wants_room_for_its_replicas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(["--sweep", "--max-replicas=3"], monkeypatch, capsys)
+    assert "a row of --sweep: --min-replicas is 4, --max-replicas 3; lower the one or raise the other" in said
+
+
+def test_a_trace_that_is_none_is_told_before_the_day_is_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,pods\n1,2\n")
+    said = refusal([f"--trace={trace}"], monkeypatch, capsys)
+    assert f"--trace: {trace}: line 1: the columns are time,pods; a trace has t_s,replicas,backlog_s" in said
+
+
+def test_a_time_without_images_has_no_price(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--hours=0.1", "--images-per-s=0", "--bursts-per-day=0", "--dollars-per-hour=1"]
+    monkeypatch.setattr("sys.argv", ["fleet", *options])
+    main()
+    assert "163.4 computing, no image came to pay for\n" in capsys.readouterr().out
+
+
+def refusal(options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says of options that it refuses: a line of usage, a line of reason, and no table."""
+    monkeypatch.setattr("sys.argv", ["fleet", *options])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert not told.out
+    assert told.err.count("\n") == 2
+    return told.err
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("20,1,nan,5,0,5", "line 3: backlog_s is nan; write a number from 0"),
+        ("20,1,nan,5,0,5", "line 3: backlog_s is nan; write a number from 0 to 1e+12"),
         ("20,1,,5,0,5", "line 3: backlog_s is ''; write a number"),
-        ("20,1", "line 3: backlog_s is None; write a number"),
+        ("20,1", "line 3: backlog_s is ''; write a number"),
+        ("20,1,0,\xff,0,5", r"line 3: accepted is '\\xff'; write a number"),
+        ("20,1,0,5,0,5,5", "line 3: there are 7 cells; write 6, decimals with a point"),
+        ("20,1.5,0,5,0,5", "line 3: replicas is 1.5; write a whole number"),
+        ("20,1,0,5,0,1e300", "line 3: mpx is 1e300; write a number from 0 to 1e+12"),
+        ("20,1,0,1000000000000,0,5", "line 3: accepted is 1000000000000, the limit is 5000000; take a shorter part"),
+        ("20,1,0,4,0,5", "line 3: mpx rises from 4 to 5, accepted stays 4; count an image and its size in the same"),
+        (f"20,1,0,5,0,{5:0200000}", "line 3: field larger than field limit"),
         ("20,-1,0,5,0,5", "line 3: replicas is -1; write a number from 0"),
         ("10,1,0,5,0,5", "line 3: t_s is 10 after 10; sort the lines by time, each time once"),
         ("20,1,0,3,0,5", "line 3: accepted falls from 4 to 3; count since the start"),
@@ -209,9 +269,15 @@ def test_an_impossible_option_is_named_with_its_limit(
 )
 def test_a_trace_that_no_run_can_have_written_is_refused_by_line(tmp_path: Path, line: str, said: str) -> None:
     trace = tmp_path / "trace.csv"
-    trace.write_text(f"t_s,replicas,backlog_s,accepted,refused,mpx\n10,1,0,4,0,4\n{line}\n")
+    trace.write_text(f"t_s,replicas,backlog_s,accepted,refused,mpx\n10,1,0,4,0,4\n{line}\n", encoding="latin-1")
     with pytest.raises(ValueError, match=re.escape(said)):
         read_trace(trace)
+
+
+def test_a_trace_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,replicas,backlog_s,accepted,refused,mpx\n0,1,0,0,0,0\n10,1,0,4,0,4\n", encoding="utf-8-sig")
+    assert [sample.accepted for sample in read_trace(trace)] == [0, 4]
 
 
 def test_a_trace_of_one_row_is_none(tmp_path: Path) -> None:
