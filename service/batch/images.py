@@ -109,7 +109,7 @@ def _named(text: str, out: Path | None) -> Iterator[Image | Path | OSError]:
         yield Image(path, PurePosixPath(path.name))
     else:
         fixed = Path(*_until_wildcard(path))
-        yield from _unreadable(fixed, path.parts[len(fixed.parts) :])
+        yield from _unreadable(str(fixed), path.parts[len(fixed.parts) :])
         for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - absolute too
             entry = Path(match)
             if not _may_be_image(entry):
@@ -128,10 +128,12 @@ def _may_be_image(entry: Path) -> bool:
         return True
 
 
-def _unreadable(folder: Path, pattern: Sequence[str]) -> Iterator[OSError]:
+def _unreadable(folder: str, pattern: Sequence[str]) -> Iterator[OSError]:
     """Folders that a pattern leads into and that cannot be looked into; glob passes them by in silence."""
     try:
-        below = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and os.path.isdir(entry)]  # noqa: PTH112 - never raises
+        # what a listing tells of its entries costs no look at each
+        with os.scandir(folder) as entries:
+            below = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except FileNotFoundError:
         return
     except OSError as error:
@@ -140,9 +142,9 @@ def _unreadable(folder: Path, pattern: Sequence[str]) -> Iterator[OSError]:
     for entry in below:
         if pattern[0] == "**":
             if not entry.is_symlink():  # which may lead in circles
-                yield from _unreadable(entry, pattern)
+                yield from _unreadable(entry.path, pattern)
         elif len(pattern) > 1 and fnmatch.fnmatchcase(entry.name, pattern[0]):
-            yield from _unreadable(entry, pattern[1:])
+            yield from _unreadable(entry.path, pattern[1:])
 
 
 def _until_wildcard(path: Path) -> Iterator[str]:
