@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from tests.images import disc, tiff
-from tests.live import live_server
+from tests.live import LiveServer, live_server
 
 EDGE = 6144
 BUDGET_MB = 256
@@ -63,16 +63,28 @@ def test_an_image_beyond_the_budget_is_labelled_within_it(packages: Path, tmp_pa
     [
         ({"spool_limit_mb": 300}, "413 too-large-for-memory", ("604 MB in files", "315 MB", "UNET_SPOOL_LIMIT_MB")),
         ({"spool_limit_mb": 0}, "413 too-large-for-memory", ("UNET_MEMORY_BUDGET_MB",)),
-        ({"spool_dir": "/nonexistent"}, "503 spool-full", ("/nonexistent", "UNET_SPOOL_DIR")),
     ],
 )
 def test_where_there_is_no_room_in_files_the_answer_names_limit_and_remedy(
     packages: Path, tmp_path: Path, settings: dict[str, object], kind: str, words: tuple[str, ...]
 ) -> None:
-    asked = {"output": "labels", "format": "tiff"}
     with live_server(tmp_path, packages, memory_budget_mb=BUDGET_MB, **settings) as server:
-        refusal = httpx.post(f"{server.url}/segment", content=discs(EDGE), params=asked, timeout=120)
-        small = httpx.post(f"{server.url}/segment", content=discs(128), params=asked, timeout=120)
+        assert_refused_and_going_on(server, kind, words)
+
+
+def test_a_spool_folder_that_goes_away_is_named(packages: Path, tmp_path: Path) -> None:
+    """As a disk that is unmounted does; where it is missing from the start, the service is not ready."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with live_server(tmp_path, packages, memory_budget_mb=BUDGET_MB, spool_dir=spool) as server:
+        spool.rmdir()
+        assert_refused_and_going_on(server, "503 spool-full", (str(spool), "UNET_SPOOL_DIR"))
+
+
+def assert_refused_and_going_on(server: LiveServer, kind: str, words: tuple[str, ...]) -> None:
+    asked = {"output": "labels", "format": "tiff"}
+    refusal = httpx.post(f"{server.url}/segment", content=discs(EDGE), params=asked, timeout=120)
+    small = httpx.post(f"{server.url}/segment", content=discs(128), params=asked, timeout=120)
     problem = refusal.json()
     assert f"{refusal.status_code} {problem['type'].rpartition('/')[2]}" == kind
     assert [word for word in words if word not in problem["detail"]] == []
