@@ -182,7 +182,7 @@ def test_an_update_that_does_not_become_healthy_leaves_what_ran_before(fleet: Fl
     assert updated.returncode == 1
     assert "was removed" in updated.stderr
     assert {container.name for container in fleet.replicas()} == before
-    assert fleet.usable() == 2
+    fleet.wait_for_usable(2)
 
 
 def test_a_killed_replica_costs_patient_clients_nothing(fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from service.engine.spool import Spool
 
 def files_in(folder: Path) -> list[str]:
     """Open files of this process under a folder, nameless ones too."""
-    links = (str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-    return [link for link in links if link.startswith(str(folder))]
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # another thread has closed it meanwhile
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(str(folder))]
 
 
 @settings(deadline=None)
