@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.overhead import bare_tiles
+from benchmarks.overhead import bare_batches
 from benchmarks.serving import Row, environment, row
 from benchmarks.worker import Job, Worker, answer, working
 from service.bench import blobs
@@ -51,9 +51,9 @@ def main() -> None:
         loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
         session, channels = loaded.session, len(loaded.package.spec.channels)
         counts = Counter(arguments.images)
-        tiles = {
-            (edge, input_yx): bare_tiles(
-                loaded.package, np.repeat(blobs(edge)[..., np.newaxis], channels, axis=-1), input_yx
+        batches = {
+            (edge, input_yx): bare_batches(
+                loaded, settings, np.repeat(blobs(edge)[..., np.newaxis], channels, axis=-1), input_yx
             )
             for edge, input_yx in counts
         }
@@ -61,8 +61,8 @@ def main() -> None:
         def run() -> None:
             for image, count in counts.items():
                 for _ in range(count):
-                    for tile in tiles[image]:
-                        session.run(tile)
+                    for batch in batches[image]:
+                        session.run(batch)
 
         return Job(f"{session.provider} in {session.precision}", run)
 

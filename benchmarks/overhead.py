@@ -2,17 +2,19 @@
 
     python -m benchmarks.overhead [--size 2048] [--repeats 7] [--backend cpu] [--precision auto]
 
-The bare loop runs the package's session over the tiles of the same plan, read and normalised beforehand, and throws
-the answers away. The service is ``unet-service serve`` in a process of its own, asked over HTTP for the PNG mask of a
-16-bit TIFF. Both take turns, so that a noisy machine disturbs both alike; the figure is the median of the turns'
-ratios.
+The bare loop runs the package's session over the tiles of the same plan in batches of the same size, read and
+normalised beforehand, and throws the answers away. The service is ``unet-service serve`` in a process of its own, asked
+over HTTP for the PNG mask of a 16-bit TIFF. Both take turns, so that a noisy machine disturbs both alike; the figure is
+the median of the turns' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -26,25 +28,31 @@ from numpy.typing import NDArray
 
 from clients.demo import running_service
 from model.normalization import fit
-from model.package import Package
+from model.planner import batch_room
 from model.session import Backend, Precision
 from model.stitching import read_tiles
 from model.tiling import plan_with_stride
 from service.engine.options import plan_limits, session_options
-from service.engine.registry import ZOO, find_packages, load_model
+from service.engine.planning import most_batch_pixels
+from service.engine.registry import ZOO, LoadedModel, find_packages, load_model
 from service.engine.resources import available_cpus
 from service.settings import Settings
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
 
-def bare_tiles(package: Package, image_yxc: NDArray[Any], input_yx: tuple[int, int]) -> list[NDArray[np.float32]]:
-    """Normalised tiles (1, c, y, x) of an image, cut as a service says that it cuts it."""
-    geometry = package.spec.geometry
-    stride_yx = geometry.y.stride_of(input_yx[0]), geometry.x.stride_of(input_yx[1])
-    plan = plan_with_stride((image_yxc.shape[0], image_yxc.shape[1]), geometry, stride_yx)
-    normalization = fit(package.spec.normalization, image_yxc)
-    return [read_tiles(image_yxc, [tile], normalization) for tile in plan]
+def bare_batches(
+    loaded: LoadedModel, settings: Settings, image_yxc: NDArray[Any], input_yx: tuple[int, int]
+) -> list[NDArray[np.float32]]:
+    """Normalised tiles (b, c, y, x) of an image, cut as a service says that it cuts it, as many a call as there."""
+    spec = loaded.package.spec
+    stride_yx = spec.geometry.y.stride_of(input_yx[0]), spec.geometry.x.stride_of(input_yx[1])
+    tiles = iter(plan_with_stride((image_yxc.shape[0], image_yxc.shape[1]), spec.geometry, stride_yx))
+    normalization = fit(spec.normalization, image_yxc)
+    most = most_batch_pixels(loaded.session.backend, loaded.planner.max_tile_pixels)
+    room = batch_room(math.prod(input_yx), settings.batch_tiles, most)
+    batches = iter(lambda: list(itertools.islice(tiles, room)), [])
+    return [read_tiles(image_yxc, batch, normalization) for batch in batches]
 
 
 def main() -> None:
@@ -75,12 +83,12 @@ def main() -> None:
     with cache, served as url, httpx.Client(base_url=url, timeout=600) as client:
         answer = client.post("/segment", content=buffer.getvalue()).raise_for_status()
         y, x = json.loads(answer.headers["X-UNet-Receipt"])["tiles"]["input_yx"]
-        tiles = bare_tiles(loaded.package, image_yxc, (y, x))
+        batches = bare_batches(loaded, settings, image_yxc, (y, x))
 
         def bare() -> float:
             started = time.perf_counter()
-            for tile in tiles:
-                loaded.session.run(tile)
+            for batch in batches:
+                loaded.session.run(batch)
             return time.perf_counter() - started
 
         def whole() -> float:
@@ -97,7 +105,8 @@ def main() -> None:
     ratios = sorted(request_s / loop_s for loop_s, request_s in turns)
     session = loaded.session
     print(f"{loaded.package.spec.reference} on {session.provider} in {session.precision}, {available_cpus()} CPUs")
-    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {len(tiles)} tiles of {y} x {x} px")
+    count = sum(map(len, batches))
+    print(f"{arguments.size} x {arguments.size} px uint16 TIFF -> PNG mask, {count} tiles of {y} x {x} px")
     print(f"bare loop {bare_s:.3f} s, whole request {whole_s:.3f} s, medians of {arguments.repeats} turns")
     print(f"ratio {statistics.median(ratios):.3f}, median of the turns; from {ratios[0]:.3f} to {ratios[-1]:.3f}")
 
