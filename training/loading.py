@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.tiles import TileDataset, TileParts
 
+_AHEAD_TILES = 8
+"""Tiles that each worker makes ahead; the parts of each hold some ten files open until they are used."""
+
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images (b, c, i, i), targets (b, o, o) and weights (b, o, o)."""
 
@@ -40,7 +43,7 @@ def tile_batches(tiles: TileDataset, numbers: Sequence[int], batch: int, workers
         the GPU. The random numbers are the same.
 
     """
-    prefetch = 8 if workers else None
+    prefetch = max(2, _AHEAD_TILES // batch) if workers else None  # in batches
     if device == "cpu":
         return iter(DataLoader(tiles, batch, sampler=numbers, num_workers=workers, prefetch_factor=prefetch))
     loader = DataLoader(

@@ -203,7 +203,8 @@ class Schedule(Part):
     batch
         Tiles a step (1 in the paper).
     ema
-        Decay of the exponential moving average of the weights that is validated and exported; 0: none.
+        Decay of the exponential moving average of the weights that is validated and exported; 0: none. It begins lower,
+        so that nothing of the fresh weights is left in it (:meth:`training.state.TrainingState.follow`).
     clip_norm
         Largest norm of the gradient; 0: no limit.
     precision

@@ -83,6 +83,8 @@ def train(
     # 0. what needs no image to be refused
     require_device(device)
     files.require(resume=resume)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # all tiles have one shape: the fastest kernels are looked for once
 
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
@@ -232,8 +234,7 @@ def training_step(
     if schedule.clip_norm:
         torch.nn.utils.clip_grad_norm_(state.net.parameters(), schedule.clip_norm)
     state.optimizer.step()
-    if state.averaged is not None:
-        state.averaged.update_parameters(state.net)
+    state.follow(schedule.ema)
     state.step += 1
     return value
 

@@ -128,6 +128,25 @@ def test_the_exported_net_is_the_moving_average(tiny_recipe: Recipe, nuclei_fold
     assert not torch.equal(net.state_dict()["head.weight"], last.net["head.weight"])
 
 
+def test_nothing_of_the_fresh_weights_is_left_in_the_average_of_a_short_run(tiny_recipe: Recipe) -> None:
+    state = fresh_state(with_schedule(tiny_recipe, ema=0.999), "cpu")
+    assert state.averaged is not None
+    bias, average = state.net.get_parameter("head.bias"), state.averaged.module.get_parameter("head.bias")
+    seen = []
+    for state.step in range(200):
+        with torch.no_grad():
+            bias.fill_(1.0 if state.step < 20 else 5.0)
+        state.follow(0.999)
+        seen.append(average[0].item())
+    assert seen[:20] == [1.0] * 20  # the first net as it is, not mixed with what was there before
+    assert seen[-1] > 4.999  # by 0.999 alone it would be 1.66 after 180 steps
+    state.step = 1_000_000
+    with torch.no_grad():
+        bias.fill_(6.0)
+    state.follow(0.999)
+    assert average[0].item() == pytest.approx(seen[-1] + 0.001 * (6 - seen[-1]), abs=1e-5)
+
+
 def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
     recipe = with_schedule(tiny_recipe, steps=1)
     train(recipe, nuclei_folder, tmp_path, workers=0)
