@@ -47,8 +47,8 @@ class Measured:
     run: Callable[[], float]
 
 
-def decided_package(folder: Path, width: int) -> Package:
-    """Export the classic net of a base width with random weights as a package."""
+def decided_package(folder: Path, width: int, *, integers: bool = True) -> Package:
+    """Export the classic net of a base width with random weights as a package, in 8-bit integers too or not."""
     torch.manual_seed(0)
     net = UNet(in_channels=1, classes=2, base_width=width).eval()
     weight, bias = net.head.parameters()
@@ -57,7 +57,8 @@ def decided_package(folder: Path, width: int) -> Package:
         logits = net(torch.rand(1, 1, 252, 252))
         weight.div_(logits.std())
         bias.sub_(logits.mean(dim=(0, 2, 3))).div_(logits.std()).add_(torch.tensor([_SURE, 0.0]))
-    return with_int8(write_package(net, folder, f"random-{width}", LabelRule()), net)
+    package = write_package(net, folder, f"random-{width}", LabelRule())
+    return with_int8(package, net) if integers else package
 
 
 @contextmanager

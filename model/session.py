@@ -48,6 +48,7 @@ __all__ = [
     "cpu_has_int8",
     "golden_outputs",
     "gpu_count",
+    "gpu_names",
     "has_bf16",
     "open_session",
     "resolve_backend",
@@ -58,14 +59,25 @@ __all__ = [
 
 def gpu_count() -> int:
     """Number of NVIDIA GPUs that the driver reports; 0 where there is no driver."""
+    return len(gpu_names())
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Name of each NVIDIA GPU that the driver reports, in the order of their numbers; none where there is no driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
+        return ()
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return ()
+    names = []
+    for number in range(count.value):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        known = driver.cuDeviceGet(ctypes.byref(device), number) == 0
+        known = known and driver.cuDeviceGetName(name, len(name), device) == 0
+        names.append(name.value.decode(errors="replace") if known else "GPU without a name")
+    return tuple(names)
 
 
 def resolve_backend(options: SessionOptions) -> str:

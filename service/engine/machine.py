@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from model.session import gpu_names
 from service.engine.resources import available_cpus
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")
@@ -15,7 +16,7 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """CPU, memory and runtimes.
+    """CPU, memory, GPUs and runtimes.
 
     Parameters
     ----------
@@ -25,6 +26,8 @@ class Machine:
         CPUs that this process may keep busy.
     memory_bytes
         Physical memory of the machine.
+    gpus
+        Name of each NVIDIA GPU.
     runtimes
         Version by distribution, for those that are installed.
 
@@ -33,6 +36,7 @@ class Machine:
     cpu: str
     cpus: int
     memory_bytes: int
+    gpus: tuple[str, ...]
     runtimes: dict[str, str]
 
     def as_json(self) -> dict[str, object]:
@@ -41,13 +45,14 @@ class Machine:
 
     def __str__(self) -> str:
         runtimes = ", ".join(f"{name} {number}" for name, number in self.runtimes.items())
-        return f"{self.cpu}, {self.cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB; {runtimes}"
+        gpus = "".join(f", {name}" for name in self.gpus)
+        return f"{self.cpu}, {self.cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB{gpus}; {runtimes}"
 
 
 def this_machine() -> Machine:
     """Describe the machine that this process runs on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(_cpu_model(), available_cpus(), memory, runtime_versions())
+    return Machine(_cpu_model(), available_cpus(), memory, gpu_names(), runtime_versions())
 
 
 def runtime_versions() -> dict[str, str]:

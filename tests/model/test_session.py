@@ -109,6 +109,16 @@ def test_no_operator_of_a_shipped_net_stays_on_the_cpu(path: Path, precision: Pr
     assert session.elsewhere() == ()
 
 
+def test_tensor_cores_compute_in_fp16_and_never_in_fp32() -> None:
+    """The provider forbids all tensor cores where TF32 is off: fp32 stays exact, fp16 has to have them."""
+    fp32, fp16 = (
+        backends.provider_options("cuda", SessionOptions("cuda"), precision) for precision in ("fp32", "fp16")
+    )
+    assert (fp32["use_tf32"], fp32["prefer_nhwc"]) == ("0", "0")
+    assert (fp16["use_tf32"], fp16["prefer_nhwc"]) == ("1", "1")
+    assert fp32["cudnn_conv_algo_search"] == fp16["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
 def test_operators_are_told_by_who_runs_them(tiny: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     session = open_session(tiny, SessionOptions(backend="cpu"))
     assert isinstance(session, OnnxRuntimeSession)
@@ -124,7 +134,7 @@ def test_a_runtime_that_cannot_tell_who_runs_what_still_serves(
         raise AttributeError("no such method")
 
     monkeypatch.setattr(backends, "GPU_BACKENDS", frozenset({"cpu"}))
-    monkeypatch.setattr(backends, "_provider_options", lambda *_: {})
+    monkeypatch.setattr(backends, "provider_options", lambda *_: {})
     monkeypatch.setattr(OnnxRuntimeSession, "elsewhere", cannot_tell)
     session = open_session(tiny, SessionOptions(backend="cpu"))
     assert "which operators run on the CPU cannot be told: no such method" in caplog.text
