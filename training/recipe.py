@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -54,6 +55,33 @@ class Recipe(Part):
         if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) >= 2):
             raise RecipeError(f"--fold {fold} is no fold; give K/N with 1 <= K <= N and N of 2 or more, such as 1/5")
         return self.model_copy(update={"data": self.data.model_copy(update={"fold": (int(number), int(count))})})
+
+    def with_values(self, assignments: Sequence[str]) -> Recipe:
+        """Return the recipe with some values changed: ``schedule.batch=2``, the value as in TOML or a bare word.
+
+        Raises
+        ------
+        RecipeError
+            Where an assignment is of another form, or names or gives what a recipe cannot hold.
+
+        """
+        values = self.model_dump(mode="json")
+        for assignment in assignments:
+            key, equals, text = (part.strip() for part in assignment.partition("="))
+            *tables, name = key.split(".")
+            part: Any = values
+            for table in tables:
+                part = part.get(table) if isinstance(part, dict) else None
+            if not (equals and isinstance(part, dict) and name in part):
+                raise RecipeError(
+                    f"--set {assignment} changes nothing that a recipe has; give TABLE.KEY=VALUE, such as "
+                    "schedule.batch=2 (the keys are in training/options.py and in every shipped recipe)"
+                )
+            try:
+                part[name] = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                part[name] = text
+        return recipe_from(values, f"--set {' '.join(assignments)}") if assignments else self
 
     @property
     def geometry(self) -> Geometry:

@@ -221,11 +221,12 @@ def test_the_command_prints_table_and_place_of_the_report(
 name = "tiny"
 tile_output_px = 60
 net = { base_width = 4, depth = 2 }
-schedule = { optimizer = "adamw", learning_rate = 0.005, steps = 1, validate_every = 1 }
+schedule = { optimizer = "adamw", learning_rate = 0.005, steps = 9, validate_every = 1 }
 scoring = { measures = ["foreground", "seg"], choose_by = "seg", mirror = true }
 """
     )
     arguments = ["cross-validate", "--recipe", str(file), "--data", str(nuclei_folder), "--out", str(tmp_path / "run")]
+    arguments += ["--set", "schedule.steps=1"]
     assert main([*arguments, "--folds", "2", "--only", "1", "--workers", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()[-10:]  # the table follows what training says
     assert lines[0].split() == ["fold", "images", "iou", "dice", "pooled_iou", "seg"]

@@ -77,6 +77,15 @@ def test_a_length_that_is_given_beats_the_recipes(nuclei_folder: Path, tmp_path:
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
+def test_values_of_a_named_recipe_are_changed_and_kept_with_the_run(nuclei_folder: Path, tmp_path: Path) -> None:
+    changed = ["--set", "net.base_width=5", "--set", "schedule.batch=2", "--set", "schedule.steps=1"]
+    arguments = ["--recipe", "synthetic", *changed, "--data", nuclei_folder, "--out", tmp_path / "run"]
+    assert fit(*arguments) == 0
+    recipe = load_checkpoint(tmp_path / "run" / "best.pt").read_recipe()
+    assert (recipe.net.base_width, recipe.schedule.batch, recipe.schedule.steps) == (5, 2, 1)
+    assert fit(*arguments, "--resume") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -77,3 +77,34 @@ def test_a_folder_of_other_images_takes_neither_table_nor_card(tmp_path: Path) -
     assert own.net == recipe.net
     (tmp_path / "index.csv").write_text("id,kind\n")
     assert recipe.for_folder(tmp_path) is recipe
+
+
+def test_single_values_can_be_changed() -> None:
+    recipe = read_recipe("em-isbi2012")
+    changed = recipe.with_values(
+        ["net.base_width=64", "schedule.max_minutes = 5.5", "augmentation.scale=[0.9, 1.1]", "schedule.optimizer=sgd"]
+    )
+    assert (changed.net.base_width, changed.schedule.max_minutes) == (64, 5.5)
+    assert (changed.augmentation.scale, changed.schedule.optimizer) == ((0.9, 1.1), "sgd")
+    undone = changed.with_values(["net.base_width=32", "augmentation.scale=[0.85, 1.2]", 'schedule.optimizer="adamw"'])
+    assert undone.schedule.model_copy(update={"max_minutes": None}) == recipe.schedule
+    assert (undone.net, undone.augmentation, undone.card) == (recipe.net, recipe.augmentation, recipe.card)
+    assert recipe.with_values([]) is recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "reason"),
+    [
+        ("schedule.batch", "such as schedule.batch=2"),
+        ("schedule.bach=2", "changes nothing that a recipe has"),
+        ("shedule.batch=2", "changes nothing that a recipe has"),
+        ("name.first=2", "changes nothing that a recipe has"),
+        ("=2", "changes nothing that a recipe has"),
+        ("schedule.batch=0", "schedule.batch=0: schedule.batch: Input should be greater"),
+        ("schedule.batch=two", "schedule.batch: Input should be a valid integer"),
+        ("tile_output_px=510", "the next one is 516"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(assignment: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        read_recipe("em-isbi2012").with_values([assignment])

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.commands.fit import add_values
 from training.cross_validation import REPORT_NAME, cross_validate
 from training.recipe import read_recipe, shipped_recipes
 
@@ -14,6 +15,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare the command's options."""
     parser = commands.add_parser("cross-validate", help="train a net for each fold, and score what each held out")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
+    add_values(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the folds' runs")
     parser.add_argument("--folds", type=int, required=True, metavar="N", help="how many, 2 or more")
@@ -27,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> None:
     """Train the folds, write the report, print its table."""
-    recipe = read_recipe(options.recipe).for_folder(options.data)
+    recipe = read_recipe(options.recipe).for_folder(options.data).with_values(options.values)
     result = cross_validate(
         recipe,
         options.data,

@@ -10,6 +10,7 @@ from pathlib import Path
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.commands.plan import add_options, compose, require_length, require_no_file
 from training.distributed import Processes, joined
+from training.errors import RecipeError
 from training.finetune import open_origin
 from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.run_folder import RunFiles
@@ -26,6 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("fit", help="train a net")
     names = ", ".join(shipped_recipes())
     parser.add_argument("--recipe", help=f"a TOML file, or one of: {names} (default: chosen from the images)")
+    add_values(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
     add_options(parser)
@@ -35,9 +37,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that changes a named recipe."""
+    parser.add_argument(
+        "--set",
+        dest="values",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the named recipe, such as schedule.batch=2; may be given several times",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
     """Train a net."""
     require_length(options)
+    if options.values and options.recipe is None:
+        raise RecipeError("--set changes a recipe, and none is named; give --recipe, or edit the one that plan writes")
     with joined(options.device) as processes:
         origin = None if options.origin is None else open_origin(options.origin)
         recipe = _recipe(options, origin, processes)
@@ -63,7 +79,7 @@ def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: P
     """Recipe of the run: the named one, that of the run to resume, or one chosen from the images."""
     files = RunFiles(options.out)
     if options.recipe is not None:
-        recipe = _named(options.recipe, options.data)
+        recipe = _named(options.recipe, options.data).with_values(options.values)
         limits = {"max_minutes": options.minutes, "steps": options.steps}
         given = {name: limit for name, limit in limits.items() if limit is not None}
         recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=given)})
