@@ -93,7 +93,8 @@ class InferenceSession(Protocol):
 class OnnxRuntimeSession:
     """ONNX Runtime with one provider on one device, in the precision of the graph."""
 
-    def __init__(self, package: Package, backend: str, options: SessionOptions, precision: str) -> None:
+    def __init__(self, package: Package, backend: str, options: SessionOptions, precision: str, **changed: str) -> None:
+        """Open it; ``changed`` are provider options in place of ours, for benchmarks."""
         import onnxruntime as ort
 
         self.backend = backend
@@ -110,10 +111,10 @@ class OnnxRuntimeSession:
             ort.set_default_logger_severity(_ERRORS)  # what is said outside of any session, once for each
             ort.preload_dlls()
         try:
-            self._session = ort.InferenceSession(
+            self.runtime = ort.InferenceSession(
                 half_graph(package.weights()) if precision == "fp16" else package.weights(precision),
                 sess_options=settings,
-                providers=[(PROVIDERS[backend], provider_options(backend, options, precision))],
+                providers=[(PROVIDERS[backend], provider_options(backend, options, precision) | changed)],
             )
         except ModelError:
             raise
@@ -127,14 +128,14 @@ class OnnxRuntimeSession:
             raise InvalidPackage(
                 f"{package.path}: ONNX Runtime cannot load the weights: {_first_line(error)}"
             ) from error
-        self._session.disable_fallback()
-        self.provider = str(self._session.get_providers()[0])
+        self.runtime.disable_fallback()
+        self.provider = str(self.runtime.get_providers()[0])
         if self.provider != PROVIDERS[backend]:
             raise BackendUnavailable(
                 f"backend {backend}: ONNX Runtime fell back to {self.provider}; its CUDA or cuDNN libraries do not "
                 "load: install onnxruntime-gpu[cuda,cudnn], or choose backend cpu"
             )
-        names = [t.name for t in self._session.get_inputs()], [t.name for t in self._session.get_outputs()]
+        names = [t.name for t in self.runtime.get_inputs()], [t.name for t in self.runtime.get_outputs()]
         self._input_name, self._output_name = _tensor_names(package, *names)
         if backend in GPU_BACKENDS:
             self._tell_elsewhere(package.path)
@@ -150,7 +151,7 @@ class OnnxRuntimeSession:
 
     def elsewhere(self) -> tuple[str, ...]:
         """Operators of the graph that another provider runs, none where all is well: shapes at most, on a GPU."""
-        parts = self._session.get_provider_graph_assignment_info()
+        parts = self.runtime.get_provider_graph_assignment_info()
         return tuple(sorted({n.op_type for part in parts if part.ep_name != self.provider for n in part.get_nodes()}))
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,7 +160,7 @@ class OnnxRuntimeSession:
         if self.backend in GPU_BACKENDS:
             tiles_bcyx = filled_up(tiles_bcyx)
         try:
-            (output,) = self._session.run([self._output_name], {self._input_name: tiles_bcyx})
+            (output,) = self.runtime.run([self._output_name], {self._input_name: tiles_bcyx})
         except Exception as error:
             raise _inference_error(error, tiles_bcyx.shape) from error
         return _activate(output[:count], self._activation)
@@ -252,8 +253,7 @@ def provider_options(backend: str, options: SessionOptions, precision: str) -> d
     if backend == "cuda":
         # an exhaustive search costs 0.6 s for every new shape, the heuristic one 2 ms
         chosen |= {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-        # by default it takes TF32 for fp32, ten bits of mantissa, and says nothing of it; forbidding it in fp16 forbids
-        # the tensor cores, every convolution is then planned in vain first, and says so in red
+        # by default it takes TF32 for fp32, and says nothing of it; forbidden in fp16, it takes the tensor cores along
         chosen["use_tf32"] = str(int(precision == "fp16"))
         # what tensor cores read fastest: 1.4 times as fast in fp16 (docs/speed.md)
         chosen["prefer_nhwc"] = str(int(precision == "fp16"))
