@@ -71,11 +71,12 @@ class Recipe(Part):
             *tables, name = key.split(".")
             part: Any = values
             for table in tables:
-                part = part.get(table) if isinstance(part, dict) else None
-            if not (equals and isinstance(part, dict) and name in part):
+                part = part.get(table, {}) if isinstance(part, dict) else {}
+            if not equals or not isinstance(part, dict) or name not in part:
+                known = ", ".join(part if isinstance(part, dict) and part else values)
                 raise RecipeError(
                     f"--set {assignment} changes nothing that a recipe has; give TABLE.KEY=VALUE, such as "
-                    "schedule.batch=2 (the keys are in training/options.py and in every shipped recipe)"
+                    f"schedule.batch=2; there is {known}"
                 )
             try:
                 part[name] = tomllib.loads(f"value = {text}")["value"]

@@ -63,7 +63,7 @@ class TrainingState:
     def follow(self, decay: float) -> None:
         """Move the average towards the net after step ``step``.
 
-        Before step ``10 / (1 - decay)`` or so the decay is (1 + step) / (10 + step), lower than asked for: else a short
+        Before step ``9 / (1 - decay)`` or so the decay is (1 + step) / (10 + step), lower than asked for: else a short
         run would end with an average in which its fresh weights still count (1,900 steps at 0.999: for 15 %).
         """
         if self.averaged is not None:

@@ -96,8 +96,8 @@ def test_single_values_can_be_changed() -> None:
     ("assignment", "reason"),
     [
         ("schedule.batch", "such as schedule.batch=2"),
-        ("schedule.bach=2", "changes nothing that a recipe has"),
-        ("shedule.batch=2", "changes nothing that a recipe has"),
+        ("schedule.bach=2", "changes nothing that a recipe has.*optimizer, learning_rate.*, batch, "),
+        ("shedule.batch=2", "changes nothing that a recipe has.*there is name, data, net, "),
         ("name.first=2", "changes nothing that a recipe has"),
         ("=2", "changes nothing that a recipe has"),
         ("schedule.batch=0", "schedule.batch=0: schedule.batch: Input should be greater"),
