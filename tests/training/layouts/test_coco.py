@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scipy import ndimage
 
+from tests.training.layouts.edges import distance_to_edges
 from training.datasets import IGNORE, load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.raster import fill_rings
@@ -92,6 +92,7 @@ def test_long_run_lengths_decode_as_in_pycocotools() -> None:
 
 
 @given(st.lists(st.floats(3, 18, width=32), min_size=3, max_size=16))
+@example([3.0] * 9 + [13.875])
 @settings(deadline=None)
 def test_polygons_differ_from_pycocotools_at_their_outline_alone(radii: list[float]) -> None:
     angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
@@ -100,9 +101,9 @@ def test_polygons_differ_from_pycocotools_at_their_outline_alone(radii: list[flo
     patch = fill_rings([corners], (40, 40))
     patch.of(ours)[...] = patch.mask_yx
     theirs = coco_mask.decode(coco_mask.frPyObjects([corners.ravel().tolist()], 40, 40))[..., 0].astype(bool)
-    block = np.ones((3, 3), dtype=bool)
-    assert not (ndimage.binary_erosion(theirs, block) & ~ours).any()
-    assert not (ours & ~ndimage.binary_dilation(theirs, block)).any()
+    # with a shape's tips they lose pixels that have no neighbour among theirs: distance to the outline tells
+    centres = np.stack(np.meshgrid(np.arange(40) + 0.5, np.arange(40) + 0.5), axis=-1)
+    assert distance_to_edges(centres, corners)[ours != theirs].max(initial=0) < 0.25  # 0.19 seen; px
 
 
 def test_rectangles_have_the_pixels_that_pycocotools_gives_them() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
+from tests.training.layouts.edges import distance_to_edges
 from training.layouts.raster import Patch, fill_oval, fill_rings, unite
 
 SIZE = (12, 15)
@@ -66,18 +65,8 @@ def test_one_ring_is_filled_as_skimage_fills_it(corners: list[tuple[float, float
     reference = polygon2mask(SIZE, ring[:, ::-1] - 0.5)
     centres = np.stack(np.meshgrid(np.arange(15) + 0.5, np.arange(12) + 0.5), axis=-1)
     # skimage takes centres on an edge as inside for both neighbours; rounding decides within 1e-4
-    clear = _distance_to_edges(centres, ring) > 1e-4
+    clear = distance_to_edges(centres, ring) > 1e-4
     np.testing.assert_array_equal(ours[clear], reference[clear])
-
-
-def _distance_to_edges(points_yxc: NDArray[Any], ring: NDArray[Any]) -> NDArray[np.float64]:
-    nearest = np.full(points_yxc.shape[:2], np.inf)
-    for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        along = end - start
-        length = float(along @ along)
-        share = np.clip((points_yxc - start) @ along / length, 0, 1) if length else np.zeros(points_yxc.shape[:2])
-        nearest = np.minimum(nearest, np.linalg.norm(points_yxc - start - share[..., None] * along, axis=-1))
-    return nearest
 
 
 def test_what_lies_beyond_the_image_is_cut_off() -> None:
