@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 import service
@@ -20,14 +20,24 @@ SWAGGER_ASSETS = Path(str(files("fastapi_offline") / "static"))
 SWAGGER_PATH = "/docs/assets"
 """Where the application serves them."""
 
-_PAGE = (Path(service.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
-_POLICY = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' blob: data:"
+_PAGE_FILES = Path(service.__file__).parent / "static"
+_PAGE = (_PAGE_FILES / "index.html").read_text(encoding="utf-8")
+_SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in _PAGE_FILES.glob("*.js")}
+_POLICY = "default-src 'self'; style-src 'unsafe-inline'; img-src 'self' blob: data:"
 
 
 @router.get("/")
 async def page() -> HTMLResponse:
     """Drop an image, see its segmentation."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/static/{name}")
+async def script(name: str) -> Response:
+    """Return one of the page's scripts, which no cache may keep: they belong to the page of this version."""
+    if name not in _SCRIPTS:
+        raise HTTPException(404)
+    return Response(_SCRIPTS[name], media_type="text/javascript", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/docs")

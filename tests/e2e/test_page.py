@@ -67,6 +67,7 @@ class Page:
         self.browser = browser
         self.url = url
         self.folder = folder
+        self.asked: list[str] = []
         browser.get(url)
         self.until(lambda: self.script("return document.getElementById('model').length") == 1)
 
@@ -135,10 +136,11 @@ class Page:
         return entries
 
     def requested(self) -> list[str]:
-        """Addresses that the browser has asked for since the last call."""
+        """Addresses that the browser has asked for since the page was opened."""
         entries = self.browser.get_log("performance")
         messages = [json.loads(entry["message"])["message"] for entry in entries]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        self.asked += [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return self.asked
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,63 @@ def test_a_dim_picture_is_shown_over_all_greys(page: Page, name: str, content: b
     page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
     assert page.pixel(32, 32) == [255, 255, 255, 255]
     assert page.pixel(0, 0) == [0, 0, 0, 255]
+
+
+def jpeg(image_yx: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image_yx).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+STACK = np.stack([IMAGE] * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "planes"),
+    [
+        ("a.png", png(IMAGE), 1),
+        ("a.jpg", jpeg(IMAGE), 1),
+        ("a.npy", npy(IMAGE), 1),
+        ("stack.npy", npy(STACK), 6),
+        ("colour.npy", npy(np.stack([IMAGE] * 3, axis=-1)), 1),
+        ("strips.tif", tiff(IMAGE, byteorder=">", rowsperstrip=10), 1),
+        ("big.tif", tiff(STACK, bigtiff=True, photometric="minisblack", metadata=None), 6),
+        ("imagej.tif", tiff(STACK, imagej=True, metadata={"axes": "ZYX"}), 6),
+        (
+            "hyperstack.tif",
+            tiff(np.stack([STACK] * 2, axis=1).astype(np.uint8), imagej=True, metadata={"axes": "ZCYX"}),
+            6,
+        ),
+        ("ome.tif", tiff(np.stack([STACK] * 2), ome=True, photometric="minisblack", metadata={"axes": "CZYX"}), 6),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_page_knows_the_size_of_a_picture_beforehand(page: Page, name: str, content: bytes, planes: int) -> None:
+    with Client(page.url) as client:
+        told = json.loads(client.segment(content, format="rle", channel=0))
+    assert len(told.get("planes", [0])) == planes
+    page.choose(name, content)
+    found = page.browser.execute_async_script("measured(image).then(arguments[0])")
+    assert found == {"height": told["size"][0], "width": told["size"][1], "planes": planes}
+
+
+def test_the_page_says_how_long_it_will_take(page: Page) -> None:
+    page.script("window.said = []; say = ((before) => (...words) => { said.push(words[0]); before(...words); })(say)")
+    page.choose("large.png", png(np.tile(IMAGE, (6, 4))))
+    assert any(re.search(r"… \d+\.\d s of about \d+ (s|min)$", text) for text in page.script("return said"))
+
+
+def test_an_image_that_would_be_refused_is_not_sent(page: Page) -> None:
+    content = bytearray(png(IMAGE))
+    content[16:24] = (400_000).to_bytes(4, "big") * 2
+    page.choose("huge.png", bytes(content))
+    assert page.failed()
+    refusal = httpx.get(f"{page.url}/plan", params={"size": "400000x400000"})
+    assert refusal.status_code == 413
+    assert page.text("status") == refusal.json()["detail"]
+    asked = [urlsplit(url).path for url in page.requested()]
+    assert "/plan" in asked
+    assert "/segment" not in asked
 
 
 def test_a_dropped_file_is_segmented(page: Page) -> None:

@@ -105,9 +105,17 @@ def test_pages_fetch_nothing_from_elsewhere(client: AppClient, path: str) -> Non
     assert answer.status_code == 200
     linked = re.findall(r"(?:src|href|url)\s*[=:(]\s*[\"']([^\"']+)", answer.text)
     assert not [link for link in linked if re.match(r"(https?:)?//", link)]
-    assets = [link for link in linked if link.startswith("/docs/assets/")]
-    assert all(client.get(link).status_code == 200 for link in assets)
-    assert bool(assets) == (path == "/docs")
+    assets = [link for link in linked if link.startswith(("/docs/assets/", "static/"))]
+    assert assets
+    assert all(client.get(f"/{link.lstrip('/')}").status_code == 200 for link in assets)
+
+
+def test_the_page_runs_no_script_but_its_own_files(client: AppClient) -> None:
+    answer = client.get("/")
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=", answer.text)
+    assert_problem(client.get("/static/nothing.js"), 404, "not-found")
 
 
 def test_the_api_documentation_asks_no_validator_on_the_internet(client: AppClient) -> None:

@@ -1,0 +1,111 @@
+"use strict";
+// Pictures in the browser: how large one is, and what it looks like, without asking the service.
+
+async function slice(file, at, length) {
+  return new DataView(await file.slice(at, at + length).arrayBuffer());
+}
+
+// Height, width and planes by a file's header, for a forecast; null where that does not say it plainly.
+async function measured(file) {
+  const start = await slice(file, 0, 1024), signature = start.getUint16(0);
+  if (signature === 0x8950) return { height: start.getUint32(20), width: start.getUint32(16), planes: 1 };
+  if (signature === 0xffd8) {
+    const { height, width } = await createImageBitmap(file);
+    return { height, width, planes: 1 };
+  }
+  if (signature === 0x934e) {
+    const text = new TextDecoder("latin1").decode(start);
+    const shape = /'shape': \(([\d, ]+)\)/.exec(text)[1].split(",").filter((part) => part.trim()).map(Number);
+    if (shape.length > 2 && shape.at(-1) <= 4) shape.pop();   // channels
+    const [width, height] = [shape.pop(), shape.pop()];
+    return { height, width, planes: shape.reduce((product, length) => product * length, 1) };
+  }
+  return signature === 0x4949 || signature === 0x4d4d ? measuredTiff(file, start) : null;
+}
+
+// TIFF 6.0 and BigTIFF: the first directory's size, and how many there are of it.
+async function measuredTiff(file, start) {
+  const little = start.getUint16(0) === 0x4949, big = start.getUint16(2, little) === 43;
+  const word = (view, at) => big ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little);
+  const entry = big ? 20 : 12, counted = big ? 8 : 2;
+  let size = null, planes = 0, channels = 1;
+  for (let at = word(start, big ? 8 : 4), seen = 0; at && seen < 10_000; seen++) {
+    const count = await slice(file, at, counted), number = big ? word(count, 0) : count.getUint16(0, little);
+    const directory = await slice(file, at + counted, number * entry + (big ? 8 : 4)), found = new Map();
+    for (let i = 0; i < number; i++) {
+      const here = i * entry, short = directory.getUint16(here + 2, little) === 3, value = here + (big ? 12 : 8);
+      found.set(directory.getUint16(here, little), {
+        value: short ? directory.getUint16(value, little) : word(directory, value),
+        length: word(directory, here + 4),
+      });
+    }
+    const [height, width] = [found.get(257).value, found.get(256).value];
+    if (!size) {
+      size = { height, width };
+      const text = found.get(270) && new TextDecoder("latin1").decode(await slice(file, found.get(270).value, found.get(270).length));
+      channels = Number(/^channels=(\d+)/m.exec(text)?.[1] ?? /SizeC="(\d+)"/.exec(text)?.[1] ?? 1);
+      const images = text?.startsWith("ImageJ=") && /^images=(\d+)/m.exec(text)?.[1];
+      if (images) return { ...size, planes: Math.max(1, images / channels) };
+    }
+    if (height === size.height && width === size.width) planes++;
+    at = word(directory, number * entry);
+  }
+  return { ...size, planes: Math.max(1, Math.round(planes / channels)) };
+}
+
+// The browser turns pictures by their EXIF orientation, the service does not: a turned one would not lie under its objects.
+async function decoded(file, answer, plane) {
+  if (answer.receipt.input.notes.some((note) => note.includes("rientation"))) return null;
+  return createImageBitmap(file).catch(() => tiffPlane(file, plane, answer)).catch(() => null);
+}
+
+// One plane of a grey TIFF in strips, as it is or deflated (TIFF 6.0); null where the file is of another kind.
+async function tiffPlane(file, plane, answer) {
+  if (file.size > 2 ** 28 || answer.stack_axes?.length > 1) return null;
+  const buffer = await file.arrayBuffer(), view = new DataView(buffer), little = view.getUint16(0) === 0x4949;
+  const short = (at) => view.getUint16(at, little), long = (at) => view.getUint32(at, little);
+  if (short(2) !== 42) return null;
+  const directories = [];
+  for (let at = long(4); at && directories.length < 10_000; at = long(at + 2 + 12 * short(at))) directories.push(at);
+  if (directories.length !== (answer.planes?.length ?? 1)) return null;
+  const tags = new Map();
+  for (let left = short(directories[plane]), at = directories[plane] + 2; left; left--, at += 12) {
+    const size = { 3: 2, 4: 4 }[short(at + 2)], number = long(at + 4);
+    if (!size) continue;
+    const first = size * number > 4 ? long(at + 8) : at + 8;
+    tags.set(short(at), Array.from({ length: number }, (_, index) => (size === 2 ? short : long)(first + size * index)));
+  }
+  const one = (tag, otherwise) => tags.get(tag)?.[0] ?? otherwise;
+  const [height, width] = answer.size, bits = one(258, 1), deflated = [8, 32946].includes(one(259, 1));
+  const read = { "1,8": "getUint8", "1,16": "getUint16", "2,16": "getInt16", "3,32": "getFloat32" }[`${one(339, 1)},${bits}`];
+  const plain = (deflated || one(259, 1) === 1) && one(277, 1) === 1 && one(317, 1) === 1 && one(262) === 1;
+  if (!read || !plain || one(256) !== width || one(257) !== height) return null;
+  const values = new Float32Array(width * height);
+  let place = 0;
+  for (const [index, start] of tags.get(273).entries()) {
+    let strip = new Blob([new Uint8Array(buffer, start, tags.get(279)[index])]);
+    if (deflated) strip = new Response(strip.stream().pipeThrough(new DecompressionStream("deflate")));
+    const bytes = new DataView(await strip.arrayBuffer());
+    for (let at = 0; at < bytes.byteLength && place < values.length; at += bits / 8) values[place++] = bytes[read](at, little);
+  }
+  const step = Math.ceil(values.length / 10_000), some = values.filter((_, index) => index % step === 0).sort();
+  const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);
+  const pixels = new ImageData(width, height);
+  for (let index = 0; index < values.length; index++) {
+    const grey = (values[index] - low) * gain;
+    pixels.data.set([grey, grey, grey, 255], 4 * index);
+  }
+  return createImageBitmap(pixels);
+}
+
+// 16 bit images mostly use the lowest few bits: grey from the darkest to the brightest half percent, all channels alike
+function stretch(pixels) {
+  const counted = new Uint32Array(256);
+  for (let at = 0; at < pixels.length; at += 4) counted[Math.max(pixels[at], pixels[at + 1], pixels[at + 2])]++;
+  const ignored = pixels.length / 4 / 200;
+  let low = 0, high = 255;
+  for (let seen = counted[low]; seen <= ignored; seen += counted[++low]);
+  for (let seen = counted[high]; seen <= ignored && high > low + 1; seen += counted[--high]);
+  const gain = 255 / Math.max(1, high - low);
+  for (let at = 0; at < pixels.length; at++) if (at % 4 < 3) pixels[at] = (pixels[at] - low) * gain;
+}
