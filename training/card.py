@@ -5,19 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.spec import Person
 from training.checkpoint import Checkpoint
 from training.evaluate import format_figure
 from training.export import Card
 from training.recipe import Recipe
-from training.scene import NucleiScene
 from training.splits import describe_split
-from training.synthetic import render_nuclei
-
-_GOLDEN_SCENE = NucleiScene(size_yx=(320, 352), bit_depth=8)
 
 
 def run_card(
@@ -126,9 +119,3 @@ def license_notice(identifier: str, holder: str) -> str:
         f"SPDX-FileCopyrightText: {year} {holder}\nSPDX-License-Identifier: {identifier}\n\n"
         f"The full text of the licence: https://spdx.org/licenses/{identifier}.html\n"
     )
-
-
-def golden_image(channels: int) -> NDArray[Any]:
-    """Picture (y, x, c), uint8, for a package's golden pair: synthetic, so that no package carries anyone's image."""
-    image_yx, _ = render_nuclei(_GOLDEN_SCENE, seed=0)
-    return np.repeat(image_yx[..., None], channels, axis=-1)

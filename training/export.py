@@ -23,6 +23,7 @@ from model.stitching import predict_tiled
 from model.tiling import Geometry, plan_whole, valid_unet_geometry
 from model.unet import UNet
 from training.errors import ExportError
+from training.golden import Answer
 from training.onnx_graph import OPSET, to_onnx
 
 _GOLDEN_OUTPUT_YX = (84, 132)  # not square, so that exchanged axes are found
@@ -109,13 +110,12 @@ def export_package(
         Where ONNX Runtime and torch differ by 1e-4 or more, or the package is not valid.
 
     """
-    rounded = _round_to_half(net).eval()
-    probabilities = nn.Sequential(rounded, nn.Softmax(dim=1)).eval()
+    probabilities = _rounded_with_softmax(net)
     geometry = valid_unet_geometry(net.depth, net.downscale)
     weights = to_onnx(probabilities, geometry.y, len(channels))
     golden_yxc = _golden_crop(image_yxc, geometry)
     golden_input = np.moveaxis(golden_yxc, -1, 0)[np.newaxis].astype(np.float32)
-    normalised = fit(normalization, golden_yxc).apply(golden_yxc)[np.newaxis]
+    golden_output = _run_torch(probabilities, _normalised(golden_yxc, normalization))
     spec = ModelSpec(
         name=card.name,
         version=card.version,
@@ -144,7 +144,7 @@ def export_package(
     files = {
         "weights.onnx": weights,
         "test_input.npy": tensor_bytes(golden_input),
-        "test_output.npy": tensor_bytes(_run_torch(probabilities, normalised)),
+        "test_output.npy": tensor_bytes(golden_output),
         "README.md": card.readme.encode(),
         "LICENSE": card.license_text.encode(),
     }
@@ -157,12 +157,31 @@ def export_package(
     return package, agreement
 
 
-def _round_to_half(net: UNet) -> UNet:
+def golden_answer(net: UNet, normalization: Sequence[Step]) -> Answer:
+    """Return what the net says where a picture's golden pair would be cut from it, (c, y, x)."""
+    probabilities = _rounded_with_softmax(net)
+    geometry = valid_unet_geometry(net.depth, net.downscale)
+
+    def answer(picture_yxc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        golden_yxc = _golden_crop(picture_yxc, geometry)
+        output: NDArray[np.float32] = _run_torch(probabilities, _normalised(golden_yxc, normalization))[0]
+        return output
+
+    return answer
+
+
+def _rounded_with_softmax(net: UNet) -> nn.Module:
+    """The net as the package holds it: weights rounded to fp16, probabilities for logits."""
     rounded = copy.deepcopy(net).float().cpu()
     with torch.no_grad():
         for parameter in rounded.parameters():
             parameter.copy_(parameter.half().float())
-    return rounded
+    return nn.Sequential(rounded, nn.Softmax(dim=1)).eval()
+
+
+def _normalised(image_yxc: NDArray[Any], normalization: Sequence[Step]) -> NDArray[np.float32]:
+    """A batch of one, (1, c, y, x)."""
+    return fit(normalization, image_yxc).apply(image_yxc)[np.newaxis]
 
 
 def _golden_crop(image_yxc: NDArray[Any], geometry: Geometry) -> NDArray[Any]:

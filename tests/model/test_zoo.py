@@ -69,6 +69,14 @@ def test_the_golden_pair_is_reproduced(engine: tuple[Path, SessionOptions]) -> N
     assert opened.agreement is None or opened.agreement.within(limit_of(opened.package, options.precision))
 
 
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
+def test_the_golden_output_shows_objects_and_background(path: Path) -> None:
+    """A net that says the same everywhere would hide what is wrong with its weights or its precision."""
+    _, output = read_package(path).golden_pair()
+    shares = np.bincount(output[0].argmax(axis=0).ravel(), minlength=2) / output[0, 0].size
+    assert 0.05 <= 1 - shares[0] <= 0.95
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stride", "batch"), [((128, 128), 1), ((128, 128), 3), ((96, 208), 2), ((320, 64), 1)])
 def test_tiled_is_untiled(engine: tuple[Path, SessionOptions], stride: tuple[int, int], batch: int) -> None:

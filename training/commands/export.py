@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.errors import ModelError
-from training.card import golden_image, license_notice, run_card
+from training.card import license_notice, run_card
 from training.checkpoint import load_checkpoint
 from training.commands.evaluate import score
 from training.commands.fit import RECIPE_NAME
 from training.commands.quantize import add
 from training.errors import MissingLicense, RecipeError, TrainingError
-from training.export import export_package
+from training.export import export_package, golden_answer
+from training.golden import golden_image
 from training.prediction import net_predictor
 from training.recipe import read_recipe
 from training.run_folder import checkpoint_path
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         classes=recipe.targets.classes,
         normalization=recipe.normalization,
         label_rule=recipe.labels,
-        image_yxc=golden_image(recipe.net.in_channels),
+        image_yxc=golden_image(recipe.net.in_channels, golden_answer(net, recipe.normalization)),
         out=options.out,
     )
     sys.stdout.write(
