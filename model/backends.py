@@ -1,11 +1,9 @@
-"""The runtimes behind a session: ONNX Runtime with one provider, and OpenVINO."""
+"""What every runtime behind a session has in common, and ONNX Runtime with one provider."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,14 +21,12 @@ from model.errors import (
 )
 from model.half import half_graph
 from model.package import Package
-from model.shuffle import with_depth_to_space
 
 _LOG = logging.getLogger("unet.model")
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 _ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
-_OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -121,12 +117,12 @@ class OnnxRuntimeSession:
         except Exception as error:
             if precision == "fp16":
                 raise UnsupportedPackage(
-                    f"{package.path}: {backend} cannot load the graph in fp16: {_first_line(error)}"
+                    f"{package.path}: {backend} cannot load the graph in fp16: {first_line(error)}"
                 ) from error
             if backend in GPU_BACKENDS:
-                raise BackendUnavailable(f"backend {backend} does not start: {_first_line(error)}") from error
+                raise BackendUnavailable(f"backend {backend} does not start: {first_line(error)}") from error
             raise InvalidPackage(
-                f"{package.path}: ONNX Runtime cannot load the weights: {_first_line(error)}"
+                f"{package.path}: ONNX Runtime cannot load the weights: {first_line(error)}"
             ) from error
         self.runtime.disable_fallback()
         self.provider = str(self.runtime.get_providers()[0])
@@ -136,7 +132,7 @@ class OnnxRuntimeSession:
                 "load: install onnxruntime-gpu[cuda,cudnn], or choose backend cpu"
             )
         names = [t.name for t in self.runtime.get_inputs()], [t.name for t in self.runtime.get_outputs()]
-        self._input_name, self._output_name = _tensor_names(package, *names)
+        self._input_name, self._output_name = tensor_names(package, *names)
         if backend in GPU_BACKENDS:
             self._tell_elsewhere(package.path)
 
@@ -162,79 +158,14 @@ class OnnxRuntimeSession:
         try:
             (output,) = self.runtime.run([self._output_name], {self._input_name: tiles_bcyx})
         except Exception as error:
-            raise _inference_error(error, tiles_bcyx.shape) from error
-        return _activate(output[:count], self._activation)
-
-
-@cache
-def _openvino() -> Any:  # noqa: ANN401 - openvino is not installed everywhere
-    """Return the one ``openvino.Core`` of the process, which is never given up.
-
-    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that stack when the plugin goes, in
-    whatever thread that happens: the next signal to the first thread would end the process.
-    """
-    import openvino as ov
-
-    return ov.Core()
-
-
-class OpenVinoSession:
-    """OpenVINO on the CPU, with one request object for each calling thread."""
-
-    def __init__(self, package: Package, threads: int, precision: str) -> None:
-        import openvino as ov
-
-        self.backend = "openvino"
-        self.precision = precision
-        self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
-        self._activation = package.spec.activation
-        core = _openvino()
-        hints: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
-            "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision],
-            # what the plugin keeps for shapes it has seen, some 30 entries each; its 5,000 would take 400 MB and more
-            "CPU_RUNTIME_CACHE_CAPACITY": "256",
-        }
-        if threads > 0:
-            hints["INFERENCE_NUM_THREADS"] = threads
-        try:
-            net = core.read_model(package.weights(precision))
-            if precision == "int8":
-                with_depth_to_space(net)
-            names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
-            _, output_name = _tensor_names(package, *names)
-            self._compiled = core.compile_model(net, "CPU", hints)
-        except RuntimeError as error:
-            raise InvalidPackage(f"{package.path}: OpenVINO cannot load the weights: {_first_line(error)}") from error
-        found = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if found != _OPENVINO_TYPES[precision]:
-            raise BackendUnavailable(
-                f"backend openvino: {precision} was asked for, the runtime took {found}; choose precision fp32"
-            )
-        self._output = self._compiled.output(output_name)
-        self._requests = threading.local()
-
-    def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`InferenceSession`."""
-        try:
-            if not hasattr(self._requests, "mine"):
-                self._requests.mine = self._compiled.create_infer_request()
-            output = self._requests.mine.infer([tiles_bcyx], share_inputs=True)[self._output].copy()
-        except RuntimeError as error:
-            raise _inference_error(error, tiles_bcyx.shape) from error
-        return _activate(output, self._activation)
+            raise inference_error(error, tiles_bcyx.shape) from error
+        return activate(output[:count], self._activation)
 
 
 def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
     """Tiles with zeros after them up to a batch of 1, 2, 4, 8 ...: a GPU runtime pays for each new shape."""
     missing = (1 << (len(tiles_bcyx) - 1).bit_length()) - len(tiles_bcyx)
     return np.pad(tiles_bcyx, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else tiles_bcyx
-
-
-def openvino_has_bf16() -> bool:
-    """Whether OpenVINO computes bf16 on this CPU (AVX-512 BF16, AMX or AVX-VNNI-2)."""
-    return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def cpu_has_int8() -> bool:
@@ -266,7 +197,7 @@ def provider_options(backend: str, options: SessionOptions, precision: str) -> d
     return chosen
 
 
-def _tensor_names(package: Package, inputs: list[str], outputs: list[str]) -> tuple[str, str]:
+def tensor_names(package: Package, inputs: list[str], outputs: list[str]) -> tuple[str, str]:
     """Tensor names in the graph: those declared, or the only ones there are."""
     spec = package.spec
     for declared, found in ((spec.input_name, inputs), (spec.output_name, outputs)):
@@ -278,7 +209,8 @@ def _tensor_names(package: Package, inputs: list[str], outputs: list[str]) -> tu
     )
 
 
-def _activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
+def activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
+    """Apply what the package leaves to be done after its graph: softmax, sigmoid or nothing."""
     if activation == "softmax":
         output = softmax(output, axis=1)
     elif activation == "sigmoid":
@@ -286,12 +218,14 @@ def _activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
     return np.asarray(output).astype(np.float32, copy=False)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a runtime says first of an error; the rest is of no use to who asked."""
     return str(error).strip().split("\n", maxsplit=1)[0][:300]
 
 
-def _inference_error(error: Exception, shape: tuple[int, ...]) -> InferenceFailed:
+def inference_error(error: Exception, shape: tuple[int, ...]) -> InferenceFailed:
+    """Return what a runtime's error on a batch of ``shape`` means to the scheduler: too little memory, or else."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text or "bad_alloc" in text:
         return OutOfDeviceMemory(f"no memory for a batch of shape {shape}; lower the memory budget or the batch")
-    return InferenceFailed(f"the net failed on a batch of shape {shape}: {_first_line(error)}")
+    return InferenceFailed(f"the net failed on a batch of shape {shape}: {first_line(error)}")

@@ -28,14 +28,13 @@ from model.backends import (
     Backend,
     InferenceSession,
     OnnxRuntimeSession,
-    OpenVinoSession,
     Precision,
     SessionOptions,
     cpu_has_int8,
-    openvino_has_bf16,
 )
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
 from model.normalization import fit
+from model.openvino_backend import OpenVinoSession, openvino_has_bf16
 from model.package import Package
 from model.spec import ModelSpec
 

@@ -1,0 +1,82 @@
+"""OpenVINO's own runtime behind a session."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends import activate, first_line, inference_error, tensor_names
+from model.errors import BackendUnavailable, InvalidPackage
+from model.package import Package
+from model.shuffle import with_depth_to_space
+
+_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+@cache
+def _openvino() -> Any:  # noqa: ANN401 - openvino is not installed everywhere
+    """Return the one ``openvino.Core`` of the process, which is never given up.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that stack when the plugin goes, in
+    whatever thread that happens: the next signal to the first thread would end the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU, with one request object for each calling thread."""
+
+    def __init__(self, package: Package, threads: int, precision: str) -> None:
+        import openvino as ov
+
+        self.backend = "openvino"
+        self.precision = precision
+        self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
+        self._activation = package.spec.activation
+        core = _openvino()
+        hints: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
+            "INFERENCE_PRECISION_HINT": _TYPES[precision],
+            # what the plugin keeps for shapes it has seen, some 30 entries each; its 5,000 would take 400 MB and more
+            "CPU_RUNTIME_CACHE_CAPACITY": "256",
+        }
+        if threads > 0:
+            hints["INFERENCE_NUM_THREADS"] = threads
+        try:
+            net = core.read_model(package.weights(precision))
+            if precision == "int8":
+                with_depth_to_space(net)
+            names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
+            _, output_name = tensor_names(package, *names)
+            self._compiled = core.compile_model(net, "CPU", hints)
+        except RuntimeError as error:
+            raise InvalidPackage(f"{package.path}: OpenVINO cannot load the weights: {first_line(error)}") from error
+        found = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if found != _TYPES[precision]:
+            raise BackendUnavailable(
+                f"backend openvino: {precision} was asked for, the runtime took {found}; choose precision fp32"
+            )
+        self._output = self._compiled.output(output_name)
+        self._requests = threading.local()
+
+    def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`InferenceSession`."""
+        try:
+            if not hasattr(self._requests, "mine"):
+                self._requests.mine = self._compiled.create_infer_request()
+            output = self._requests.mine.infer([tiles_bcyx], share_inputs=True)[self._output].copy()
+        except RuntimeError as error:
+            raise inference_error(error, tiles_bcyx.shape) from error
+        return activate(output, self._activation)
+
+
+def openvino_has_bf16() -> bool:
+    """Whether OpenVINO computes bf16 on this CPU (AVX-512 BF16, AMX or AVX-VNNI-2)."""
+    return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
