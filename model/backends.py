@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,12 +24,15 @@ from model.errors import (
 )
 from model.half import half_graph
 from model.package import Package
+from model.reduced import EVIDENCE, with_evidence
+from model.stitching import Run
 
 _LOG = logging.getLogger("unet.model")
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 _ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
+_CALLS_AT_A_TIME = 2  # on one GPU: one is copied while the other computes; more would need more of its memory
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -81,6 +87,11 @@ class InferenceSession(Protocol):
         """What it computes in, never ``auto``."""
         ...
 
+    @property
+    def evidence(self) -> Run | None:
+        """As ``run``, but returns (b, 1, y', x') of :func:`model.labels.evidence_of`; None where that saves nothing."""
+        ...
+
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (b, classes, y', x') of normalised tiles (b, channels, y, x); both float32."""
         ...
@@ -107,8 +118,12 @@ class OnnxRuntimeSession:
             ort.set_default_logger_severity(_ERRORS)  # what is said outside of any session, once for each
             ort.preload_dlls()
         try:
+            graph = half_graph(package.weights()) if precision == "fp16" else package.weights(precision)
+            reduced = None
+            if backend in GPU_BACKENDS and self._activation == "none":
+                reduced = with_evidence(graph, package.spec.output_name, package.spec.label_rule)
             self.runtime = ort.InferenceSession(
-                half_graph(package.weights()) if precision == "fp16" else package.weights(precision),
+                reduced or graph,
                 sess_options=settings,
                 providers=[(PROVIDERS[backend], provider_options(backend, options, precision) | changed)],
             )
@@ -133,7 +148,10 @@ class OnnxRuntimeSession:
             )
         names = [t.name for t in self.runtime.get_inputs()], [t.name for t in self.runtime.get_outputs()]
         self._input_name, self._output_name = tensor_names(package, *names)
+        self.evidence: Run | None = partial(self._run, EVIDENCE) if reduced else None
+        self._turn: AbstractContextManager[Any] = nullcontext()
         if backend in GPU_BACKENDS:
+            self._turn = BoundedSemaphore(_CALLS_AT_A_TIME)
             self._tell_elsewhere(package.path)
 
     def _tell_elsewhere(self, path: Path) -> None:
@@ -152,14 +170,19 @@ class OnnxRuntimeSession:
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`InferenceSession`."""
+        return activate(self._run(self._output_name, tiles_bcyx), self._activation)
+
+    def _run(self, output_name: str, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         count = len(tiles_bcyx)
         if self.backend in GPU_BACKENDS:
             tiles_bcyx = filled_up(tiles_bcyx)
         try:
-            (output,) = self.runtime.run([self._output_name], {self._input_name: tiles_bcyx})
+            with self._turn:
+                (output,) = self.runtime.run([output_name], {self._input_name: tiles_bcyx})
         except Exception as error:
             raise inference_error(error, tiles_bcyx.shape) from error
-        return activate(output[:count], self._activation)
+        found: NDArray[np.float32] = output[:count]
+        return found
 
 
 def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.backends import InferenceSession
+from model.stitching import Run
 
 
 class SpreadSession:
@@ -28,13 +30,19 @@ class SpreadSession:
         self._in_work = [0] * len(sessions)
         self._lock = threading.Lock()
 
+        reducing = [session.evidence for session in sessions if session.evidence is not None]
+        self.evidence: Run | None = partial(self._spread, reducing) if len(reducing) == len(sessions) else None
+
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`model.backends.InferenceSession`."""
+        return self._spread([session.run for session in self.sessions], tiles_bcyx)
+
+    def _spread(self, runs: Sequence[Run], tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._lock:
             place = self._in_work.index(min(self._in_work))
             self._in_work[place] += 1
         try:
-            return self.sessions[place].run(tiles_bcyx)
+            return runs[place](tiles_bcyx)
         finally:
             with self._lock:
                 self._in_work[place] -= 1

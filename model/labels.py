@@ -64,6 +64,10 @@ class LabelRule(BaseModel):
         """Whether some foreground class is no seed: a boundary that parts objects and means nothing by itself."""
         return set(self.seeds) < set(self.foreground)
 
+    def tells_object_or_not(self, channels: int) -> bool:
+        """Whether the mask of a net with so many classes is of two values, which the evidence suffices for."""
+        return self.has_helper_classes or channels <= 2
+
     def mask_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
         """Names of the values of :func:`class_mask`, for a net with these ``classes``."""
         if self.has_helper_classes or len(classes) == 1:
@@ -94,15 +98,22 @@ def class_mask(
         (y, x).
 
     """
-    if rule.has_helper_classes or len(probabilities_cyx) <= 2:
-        limit = rule.threshold if threshold is None else threshold
-        mask: NDArray[Any] = foreground_probability(probabilities_cyx, rule) > np.float32(limit)
-    elif threshold is None:
-        mask = np.argmax(probabilities_cyx, axis=0)
+    if rule.tells_object_or_not(len(probabilities_cyx)):
+        return evidence_mask(foreground_probability(probabilities_cyx, rule), rule, threshold)
+    if threshold is None:
+        mask: NDArray[Any] = np.argmax(probabilities_cyx, axis=0)
     else:
         sure = 1 - probabilities_cyx[0] > np.float32(threshold)
         mask = np.where(sure, 1 + np.argmax(probabilities_cyx[1:], axis=0), 0)
     return mask.astype(np.uint8)
+
+
+def evidence_mask(
+    evidence_yx: NDArray[np.float32], rule: LabelRule, threshold: float | None = None
+) -> NDArray[np.uint8]:
+    """Mask (y, x) of 0 and 1, from what :func:`evidence_of` returns; for :meth:`LabelRule.tells_object_or_not`."""
+    limit = np.float32(rule.threshold if threshold is None else threshold)
+    return (np.abs(evidence_yx) > limit).view(np.uint8)
 
 
 def foreground_probability(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[np.float32]:

@@ -36,6 +36,7 @@ class OpenVinoSession:
         import openvino as ov
 
         self.backend = "openvino"
+        self.evidence = None
         self.precision = precision
         self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
         self._activation = package.spec.activation

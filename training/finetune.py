@@ -51,6 +51,7 @@ class _TorchSession:
     backend: str = "torch"
     provider: str = "torch"
     precision: str = "fp32"
+    evidence: None = None
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities of normalised tiles."""

@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.engine")
+_GPU_LANES = 4  # two batches at a time on the GPU, two that the CPU reads and stitches
 
 
 class Engine:
@@ -93,8 +94,8 @@ class Engine:
         except OSError as error:
             self._failure = f"the model packages cannot be read: {error}"
             raise
-        # on each GPU a second batch is read and stitched while the first computes; CPU threads gain nothing from it
-        lanes = 2 * len(options.devices) if backend in GPU_BACKENDS else 1
+        # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
+        lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1
         self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
         most = max((entry.planner.max_tile_pixels for entry in registry.models), default=1)
         scheduler = Scheduler(

@@ -29,7 +29,7 @@ from service.engine.admission import Admission, Ticket
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs, outline_memory
-from service.engine.plane import check_channels, check_output, empty_plane, read_image, reduction, result_classes
+from service.engine.plane import check_channels, check_output, chosen_run, empty_plane, read_image, result_classes
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
 from service.engine.request import Answer, Body, SegmentRequest
@@ -214,7 +214,7 @@ class _Work:
             normalization = await in_worker(fit, spec.normalization, image_yxc)
         with self.clock.stage("inference"):
             plane = await in_worker(empty_plane, self.plan.tiles.size_yx, spec, self.request, self._allocate)
-            await self._run_tiles(image_yxc, normalization, Stitcher(plane, reduction(spec, self.request)))
+            await self._run_tiles(image_yxc, normalization, plane)
         return plane, normalization, note
 
     def _label(self, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
@@ -241,8 +241,9 @@ class _Work:
             flood_window=self.room.flood_window,
         )
 
-    async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, stitcher: Stitcher) -> None:
-        mean = MeanOfViews(self.plan.views, stitcher.write)
+    async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, plane: Pixels) -> None:
+        run, reduce = chosen_run(self.chosen.session, self.chosen.package.spec, self.request)
+        mean = MeanOfViews(self.plan.views, Stitcher(plane, reduce).write)
         input_yx = self.plan.tiles.input_yx
 
         def read(part: TileView) -> NDArray[np.float32]:
@@ -255,8 +256,8 @@ class _Work:
 
         await self.pipeline.scheduler.run(
             Job(
-                key=(self.chosen, input_yx),
-                run=self.chosen.session.run,
+                key=(run, input_yx),
+                run=run,
                 read=read,
                 write=write,
                 tiles=iter(self.plan),

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ImageMismatch
-from model.labels import Allocate, class_mask, evidence_of
+from model.labels import Allocate, class_mask, evidence_mask, evidence_of
 from model.pixels import Pixels, row_bands
+from model.session import InferenceSession
 from model.spec import ModelSpec
-from model.stitching import Reduce
+from model.stitching import Reduce, Run
 from service.engine.errors import BadParameter
 from service.engine.request import SegmentRequest
 from service.formats import Encoder, ImageHeader, ImageReader, SegmentationResult
@@ -138,15 +139,22 @@ def result_classes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
     return spec.classes if request.output == "probabilities" else spec.mask_classes
 
 
-def reduction(spec: ModelSpec, request: SegmentRequest) -> Reduce:
-    """What the stitcher keeps of each tile's probabilities."""
-    match request.output:
+def chosen_run(session: InferenceSession, spec: ModelSpec, request: SegmentRequest) -> tuple[Run, Reduce]:
+    """What of a net to run, and what the stitcher keeps of a tile's output: as little as the request needs."""
+    rule, output = spec.label_rule, request.output
+    enough = output == "labels" or (output == "mask" and rule.tells_object_or_not(len(spec.classes)))
+    # the mean of views is one of probabilities
+    if session.evidence is not None and enough and not request.mirror:
+        if output == "labels":
+            return session.evidence, lambda evidence_1yx: evidence_1yx[0]
+        return session.evidence, lambda evidence_1yx: evidence_mask(evidence_1yx[0], rule, request.threshold)
+    match output:
         case "mask":
-            return lambda probabilities_cyx: class_mask(probabilities_cyx, spec.label_rule, request.threshold)
+            return session.run, lambda probabilities_cyx: class_mask(probabilities_cyx, rule, request.threshold)
         case "labels":
-            return lambda probabilities_cyx: evidence_of(probabilities_cyx, spec.label_rule)
+            return session.run, lambda probabilities_cyx: evidence_of(probabilities_cyx, rule)
         case "probabilities":
-            return lambda probabilities_cyx: probabilities_cyx
+            return session.run, lambda probabilities_cyx: probabilities_cyx
 
 
 def empty_plane(size_yx: tuple[int, int], spec: ModelSpec, request: SegmentRequest, allocate: Allocate) -> Pixels:

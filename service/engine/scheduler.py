@@ -280,7 +280,11 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:
     if not places:
         return
-    outputs = batch[places[0]][0].run(np.stack([inputs[place] for place in places]))
+    tiles = [inputs[place] for place in places]
+    # one tile is a batch as it is: a copy would take a quarter of the time that reading it does
+    outputs = batch[places[0]][0].run(
+        np.ascontiguousarray(tiles[0])[np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+    )
     for place, output in zip(places, outputs, strict=True):
         job, tile = batch[place]
         job.write(tile, output)

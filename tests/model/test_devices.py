@@ -18,6 +18,7 @@ from model.devices import SpreadSession, each_device
 from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage
 from model.package import Package
 from model.session import SessionOptions, gpu_count, open_session, resolve_backend
+from model.stitching import Run
 from service.engine import planning, registry
 from service.engine.cost_store import CostStore
 from tests.packages import write_tiny_package
@@ -30,6 +31,7 @@ class Watched:
 
     def __init__(self, real: InferenceSession, barrier: threading.Barrier | None = None, off: float = 0.0) -> None:
         self.backend, self.provider, self.precision = real.backend, real.provider, real.precision
+        self.evidence: Run | None = None
         self.calls = 0
         self._real, self._barrier, self._off = real, barrier, off
 
@@ -52,6 +54,18 @@ def test_calls_at_a_time_are_spread_evenly_and_answer_alike(tmp_path: Path) -> N
     assert all(np.array_equal(answer, alone) for answer in answers)
     # each waits for two others, so that none of the three could have had two calls in work
     assert [watched.calls for watched in sessions] == [4, 4, 4]
+
+
+def test_evidence_is_spread_where_every_device_reduces(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    one, other = (Watched(open_session(package, SessionOptions("cpu"))) for _ in range(2))
+    one.evidence = one.run
+    assert SpreadSession([one, other]).evidence is None
+    other.evidence = other.run
+    spread = SpreadSession([one, other])
+    assert spread.evidence is not None
+    np.testing.assert_array_equal(spread.evidence(TILE), spread.run(TILE))
+    assert [one.calls, other.calls] == [2, 0]
 
 
 def test_a_failure_leaves_no_device_behind(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class PaddedNet:
     backend: str = "numpy"
     provider: str = "numpy"
     precision: str = "fp32"
+    evidence: None = None
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         b, c, y, x = tiles_bcyx.shape

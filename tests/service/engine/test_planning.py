@@ -98,6 +98,7 @@ class Clockwork:
     """A session whose every pixel takes a microsecond by its own clock, times ``slowness``."""
 
     backend, provider, precision = "cpu", "", "fp32"
+    evidence = None
 
     def __init__(self, package: Package) -> None:
         self._run = open_session(package, OPTIONS).run
