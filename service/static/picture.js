@@ -59,7 +59,42 @@ async function decoded(file, answer, plane) {
   return createImageBitmap(file).catch(() => tiffPlane(file, plane, answer)).catch(() => null);
 }
 
-// One plane of a grey TIFF in strips, as it is or deflated (TIFF 6.0); null where the file is of another kind.
+// LZW of TIFF 6.0, section 13: codes of 9 to 12 bits, the highest first; null where the bits run the other way.
+function unpackLzw(packed, length) {
+  if (packed[0] === 0 && packed[1] & 1) return null;   // as before TIFF 5
+  const unpacked = new Uint8Array(length), prefix = new Uint16Array(4097), last = new Uint8Array(4097), size = new Uint16Array(4097);
+  for (let code = 0; code < 256; code++) [last[code], size[code]] = [code, 1];
+  let width = 9, next = 258, before = -1, at = 0, held = 0, bits = 0;
+  const write = (code) => {   // from its end
+    for (let place = at + size[code] - 1; place >= at; place--, code = prefix[code]) unpacked[place] = last[code];
+  };
+  for (const byte of packed) {
+    held = (held << 8 | byte) & 0xffffff;
+    bits += 8;
+    if (bits < width) continue;
+    bits -= width;
+    const code = held >> bits & (1 << width) - 1;
+    if (code === 257 || at >= length) break;
+    if (code === 256) {
+      [width, next, before] = [9, 258, -1];
+      continue;
+    }
+    const known = before < 0 || code < next, repeated = known ? code : before;
+    write(repeated);
+    const first = unpacked[at];
+    at += size[repeated];
+    if (!known) unpacked[at++] = first;
+    if (before >= 0 && next < 4096) {
+      [prefix[next], last[next], size[next]] = [before, first, size[before] + 1];
+      next++;
+    }
+    if (next === (1 << width) - 1 && width < 12) width++;
+    before = code;
+  }
+  return unpacked;
+}
+
+// One plane of a grey TIFF in strips or tiles, plain, deflated or LZW (TIFF 6.0); null where the file is of another kind.
 async function tiffPlane(file, plane, answer) {
   if (file.size > 2 ** 28 || answer.stack_axes?.length > 1) return null;
   const buffer = await file.arrayBuffer(), view = new DataView(buffer), little = view.getUint16(0) === 0x4949;
@@ -76,17 +111,27 @@ async function tiffPlane(file, plane, answer) {
     tags.set(short(at), Array.from({ length: number }, (_, index) => (size === 2 ? short : long)(first + size * index)));
   }
   const one = (tag, otherwise) => tags.get(tag)?.[0] ?? otherwise;
-  const [height, width] = answer.size, bits = one(258, 1), deflated = [8, 32946].includes(one(259, 1));
-  const read = { "1,8": "getUint8", "1,16": "getUint16", "2,16": "getInt16", "3,32": "getFloat32" }[`${one(339, 1)},${bits}`];
-  const plain = (deflated || one(259, 1) === 1) && one(277, 1) === 1 && one(317, 1) === 1 && one(262) === 1;
-  if (!read || !plain || one(256) !== width || one(257) !== height) return null;
-  const values = new Float32Array(width * height);
-  let place = 0;
-  for (const [index, start] of tags.get(273).entries()) {
-    let strip = new Blob([new Uint8Array(buffer, start, tags.get(279)[index])]);
-    if (deflated) strip = new Response(strip.stream().pipeThrough(new DecompressionStream("deflate")));
-    const bytes = new DataView(await strip.arrayBuffer());
-    for (let at = 0; at < bytes.byteLength && place < values.length; at += bits / 8) values[place++] = bytes[read](at, little);
+  const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;
+  const type = { "1,8": "Uint8", "1,16": "Uint16", "2,16": "Int16", "3,32": "Float32" }[`${one(339, 1)},${bits}`];
+  const plain = [1, 5, 8, 32946].includes(packing) && one(277, 1) === 1 && one(262) === 1 && (one(317, 1) === 1 || (differences && type !== "Float32"));
+  if (!type || !plain || one(256) !== width || one(257) !== height) return null;
+  const across = one(322, width), down = one(323, Math.min(one(278, height), height)), columns = Math.ceil(width / across);
+  const starts = tags.get(324) ?? tags.get(273), lengths = tags.get(325) ?? tags.get(279), values = new Float32Array(width * height);
+  for (const [index, start] of starts.entries()) {
+    let bytes = new Uint8Array(buffer, start, lengths[index]);
+    if (packing === 5) bytes = unpackLzw(bytes, across * down * bits / 8);
+    else if (packing !== 1) bytes = new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
+    if (!bytes) return null;
+    const part = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), left = index % columns * across, top = Math.floor(index / columns) * down;
+    const line = new globalThis[`${type}Array`](across);   // sums of differences wrap around in it
+    for (let y = 0; y < down && top + y < height; y++) {
+      if ((y + 1) * across * bits / 8 > part.byteLength) break;
+      for (let x = 0; x < across; x++) {
+        line[x] = part[`get${type}`]((y * across + x) * bits / 8, little);
+        if (differences && x) line[x] += line[x - 1];
+      }
+      values.set(line.subarray(0, Math.min(across, width - left)), (top + y) * width + left);
+    }
   }
   const step = Math.ceil(values.length / 10_000), some = values.filter((_, index) => index % step === 0).sort();
   const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);

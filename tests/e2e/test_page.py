@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -206,6 +207,10 @@ def sixteen_bit_png(image_yx: NDArray[np.uint16]) -> bytes:
         ("big.tif", tiff(IMAGE.astype(np.uint16) * 16, byteorder=">", rowsperstrip=10)),
         ("deflated.tif", tiff(IMAGE.astype(np.uint16) * 16, compression="zlib", rowsperstrip=10)),
         ("signed.tif", tiff(IMAGE.astype(np.int16) * 16 - 3000)),
+        ("lzw.tif", tiff(IMAGE, compression="lzw", rowsperstrip=100)),
+        ("differences.tif", tiff(IMAGE.astype(np.uint16) * 16, compression="zlib", predictor=True, rowsperstrip=10)),
+        ("signed-differences.tif", tiff(IMAGE.astype(np.int16) * 200 - 30000, compression="lzw", predictor=True)),
+        ("tiles.tif", tiff(IMAGE.astype(np.uint16) * 16, compression="lzw", predictor=True, tile=(48, 80))),
         ("float.tif", tiff(IMAGE.astype(np.float32) / 1000)),
         ("stack.tif", tiff(np.stack([IMAGE, IMAGE]).astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})),
     ],
@@ -217,6 +222,24 @@ def test_a_dim_picture_is_shown_over_all_greys(page: Page, name: str, content: b
     page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
     assert page.pixel(32, 32) == [255, 255, 255, 255]
     assert page.pixel(0, 0) == [0, 0, 0, 255]
+
+
+@pytest.mark.parametrize("name", ["noise", "flat", "repeated", "one", "steps"])
+def test_the_page_unpacks_lzw_as_others_do(page: Page, name: str) -> None:
+    rng = np.random.default_rng(0)
+    content = {
+        "noise": rng.integers(0, 256, 50_000, dtype=np.uint8),
+        "flat": np.zeros(200_000, dtype=np.uint8),
+        "repeated": np.tile(rng.integers(0, 256, 300, dtype=np.uint8), 200),
+        "one": np.array([7], dtype=np.uint8),
+        "steps": np.repeat(rng.integers(0, 4, 9_000, dtype=np.uint8), 5),
+    }[name]
+    packed = base64.b64encode(imagecodecs.lzw_encode(content.tobytes())).decode()
+    unpacked = page.script(
+        f"const packed = Uint8Array.from(atob('{packed}'), (character) => character.charCodeAt(0));"
+        f"return Array.from(unpackLzw(packed, {content.size}));"
+    )
+    assert unpacked == content.tolist()
 
 
 def jpeg(image_yx: NDArray[np.uint8]) -> bytes:
