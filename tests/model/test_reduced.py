@@ -19,10 +19,10 @@ from model.half import half_graph
 from model.labels import LabelRule, evidence_of
 from model.package import Package, read_package
 from model.reduced import EVIDENCE, with_evidence
-from model.session import SessionOptions, open_session
+from model.session import Precision, SessionOptions, gpu_count, open_session
 from tests.packages import write_tiny_package
 
-ZOO = Path(model.__file__).parent / "zoo"
+PACKAGES = sorted(path.parent for path in (Path(model.__file__).parent / "zoo").glob("*/rdf.yaml"))
 RULES = (
     LabelRule(foreground=(1,)),
     LabelRule(foreground=(0,)),
@@ -68,7 +68,7 @@ def test_evidence_is_that_of_the_cpu(rule: LabelRule, opset: int) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("path", sorted(path.parent for path in ZOO.glob("*/rdf.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
 def test_evidence_of_a_shipped_net_is_that_of_its_probabilities(path: Path, precision: str) -> None:
     package = read_package(path)
     spec = package.spec
@@ -81,6 +81,21 @@ def test_evidence_of_a_shipped_net_is_that_of_its_probabilities(path: Path, prec
     np.testing.assert_array_equal(evidence, on_the_cpu(probabilities, spec.label_rule))
     assert (evidence > 0).any()
     assert (evidence < 0).any() == (spec.label_rule.method == "watershed")
+
+
+@pytest.mark.skipif(gpu_count() == 0, reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
+def test_a_gpu_reduces_to_the_bits_of_the_cpu(path: Path, precision: Precision) -> None:
+    package = read_package(path)
+    session = open_session(package, SessionOptions("cuda", precision))
+    assert isinstance(session, backends.OnnxRuntimeSession)
+    assert session.evidence is not None
+    tile, _ = package.golden_pair()
+    feeds = {package.spec.input_name: (tile - tile.mean()) / tile.std()}
+    probabilities, evidence = session.runtime.run([package.spec.output_name, EVIDENCE], feeds)
+    np.testing.assert_array_equal(evidence, on_the_cpu(probabilities, package.spec.label_rule))
 
 
 @pytest.mark.parametrize(
