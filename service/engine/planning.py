@@ -142,3 +142,5 @@ def _warm_batches(
         while batch > 1:
             session.run(np.zeros((batch, channels, *shape), dtype=np.float32))
             batch //= 2
+        if session.evidence is not None:
+            session.evidence(np.zeros((1, channels, *shape), dtype=np.float32))

@@ -1,6 +1,9 @@
 "use strict";
 // Pictures in the browser: how large one is, and what it looks like, without asking the service.
 
+const MOST_PAGES = 1000;     // that are counted for a forecast
+const MOST_TEXT = 1 << 20;   // bytes of a description that are read for it
+
 async function slice(file, at, length) {
   return new DataView(await file.slice(at, at + length).arrayBuffer());
 }
@@ -29,8 +32,9 @@ async function measuredTiff(file, start) {
   const word = (view, at) => big ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little);
   const entry = big ? 20 : 12, counted = big ? 8 : 2;
   let size = null, planes = 0, channels = 1;
-  for (let at = word(start, big ? 8 : 4), seen = 0; at && seen < 10_000; seen++) {
+  for (let at = word(start, big ? 8 : 4), seen = 0; at && seen < MOST_PAGES; seen++) {
     const count = await slice(file, at, counted), number = big ? word(count, 0) : count.getUint16(0, little);
+    if (number > 0xffff) return null;
     const directory = await slice(file, at + counted, number * entry + (big ? 8 : 4)), found = new Map();
     for (let i = 0; i < number; i++) {
       const here = i * entry, short = directory.getUint16(here + 2, little) === 3, value = here + (big ? 12 : 8);
@@ -42,7 +46,7 @@ async function measuredTiff(file, start) {
     const [height, width] = [found.get(257).value, found.get(256).value];
     if (!size) {
       size = { height, width };
-      const text = found.get(270) && new TextDecoder("latin1").decode(await slice(file, found.get(270).value, found.get(270).length));
+      const text = found.get(270) && new TextDecoder("latin1").decode(await slice(file, found.get(270).value, Math.min(found.get(270).length, MOST_TEXT)));
       channels = Number(/^channels=(\d+)/m.exec(text)?.[1] ?? /SizeC="(\d+)"/.exec(text)?.[1] ?? 1);
       const images = text?.startsWith("ImageJ=") && /^images=(\d+)/m.exec(text)?.[1];
       if (images) return { ...size, planes: Math.max(1, images / channels) };
@@ -102,14 +106,20 @@ async function tiffPlane(file, plane, answer) {
   if (short(2) !== 42) return null;
   const directories = [];
   for (let at = long(4); at && directories.length < 10_000; at = long(at + 2 + 12 * short(at))) directories.push(at);
-  if (directories.length !== (answer.planes?.length ?? 1)) return null;
-  const tags = new Map();
-  for (let left = short(directories[plane]), at = directories[plane] + 2; left; left--, at += 12) {
-    const size = { 3: 2, 4: 4 }[short(at + 2)], number = long(at + 4);
-    if (!size) continue;
-    const first = size * number > 4 ? long(at + 8) : at + 8;
-    tags.set(short(at), Array.from({ length: number }, (_, index) => (size === 2 ? short : long)(first + size * index)));
-  }
+  const tagsOf = (directory) => {
+    const tags = new Map();
+    for (let left = short(directory), at = directory + 2; left; left--, at += 12) {
+      const type = short(at + 2), size = { 2: 1, 3: 2, 4: 4 }[type], number = type === 2 ? Math.min(long(at + 4), 7) : long(at + 4);
+      if (!size) continue;
+      const first = size * long(at + 4) > 4 ? long(at + 8) : at + 8, read = { 1: (place) => view.getUint8(place), 2: short, 4: long }[size];
+      tags.set(short(at), Array.from({ length: number }, (_, index) => read(first + size * index)));
+    }
+    return tags;
+  };
+  const { input, output } = answer.receipt, planes = answer.planes?.length ?? 1;
+  const perPlane = directories.length / planes, isImageJ = String.fromCharCode(...tagsOf(directories[0]).get(270) ?? []) === "ImageJ=";
+  if (perPlane !== 1 && !(isImageJ && perPlane === input.channels)) return null;   // there channels run fastest
+  const tags = tagsOf(directories[plane * perPlane + (perPlane > 1 ? output.channel : 0)]);
   const one = (tag, otherwise) => tags.get(tag)?.[0] ?? otherwise;
   const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;
   const type = { "1,8": "Uint8", "1,16": "Uint16", "2,16": "Int16", "3,32": "Float32" }[`${one(339, 1)},${bits}`];

@@ -317,6 +317,21 @@ def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
     page.until(lambda: '"views": 8' in page.script("return $('receipt').textContent"))
 
 
+def test_a_channel_is_chosen_and_shown_under_its_objects(page: Page) -> None:
+    dark = np.full_like(IMAGE, 20)
+    half = np.where(np.arange(384) < 192, IMAGE, 20)
+    page.choose("two.tif", tiff(np.stack([dark, half]).astype(np.uint8), imagej=True, metadata={"axes": "CYX"}))
+    assert page.failed()
+    assert "choose one with channel=0 to 1" in page.text("status")
+    page.set("channel", "1")
+    page.until(lambda: "12 objects" in page.text("facts"))
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    assert page.pixel(32, 32)[:3] == [255, 255, 255]
+    assert page.pixel(352, 32)[:3] == [0, 0, 0]
+    page.set("channel", "0")
+    page.until(lambda: "0 objects" in page.text("facts") and "12 objects" not in page.text("facts"))
+
+
 def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     stack = np.stack([IMAGE, np.where(np.arange(384) < 64, IMAGE, 20).astype(np.uint8)])
     page.choose("stack.tif", tiff(stack, imagej=True, metadata={"axes": "ZYX"}))
