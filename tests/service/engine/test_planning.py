@@ -17,6 +17,7 @@ from model.errors import PlanError
 from model.package import Package, read_package
 from model.planner import Planner, batch_room
 from model.session import SessionOptions, open_session
+from model.stitching import Run
 from service.engine import planning
 from service.engine.cost_store import CostKey, CostStore, cost_store
 from service.engine.planning import PlanLimits, make_planner
@@ -98,7 +99,7 @@ class Clockwork:
     """A session whose every pixel takes a microsecond by its own clock, times ``slowness``."""
 
     backend, provider, precision = "cpu", "", "fp32"
-    evidence = None
+    evidence: Run | None = None
 
     def __init__(self, package: Package) -> None:
         self._run = open_session(package, OPTIONS).run
@@ -168,9 +169,18 @@ def test_a_gpu_runs_every_shape_and_batch_before_it_is_ready(tmp_path: Path, mon
             seen.add(tiles_bcyx.shape)
             return super().run(tiles_bcyx)
 
+    reduced: set[tuple[int, ...]] = set()
+
+    def evidence(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        reduced.add(tiles_bcyx.shape)
+        return tiles_bcyx
+
     monkeypatch.setattr(planning, "GPU_BACKENDS", frozenset({"cpu"}))
-    planner = make_planner(package, Watched(package), OPTIONS, PlanLimits(16 * 10**6, batch_tiles=8), 1.0)
+    session = Watched(package)
+    session.evidence = evidence
+    planner = make_planner(package, session, OPTIONS, PlanLimits(16 * 10**6, batch_tiles=8), 1.0)
     assert planner.shapes is not None
+    assert reduced == {(1, 1, *shape) for shape in planner.shapes}
     for size_yx in ((1, 1), (200, 900), (700, 700), (5000, 3000)):
         tile = planner.plan(size_yx).input_yx
         most = batch_room(tile[0] * tile[1], 8, planner.max_tile_pixels)
