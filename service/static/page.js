@@ -78,7 +78,7 @@ async function segment() {
     say(`Done in ${((performance.now() - started) / 1000).toFixed(2)} s` + (backdrop ? "" : "; this browser does not show such a file, so the result stands alone"));
     draw();
   } catch (error) {
-    if (error.name !== "AbortError") {
+    if (!mine.signal.aborted) {
       forget();
       say(error.message, true);
     }
