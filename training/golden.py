@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +52,21 @@ def golden_image(channels: int, answer: Answer) -> NDArray[np.uint8]:
 
 
 def candidates() -> Iterator[NDArray[np.uint8]]:
-    """Pictures (y, x): nuclei in fluorescence, dark on bright ground, in relief, with halos, large and small."""
-    low, high = NucleiScene().radius_px
+    """Pictures (y, x) of :func:`_field` for cells of several sizes, few and many."""
     for size, coverage in itertools.product(_SIZES, _COVERAGES):
-        scene = NucleiScene(SIZE_YX, radius_px=(low * size, high * size), coverage=coverage, bit_depth=8)
-        picture_yx, _ = render_nuclei(scene, seed=0)
-        light_yx = picture_yx.astype(np.float64)
-        yield _grey(light_yx)
-        yield _grey(-light_yx)
-        yield _grey(sum(ndimage.gaussian_filter(light_yx, size, order=order) for order in ((0, 1), (1, 0))))
-        yield _grey(ndimage.gaussian_filter(light_yx, _HALO_PX) - light_yx)
+        yield from _field(size, coverage)
+
+
+@cache
+def _field(size: float, coverage: float) -> tuple[NDArray[np.uint8], ...]:
+    """One field of cells: as nuclei in fluorescence, dark on bright ground, in relief, and with halos."""
+    low, high = NucleiScene().radius_px
+    scene = NucleiScene(SIZE_YX, radius_px=(low * size, high * size), coverage=coverage, bit_depth=8)
+    picture_yx, _ = render_nuclei(scene, seed=0)
+    light_yx = picture_yx.astype(np.float64)
+    relief_yx = sum(ndimage.gaussian_filter(light_yx, size, order=order) for order in ((0, 1), (1, 0)))
+    halo_yx = ndimage.gaussian_filter(light_yx, _HALO_PX) - light_yx
+    return _grey(light_yx), _grey(-light_yx), _grey(relief_yx), _grey(halo_yx)
 
 
 def telling(probabilities_cyx: NDArray[np.float32]) -> float:
