@@ -75,6 +75,8 @@ def telling(probabilities_cyx: NDArray[np.float32]) -> float:
     The share of the likeliest class is to be far from all, and the two likeliest classes of a pixel are not to be
     equally likely.
     """
+    if not np.isfinite(probabilities_cyx).all():
+        return -np.inf
     second, first = np.sort(probabilities_cyx, axis=0)[-2:]
     undecided = float(np.mean(first - second < _UNDECIDED))
     if undecided > _MOST_UNDECIDED:

@@ -36,8 +36,8 @@ async function forecast(signal) {
   const given = { size: `${size.height}x${size.width}`, planes: size.planes };
   const answer = await fetch(query("plan", given, ["model"]), { signal }).catch(() => null);
   const plan = await answer?.json().catch(() => null), refusal = answer?.status === 413 ? plan : plan?.refusal;
-  // only the service knows for sure how the pages of a file make planes
-  if (refusal && size.planes === 1) throw new Error(refusal.detail);
+  // only the service knows for sure how the pages of a file make planes, and what its bits take
+  if (refusal?.type.endsWith("/image-too-large") && size.planes === 1) throw new Error(refusal.detail);
   return answer?.ok ? plan : null;
 }
 
@@ -59,7 +59,11 @@ async function segment() {
   const started = performance.now();
   say(`Segmenting ${image.name} …`);
   let expected = "";
-  const clock = setInterval(() => say(`Segmenting ${image.name} … ${((performance.now() - started) / 1000).toFixed(1)} s${expected}`), 100);
+  const name = image.name;
+  const clock = setInterval(() => {
+    if (mine.signal.aborted) clearInterval(clock);   // another image's words are not overwritten
+    else say(`Segmenting ${name} … ${((performance.now() - started) / 1000).toFixed(1)} s${expected}`);
+  }, 100);
   try {
     const plan = await forecast(mine.signal);
     if (plan) expected = ` of about ${duration(plan.expected_seconds)}`;

@@ -29,7 +29,7 @@ async function measured(file) {
 // TIFF 6.0 and BigTIFF: the first directory's size, and how many there are of it.
 async function measuredTiff(file, start) {
   const little = start.getUint16(0) === 0x4949, big = start.getUint16(2, little) === 43;
-  const word = (view, at) => big ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little);
+  const word = (view, at, type = 16) => big && type === 16 ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little);
   const entry = big ? 20 : 12, counted = big ? 8 : 2;
   let size = null, planes = 0, channels = 1;
   for (let at = word(start, big ? 8 : 4), seen = 0; at && seen < MOST_PAGES; seen++) {
@@ -37,9 +37,9 @@ async function measuredTiff(file, start) {
     if (number > 0xffff) return null;
     const directory = await slice(file, at + counted, number * entry + (big ? 8 : 4)), found = new Map();
     for (let i = 0; i < number; i++) {
-      const here = i * entry, short = directory.getUint16(here + 2, little) === 3, value = here + (big ? 12 : 8);
+      const here = i * entry, type = directory.getUint16(here + 2, little), short = type === 3, value = here + (big ? 12 : 8);
       found.set(directory.getUint16(here, little), {
-        value: short ? directory.getUint16(value, little) : word(directory, value),
+        value: short ? directory.getUint16(value, little) : word(directory, value, type === 4 ? 4 : 16),
         length: word(directory, here + 4),
       });
     }
@@ -117,17 +117,19 @@ async function tiffPlane(file, plane, answer) {
     return tags;
   };
   const { input, output } = answer.receipt, planes = answer.planes?.length ?? 1;
-  const perPlane = directories.length / planes, isImageJ = String.fromCharCode(...tagsOf(directories[0]).get(270) ?? []) === "ImageJ=";
+  const perPlane = directories.length / planes, text = String.fromCharCode(...tagsOf(directories[0]).get(270) ?? []), isImageJ = text === "ImageJ=";
+  if (directories.length > 1 && text.startsWith("<")) return null;   // OME-XML may put pages into any order
   if (perPlane !== 1 && !(isImageJ && perPlane === input.channels)) return null;   // there channels run fastest
   const tags = tagsOf(directories[plane * perPlane + (perPlane > 1 ? output.channel : 0)]);
   const one = (tag, otherwise) => tags.get(tag)?.[0] ?? otherwise;
   const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;
   const type = { "1,8": "Uint8", "1,16": "Uint16", "2,16": "Int16", "3,32": "Float32" }[`${one(339, 1)},${bits}`];
-  const plain = [1, 5, 8, 32946].includes(packing) && one(277, 1) === 1 && one(262) === 1 && (one(317, 1) === 1 || (differences && type !== "Float32"));
+  const plain = [1, 5, 8, 32946].includes(packing) && one(277, 1) === 1 && one(262) === 1 && one(266, 1) === 1 && (one(317, 1) === 1 || (differences && type !== "Float32"));
   if (!type || !plain || one(256) !== width || one(257) !== height) return null;
   const across = one(322, width), down = one(323, Math.min(one(278, height), height)), columns = Math.ceil(width / across);
   const starts = tags.get(324) ?? tags.get(273), lengths = tags.get(325) ?? tags.get(279), values = new Float32Array(width * height);
-  for (const [index, start] of starts.entries()) {
+  if (across * down > 4 * Math.max(width * height, 1 << 20)) return null;   // most of it would be beyond the image
+  for (const [index, start] of starts.slice(0, columns * Math.ceil(height / down)).entries()) {
     let bytes = new Uint8Array(buffer, start, lengths[index]);
     if (packing === 5) bytes = unpackLzw(bytes, across * down * bits / 8);
     else if (packing !== 1) bytes = new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
@@ -135,15 +137,17 @@ async function tiffPlane(file, plane, answer) {
     const part = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), left = index % columns * across, top = Math.floor(index / columns) * down;
     const line = new globalThis[`${type}Array`](across);   // sums of differences wrap around in it
     for (let y = 0; y < down && top + y < height; y++) {
-      if ((y + 1) * across * bits / 8 > part.byteLength) break;
-      for (let x = 0; x < across; x++) {
+      if ((y + 1) * across * bits / 8 > part.byteLength) return null;
+      for (let x = 0; x < across && left + x < width; x++) {
         line[x] = part[`get${type}`]((y * across + x) * bits / 8, little);
         if (differences && x) line[x] += line[x - 1];
       }
       values.set(line.subarray(0, Math.min(across, width - left)), (top + y) * width + left);
     }
   }
-  const step = Math.ceil(values.length / 10_000), some = values.filter((_, index) => index % step === 0).sort();
+  let step = Math.ceil(values.length / 10_000);
+  while (step > 1 && (width % step === 0 || step % width === 0)) step++;   // else few columns would stand for all
+  const some = values.filter((_, index) => index % step === 0).sort();
   const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);
   const pixels = new ImageData(width, height);
   for (let index = 0; index < values.length; index++) {

@@ -51,6 +51,12 @@ def test_pictures_differ_and_use_all_greys() -> None:
     assert all(picture_yx.min() == 0 and picture_yx.max() == 255 for picture_yx in pictures)
 
 
+def test_an_answer_that_is_no_number_tells_nothing() -> None:
+    one = np.full((2, 10, 10), 0.5, dtype=np.float32)
+    one[:, 3] = np.nan
+    assert telling(one) == -np.inf
+
+
 @pytest.mark.parametrize(
     ("foreground", "expected"),
     [
