@@ -29,7 +29,6 @@ class SpreadSession:
         self.sessions = tuple(sessions)
         self._in_work = [0] * len(sessions)
         self._lock = threading.Lock()
-
         reducing = [session.evidence for session in sessions if session.evidence is not None]
         self.evidence: Run | None = partial(self._spread, reducing) if len(reducing) == len(sessions) else None
 

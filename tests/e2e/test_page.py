@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ def test_the_page_says_how_long_it_will_take(page: Page) -> None:
     assert any(re.search(r"… \d+\.\d s of about \d+ (s|min)$", text) for text in page.script("return said"))
 
 
-def test_an_image_that_would_be_refused_is_not_sent(page: Page) -> None:
+def test_an_image_that_is_too_large_is_not_sent(page: Page) -> None:
     content = bytearray(png(IMAGE))
     content[16:24] = (400_000).to_bytes(4, "big") * 2
     page.choose("huge.png", bytes(content))
@@ -297,6 +298,26 @@ def test_an_image_that_would_be_refused_is_not_sent(page: Page) -> None:
     asked = [urlsplit(url).path for url in page.requested()]
     assert "/plan" in asked
     assert "/segment" not in asked
+
+
+def bits_in_reverse(content: bytes) -> bytes:
+    """Say that each byte's lowest bit comes first (FillOrder 2), in the place of the resolution's unit."""
+    before = struct.pack("<HHII", 296, 3, 1, 1)
+    assert content.count(before) == 1
+    return content.replace(before, struct.pack("<HHII", 266, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reversed.tif", bits_in_reverse(tiff(IMAGE))),
+        ("ome.tif", tiff(np.stack([IMAGE] * 2), ome=True, photometric="minisblack", metadata={"axes": "ZYX"})),
+    ],
+    ids=["bits in reverse", "pages in an order of their own"],
+)
+def test_what_the_page_cannot_read_for_sure_is_not_shown(page: Page, name: str, content: bytes) -> None:
+    page.choose(name, content)
+    assert page.text("status").endswith("the result stands alone")
 
 
 def test_a_dropped_file_is_segmented(page: Page) -> None:
