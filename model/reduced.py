@@ -2,7 +2,8 @@
 
 Probabilities of three classes are twelve bytes for each pixel, of which the service keeps one or four, after some
 passes over them on the CPU. Beside them the graph gets another output, the evidence of :func:`model.labels.evidence_of`
-in the same numbers, bit for bit: sums of float32 in the same order, and a sign.
+in the same numbers, bit for bit: sums of float32 in the same order, and a sign. A pixel of which any channel is not
+finite has the evidence NaN, so that a broken net is found out as it is from its probabilities.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from model.labels import LabelRule
 EVIDENCE = "unet.evidence"
 """Name of the output, (b, 1, y, x) float32."""
 _OPSET = 9  # has Where
+_AXES_ARE_INPUTS = 13  # ReduceSum
 
 
 def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes | None:
@@ -41,7 +43,7 @@ def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes 
     if is_image != [True] or min(versions, default=0) < _OPSET:
         return None
 
-    def add(operator: str, *inputs: str, into: str | None = None, **attributes: int) -> str:
+    def add(operator: str, *inputs: str, into: str | None = None, **attributes: int | list[int]) -> str:
         output = into or f"{EVIDENCE}/{len(graph.node)}"
         graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
@@ -62,7 +64,13 @@ def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes 
             total = add("Add", total, plane)
         return total
 
-    foreground = summed(rule.foreground)
+    def all_channels() -> str:
+        if min(versions) < _AXES_ARE_INPUTS:
+            return add("ReduceSum", probabilities, axes=[1], keepdims=1)
+        return add("ReduceSum", probabilities, constant("axes", TensorProto.INT64, [1], 1), keepdims=1)
+
+    nothing = add("Mul", all_channels(), constant("zero", TensorProto.FLOAT, [], 0.0))  # or NaN
+    foreground = add("Add", summed(rule.foreground), nothing)
     if rule.method == "components":
         add("Identity", foreground, into=EVIDENCE)
     else:

@@ -107,7 +107,8 @@ def export_package(
     Raises
     ------
     ExportError
-        Where ONNX Runtime and torch differ by 1e-4 or more, or the package is not valid.
+        Where weights are not finite in fp16, where ONNX Runtime and torch differ by 1e-4 or more, or where the package
+        is not valid.
 
     """
     probabilities = _rounded_with_softmax(net)
@@ -151,7 +152,7 @@ def export_package(
     write_package(out, spec, files)
     package = read_package(out)
     agreement = _compare(package, probabilities, image_yxc)
-    if agreement.largest_difference >= 1e-4:
+    if not agreement.largest_difference < 1e-4:  # NaN is not, either
         raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
     validate(out)
     return package, agreement
@@ -176,6 +177,13 @@ def _rounded_with_softmax(net: UNet) -> nn.Module:
     with torch.no_grad():
         for parameter in rounded.parameters():
             parameter.copy_(parameter.half().float())
+    weights = nn.utils.parameters_to_vector(rounded.parameters())
+    broken = int((~torch.isfinite(weights)).sum())
+    if broken:
+        raise ExportError(
+            f"{broken} of {len(weights)} weights are not finite in half precision, in which a package holds them and "
+            f"which ends at {torch.finfo(torch.half).max:g}; train with a lower schedule.learning_rate"
+        )
     return nn.Sequential(rounded, nn.Softmax(dim=1)).eval()
 
 

@@ -106,6 +106,11 @@ class Recipe(Part):
         needed = {"foreground": 2, "boundary": 3, "contact": 3}.get(scheme)
         if needed not in {None, count}:
             raise ValueError(f"scheme {scheme!r} needs {needed} classes, targets.classes names {count}")
+        if count < 2:
+            raise ValueError(
+                f"targets.classes names {count} class: a net that has nothing to choose between learns nothing; name "
+                "the background first, then at least one more"
+            )
         if scheme in {"boundary", "contact"} and self.data.kind != "instances":
             raise ValueError(f"scheme {scheme!r} needs data.kind = 'instances'")
         if self.data.class_values is not None and len(self.data.class_values) != count:

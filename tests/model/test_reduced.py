@@ -56,8 +56,7 @@ def on_the_cpu(probabilities: NDArray[np.float32], rule: LabelRule) -> NDArray[n
 def test_evidence_is_that_of_the_cpu(rule: LabelRule, opset: int) -> None:
     probabilities = np.random.default_rng(0).dirichlet([0.3] * 3, size=(2, 40, 50)).astype(np.float32)
     probabilities = np.moveaxis(probabilities, -1, 1).copy()
-    probabilities[0, :, 0, 0] = (np.nan, 0, 0.5)
-    probabilities[0, :, 0, 1] = (1, 0, 0)
+    probabilities[0, :, 0, 0] = (1, 0, 0)
     reduced = with_evidence(identity(opset), "probabilities", rule)
     assert reduced is not None
     whole, evidence = outputs(reduced, probabilities, "probabilities", EVIDENCE)
@@ -65,6 +64,19 @@ def test_evidence_is_that_of_the_cpu(rule: LabelRule, opset: int) -> None:
     np.testing.assert_array_equal(evidence, on_the_cpu(probabilities, rule))
     assert np.array_equal(np.signbit(evidence), np.signbit(on_the_cpu(probabilities, rule)))
     assert evidence.shape == (2, 1, 40, 50)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_evidence_is_broken_where_any_channel_is(rule: LabelRule, broken: float, channel: int) -> None:
+    probabilities = np.full((1, 3, 4, 5), 0.25, dtype=np.float32)
+    probabilities[0, channel, 1, 2] = broken
+    for opset in (9, 17):
+        reduced = with_evidence(identity(opset), "probabilities", rule)
+        assert reduced is not None
+        (evidence,) = outputs(reduced, probabilities, EVIDENCE)
+        assert np.argwhere(~np.isfinite(evidence)).tolist() == [[0, 0, 1, 2]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -55,6 +55,16 @@ def test_batch_height_and_width_are_free(
     np.testing.assert_allclose(output, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), 65_520.0])
+def test_a_net_that_is_not_finite_in_half_precision_leaves_no_package(broken: float, tmp_path: Path) -> None:
+    net = UNet(base_width=4, depth=1)
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] = broken
+    with pytest.raises(ExportError, match=r"^1 of \d+ weights are not finite in half precision.* ends at 65504"):
+        export(net, tmp_path / "broken", np.zeros((60, 60, 1), dtype=np.uint8))
+    assert not (tmp_path / "broken").exists()
+
+
 def test_weights_are_half_precision_and_nothing_of_the_exporter_is_left(exported: tuple[Package, UNet]) -> None:
     graph = onnx.load_from_string(exported[0].weights())
     large = [tensor for tensor in graph.graph.initializer if np.prod(tensor.dims) > 16]

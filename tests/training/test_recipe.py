@@ -40,6 +40,7 @@ def test_a_recipe_survives_the_way_through_json() -> None:
         ({"tile_output_px": 256}, "the next one is 260"),
         ({"targets": {"scheme": "boundary"}}, "needs 3 classes, targets.classes names 2"),
         ({"targets": {"scheme": "boundary", "classes": ["a", "b", "c"]}, "data": {"kind": "semantic"}}, "instances"),
+        ({"targets": {"scheme": "classes", "classes": ["only"]}}, "names 1 class: .* then at least one more"),
         ({"labels": {"foreground": [2]}}, "channel 2, the net has 2"),
         ({"data": {"class_values": [0, 1, 2], "kind": "semantic"}}, "3 values for 2 classes"),
         ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
