@@ -3,6 +3,8 @@
 
 const MOST_PAGES = 1000;     // that are counted for a forecast
 const MOST_TEXT = 1 << 20;   // bytes of a description that are read for it
+const MOST_SHOWN = 1 << 25;  // pixels that are decoded here: more would keep the page from answering for seconds
+const TAGS = new Set([256, 257, 258, 259, 262, 266, 270, 273, 277, 278, 279, 317, 322, 323, 324, 325, 339]);   // that tiffPlane reads
 
 async function slice(file, at, length) {
   return new DataView(await file.slice(at, at + length).arrayBuffer());
@@ -32,7 +34,10 @@ async function measuredTiff(file, start) {
   const word = (view, at, type = 16) => big && type === 16 ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little);
   const entry = big ? 20 : 12, counted = big ? 8 : 2;
   let size = null, planes = 0, channels = 1;
-  for (let at = word(start, big ? 8 : 4), seen = 0; at && seen < MOST_PAGES; seen++) {
+  const seen = new Set();
+  for (let at = word(start, big ? 8 : 4); at && seen.size < MOST_PAGES; ) {
+    if (seen.has(at)) return null;   // runs in a circle; the service refuses it
+    seen.add(at);
     const count = await slice(file, at, counted), number = big ? word(count, 0) : count.getUint16(0, little);
     if (number > 0xffff) return null;
     const directory = await slice(file, at + counted, number * entry + (big ? 8 : 4)), found = new Map();
@@ -47,9 +52,12 @@ async function measuredTiff(file, start) {
     if (!size) {
       size = { height, width };
       const text = found.get(270) && new TextDecoder("latin1").decode(await slice(file, found.get(270).value, Math.min(found.get(270).length, MOST_TEXT)));
-      channels = Number(/^channels=(\d+)/m.exec(text)?.[1] ?? /SizeC="(\d+)"/.exec(text)?.[1] ?? 1);
+      const samples = found.get(277)?.value ?? 1, ome = /SizeC="(\d+)"/.exec(text)?.[1];
+      channels = Number(/^channels=(\d+)/m.exec(text)?.[1] ?? (ome ? ome / samples : 1));   // OME-XML counts samples
       const images = text?.startsWith("ImageJ=") && /^images=(\d+)/m.exec(text)?.[1];
-      if (images) return { ...size, planes: Math.max(1, images / channels) };
+      const bits = found.get(258)?.value ?? 1;
+      // ImageJ writes one directory for a stack of more than 4 GiB, and its pixels one after the other
+      if (images && file.size >= images * height * width * bits / 8) return { ...size, planes: Math.max(1, images / channels) };
     }
     if (height === size.height && width === size.width) planes++;
     at = word(directory, number * entry);
@@ -110,7 +118,7 @@ async function tiffPlane(file, plane, answer) {
     const tags = new Map();
     for (let left = short(directory), at = directory + 2; left; left--, at += 12) {
       const type = short(at + 2), size = { 2: 1, 3: 2, 4: 4 }[type], number = type === 2 ? Math.min(long(at + 4), 7) : long(at + 4);
-      if (!size) continue;
+      if (!size || !TAGS.has(short(at))) continue;
       const first = size * long(at + 4) > 4 ? long(at + 8) : at + 8, read = { 1: (place) => view.getUint8(place), 2: short, 4: long }[size];
       tags.set(short(at), Array.from({ length: number }, (_, index) => read(first + size * index)));
     }
@@ -125,11 +133,16 @@ async function tiffPlane(file, plane, answer) {
   const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;
   const type = { "1,8": "Uint8", "1,16": "Uint16", "2,16": "Int16", "3,32": "Float32" }[`${one(339, 1)},${bits}`];
   const plain = [1, 5, 8, 32946].includes(packing) && one(277, 1) === 1 && one(262) === 1 && one(266, 1) === 1 && (one(317, 1) === 1 || (differences && type !== "Float32"));
-  if (!type || !plain || one(256) !== width || one(257) !== height) return null;
+  if (!type || !plain || one(256) !== width || one(257) !== height || width * height > MOST_SHOWN) return null;
   const across = one(322, width), down = one(323, Math.min(one(278, height), height)), columns = Math.ceil(width / across);
   const starts = tags.get(324) ?? tags.get(273), lengths = tags.get(325) ?? tags.get(279), values = new Float32Array(width * height);
   if (across * down > 4 * Math.max(width * height, 1 << 20)) return null;   // most of it would be beyond the image
+  let rested = performance.now();
   for (const [index, start] of starts.slice(0, columns * Math.ceil(height / down)).entries()) {
+    if (performance.now() - rested > 50) {   // ms; the page answers meanwhile
+      await new Promise((resume) => setTimeout(resume));
+      rested = performance.now();
+    }
     let bytes = new Uint8Array(buffer, start, lengths[index]);
     if (packing === 5) bytes = unpackLzw(bytes, across * down * bits / 8);
     else if (packing !== 1) bytes = new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
@@ -147,12 +160,12 @@ async function tiffPlane(file, plane, answer) {
   }
   let step = Math.ceil(values.length / 10_000);
   while (step > 1 && (width % step === 0 || step % width === 0)) step++;   // else few columns would stand for all
-  const some = values.filter((_, index) => index % step === 0).sort();
+  const some = Float32Array.from({ length: Math.ceil(values.length / step) }, (_, index) => values[step * index]).sort();
   const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);
-  const pixels = new ImageData(width, height);
+  const pixels = new ImageData(width, height), grey = new Uint8ClampedArray(1), whole = new Uint32Array(pixels.data.buffer);
   for (let index = 0; index < values.length; index++) {
-    const grey = (values[index] - low) * gain;
-    pixels.data.set([grey, grey, grey, 255], 4 * index);
+    grey[0] = (values[index] - low) * gain;
+    whole[index] = 0xff << 24 | 0x010101 * grey[0];   // red is the lowest byte wherever browsers run
   }
   return createImageBitmap(pixels);
 }

@@ -268,6 +268,12 @@ STACK = np.stack([IMAGE] * 6)
             tiff(np.stack([STACK] * 2, axis=1).astype(np.uint8), imagej=True, metadata={"axes": "ZCYX"}),
             6,
         ),
+        ("ome-colour.tif", tiff(np.stack([STACK] * 3, axis=-1), ome=True, metadata={"axes": "ZYXS"}), 6),
+        (
+            "imagej-of-nine.tif",
+            tiff(STACK, imagej=True, metadata={"axes": "ZYX"}).replace(b"images=6", b"images=9"),
+            6,
+        ),
         ("ome.tif", tiff(np.stack([STACK] * 2), ome=True, photometric="minisblack", metadata={"axes": "CZYX"}), 6),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -279,6 +285,30 @@ def test_the_page_knows_the_size_of_a_picture_beforehand(page: Page, name: str, 
     page.choose(name, content)
     found = page.browser.execute_async_script("measured(image).then(arguments[0])")
     assert found == {"height": told["size"][0], "width": told["size"][1], "planes": planes}
+
+
+def in_a_circle(content: bytes) -> bytes:
+    """Let the last page of a classic little-endian TIFF be followed by its first one."""
+    circle, first = bytearray(content), struct.unpack_from("<I", content, 4)[0]
+    at = 4
+    while following := struct.unpack_from("<I", circle, at)[0]:
+        at = following + 2 + 12 * struct.unpack_from("<H", circle, following)[0]
+    struct.pack_into("<I", circle, at, first)
+    return bytes(circle)
+
+
+def test_pages_in_a_circle_are_gone_through_once(page: Page) -> None:
+    page.script("window.reads = 0; slice = ((before) => (...range) => { reads++; return before(...range); })(slice)")
+    page.choose("circle.tif", in_a_circle(tiff(STACK, photometric="minisblack", metadata=None)))
+    assert page.failed()
+    assert page.browser.execute_async_script("measured(image).then(arguments[0])") is None
+    assert page.script("return reads") < 40
+
+
+def test_a_picture_of_many_strips_is_shown(page: Page) -> None:
+    page.choose("strips.tif", tiff(np.tile(IMAGE, (8, 8)), compression="zlib", rowsperstrip=1))
+    assert page.text("status").startswith("Done")
+    assert not page.text("status").endswith("stands alone")
 
 
 def test_the_page_says_how_long_it_will_take(page: Page) -> None:
