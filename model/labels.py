@@ -36,6 +36,8 @@ class LabelRule(BaseModel):
         Foreground where its probability is above this.
     seed_threshold
         Seed where the seeds' probability is above this (watershed only).
+    min_seed_px
+        Smaller components of seed pixels are no seeds (watershed only): another seed grows over them.
     min_area_px
         Smaller objects are dropped.
     connectivity
@@ -54,6 +56,7 @@ class LabelRule(BaseModel):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     threshold: Probability = 0.5
     seed_threshold: Probability = 0.5
+    min_seed_px: Annotated[int, Field(ge=0)] = 0
     min_area_px: Annotated[int, Field(ge=0)] = 0
     connectivity: Literal[1, 2] = 1
     fill_holes: bool = False
@@ -219,6 +222,8 @@ def label_evidence(
     object_of = label_components(seeds_of, bands(), numbers, rule.connectivity, tell)
     uncertain = 0
     if rule.method == "watershed":
+        if rule.min_seed_px > 1:
+            _drop_small(numbers, object_of, rule.min_seed_px, lambda: bands(min(band_px, BAND_PX)))
         seeds, numbers = numbers, allocate(evidence.shape, int32)
         uncertain = flood(evidence, seeds, float(limit), rule.connectivity, numbers, window=flood_window)
         del seeds
@@ -229,10 +234,7 @@ def label_evidence(
     whose = np.concatenate((hole_of[:0:-1], object_of))
     areas, sums = np.zeros(len(object_of), dtype=np.int64), np.zeros(len(object_of))
     for rows in bands(BAND_PX):
-        owner = whose[numbers[rows] + (len(hole_of) - 1)].ravel()
-        present: slice | NDArray[np.int32] = slice(None)
-        if len(areas) > owner.size:  # sorting the band's pixels is quicker than to go through all objects
-            present, owner = np.unique(owner, return_inverse=True)
+        present, owner = _present(whose[numbers[rows] + (len(hole_of) - 1)].ravel(), len(areas))
         length = len(areas[present])
         areas[present] += np.bincount(owner, minlength=length)
         sums[present] += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=length)
@@ -244,6 +246,28 @@ def label_evidence(
     for rows in bands(BAND_PX):
         labels[rows] = renumbered[numbers[rows] + (len(hole_of) - 1)]
     return Objects(labels, (sums[kept] / areas[kept]).astype(np.float32), uncertain)
+
+
+def _present(
+    owner: NDArray[np.int32], objects: int
+) -> tuple[slice | NDArray[np.int32], NDArray[np.int32] | NDArray[np.intp]]:
+    """Which of so many objects to count, and for each pixel its object's place among them."""
+    if objects > owner.size:  # sorting the band's pixels is quicker than to go through all objects
+        return np.unique(owner, return_inverse=True)
+    return slice(None), owner
+
+
+def _drop_small(
+    numbers: Pixels, object_of: NDArray[np.int32], least_px: int, bands: Callable[[], Iterator[slice]]
+) -> None:
+    """Take components of fewer pixels out of what :func:`model.components.label_components` numbered."""
+    areas = np.zeros(len(object_of), dtype=np.int64)
+    for rows in bands():
+        present, owner = _present(object_of[numbers[rows]].ravel(), len(areas))
+        areas[present] += np.bincount(owner, minlength=len(areas[present]))
+    kept = (areas >= least_px)[object_of]
+    for rows in bands():
+        numbers[rows] = np.where(kept[numbers[rows]], numbers[rows], 0)
 
 
 def instance_labels(

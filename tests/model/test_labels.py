@@ -57,6 +57,19 @@ def test_watershed_parts_touching_objects_along_falling_probability() -> None:
     assert set(np.unique(labels[:, 22:])) == {0, 2}
 
 
+def test_a_seed_that_is_too_small_is_grown_over_by_another() -> None:
+    foreground = np.zeros((20, 40), dtype=np.float32)
+    foreground[5:15, 3:37] = 0.7
+    foreground[7:13, 5:17] = foreground[8:10, 30:34] = 0.99  # 72 and 8 px
+    found = [
+        int(instance_labels(two_classes(foreground), rule).max())
+        for rule in (
+            LabelRule(method="watershed", seed_threshold=0.9, min_seed_px=least) for least in (0, 8, 9, 72, 73)
+        )
+    ]
+    assert found == [2, 2, 1, 1, 0]
+
+
 def test_boundary_class_counts_as_object_but_not_as_seed() -> None:
     probabilities = np.zeros((3, 9, 19), dtype=np.float32)
     probabilities[0] = 1

@@ -29,6 +29,7 @@ rules = st.builds(
     min_area_px=st.integers(0, 4),
     threshold=st.just(0.4),
     seed_threshold=st.just(0.8),
+    min_seed_px=st.integers(0, 4),
 )
 
 RULE = LabelRule(threshold=0.5, min_area_px=1)
@@ -68,6 +69,8 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
         labels = ndimage.label(mask, structure)[0]
     else:
         seeds = ndimage.label(mask & (foreground > np.float32(rule.seed_threshold)), structure)[0]
+        areas = np.bincount(seeds.ravel())
+        seeds[(areas < rule.min_seed_px)[seeds]] = 0
         labels = watershed(-foreground, seeds, mask=mask, connectivity=rule.connectivity)
     if rule.fill_holes:
         regions, count = ndimage.label(labels == 0)

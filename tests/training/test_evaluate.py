@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from model.labels import LabelRule
 from training.checkpoint import build_net
 from training.datasets import IGNORE, AnnotatedImage
-from training.evaluate import Evaluation, evaluate_images, figures
+from training.evaluate import Evaluation, evaluate_images, figures, parted
 from training.options import Scoring
 from training.prediction import net_predictor
 from training.recipe import Recipe
@@ -112,6 +113,30 @@ def test_errors_are_those_of_one_threshold_for_all_images(image: AnnotatedImage)
     assert evaluation.as_json()["thresholds"]["pixel_error"] == 0.1
     assert evaluation.score() == pytest.approx(1 - evaluation.means()["pixel_error"])
     assert "iou" not in evaluation.means()
+
+
+def test_what_a_watershed_parts_is_apart_at_every_threshold_of_the_challenge() -> None:
+    cell = np.full((30, 60), 0.2, dtype=np.float32)
+    cell[5:25, 5:55] = 0.95
+    cell[:, 28:32] -= 0.15  # 0.8 where the two cells touch, which no threshold below it parts
+    truth = np.zeros((30, 60), dtype=np.int32)
+    truth[5:25, 5:29] = truth[5:25, 31:55] = 1
+    image = AnnotatedImage("two", cell[..., np.newaxis], truth)
+    probabilities, scoring = np.stack([1 - cell, cell]), Scoring(measures=("isbi",), choose_by="rand_error")
+    joined, apart = (LabelRule(method=method, seed_threshold=0.9) for method in ("components", "watershed"))
+    np.testing.assert_array_equal(parted(probabilities, joined), cell)
+    map_yx = parted(probabilities, apart)
+    line = map_yx != cell
+    assert (map_yx[line] == 0).all()
+    assert line.sum(axis=1).tolist() == [1] * 30
+    assert set(np.nonzero(line)[1]) <= {28, 29, 30, 31}
+    one, two, shrunk = (math.comb(pixels, 2) for pixels in (960, 480, 460))
+    for rule, found in ((joined, [one, one, 2 * shrunk]), (apart, [2 * two, 2 * two, 2 * shrunk])):
+        counts = figures(probabilities, image, rule, instances=False, scoring=scoring).isbi
+        assert counts is not None
+        levels = [counts.levels[level] for level in (0, 5, 9)]  # 0, 0.5 and 0.9
+        assert [level.found_pairs for level in levels] == found
+        assert [level.both_pairs for level in levels] == [2 * two, 2 * two, 2 * shrunk]
 
 
 def test_reports_are_json_without_nan_where_nothing_is_annotated(image: AnnotatedImage, both: Scoring) -> None:
