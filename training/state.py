@@ -195,4 +195,4 @@ def _optimizer(net: nn.Module, schedule: Schedule) -> Optimizer:
     rate, decay = schedule.learning_rate, schedule.weight_decay
     if schedule.optimizer == "sgd":
         return SGD(net.parameters(), lr=rate, momentum=schedule.momentum, weight_decay=decay)
-    return AdamW(net.parameters(), lr=rate, weight_decay=decay, fused=True)  # one pass over each weight
+    return AdamW(net.parameters(), lr=rate, weight_decay=decay)
