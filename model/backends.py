@@ -121,7 +121,8 @@ class OnnxRuntimeSession:
             graph = half_graph(package.weights()) if precision == "fp16" else package.weights(precision)
             reduced = None
             if backend in GPU_BACKENDS and self._activation == "none":
-                reduced = with_evidence(graph, package.spec.output_name, package.spec.label_rule)
+                spec = package.spec
+                reduced = with_evidence(graph, spec.output_name, len(spec.classes), spec.label_rule)
             self.runtime = ort.InferenceSession(
                 reduced or graph,
                 sess_options=settings,

@@ -37,7 +37,8 @@ class LabelRule(BaseModel):
     seed_threshold
         Seed where the seeds' probability is above this (watershed only).
     min_seed_px
-        Smaller components of seed pixels are no seeds (watershed only): another seed grows over them.
+        Smaller components of seed pixels are no seeds (watershed only): another seed grows over them, and an object
+        without any larger one is dropped.
     min_area_px
         Smaller objects are dropped.
     connectivity

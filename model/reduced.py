@@ -15,10 +15,9 @@ from model.labels import LabelRule
 EVIDENCE = "unet.evidence"
 """Name of the output, (b, 1, y, x) float32."""
 _OPSET = 9  # has Where
-_AXES_ARE_INPUTS = 13  # ReduceSum
 
 
-def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes | None:
+def with_evidence(weights: bytes, probabilities: str, classes: int, rule: LabelRule) -> bytes | None:
     """ONNX bytes of a graph with output :data:`EVIDENCE`; None where it cannot get one, or onnx is not installed.
 
     Parameters
@@ -27,6 +26,8 @@ def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes 
         ONNX bytes of a graph.
     probabilities
         Name of its output (b, classes, y, x), float32.
+    classes
+        Of them, so many.
     rule
         What counts as object, and what as a seed.
 
@@ -43,7 +44,7 @@ def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes 
     if is_image != [True] or min(versions, default=0) < _OPSET:
         return None
 
-    def add(operator: str, *inputs: str, into: str | None = None, **attributes: int | list[int]) -> str:
+    def add(operator: str, *inputs: str, into: str | None = None, **attributes: int) -> str:
         output = into or f"{EVIDENCE}/{len(graph.node)}"
         graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
@@ -64,12 +65,7 @@ def with_evidence(weights: bytes, probabilities: str, rule: LabelRule) -> bytes 
             total = add("Add", total, plane)
         return total
 
-    def all_channels() -> str:
-        if min(versions) < _AXES_ARE_INPUTS:
-            return add("ReduceSum", probabilities, axes=[1], keepdims=1)
-        return add("ReduceSum", probabilities, constant("axes", TensorProto.INT64, [1], 1), keepdims=1)
-
-    nothing = add("Mul", all_channels(), constant("zero", TensorProto.FLOAT, [], 0.0))  # or NaN
+    nothing = add("Mul", summed(range(classes)), constant("zero", TensorProto.FLOAT, [], 0.0))  # or NaN
     foreground = add("Add", summed(rule.foreground), nothing)
     if rule.method == "components":
         add("Identity", foreground, into=EVIDENCE)

@@ -55,9 +55,9 @@ async function measuredTiff(file, start) {
       const samples = found.get(277)?.value ?? 1, ome = /SizeC="(\d+)"/.exec(text)?.[1];
       channels = Number(/^channels=(\d+)/m.exec(text)?.[1] ?? (ome ? ome / samples : 1));   // OME-XML counts samples
       const images = text?.startsWith("ImageJ=") && /^images=(\d+)/m.exec(text)?.[1];
-      const bits = found.get(258)?.value ?? 1;
+      const depth = found.get(258), bits = depth?.length <= (big ? 4 : 2) ? depth.value : 8;   // else it is where they are
       // ImageJ writes one directory for a stack of more than 4 GiB, and its pixels one after the other
-      if (images && file.size >= images * height * width * bits / 8) return { ...size, planes: Math.max(1, images / channels) };
+      if (images && file.size >= images * height * width * samples * bits / 8) return { ...size, planes: Math.max(1, images / channels) };
     }
     if (height === size.height && width === size.width) planes++;
     at = word(directory, number * entry);
@@ -139,20 +139,21 @@ async function tiffPlane(file, plane, answer) {
   if (across * down > 4 * Math.max(width * height, 1 << 20)) return null;   // most of it would be beyond the image
   let rested = performance.now();
   for (const [index, start] of starts.slice(0, columns * Math.ceil(height / down)).entries()) {
-    if (performance.now() - rested > 50) {   // ms; the page answers meanwhile
-      await new Promise((resume) => setTimeout(resume));
-      rested = performance.now();
-    }
     let bytes = new Uint8Array(buffer, start, lengths[index]);
     if (packing === 5) bytes = unpackLzw(bytes, across * down * bits / 8);
     else if (packing !== 1) bytes = new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
     if (!bytes) return null;
     const part = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), left = index % columns * across, top = Math.floor(index / columns) * down;
     const line = new globalThis[`${type}Array`](across);   // sums of differences wrap around in it
+    const read = part[`get${type}`].bind(part);
     for (let y = 0; y < down && top + y < height; y++) {
+      if (performance.now() - rested > 50) {   // ms; the page answers meanwhile
+        await new Promise((resume) => setTimeout(resume));
+        rested = performance.now();
+      }
       if ((y + 1) * across * bits / 8 > part.byteLength) return null;
       for (let x = 0; x < across && left + x < width; x++) {
-        line[x] = part[`get${type}`]((y * across + x) * bits / 8, little);
+        line[x] = read((y * across + x) * bits / 8, little);
         if (differences && x) line[x] += line[x - 1];
       }
       values.set(line.subarray(0, Math.min(across, width - left)), (top + y) * width + left);

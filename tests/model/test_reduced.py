@@ -57,7 +57,7 @@ def test_evidence_is_that_of_the_cpu(rule: LabelRule, opset: int) -> None:
     probabilities = np.random.default_rng(0).dirichlet([0.3] * 3, size=(2, 40, 50)).astype(np.float32)
     probabilities = np.moveaxis(probabilities, -1, 1).copy()
     probabilities[0, :, 0, 0] = (1, 0, 0)
-    reduced = with_evidence(identity(opset), "probabilities", rule)
+    reduced = with_evidence(identity(opset), "probabilities", 3, rule)
     assert reduced is not None
     whole, evidence = outputs(reduced, probabilities, "probabilities", EVIDENCE)
     np.testing.assert_array_equal(whole, probabilities)
@@ -73,7 +73,7 @@ def test_evidence_is_broken_where_any_channel_is(rule: LabelRule, broken: float,
     probabilities = np.full((1, 3, 4, 5), 0.25, dtype=np.float32)
     probabilities[0, channel, 1, 2] = broken
     for opset in (9, 17):
-        reduced = with_evidence(identity(opset), "probabilities", rule)
+        reduced = with_evidence(identity(opset), "probabilities", 3, rule)
         assert reduced is not None
         (evidence,) = outputs(reduced, probabilities, EVIDENCE)
         assert np.argwhere(~np.isfinite(evidence)).tolist() == [[0, 0, 1, 2]]
@@ -85,7 +85,7 @@ def test_evidence_of_a_shipped_net_is_that_of_its_probabilities(path: Path, prec
     package = read_package(path)
     spec = package.spec
     graph = half_graph(package.weights()) if precision == "fp16" else package.weights()
-    reduced = with_evidence(graph, spec.output_name, spec.label_rule)
+    reduced = with_evidence(graph, spec.output_name, len(spec.classes), spec.label_rule)
     assert reduced is not None
     tile, _ = package.golden_pair()
     tile = (tile - tile.mean()) / tile.std()
@@ -116,16 +116,16 @@ def test_a_gpu_reduces_to_the_bits_of_the_cpu(path: Path, precision: Precision) 
     ids=["half precision", "three axes", "an operator set without Where"],
 )
 def test_what_cannot_be_reduced_is_left_to_the_cpu(graph: bytes) -> None:
-    assert with_evidence(graph, "probabilities", LabelRule()) is None
+    assert with_evidence(graph, "probabilities", 2, LabelRule()) is None
 
 
 def test_an_output_of_another_name_is_left_to_the_cpu() -> None:
-    assert with_evidence(identity(), "somewhere", LabelRule()) is None
+    assert with_evidence(identity(), "somewhere", 2, LabelRule()) is None
 
 
 def test_without_onnx_it_is_left_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert with_evidence(identity(), "probabilities", LabelRule()) is None
+    assert with_evidence(identity(), "probabilities", 2, LabelRule()) is None
 
 
 @pytest.fixture
