@@ -191,8 +191,7 @@ def parted(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[n
     foreground = foreground_probability(probabilities_cyx, rule)
     if rule.method == "components":
         return foreground
-    everywhere = rule.model_copy(update={"fill_holes": False})
-    labels = instance_labels(probabilities_cyx, everywhere, threshold=0.0, min_area=0)
+    labels = instance_labels(probabilities_cyx, rule, threshold=0.0, min_area=0)
     return np.where(separating_ridge(labels.astype(np.int32)), np.float32(0), foreground)
 
 
