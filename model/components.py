@@ -88,3 +88,12 @@ def smallest_of_joined(count: int, pairs: list[NDArray[Any]]) -> NDArray[np.int3
         np.minimum.at(lowest, group, numbers)
         smallest[numbers] = lowest[group]
     return smallest
+
+
+def present_objects(
+    owner: NDArray[np.int32], objects: int
+) -> tuple[slice | NDArray[np.int32], NDArray[np.int32] | NDArray[np.intp]]:
+    """Which of so many objects to count in a band, and for each of its pixels its object's place among them."""
+    if objects > owner.size:  # sorting the band's pixels is quicker than to go through all objects
+        return np.unique(owner, return_inverse=True)
+    return slice(None), owner

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.components import label_components
+from model.components import label_components, present_objects
 from model.flooding import WINDOWS, flood
 from model.holes import number_background
 from model.pixels import BAND_PX, Pixels, row_bands
+from model.seeds import Components, drop_small_seeds
 
 LABEL_BAND_PX = 1 << 21  # components are found in larger bands than statistics: every seam costs a little
 
@@ -39,8 +41,13 @@ class LabelRule(BaseModel):
     min_seed_px
         Smaller components of seed pixels are no seeds (watershed only): another seed grows over them, and an object
         without any larger one is dropped.
+    min_seed_share
+        Nor are those smaller than this share of the typical seed in the same connected foreground (watershed only),
+        which holds the median of all seed pixels there, seeds in order of area.
     min_area_px
         Smaller objects are dropped.
+    min_score
+        Objects whose mean foreground probability is below this are dropped.
     connectivity
         1: pixels that share an edge are connected; 2: a corner is enough.
     fill_holes
@@ -58,7 +65,9 @@ class LabelRule(BaseModel):
     threshold: Probability = 0.5
     seed_threshold: Probability = 0.5
     min_seed_px: Annotated[int, Field(ge=0)] = 0
+    min_seed_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     min_area_px: Annotated[int, Field(ge=0)] = 0
+    min_score: Annotated[float, Field(ge=0, lt=1)] = 0.0
     connectivity: Literal[1, 2] = 1
     fill_holes: bool = False
     object_name: str = "object"
@@ -223,9 +232,21 @@ def label_evidence(
     object_of = label_components(seeds_of, bands(), numbers, rule.connectivity, tell)
     uncertain = 0
     if rule.method == "watershed":
-        if rule.min_seed_px > 1:
-            _drop_small(numbers, object_of, rule.min_seed_px, lambda: bands(min(band_px, BAND_PX)))
         seeds, numbers = numbers, allocate(evidence.shape, int32)
+        regions = None
+        if rule.min_seed_share:
+            found = len(object_of)
+            joined = label_components(
+                lambda rows: np.abs(evidence[rows]) > limit,
+                bands(),
+                numbers,  # the flood's, for the time being
+                rule.connectivity,
+                lambda count: tell(found + count),
+            )
+            regions = Components(numbers, joined)
+        if rule.min_seed_px > 1 or regions:
+            small_bands = partial(bands, min(band_px, BAND_PX))
+            drop_small_seeds(Components(seeds, object_of), rule.min_seed_px, small_bands, rule.min_seed_share, regions)
         uncertain = flood(evidence, seeds, float(limit), rule.connectivity, numbers, window=flood_window)
         del seeds
     hole_of = np.zeros(1, dtype=np.int32)
@@ -235,40 +256,19 @@ def label_evidence(
     whose = np.concatenate((hole_of[:0:-1], object_of))
     areas, sums = np.zeros(len(object_of), dtype=np.int64), np.zeros(len(object_of))
     for rows in bands(BAND_PX):
-        present, owner = _present(whose[numbers[rows] + (len(hole_of) - 1)].ravel(), len(areas))
+        present, owner = present_objects(whose[numbers[rows] + (len(hole_of) - 1)].ravel(), len(areas))
         length = len(areas[present])
         areas[present] += np.bincount(owner, minlength=length)
         sums[present] += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=length)
-    kept = areas >= max(1, rule.min_area_px if min_area is None else min_area)
+    scores = (sums / np.maximum(areas, 1)).astype(np.float32)
+    kept = (areas >= max(1, rule.min_area_px if min_area is None else min_area)) & (scores >= rule.min_score)
     kept[0] = False
     dtype = np.dtype(np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32)
     renumbered = np.where(kept, np.cumsum(kept), 0).astype(dtype)[whose]
     labels = allocate(evidence.shape, dtype)
     for rows in bands(BAND_PX):
         labels[rows] = renumbered[numbers[rows] + (len(hole_of) - 1)]
-    return Objects(labels, (sums[kept] / areas[kept]).astype(np.float32), uncertain)
-
-
-def _present(
-    owner: NDArray[np.int32], objects: int
-) -> tuple[slice | NDArray[np.int32], NDArray[np.int32] | NDArray[np.intp]]:
-    """Which of so many objects to count, and for each pixel its object's place among them."""
-    if objects > owner.size:  # sorting the band's pixels is quicker than to go through all objects
-        return np.unique(owner, return_inverse=True)
-    return slice(None), owner
-
-
-def _drop_small(
-    numbers: Pixels, object_of: NDArray[np.int32], least_px: int, bands: Callable[[], Iterator[slice]]
-) -> None:
-    """Take components of fewer pixels out of what :func:`model.components.label_components` numbered."""
-    areas = np.zeros(len(object_of), dtype=np.int64)
-    for rows in bands():
-        present, owner = _present(object_of[numbers[rows]].ravel(), len(areas))
-        areas[present] += np.bincount(owner, minlength=len(areas[present]))
-    kept = (areas >= least_px)[object_of]
-    for rows in bands():
-        numbers[rows] = np.where(kept[numbers[rows]], numbers[rows], 0)
+    return Objects(labels, scores[kept], uncertain)
 
 
 def instance_labels(

@@ -70,6 +70,30 @@ def test_a_seed_that_is_too_small_is_grown_over_by_another() -> None:
     assert found == [2, 2, 1, 1, 0]
 
 
+@pytest.mark.parametrize(("small", "counts"), [(8, [12, 12, 11, 11]), (5, [9, 9, 8, 3])])
+def test_a_speck_in_an_object_is_no_seed_but_small_objects_beside_a_large_one_are(
+    small: int, counts: list[int]
+) -> None:
+    """As long as the small ones hold the median of the pixels."""
+    foreground = np.zeros((60, 220), dtype=np.float32)
+    foreground[:40, :40] = 0.8
+    foreground[5:25, 5:25] = foreground[30:33, 30:33] = 0.95  # a seed of 400 px and one of 9 in the same object
+    foreground[10:13, 50:53] = 0.95  # as small a one, alone
+    foreground[45:55] = 0.8  # a row of objects that touch: some of 36 px, and one of 250
+    for x in range(0, 20 * small, 20):
+        foreground[47:53, x : x + 6] = 0.95
+    foreground[46:51, 165:215] = 0.95
+    rules = [LabelRule(method="watershed", seed_threshold=0.9, min_seed_share=share) for share in (0, 0.02, 0.1, 0.2)]
+    assert [int(instance_labels(two_classes(foreground), rule).max()) for rule in rules] == counts
+
+
+def test_objects_of_low_probability_are_dropped() -> None:
+    foreground = np.zeros((10, 30), dtype=np.float32)
+    foreground[2:8, 2:8], foreground[2:8, 12:18], foreground[2:8, 22:28] = 0.6, 0.75, 0.9
+    for least, count in ((0.0, 3), (0.6, 3), (0.7, 2), (0.75, 2), (0.8, 1), (0.95, 0)):
+        assert instance_labels(two_classes(foreground), LabelRule(min_score=least)).max() == count
+
+
 def test_boundary_class_counts_as_object_but_not_as_seed() -> None:
     probabilities = np.zeros((3, 9, 19), dtype=np.float32)
     probabilities[0] = 1

@@ -30,6 +30,8 @@ rules = st.builds(
     threshold=st.just(0.4),
     seed_threshold=st.just(0.8),
     min_seed_px=st.integers(0, 4),
+    min_seed_share=st.sampled_from([0.0, 0.3, 0.7]),
+    min_score=st.sampled_from([0.0, 0.7]),
 )
 
 RULE = LabelRule(threshold=0.5, min_area_px=1)
@@ -70,7 +72,13 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
     else:
         seeds = ndimage.label(mask & (foreground > np.float32(rule.seed_threshold)), structure)[0]
         areas = np.bincount(seeds.ravel())
-        seeds[(areas < rule.min_seed_px)[seeds]] = 0
+        regions = ndimage.label(mask, structure)[0]
+        for seed in range(1, len(areas)):
+            beside = seeds[(regions == regions[seeds == seed][0]) & (seeds > 0)]
+            typical = np.sort(areas[beside])[(len(beside) - 1) // 2]  # of the seed that the median pixel lies in
+            if areas[seed] < max(rule.min_seed_px, rule.min_seed_share * typical):
+                seeds = np.where(seeds == seed, -seed, seeds)
+        seeds = np.maximum(seeds, 0)
         labels = watershed(-foreground, seeds, mask=mask, connectivity=rule.connectivity)
     if rule.fill_holes:
         regions, count = ndimage.label(labels == 0)
@@ -83,7 +91,11 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
                 filled[hole] = around[0]
         labels = filled
     areas = np.bincount(labels.ravel())
-    kept = [label for label in range(1, len(areas)) if areas[label] >= max(1, rule.min_area_px)]
+    kept = [
+        label
+        for label in range(1, len(areas))
+        if areas[label] >= max(1, rule.min_area_px) and foreground[labels == label].mean() >= rule.min_score
+    ]
     numbered: NDArray[Any] = np.searchsorted(kept, labels) * np.isin(labels, kept) + np.isin(labels, kept)
     return numbered
 
