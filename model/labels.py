@@ -72,6 +72,13 @@ class LabelRule(BaseModel):
     fill_holes: bool = False
     object_name: str = "object"
 
+    def with_values(
+        self, *, threshold: float | None = None, min_area_px: int | None = None, min_score: float | None = None
+    ) -> LabelRule:
+        """Return the rule with the values that are given in place of its own."""
+        values = {"threshold": threshold, "min_area_px": min_area_px, "min_score": min_score}
+        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
+
     @property
     def has_helper_classes(self) -> bool:
         """Whether some foreground class is no seed: a boundary that parts objects and means nothing by itself."""
@@ -187,8 +194,6 @@ def _unheard(objects: int) -> None:
 def label_evidence(
     evidence: Pixels,
     rule: LabelRule,
-    threshold: float | None = None,
-    min_area: int | None = None,
     *,
     allocate: Allocate = np.empty,
     tell: Callable[[int], None] = _unheard,
@@ -202,9 +207,7 @@ def label_evidence(
     evidence
         What :func:`evidence_of` makes of the net's output, (y, x).
     rule
-        The package's rule.
-    threshold, min_area
-        In place of the rule's own.
+        The package's, or its :meth:`LabelRule.with_values`.
     allocate
         Makes the arrays (y, x) that are needed: int32, another one for a watershed, and the labels.
     tell
@@ -217,7 +220,7 @@ def label_evidence(
 
     """
     height, width = evidence.shape
-    limit = np.float32(rule.threshold if threshold is None else threshold)
+    limit = np.float32(rule.threshold)
     int32 = np.dtype(np.int32)
 
     def bands(pixels: int = band_px) -> Iterator[slice]:
@@ -261,7 +264,7 @@ def label_evidence(
         areas[present] += np.bincount(owner, minlength=length)
         sums[present] += np.bincount(owner, weights=np.abs(evidence[rows]).ravel(), minlength=length)
     scores = (sums / np.maximum(areas, 1)).astype(np.float32)
-    kept = (areas >= max(1, rule.min_area_px if min_area is None else min_area)) & (scores >= rule.min_score)
+    kept = (areas >= max(1, rule.min_area_px)) & (scores >= rule.min_score)
     kept[0] = False
     dtype = np.dtype(np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32)
     renumbered = np.where(kept, np.cumsum(kept), 0).astype(dtype)[whose]
@@ -271,9 +274,7 @@ def label_evidence(
     return Objects(labels, scores[kept], uncertain)
 
 
-def instance_labels(
-    probabilities_cyx: NDArray[np.float32], rule: LabelRule, threshold: float | None = None, min_area: int | None = None
-) -> NDArray[np.uint16] | NDArray[np.uint32]:
+def instance_labels(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[np.uint16] | NDArray[np.uint32]:
     """Number the objects of one plane.
 
     Parameters
@@ -281,9 +282,7 @@ def instance_labels(
     probabilities_cyx
         (c, y, x), 0 to 1.
     rule
-        The package's rule.
-    threshold, min_area
-        In place of the rule's own.
+        The package's, or its :meth:`LabelRule.with_values`.
 
     Returns
     -------
@@ -291,5 +290,5 @@ def instance_labels(
         (y, x); see :attr:`Objects.labels`.
 
     """
-    labels: NDArray[Any] = label_evidence(evidence_of(probabilities_cyx, rule), rule, threshold, min_area).labels[:, :]
+    labels: NDArray[Any] = label_evidence(evidence_of(probabilities_cyx, rule), rule).labels[:, :]
     return labels

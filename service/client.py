@@ -105,8 +105,8 @@ class Client:
         image
             A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x).
         options
-            Parameters of ``POST /segment``: model, output, format, threshold, min_area, channel, mirror, pixel_size,
-            timeout.
+            Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, channel, mirror,
+            pixel_size, timeout.
 
         Returns
         -------

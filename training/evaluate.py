@@ -191,8 +191,7 @@ def parted(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[n
     foreground = foreground_probability(probabilities_cyx, rule)
     if rule.method == "components":
         return foreground
-    every = rule.model_copy(update={"min_score": 0.0})
-    labels = instance_labels(probabilities_cyx, every, threshold=0.0, min_area=0)
+    labels = instance_labels(probabilities_cyx, rule.with_values(threshold=0.0, min_area_px=0, min_score=0.0))
     return np.where(separating_ridge(labels.astype(np.int32)), np.float32(0), foreground)
 
 

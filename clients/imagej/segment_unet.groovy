@@ -4,7 +4,7 @@
 //
 //   groovy -cp ij.jar segment_unet.groovy url=http://127.0.0.1:8000 "image=/data/my cells.tif" save=labels.tif
 //
-// url, image, output, model, threshold, min_area, channel, mirror, rois, save: as in segment_unet.ijm.
+// url, image, output, model, threshold, min_area, min_score, channel, mirror, rois, save: as in segment_unet.ijm.
 
 import groovy.json.JsonSlurper
 import ij.IJ
@@ -70,7 +70,7 @@ List<Roi> roisIn(byte[] zip) {
 
 Map<String, String> defaults() {
     [url: Prefs.get('unet.url', 'http://127.0.0.1:8000'), output: 'labels', model: '', threshold: '', min_area: '',
-     channel: '', mirror: '', rois: 'false', image: '', save: '']
+     min_score: '', channel: '', mirror: '', rois: 'false', image: '', save: '']
 }
 
 Map<String, String> fromDialog(Map<String, String> shown) {
@@ -80,6 +80,7 @@ Map<String, String> fromDialog(Map<String, String> shown) {
     dialog.addChoice('Result', ['labels', 'mask', 'probabilities'] as String[], shown.output)
     dialog.addStringField("Threshold (empty: the model's)", '', 8)
     dialog.addStringField("Smallest object, px (empty: the model's)", '', 8)
+    dialog.addStringField("Least score of an object, 0 to 1 (empty: the model's)", '', 8)
     dialog.addStringField('Channel, from 0 (empty: all)', '', 8)
     dialog.addCheckbox('Outlines into the ROI Manager', false)
     dialog.addCheckbox('Mean of mirrored views (eight times the time)', false)
@@ -88,7 +89,7 @@ Map<String, String> fromDialog(Map<String, String> shown) {
         return null
     }
     Map<String, String> chosen = shown + [url: dialog.nextString, model: dialog.nextString, output: dialog.nextChoice,
-        threshold: dialog.nextString, min_area: dialog.nextString, channel: dialog.nextString,
+        threshold: dialog.nextString, min_area: dialog.nextString, min_score: dialog.nextString, channel: dialog.nextString,
         rois: dialog.nextBoolean.toString(), mirror: dialog.nextBoolean.toString()]
     Prefs.set('unet.url', chosen.url)
     chosen
@@ -96,7 +97,7 @@ Map<String, String> fromDialog(Map<String, String> shown) {
 
 ImagePlus segment(ImagePlus image, Map<String, String> options) {
     String url = options.url.replaceAll('/+$', '')
-    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'channel', 'mirror'])
+    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror'])
     byte[] tiff = new FileSaver(image).serialize()
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output

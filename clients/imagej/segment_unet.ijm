@@ -9,7 +9,7 @@
 // image    file to open first                                       the active image
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
-// threshold, min_area, channel                                      the model's own
+// threshold, min_area, min_score, channel                           the model's own
 // mirror   true: mean of eight mirrored views, eight times the time false
 // rois     true: outlines into the ROI Manager too                  false
 // save     file for the result, as TIFF; ROIs beside it as .zip     not saved
@@ -25,6 +25,7 @@ var output = "";
 var model = "";
 var threshold = "";
 var minArea = "";
+var minScore = "";
 var channel = "";
 var mirror = "";
 var sent = "";
@@ -36,6 +37,7 @@ output = option("output", "labels");
 model = option("model", "");
 threshold = option("threshold", "");
 minArea = option("min_area", "");
+minScore = option("min_score", "");
 channel = option("channel", "");
 mirror = option("mirror", "");
 rois = isTrue(option("rois", "false"));
@@ -54,6 +56,7 @@ if (arguments == "") {
     Dialog.addChoice("Result", newArray("labels", "mask", "probabilities"), output);
     Dialog.addString("Threshold (empty: the model's)", threshold, 8);
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
+    Dialog.addString("Least score of an object, 0 to 1 (empty: the model's)", minScore, 8);
     Dialog.addString("Channel, from 0 (empty: all)", channel, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
     Dialog.addCheckbox("Mean of mirrored views (eight times the time)", isTrue(mirror));
@@ -63,6 +66,7 @@ if (arguments == "") {
     output = Dialog.getChoice();
     threshold = Dialog.getString();
     minArea = Dialog.getString();
+    minScore = Dialog.getString();
     channel = Dialog.getString();
     rois = Dialog.getCheckbox();
     if (Dialog.getCheckbox()) {
@@ -140,7 +144,8 @@ if (rois) {
 // One answer of the service in a file, or the end of this macro with the reason.
 function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
-    query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea) + given("channel", channel) + given("mirror", mirror);
+    query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
+    query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
     // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
     said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
         "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,

@@ -10,13 +10,13 @@ function [result, receipt] = segment_unet(image, varargin)
 %   of class uint8, uint16, int16, uint32, int32, single or double. A stack comes back with its planes along the
 %   third dimension (the fourth, of probabilities).
 %
-%   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'channel', 'mirror' (true:
-%   mean of eight mirrored views). A refusal is an error segment_unet:refused with the words of the service. Arrays
-%   travel as .npy, so every value is kept.
+%   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
+%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views). A refusal is an error
+%   segment_unet:refused with the words of the service. Arrays travel as .npy, so every value is kept.
 %   Needs curl, which Windows 10, macOS and Linux have.
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
-  known = {'url', 'output', 'model', 'threshold', 'min_area', 'channel', 'mirror'};
+  known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');
   end

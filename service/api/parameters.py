@@ -49,6 +49,11 @@ class SegmentParameters(BaseModel):
     min_area: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Smallest object in px (`output=labels`). Default: what the package says."
     )
+    min_score: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Least mean probability of an object (`output=labels`), its score in GeoJSON and COCO. "
+        "Default: what the package says.",
+    )
     channel: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Channel of the image, from 0, for a package that takes one channel."
     )

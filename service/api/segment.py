@@ -71,6 +71,7 @@ def _wanted(parameters: SegmentParameters, accept: str | None, settings: Setting
         format=negotiate(accept, parameters.format),
         threshold=parameters.threshold,
         min_area=parameters.min_area,
+        min_score=parameters.min_score,
         channel=parameters.channel,
         mirror=parameters.mirror,
         pixel_size_um=parameters.pixel_size_um,

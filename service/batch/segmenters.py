@@ -166,4 +166,6 @@ def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:
         "min_area": request.min_area,
         "channel": request.channel,
     }
+    if request.min_score is not None:
+        chosen["min_score"] = request.min_score
     return {**chosen, "mirror": True} if request.mirror else chosen

@@ -83,6 +83,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         format=format_name,
         threshold=parameters.threshold,
         min_area=parameters.min_area,
+        min_score=parameters.min_score,
         channel=parameters.channel,
         mirror=parameters.mirror,
     )

@@ -233,9 +233,7 @@ class _Work:
         rule = self.chosen.package.spec.label_rule
         return label_evidence(
             evidence,
-            rule,
-            request.threshold,
-            request.min_area,
+            rule.with_values(threshold=request.threshold, min_area_px=request.min_area, min_score=request.min_score),
             allocate=self._allocate,
             tell=charge_objects,
             flood_window=self.room.flood_window,

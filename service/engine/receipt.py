@@ -78,7 +78,7 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    chosen_values = {"threshold": request.threshold, "min_area": request.min_area, "channel": request.channel}
+    chosen_values = {name: getattr(request, name) for name in ("threshold", "min_area", "min_score", "channel")}
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
     if request.output == "labels":
         receipt["output"]["objects"] = sum(objects)

@@ -26,6 +26,8 @@ class SegmentRequest:
         Foreground where its probability exceeds this, 0 to 1; None leaves it to the package.
     min_area
         Smallest object in px (labels); None leaves it to the package.
+    min_score
+        Least mean foreground probability of an object (labels); None leaves it to the package.
     channel
         Which channel of the image to take, from 0, for packages of one channel.
     mirror
@@ -42,6 +44,7 @@ class SegmentRequest:
     format: str = "png"
     threshold: float | None = None
     min_area: int | None = None
+    min_score: float | None = None
     channel: int | None = None
     mirror: bool = False
     pixel_size_um: tuple[float, float] | None = None

@@ -21,7 +21,7 @@ function query(path, given, names) {
 }
 
 async function ask(format, signal) {
-  const answer = await fetch(query("segment", { format }, ["model", "channel", "threshold", "min_area"]), { method: "POST", body: image, signal }).catch((error) => {
+  const answer = await fetch(query("segment", { format }, ["model", "channel", "threshold", "min_area", "min_score"]), { method: "POST", body: image, signal }).catch((error) => {
     throw error.name === "AbortError" ? error : new Error("The service does not answer, or the file cannot be read any more.");
   });
   if (answer.ok) return answer;
@@ -203,7 +203,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop") choose(event.dataTransfer.files[0]);
   });
 }
-for (const name of ["model", "output", "channel", "threshold", "min_area", "mirror"]) $(name).addEventListener("change", segment);
+for (const name of ["model", "output", "channel", "threshold", "min_area", "min_score", "mirror"]) $(name).addEventListener("change", segment);
 $("opacity").addEventListener("input", draw);
 $("plane").addEventListener("input", async () => {
   const [answer, plane] = [result, Number($("plane").value)];

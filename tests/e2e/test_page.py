@@ -361,6 +361,8 @@ def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
     assert "25 objects" in page.text("facts")
     page.set("min_area", "100")
     page.until(lambda: "24 objects" in page.text("facts"))
+    page.set("min_score", "0.5")
+    page.until(lambda: '"min_score": 0.5' in page.script("return $('receipt').textContent"))
     page.set("output", "mask")
     page.until(lambda: "object:" in page.text("facts"))
     assert page.script(COLOURS) == 1

@@ -30,7 +30,7 @@ def test_components_are_those_of_skimage(binary: NDArray[np.bool_], connectivity
 
 @given(binary=hnp.arrays(np.bool_, (20, 20)), min_area=st.integers(0, 20))
 def test_small_objects_go_and_numbers_close_up(binary: NDArray[np.bool_], min_area: int) -> None:
-    labels = instance_labels(two_classes(binary.astype(np.float32)), LabelRule(), min_area=min_area)
+    labels = instance_labels(two_classes(binary.astype(np.float32)), LabelRule(min_area_px=min_area))
     areas = np.bincount(labels.ravel())
     assert (areas[1:] >= max(1, min_area)).all()
     whole = skimage_label(binary, connectivity=1)

@@ -134,21 +134,23 @@ def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
     )
 
 
-def test_mirrored_views_are_other_results_here_and_on_a_server(
+def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    asked = ["--output", "labels", "--mirror", "--min-score", "0.25"]
     image = workplace / "images" / "a.png"
     with live_server(workplace, workplace / "packages") as server:
         for where in ([], ["--url", server.url]):
             out = workplace / f"out{len(where)}"
             call = ["segment", str(image), "-o", str(out), "--format", "rle", *where]
             said = []
-            for arguments in (call, [*call, "--mirror"], [*call, "--mirror"]):
-                assert main(arguments) == 0
+            for more in (asked[:2], asked[:3], asked, asked):
+                assert main([*call, *more]) == 0
                 said.append(capsys.readouterr().out.splitlines()[-1])
-            assert ["1 were there" in line for line in said] == [False, False, True]
+            assert ["1 were there" in line for line in said] == [False, False, False, True]
             (result,) = out.glob("*.json")
-            assert json.loads(result.read_text())["receipt"]["tiles"]["views"] == 8
+            receipt = json.loads(result.read_text())["receipt"]
+            assert (receipt["tiles"]["views"], receipt["output"]["min_score"]) == (8, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     }
     parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
     assert set(parameters) == {
-        "model", "output", "format", "threshold", "min_area", "channel", "mirror", "pixel_size", "timeout",
+        "model", "output", "format", "threshold", "min_area", "min_score", "channel", "mirror", "pixel_size", "timeout",
     }  # fmt: skip
     answers = described["responses"]
     assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}

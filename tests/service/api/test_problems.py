@@ -40,6 +40,7 @@ COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
         (GOOD, {"threshold": "1"}, 422, "invalid-parameter", "threshold is '1'"),
         (GOOD, {"threshold": "nan"}, 422, "invalid-parameter", "threshold is 'nan'"),
         (GOOD, {"min_area": "-1"}, 422, "invalid-parameter", "min_area is '-1'"),
+        (GOOD, {"min_score": "1"}, 422, "invalid-parameter", "min_score is '1', it should be less than 1"),
         (GOOD, {"mirror": "often"}, 422, "invalid-parameter", "mirror is 'often'"),
         (GOOD, {"pixel_size": "0"}, 422, "invalid-parameter", "micrometres"),
         (GOOD, {"pixel_size": "1e-300", "format": "tiff"}, 422, "invalid-parameter", "from 1e-06 to 1e+06"),

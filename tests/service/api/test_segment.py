@@ -158,6 +158,17 @@ def test_small_objects_are_dropped_where_the_caller_says_so(client: AppClient) -
     assert client.segment(png(IMAGE), params=query).json()["objects"] == []
 
 
+def test_objects_of_a_low_score_are_dropped_where_the_caller_says_so(client: AppClient) -> None:
+    image = np.hstack([IMAGE, np.where(IMAGE > 110, 112, IMAGE)])  # the second is hardly above half the range
+    query = {"output": "labels", "format": "rle"}
+    sure, faint = (found["score"] for found in client.segment(png(image), params=query).json()["objects"])
+    assert faint < sure
+    for least, left in ((faint - 0.01, [sure, faint]), (faint + 0.01, [sure])):
+        document = client.segment(png(image), params=query | {"min_score": f"{least}"}).json()
+        assert [found["score"] for found in document["objects"]] == left
+        assert document["receipt"]["output"]["min_score"] == least
+
+
 def test_a_stack_comes_back_as_a_stack(client: AppClient) -> None:
     stack = np.stack([IMAGE, 255 - IMAGE, IMAGE])
     answer = client.segment(tiff(stack, photometric="minisblack"), params={"format": "npy"})
