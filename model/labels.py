@@ -47,7 +47,7 @@ class LabelRule(BaseModel):
     min_area_px
         Smaller objects are dropped.
     min_score
-        Objects whose mean foreground probability is below this are dropped.
+        Objects whose mean foreground probability, filled holes included, is below this are dropped.
     connectivity
         1: pixels that share an edge are connected; 2: a corner is enough.
     fill_holes

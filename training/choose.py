@@ -150,10 +150,14 @@ def choose_downscale(survey: Survey) -> tuple[int, Choice]:
 
 
 def choose_labels(survey: Survey, rule: LabelRule) -> tuple[LabelRule, Choice]:
-    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones exceed."""
+    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones exceed.
+
+    Seeds may be half as large, and scores are any: how sure a net will be of such objects is not known.
+    """
     smallest = survey.objects.small_area_px
     area = int(smallest / 2)
-    return rule.model_copy(update={"min_area_px": area}), Choice(
+    chosen = {"min_area_px": area, "min_seed_px": min(rule.min_seed_px, area // 2), "min_score": 0.0}
+    return rule.model_copy(update=chosen), Choice(
         f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
     )
 

@@ -44,7 +44,9 @@ class SegmentParameters(BaseModel):
         json_schema_extra={"enum": list(ENCODERS)},
     )
     threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = Field(
-        None, description="Foreground where its probability is above this. Default: what the package says."
+        None,
+        description="Foreground where its probability is above this; a lower one also lowers the scores that "
+        "`min_score` asks for. Default: what the package says.",
     )
     min_area: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Smallest object in px (`output=labels`). Default: what the package says."

@@ -74,7 +74,7 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
         areas = np.bincount(seeds.ravel())
         regions = ndimage.label(mask, structure)[0]
         for seed in range(1, len(areas)):
-            beside = seeds[(regions == regions[seeds == seed][0]) & (seeds > 0)]
+            beside = np.abs(seeds[(regions == regions[seeds == seed][0]) & (seeds != 0)])
             typical = np.sort(areas[beside])[(len(beside) - 1) // 2]  # of the seed that the median pixel lies in
             if areas[seed] < max(rule.min_seed_px, rule.min_seed_share * typical):
                 seeds = np.where(seeds == seed, -seed, seeds)
@@ -94,7 +94,8 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
     kept = [
         label
         for label in range(1, len(areas))
-        if areas[label] >= max(1, rule.min_area_px) and foreground[labels == label].mean() >= rule.min_score
+        if areas[label] >= max(1, rule.min_area_px)
+        and np.float32(foreground[labels == label].mean(dtype=np.float64)) >= rule.min_score
     ]
     numbered: NDArray[Any] = np.searchsorted(kept, labels) * np.isin(labels, kept) + np.isin(labels, kept)
     return numbered
@@ -175,6 +176,18 @@ def test_more_objects_than_a_band_has_pixels_are_each_measured() -> None:
     assert np.array_equal(objects.labels[:, :][checks > 0], np.arange(1, 1100 * 2048 // 2 + 1))
     assert told[-1] == len(objects.scores)
     assert told == sorted(told)
+
+
+def test_regions_are_told_beside_their_seeds() -> None:
+    """Each takes room in the tables; here five regions hold a seed each, and five none."""
+    foreground = np.zeros((1, 20), dtype=np.float32)
+    foreground[0, ::4], foreground[0, 2::4] = 0.9, 0.6
+    told: list[int] = []
+    rule = LabelRule(method="watershed", seed_threshold=0.8, min_seed_share=0.1)
+    objects = label_evidence(evidence_of(with_background(foreground), rule), rule, tell=told.append)
+    assert len(objects.scores) == 5
+    assert told[0] == 5
+    assert told[-1] >= 5 + 10
 
 
 def test_who_is_told_can_end_the_work() -> None:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from model.labels import LabelRule
 from training.checkpoint import build_net
@@ -137,6 +138,18 @@ def test_what_a_watershed_parts_is_apart_at_every_threshold_of_the_challenge() -
         levels = [counts.levels[level] for level in (0, 5, 9)]  # 0, 0.5 and 0.9
         assert [level.found_pairs for level in levels] == found
         assert [level.both_pairs for level in levels] == [2 * two, 2 * two, 2 * shrunk]
+
+
+def test_a_rule_parts_a_map_as_it_parts_objects() -> None:
+    """Its typical seed is that of a connected foreground, not of the image."""
+    cell = np.full((60, 120), 0.01, dtype=np.float32)
+    cell[5:55, 5:55] = 0.97
+    cell[20:32, 70:110] = 0.6  # two objects that touch
+    cell[22:30, 74:80] = cell[22:30, 100:106] = 0.97
+    rule = LabelRule(method="watershed", seed_threshold=0.9, min_seed_share=0.1, min_area_px=4000, min_score=0.9)
+    parts, count = ndimage.label(parted(np.stack([1 - cell, cell]), rule) > 0.5)
+    assert count == 3
+    assert parts[26, 76] != parts[26, 103]
 
 
 def test_reports_are_json_without_nan_where_nothing_is_annotated(image: AnnotatedImage, both: Scoring) -> None:

@@ -117,6 +117,17 @@ def test_what_is_no_beginning_is_said(tmp_path: Path) -> None:
         open_origin(tmp_path)
 
 
+def test_limits_of_the_label_rule_follow_the_images(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    survey, data = survey_folder(nuclei_folder)
+    smallest = int(survey.objects.small_area_px / 2)
+    for inherited, chosen in ((smallest // 2 - 1, smallest // 2 - 1), (smallest, smallest // 2)):
+        limits = {"min_seed_px": inherited, "min_seed_share": 0.1, "min_score": 0.75}
+        origin = zoo.read_recipe()
+        origin = origin.model_copy(update={"labels": origin.labels.model_copy(update=limits)})
+        labels = inherit(origin, survey, data, budget(500), "mine").recipe.labels
+        assert (labels.min_seed_px, labels.min_seed_share, labels.min_score) == (chosen, 0.1, 0.0)
+
+
 def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei_folder: Path) -> None:
     origin = zoo.read_recipe()
     survey, data = survey_folder(nuclei_folder)
@@ -124,8 +135,9 @@ def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei
     recipe = plan.recipe
     assert (recipe.net, recipe.targets, recipe.normalization) == (origin.net, origin.targets, origin.normalization)
     assert recipe.augmentation == origin.augmentation
-    assert recipe.labels == origin.labels.model_copy(update={"min_area_px": recipe.labels.min_area_px})
-    assert recipe.labels.min_area_px == int(survey.objects.small_area_px / 2)
+    smallest = int(survey.objects.small_area_px / 2)
+    limits = {"min_area_px": smallest, "min_seed_px": min(origin.labels.min_seed_px, smallest // 2), "min_score": 0.0}
+    assert recipe.labels == origin.labels.model_copy(update=limits)
     assert recipe.schedule.learning_rate < origin.schedule.learning_rate
     assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.name) == (500, 50, "nuclei-mine")
     assert recipe.data.include is None, "the folder is not the package's"

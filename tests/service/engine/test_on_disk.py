@@ -41,7 +41,7 @@ def blobs(size: int = 300) -> NDArray[np.uint16]:
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    rule = LabelRule(method="watershed", seed_threshold=0.9, fill_holes=True, min_area_px=5)
+    rule = LabelRule(method="watershed", seed_threshold=0.9, fill_holes=True, min_seed_share=0.1, min_area_px=5)
     write_tiny_package(tmp_path / "packages", label_rule=rule)
     return tmp_path / "packages"
 
