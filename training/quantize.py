@@ -3,8 +3,9 @@
 Weights are symmetric int8 with a scale for each output channel, activations uint8 with a range for each tensor: what
 VNNI multiplies at full rate. The first convolution (the image keeps its bits) and the last one (probabilities keep
 theirs) stay in fp32. Up-convolutions become 1x1 convolutions and a shuffle of pixels, the same sums in a form that
-quantises. Ranges are percentiles of what the tensors hold on calibration images; of a few percentiles the one is taken
-whose answers differ least from fp32 on these images. ONNX Runtime's own quantiser does the rest.
+quantises. Channels are made more equal in size before (:mod:`training.equalize`). Ranges are percentiles of what the
+tensors hold on calibration images; of a few percentiles the one is taken whose answers differ least from fp32 on these
+images. ONNX Runtime's own quantiser does the rest.
 
     M. Nagel et al.: A White Paper on Neural Network Quantization. arXiv:2106.08295, sections 2 and 3.1
 """
@@ -32,12 +33,13 @@ from model.agreement import Agreement, agreement
 from model.stitching import Run
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
+from training.equalize import equalized
 from training.onnx_graph import to_graph
 
 Tiles: TypeAlias = Sequence[NDArray[np.float32]]
 """Normalised tiles (1, c, y, x) of legal sizes."""
 
-_PERCENTILES = (99.99, 99.999, 99.9999)
+_PERCENTILES = (99.99, 99.997, 99.999)
 _KINDS = ["Conv", "MaxPool", "Concat", "Slice", "Reshape", "Transpose", "Relu"]
 _INPUT = "image"
 
@@ -62,7 +64,7 @@ def quantise(net: UNet, tiles: Tiles) -> Quantised:
         What the ranges are taken from: from a dozen images at least, as varied as those that will be served.
 
     """
-    plain = nn.Sequential(shuffled(net), _Softmax()).eval()
+    plain = nn.Sequential(shuffled(equalized(net, tiles)), _Softmax()).eval()
     graph = to_graph(plain, valid_unet_geometry(net.depth, net.downscale).y, net.in_channels)
     for node in graph.graph.node:
         node.name = node.name or node.output[0]
