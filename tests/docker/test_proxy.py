@@ -43,15 +43,28 @@ def proxied(image: str, *behaviours: str) -> Iterator[Container]:
             stack.enter_context(started("python:3.11-slim-bookworm", *options, command=command))
         hardened = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=1g")
         proxy = stack.enter_context(started(image, *hardened, f"--network={network}", PUBLISHED))
-        if behaviours:
-            proxy.wait_for("healthy")
         until = time.monotonic() + 60
-        while len(set(re.findall(r"Server (replicas/replica\d+) (?:\('service'\) )?is UP", proxy.logs()))) < len(
-            behaviours
-        ):
+        while _used(proxy) < len(behaviours) or not _listens(proxy):
             assert time.monotonic() < until, proxy.logs()
             time.sleep(0.1)
+        if behaviours:
+            proxy.wait_for("healthy")
         yield proxy
+
+
+def _used(proxy: Container) -> int:
+    """How many replicas the proxy has found ready so far."""
+    return len(set(re.findall(r"Server (replicas/replica\d+) (?:\('service'\) )?is UP", proxy.logs())))
+
+
+def _listens(proxy: Container) -> bool:
+    """Whether the proxy answers, whatever it says: a published port takes connections before the process inside does.
+
+    Asked on the port whose requests no log shows.
+    """
+    probe = "exec 3<>/dev/tcp/127.0.0.1/8404"
+    done = subprocess.run(["docker", "exec", proxy.name, "bash", "-c", probe], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def post(url: str, body: bytes) -> httpx.Response:
