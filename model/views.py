@@ -117,18 +117,28 @@ def plan_views(planner: Planner, size_yx: tuple[int, int], *, mirror: bool) -> V
     geometry = planner.geometry
     if not mirror:
         return ViewPlan(planner.plan(size_yx), geometry)
-    views = mirrored_views(geometry)
+    return ViewPlan(planner_of_views(planner).plan(size_yx), geometry, mirrored_views(geometry))
+
+
+def planner_of_views(planner: Planner) -> Planner:
+    """Return the planner of tiles with room to read each on the pooling grid of any of the mirrored views.
+
+    Raises
+    ------
+    PlanError
+        Where no tile within the memory budget has that room.
+
+    """
+    geometry, shapes = planner.geometry, planner.shapes
     y, x = (replace(axis, halo=axis.halo + axis.grid // 2) for axis in (geometry.y, geometry.x))
-    shapes = planner.shapes
     if shapes is not None:
         shapes = tuple(shape for shape in shapes if y.stride_of(shape[0]) and x.stride_of(shape[1]))
         if not shapes:
             raise PlanError(
                 "no tile within the memory budget has room for mirrored views; raise it, or ask for one view"
             )
-    turned = any(view.quarter_turns % 2 for view in views)
-    roomy = replace(planner, geometry=Geometry(y, x), shapes=shapes, square=turned)
-    return ViewPlan(roomy.plan(size_yx), geometry, views)
+    turned = any(view.quarter_turns % 2 for view in mirrored_views(geometry))
+    return replace(planner, geometry=Geometry(y, x), shapes=shapes, square=turned)
 
 
 @dataclass(slots=True)

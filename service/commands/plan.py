@@ -7,8 +7,9 @@ import json
 import math
 from typing import Any
 
-from model.planner import Choice, batch_room
+from model.planner import Choice, Planner, batch_room
 from model.tiling import plan_whole, plan_with_stride
+from model.views import mirrored_views, planner_of_views
 from service.api.parameters import parse_size
 from service.commands.common import add_local_options, say, table
 from service.engine.machine import this_machine
@@ -34,6 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("size", type=_size, metavar="HEIGHTxWIDTH", help="of the image, px: 4096x4096")
     parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")
+    parser.add_argument("--mirror", action="store_true", help="for the mean of all mirrored and turned views")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_local_options(parser, "memory_budget_mb", "tile_ms", "cache_dir")
     parser.set_defaults(run=run, defaults={})
@@ -58,7 +60,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     limits = plan_limits(settings)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
     loaded = load_model(path, session_options(settings), limits, _CALIBRATION_S)
-    report = describe(loaded, limits, size_yx)
+    report = describe(loaded, limits, size_yx, mirror=options.mirror)
     if options.json:
         say(json.dumps(report, indent=2))
     else:
@@ -67,24 +69,25 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int]) -> dict[str, Any]:
+def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int], *, mirror: bool) -> dict[str, Any]:
     """Return the plan for one image size and what it was weighed against, fit for JSON."""
-    planner = loaded.planner
+    planner = planner_of_views(loaded.planner) if mirror else loaded.planner
+    views = len(mirrored_views(loaded.planner.geometry)) if mirror else 1
     most_pixels = most_batch_pixels(loaded.session.backend, planner.max_tile_pixels)
     chosen = planner.expected(planner.plan(size_yx))
 
     def row(choice: Choice) -> dict[str, Any]:
         tile_pixels = math.prod(choice.plan.input_yx)
-        batch = min(len(choice.plan), batch_room(tile_pixels, limits.batch_tiles, most_pixels))
+        batch = min(len(choice.plan) * views, batch_room(tile_pixels, limits.batch_tiles, most_pixels))
         return {
-            "tiles": len(choice.plan),
+            "tiles": len(choice.plan) * views,
             "input_yx": list(choice.plan.input_yx),
             "stride_yx": list(choice.plan.stride_yx),
             "batch": batch,
             "tile_ms": round(choice.tile_seconds * 1000, 2),
-            "seconds": round(choice.seconds, 4),
+            "seconds": round(choice.seconds * views, 4),
             "memory_bytes": batch * tile_pixels * loaded.package.spec.activation_bytes_per_pixel,
-            "notes": _notes(loaded, choice, chosen),
+            "notes": _notes(planner, choice, chosen),
         }
 
     spec = loaded.package.spec
@@ -94,20 +97,24 @@ def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int]) 
         "provider": loaded.session.provider,
         "precision": loaded.session.precision,
         "machine": this_machine().as_json(),
-        "image": {"size_yx": list(size_yx), "pixels_per_second": round(math.prod(size_yx) / chosen.seconds)},
+        "image": {
+            "size_yx": list(size_yx),
+            "views": views,
+            "pixels_per_second": round(math.prod(size_yx) / (chosen.seconds * views)),
+        },
         "limits": {
             "tile_pixels": planner.max_tile_pixels,
             "tile_memory_bytes": limits.tile_memory_bytes,
             "tile_ms": None if math.isinf(planner.tile_seconds) else planner.tile_seconds * 1000,
         },
         "plan": row(chosen),
-        "alternatives": [row(choice) for choice in _alternatives(loaded, chosen)],
+        "alternatives": [row(choice) for choice in _alternatives(planner, chosen)],
     }
 
 
-def _alternatives(loaded: LoadedModel, chosen: Choice) -> list[Choice]:
+def _alternatives(planner: Planner, chosen: Choice) -> list[Choice]:
     """The fastest others within memory, the paper's tile, and the whole image at once."""
-    planner, size_yx = loaded.planner, chosen.plan.size_yx
+    size_yx = chosen.plan.size_yx
     others = planner.choices(size_yx, _ALTERNATIVES + 1)
     geometry = planner.geometry
     if planner.shapes is None and geometry.y.step and geometry.x.step:
@@ -118,8 +125,7 @@ def _alternatives(loaded: LoadedModel, chosen: Choice) -> list[Choice]:
     return sorted(distinct.values(), key=lambda choice: choice.seconds)
 
 
-def _notes(loaded: LoadedModel, choice: Choice, chosen: Choice) -> list[str]:
-    planner = loaded.planner
+def _notes(planner: Planner, choice: Choice, chosen: Choice) -> list[str]:
     notes = ["chosen"] if choice.plan == chosen.plan else []
     if len(choice.plan) == 1:
         notes.append("the whole image at once")
@@ -139,7 +145,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return [
         f"{report['model']} on {report['provider']} in {report['precision']}",
         f"machine   {machine}",
-        f"image     {image['size_yx'][0]} rows x {image['size_yx'][1]} columns",
+        f"image     {image['size_yx'][0]} rows x {image['size_yx'][1]} columns"
+        + (f", {image['views']} views of it" if image["views"] > 1 else ""),
         f"plan      {plan['tiles']} tiles of {_shape(plan['input_yx'])} px, {_shape(plan['stride_yx'])} px apart, "
         f"{plan['batch']} at a time",
         f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "

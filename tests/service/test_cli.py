@@ -292,6 +292,30 @@ def test_plan_as_json_agrees_with_itself_and_with_what_is_served(
     assert (receipt["precision"], "agreement" in receipt) == ("fp32", False)
 
 
+def test_plan_of_mirrored_views_is_the_one_that_is_served(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNET_CACHE_DIR", str(workplace / "cache"))
+    assert main(["plan", "300x700", "--mirror"]) == 0
+    assert "300 rows x 700 columns, 8 views of it" in capsys.readouterr().out
+    assert main(["plan", "300x700", "--json", "--mirror"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    plan, views = report["plan"], report["image"]["views"]
+    (workplace / "wide.png").write_bytes(png(disc(300, 700)))
+    out = workplace / "wide.json"
+    assert main(["segment", str(workplace / "wide.png"), "-o", str(out), "--format", "rle", "--mirror"]) == 0
+    tiles = json.loads(out.read_text())["receipt"]["tiles"]
+    assert tiles == {
+        "count": plan["tiles"] // views,
+        "input_yx": plan["input_yx"],
+        "stride_yx": plan["stride_yx"],
+        "views": views,
+    }
+    assert plan["tiles"] == 8 * math.prod(
+        math.ceil(size / stride) for size, stride in zip((300, 700), plan["stride_yx"], strict=True)
+    )
+
+
 def test_plan_marks_what_the_budget_forbids(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "9000x9000", "--json", "--memory-budget-mb", "128"]) == 0
     notes = [other["notes"] for other in json.loads(capsys.readouterr().out)["alternatives"]]
