@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from model.errors import ModelError
+from model.images import FormatError
 from service.batch.images import NoImages
 from service.batch.ledger import NoRoomForResults
 from service.batch.shard import BadShard
@@ -17,7 +18,6 @@ from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
 from service.engine.errors import EngineError
 from service.errors import InvalidParameter
-from service.formats import FormatError
 from service.server import CannotListen
 from service.settings import InvalidSettings, load_settings
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model import errors as model_errors
+from model.images import errors as image_errors
 from service.engine import errors as engine_errors
 from service.formats import errors as format_errors
 
@@ -104,10 +105,10 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     BodyTooLarge: ProblemKind("body-too-large", 413, "The body is too large"),
     EncodedBody: ProblemKind("encoded-body", 415, "The body has a content encoding"),
     InvalidParameter: INVALID_PARAMETER,
-    format_errors.FormatError: INTERNAL,
-    format_errors.UndecodableImage: ProblemKind("undecodable-image", 422, "The image cannot be decoded"),
-    format_errors.UnsupportedImageFormat: ProblemKind("unsupported-image-format", 415, "The body is no known image"),
-    format_errors.ImageTooLarge: ProblemKind("image-too-large", 413, "The image has too many pixels"),
+    image_errors.FormatError: INTERNAL,
+    image_errors.UndecodableImage: ProblemKind("undecodable-image", 422, "The image cannot be decoded"),
+    image_errors.UnsupportedImageFormat: ProblemKind("unsupported-image-format", 415, "The body is no known image"),
+    image_errors.ImageTooLarge: ProblemKind("image-too-large", 413, "The image has too many pixels"),
     format_errors.UnknownFormat: ProblemKind("unknown-format", 406, "There is no such output format"),
     format_errors.UnsupportedOutput: ProblemKind("unsupported-output", 406, "The format cannot hold this output"),
     engine_errors.EngineError: INTERNAL,
@@ -132,7 +133,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
 }
 """Problem by error class; a class that is not listed counts as its nearest listed base."""
 
-ERROR_TREES = (RequestError, format_errors.FormatError, engine_errors.EngineError, model_errors.ModelError)
+ERROR_TREES = (RequestError, image_errors.FormatError, engine_errors.EngineError, model_errors.ModelError)
 """Roots of all errors that are raised on purpose."""
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.images import PIXEL_SIZE_LIMITS_UM
 from service.engine.request import OutputKind
 from service.errors import InvalidParameter
-from service.formats import ENCODERS, PIXEL_SIZE_LIMITS_UM
+from service.formats import ENCODERS
 from service.settings import Settings
 
 _Model: TypeAlias = Annotated[

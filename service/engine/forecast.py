@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.images import ImageHeader
 from model.views import ViewPlan
 from service.engine.errors import EngineError
 from service.engine.registry import LoadedModel
-from service.formats import ImageHeader
 
 
 @dataclass(frozen=True, slots=True)

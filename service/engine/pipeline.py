@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.flooding import MARGINS
+from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
@@ -35,7 +36,7 @@ from service.engine.registry import LoadedModel
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
-from service.formats import ENCODERS, Encoder, ImageHeader, ImageReader, ReadLimits, SegmentationResult, open_image
+from service.formats import ENCODERS, Encoder, SegmentationResult
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ImageMismatch
+from model.images import ImageHeader, ImageReader
 from model.labels import Allocate, class_mask, evidence_mask, evidence_of
 from model.pixels import Pixels, row_bands
 from model.session import InferenceSession
@@ -16,7 +17,7 @@ from model.spec import ModelSpec
 from model.stitching import Reduce, Run
 from service.engine.errors import BadParameter
 from service.engine.request import SegmentRequest
-from service.formats import Encoder, ImageHeader, ImageReader, SegmentationResult
+from service.formats import Encoder, SegmentationResult
 
 
 def check_channels(header: ImageHeader, spec: ModelSpec, request: SegmentRequest) -> None:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from model.images import ImageHeader
 from model.views import ViewPlan
 from service.engine.registry import LoadedModel
 from service.engine.request import SegmentRequest
-from service.formats import ImageHeader
 
 _PLANES_IN_FULL = 4  # a receipt travels in a header: constants of longer stacks are given for the first planes only
 

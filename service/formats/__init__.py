@@ -1,24 +1,15 @@
-"""Images in, results out: uploads are read here and segmentations written, without HTTP and without the model."""
+"""Results out: segmentations are written here, without HTTP and without the model; uploads: :mod:`model.images`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from service.formats.coco import CocoEncoder
-from service.formats.errors import (
-    FormatError,
-    ImageTooLarge,
-    UndecodableImage,
-    UnknownFormat,
-    UnsupportedImageFormat,
-    UnsupportedOutput,
-)
+from service.formats.errors import UnknownFormat, UnsupportedOutput
 from service.formats.geojson import GeoJsonEncoder
-from service.formats.image import PIXEL_SIZE_LIMITS_UM, ImageHeader, ImageReader, ReadLimits
 from service.formats.negotiate import choose_format
 from service.formats.npy import NpyEncoder
 from service.formats.png import PngEncoder
-from service.formats.reader import open_image
 from service.formats.result import Encoder, SegmentationResult
 from service.formats.rle import RleEncoder
 from service.formats.rois import RoiZipEncoder
@@ -49,18 +40,9 @@ def negotiate(accept: str | None, format: str | None) -> str:  # noqa: A002 - th
 
 __all__ = [
     "ENCODERS",
-    "PIXEL_SIZE_LIMITS_UM",
     "Encoder",
-    "FormatError",
-    "ImageHeader",
-    "ImageReader",
-    "ImageTooLarge",
-    "ReadLimits",
     "SegmentationResult",
-    "UndecodableImage",
     "UnknownFormat",
-    "UnsupportedImageFormat",
     "UnsupportedOutput",
     "negotiate",
-    "open_image",
 ]

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from model.images import ReadLimits, open_image
 from model.package import read_package
 from service.engine.needs import Needs, needs
 from service.engine.options import memory_bytes, tile_memory_bytes
 from service.engine.request import SegmentRequest
 from service.engine.resources import memory_budget
-from service.formats import ReadLimits, open_image
 from service.settings import Settings
 from tests.images import tiff
 

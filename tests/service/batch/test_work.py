@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from model.images import UndecodableImage
 from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key, write_alone
 from service.batch.progress import Progress
@@ -18,7 +19,6 @@ from service.batch.segmenters import Result
 from service.batch.shard import Shard
 from service.batch.targets import Work
 from service.batch.work import left_to_do, segment_all
-from service.formats import UndecodableImage
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 

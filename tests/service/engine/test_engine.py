@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.images import ReadLimits, open_image
 from model.package import read_package
 from model.session import SessionOptions, open_session
 from service.engine.engine import Engine
 from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, TooLargeForMemory
 from service.engine.plane import check_output
 from service.engine.request import Answer, SegmentRequest
-from service.formats import ReadLimits, SegmentationResult, open_image
+from service.formats import SegmentationResult
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.packages import write_tiny_package

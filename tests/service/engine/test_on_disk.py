@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
+from model.images import ReadLimits, open_image, tiff_bands
 from model.labels import LabelRule
 from service.engine import pipeline
 from service.engine.admission import Admission, Throughput
@@ -23,7 +24,6 @@ from service.engine.engine import Engine
 from service.engine.errors import Overloaded, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
-from service.formats import ReadLimits, open_image, tiff_bands
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import tiff

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.formats import PIXEL_SIZE_LIMITS_UM, ReadLimits, UnsupportedOutput, open_image
+from model.images import PIXEL_SIZE_LIMITS_UM, ReadLimits, open_image
+from service.formats import UnsupportedOutput
 from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.formats.errors import ImageTooLarge, UndecodableImage
+from model.images.errors import ImageTooLarge, UndecodableImage
 
 MAX_CHANNELS = 256
 """More channels than any microscope has; beyond it the axes have been misread."""

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from service.formats import ImageHeader, ReadLimits, open_image
+from model.images import ImageHeader, ReadLimits, open_image
 
 LIMITS = ReadLimits(max_pixels=1 << 26, max_bytes=1 << 28)
 

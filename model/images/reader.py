@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from service.formats import read_npy, read_png
-from service.formats.errors import UnsupportedImageFormat, undecodable
-from service.formats.image import ImageReader, ReadLimits
-from service.formats.read_jpeg import JpegReader
-from service.formats.read_npy import NpyReader
-from service.formats.read_png import PngReader
-from service.formats.read_tiff import TiffReader
+from model.images import read_npy, read_png
+from model.images.errors import UnsupportedImageFormat, undecodable
+from model.images.image import ImageReader, ReadLimits
+from model.images.read_jpeg import JpegReader
+from model.images.read_npy import NpyReader
+from model.images.read_png import PngReader
+from model.images.read_tiff import TiffReader
 
 READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits], ImageReader]] = {
     read_png.MAGIC: PngReader,

@@ -19,7 +19,7 @@ LZW, NONE = 5, 1
 
 
 def lzw_decoder(page: tifffile.TiffPage) -> Callable[[int], Any]:
-    """Return what decodes segments of a page that has passed :func:`service.formats.tiff_segments.check_page`.
+    """Return what decodes segments of a page that has passed :func:`model.images.tiff_segments.check_page`.
 
     Parameters
     ----------

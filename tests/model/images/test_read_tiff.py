@@ -12,8 +12,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.formats import UndecodableImage, open_image
-from tests.service.formats.tiffs import LIMITS, ramp, read, write
+from model.images import UndecodableImage, open_image
+from tests.model.images.tiffs import LIMITS, ramp, read, write
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd", "packbits", "jpeg2000", "lzma"])

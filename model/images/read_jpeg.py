@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
-from service.formats.tiff_ifd import ORIENTATION, walk_directories
+from model.images.errors import UndecodableImage, undecodable
+from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
+from model.images.tiff_ifd import ORIENTATION, walk_directories
 
 # The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
 # its limit in a global, which requests must not change under each other.

@@ -15,10 +15,10 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.formats import FormatError, ImageTooLarge, ReadLimits, UndecodableImage
-from service.formats.tiff_ifd import MAX_PAGES
-from service.formats.tiff_segments import jpeg2000_frame_yx, jpeg_frame_yx
-from tests.service.formats.tiffs import ramp, read, write
+from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage
+from model.images.tiff_ifd import MAX_PAGES
+from model.images.tiff_segments import jpeg2000_frame_yx, jpeg_frame_yx
+from tests.model.images.tiffs import ramp, read, write
 
 
 def test_files_named_in_ome_metadata_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from service.formats.errors import UndecodableImage, undecodable
+from model.images.errors import UndecodableImage, undecodable
 
 MAX_PAGES = 32_768
 MAX_TAGS = 4_096

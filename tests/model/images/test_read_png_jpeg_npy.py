@@ -16,14 +16,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.formats import (
-    ImageHeader,
-    ImageTooLarge,
-    ReadLimits,
-    UndecodableImage,
-    UnsupportedImageFormat,
-    open_image,
-)
+from model.images import ImageHeader, ImageTooLarge, ReadLimits, UndecodableImage, UnsupportedImageFormat, open_image
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 RAMP = (np.arange(20 * 30) * 7 % 256).astype(np.uint8).reshape(20, 30)

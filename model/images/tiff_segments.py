@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from service.formats.errors import UndecodableImage
+from model.images.errors import UndecodableImage
 
 if TYPE_CHECKING:
     import tifffile

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from service.formats import FormatError, ImageHeader, ReadLimits, open_image
-from service.formats.image import WIDENED
+from model.images import FormatError, ImageHeader, ReadLimits, open_image
+from model.images.image import WIDENED
 from tests.memory import peak_kib, reset_peak
 
 LIMITS = ReadLimits(max_pixels=1 << 28, max_bytes=1 << 30)

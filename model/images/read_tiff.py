@@ -12,8 +12,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import (
+from model.images.errors import UndecodableImage, undecodable
+from model.images.image import (
     ImageHeader,
     Part,
     ReaderOfParts,
@@ -23,12 +23,12 @@ from service.formats.image import (
     widen,
     widened_note,
 )
-from service.formats.palette import expand, grey_only, palette_note
-from service.formats.tiff_bands import is_raw, page_bands, raw_rows, rows_of_bands
-from service.formats.tiff_ifd import ORIENTATION, walk_directories
-from service.formats.tiff_lzw import LZW
-from service.formats.tiff_segments import COMPRESSIONS, check_page
-from service.formats.tiff_stack import PageFacts, arrange
+from model.images.palette import expand, grey_only, palette_note
+from model.images.tiff_bands import is_raw, page_bands, raw_rows, rows_of_bands
+from model.images.tiff_ifd import ORIENTATION, walk_directories
+from model.images.tiff_lzw import LZW
+from model.images.tiff_segments import COMPRESSIONS, check_page
+from model.images.tiff_stack import PageFacts, arrange
 
 # tifffile reports the defects of a file through logging; here they become errors or notes of the request.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)

@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import (
+from model.images.errors import UndecodableImage, undecodable
+from model.images.image import (
     ImageHeader,
     Part,
     ReaderOfParts,

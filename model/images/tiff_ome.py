@@ -14,7 +14,7 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
-from service.formats.tiff_ifd import MAX_PAGES
+from model.images.tiff_ifd import MAX_PAGES
 
 UNITS_UM: Mapping[str, float] = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,

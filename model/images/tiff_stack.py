@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.formats.image import PIXEL_SIZE_LIMITS_UM
-from service.formats.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory
-from service.formats.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
+from model.images.image import PIXEL_SIZE_LIMITS_UM
+from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory
+from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
 
 BELIEVABLE_UM = (5e-4, 20.0)
 """Pixel sizes that a microscope gives; 72, 96, 300 or 600 dots per inch (353 to 42 µm) are printers' defaults."""

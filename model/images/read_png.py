@@ -12,10 +12,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from service.formats.errors import UndecodableImage, undecodable
-from service.formats.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
-from service.formats.palette import expand, grey_only, palette_note
-from service.formats.png_bands import RowLayout, raw_bands
+from model.images.errors import UndecodableImage, undecodable
+from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
+from model.images.palette import expand, grey_only, palette_note
+from model.images.png_bands import RowLayout, raw_bands
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 1 << 20

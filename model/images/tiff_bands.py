@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from service.formats.tiff_lzw import LZW, lzw_decoder
+from model.images.tiff_lzw import LZW, lzw_decoder
 
 BAND_PX = 1 << 22
 """Pixels of a band, where strips and tiles allow it."""
@@ -38,7 +38,7 @@ def rows_of_bands(page: tifffile.TiffPage) -> int:
 
 
 def page_bands(page: tifffile.TiffPage) -> Iterator[NDArray[Any]]:
-    """Decode a page that has passed :func:`service.formats.tiff_segments.check_page`.
+    """Decode a page that has passed :func:`model.images.tiff_segments.check_page`.
 
     Parameters
     ----------

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.formats import UndecodableImage, open_image, png_bands, read_npy, read_png, tiff_bands
-from service.formats.image import ImageHeader
+from model.images import UndecodableImage, open_image, png_bands, read_npy, read_png, tiff_bands
+from model.images.image import ImageHeader
 from tests.images import tiff
-from tests.service.formats.tiffs import LIMITS
+from tests.model.images.tiffs import LIMITS
 
 SHAPE = (67, 45)
 

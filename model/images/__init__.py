@@ -1,0 +1,19 @@
+"""Images as files hold them, read the same way where nets are served and where they are trained."""
+
+from __future__ import annotations
+
+from model.images.errors import FormatError, ImageTooLarge, UndecodableImage, UnsupportedImageFormat
+from model.images.image import PIXEL_SIZE_LIMITS_UM, ImageHeader, ImageReader, ReadLimits
+from model.images.reader import open_image
+
+__all__ = [
+    "PIXEL_SIZE_LIMITS_UM",
+    "FormatError",
+    "ImageHeader",
+    "ImageReader",
+    "ImageTooLarge",
+    "ReadLimits",
+    "UndecodableImage",
+    "UnsupportedImageFormat",
+    "open_image",
+]
