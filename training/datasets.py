@@ -28,9 +28,9 @@ _MOST_PROBLEMS = 10
 class AnnotatedImage:
     """One image in memory.
 
-    ``image_yxc`` keeps its stored dtype. ``labels_yx`` is int32: object numbers (instances) or class indexes
-    (semantic), 0 background, :data:`IGNORE` where nobody has looked. An image that is ``training_only`` never
-    validates: its labels are worse than those of others.
+    ``image_yxc`` is as the service reads it (:func:`training.layouts.files.read_image`). ``labels_yx`` is int32: object
+    numbers (instances) or class indexes (semantic), 0 background, :data:`IGNORE` where nobody has looked. An image that
+    is ``training_only`` never validates: its labels are worse than those of others.
     """
 
     stem: str
@@ -108,14 +108,11 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
 
 def _load(source: Source, data: Data, in_channels: int, classes: int) -> AnnotatedImage:
     image = source.read_image()
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim == 3 and image.shape[-1] == in_channels + 1 and in_channels in {1, 3}:
-        image = image[..., :in_channels]  # alpha
-    if image.ndim != 3 or image.shape[-1] != in_channels:
-        raise UnreadableFile(f"{source.image_name} has shape {image.shape}; expected (y, x) or (y, x, {in_channels})")
-    if image.dtype.kind not in "uif":
-        raise UnreadableFile(f"{source.image_name} holds {image.dtype} values; expected whole numbers or floats")
+    if image.shape[-1] != in_channels:
+        raise UnreadableFile(
+            f"{source.image_name} has shape {image.shape}; expected (y, x, {in_channels}), the recipe's "
+            "net.in_channels. Convert the image, or correct the recipe"
+        )
     bad = image.size - int(np.count_nonzero(np.isfinite(image)))
     if bad:
         raise UnreadableFile(

@@ -160,15 +160,13 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
 
 
 def _channels(folder: Path, data: Data) -> int:
-    """Channels of most of the first images, transparency left out; loading names the images that have others."""
+    """Channels of most of the first images; loading names the images that have others."""
     counts: Counter[int] = Counter()
     for source in find_sources(folder, data)[:_IMAGES_TO_COUNT_CHANNELS]:
         try:
-            shape = source.read_image().shape
+            counts[source.read_image().shape[-1]] += 1
         except DatasetError:
             continue  # loading names it
-        count = shape[-1] if len(shape) == 3 else 1
-        counts[count - (count in {2, 4} and source.image_name.lower().endswith(".png"))] += 1
     return counts.most_common(1)[0][0] if counts else 1
 
 

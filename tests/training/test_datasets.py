@@ -122,11 +122,10 @@ def test_floats_are_read_as_stored(folder: Path) -> None:
     np.testing.assert_array_equal(load_images(folder, Data(), 1, 2)[1].image_yxc[..., 0], image)
 
 
-@pytest.mark.parametrize("dtype", [np.bool_, np.complex64])
-def test_an_image_that_is_neither_whole_numbers_nor_floats_is_refused(folder: Path, dtype: type) -> None:
+def test_an_image_that_is_neither_whole_numbers_nor_floats_is_refused(folder: Path) -> None:
     (folder / "images" / "cell-1.png").unlink()
-    tifffile.imwrite(folder / "images" / "cell-1.tif", np.ones((12, 16), dtype=dtype))
-    with pytest.raises(UnreadableFile, match=r"cell-1.tif holds (bool|complex64) values; expected whole numbers"):
+    tifffile.imwrite(folder / "images" / "cell-1.tif", np.ones((12, 16), dtype=np.complex64))
+    with pytest.raises(UnreadableFile, match=r"cell-1.tif cannot be read: samples of type complex64 are not supported"):
         load_images(folder, Data(), 1, 2)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from training.errors import MaskMismatch, MissingFile
-from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_array
+from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_image
 from training.layouts.folders import require_partners
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
@@ -57,7 +57,7 @@ def list_beside(
             stem,
             str(images[stem]),
             str(shapes[stem]),
-            partial(read_array, images[stem]),
+            partial(read_image, images[stem]),
             partial(_read_labels, shapes[stem], data, read),
         )
         for stem in stems

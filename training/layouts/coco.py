@@ -21,7 +21,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.documents import Entry, hold, parse_json
-from training.layouts.files import read_array
+from training.layouts.files import read_image
 from training.layouts.raster import Patch, fill_rings, unite
 from training.layouts.run_lengths import decode_run_lengths
 from training.layouts.shapes import Shape, paint
@@ -132,7 +132,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         found = _find(folder, path, image, data)
         annotated = _Annotated(path, image, by_image[image.id], names)
         read = partial(_read_labels, annotated, data)
-        sources.append(Source(image.path.stem, str(found), str(annotated), partial(read_array, found), read))
+        sources.append(Source(image.path.stem, str(found), str(annotated), partial(read_image, found), read))
     return choose(sources, wanted, folder)
 
 

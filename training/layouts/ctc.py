@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile
-from training.layouts.files import read_array
+from training.layouts.files import read_array, read_image
 from training.layouts.folders import mask_source
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
@@ -87,7 +87,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
                 sources.append(mask_source(stem, frame, gold))
             else:
                 read = partial(_read_gold, gold, silver, stem, data.lacking)
-                sources.append(Source(stem, str(frame), str(gold), partial(read_array, frame), read))
+                sources.append(Source(stem, str(frame), str(gold), partial(read_image, frame), read))
     if not sources:
         raise MissingFile(
             "; ".join(_no_truth(sequence, folder, data.truth) for sequence in sequences)

@@ -1,4 +1,4 @@
-"""Image files: found by stem, read as stored."""
+"""Image files: found by stem; images are read as the service reads them, masks as stored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+from model.images import FormatError, ImageReader, ReadLimits, open_image
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 
-SUFFIXES = (".png", ".tif", ".tiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
+
+SUFFIXES = (".png", *TIFF_SUFFIXES)
 """Of masks."""
 
 IMAGE_SUFFIXES = (*SUFFIXES, ".jpg", ".jpeg")
 """Of images; a mask must not be a JPEG, which blurs its numbers."""
+
+_LIMITS = ReadLimits(max_pixels=1 << 31, max_bytes=1 << 36)
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
@@ -52,8 +57,45 @@ def count_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> int:
     return sum(path.suffix.lower() in suffixes and not path.name.startswith(".") for path in folder.iterdir())
 
 
+def read_image(path: Path) -> NDArray[Any]:
+    """Read an image as the service reads it where it serves the net (:mod:`model.images`): (y, x, c).
+
+    Declared alpha is dropped, palettes are expanded, white-is-zero is inverted; 16 bit colours keep their 16 bits.
+
+    Raises
+    ------
+    UnreadableFile
+        Where the file is damaged, of a kind that is not read, or a stack.
+
+    """
+    with _opened(path) as reader:
+        header = reader.header
+        if header.planes == 1:
+            return reader.read_plane(0)
+    size = " x ".join(map(str, header.size_yx))
+    raise UnreadableFile(
+        f"{path} is a stack with the axes {header.stack_axes} {header.stack_shape}, its planes are {size} px; expected "
+        "one image, as its mask is. Save each plane with a mask of its own, or the masks as a TIFF stack of as many "
+        "pages (layout volume); planes that are channels must say so (tifffile: metadata={'axes': 'CYX'})"
+    )
+
+
+def read_planes(path: Path) -> NDArray[Any]:
+    """Read all planes of a TIFF file as :func:`read_image` reads one: (page, y, x, c); channels alone are pages.
+
+    Raises
+    ------
+    UnreadableFile
+        Where the file is damaged, or of a kind that is not read.
+
+    """
+    with _opened(path) as reader:
+        planes = np.stack([reader.read_plane(index) for index in range(reader.header.planes)])
+    return planes if len(planes) > 1 else np.moveaxis(planes[0], -1, 0)[..., np.newaxis]
+
+
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a PNG, JPEG or TIFF file as stored: (y, x) or (y, x, c).
+    """Read a PNG or TIFF file as stored, a palette's numbers above all: (y, x) or (y, x, c).
 
     Raises
     ------
@@ -62,8 +104,8 @@ def read_array(path: Path) -> NDArray[Any]:
 
     """
     with _named_when_damaged(path):
-        if path.suffix.lower() in {".png", ".jpg", ".jpeg"}:
-            with Image.open(path) as image:
+        if path.suffix.lower() == ".png":
+            with PngImageFile(path) as image:  # Image.open refuses what has more than 90 million pixels
                 return np.asarray(image)
         return np.asarray(tifffile.imread(path))
 
@@ -103,14 +145,18 @@ def stack_axes(path: Path) -> tuple[str, tuple[int, ...]]:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a file is a TIFF with pages that are neither channels nor colours; a damaged file is none."""
-    if path.suffix.lower() not in {".tif", ".tiff"}:
-        return False
+    """Whether an image has planes that are neither channels nor colours; a damaged file is none."""
     try:
-        axes, _ = stack_axes(path)
+        with _opened(path) as reader:
+            return reader.header.planes > 1
     except UnreadableFile:
         return False
-    return len(axes) >= 3 and axes[0] not in "YXSC"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageReader]:
+    with _named_when_damaged(path), path.open("rb") as file, open_image(file, _LIMITS) as reader:
+        yield reader
 
 
 @contextmanager
@@ -120,5 +166,7 @@ def _named_when_damaged(path: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             yield
+    except FormatError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error}") from error
     except Exception as error:  # decoders fail with every kind of exception on damaged files
         raise UnreadableFile(f"{path} cannot be read: {error or type(error).__name__}; write it again") from error

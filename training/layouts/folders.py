@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from training.errors import MissingFile
-from training.layouts.files import IMAGE_SUFFIXES, SUFFIXES, count_files, files_by_stem, is_stack, read_array
+from training.layouts.files import (
+    IMAGE_SUFFIXES,
+    SUFFIXES,
+    TIFF_SUFFIXES,
+    count_files,
+    files_by_stem,
+    is_stack,
+    read_array,
+    read_image,
+)
 from training.layouts.source import Labels, Source
 from training.options import Data
 
@@ -15,11 +24,12 @@ EXPECTS = "images/NAME.png and labels/NAME.png (or .tif); data.images and data.m
 
 
 def recognise(folder: Path, data: Data) -> str | None:
-    """Say how many images and masks there are; None where one kind is missing, or the images are stacks."""
+    """Say how many images and masks there are; None where one kind is missing, or both are stacks."""
     if not count_files(folder / data.images, IMAGE_SUFFIXES) or not count_files(folder / data.masks):
         return None
     images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
-    if is_stack(next(iter(images.values()))):
+    stem, first = next(iter(images.items()))
+    if stem in masks and masks[stem].suffix.lower() in TIFF_SUFFIXES and is_stack(first):
         return None
     return f"{len(images)} images in {data.images}/, {len(masks)} masks in {data.masks}/"
 
@@ -49,7 +59,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 def mask_source(stem: str, image: Path, mask: Path, *, training_only: bool = False) -> Source:
     """Pair an image file with a mask file."""
     return Source(
-        stem, str(image), str(mask), partial(read_array, image), partial(_read_mask, mask), training_only=training_only
+        stem, str(image), str(mask), partial(read_image, image), partial(_read_mask, mask), training_only=training_only
     )
 
 

@@ -37,7 +37,7 @@ class Source:
     image_name, labels_name
         For messages: the file, and the page or entry in it.
     read_image
-        Returns the pixels as stored, (y, x) or (y, x, c).
+        Returns the pixels (y, x, c), as the service reads them (:func:`training.layouts.files.read_image`).
     read_labels
         Takes the image's height and width in pixels, returns its labels.
     training_only

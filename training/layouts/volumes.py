@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
-from training.layouts.files import files_by_stem, is_stack, read_stack, stack_axes
+from training.layouts.files import TIFF_SUFFIXES, files_by_stem, is_stack, read_planes, read_stack, stack_axes
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
 
 EXPECTS = "NAME-volume.tif and NAME-labels.tif, or images.tif and labels.tif: TIFF stacks of as many pages"
-
-_SUFFIXES = (".tif", ".tiff")
 
 
 def recognise(folder: Path, data: Data) -> str | None:
@@ -54,7 +52,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         raise MissingFile(f"{folder} holds no pair of stacks; expected {EXPECTS}")
     sources = []
     for name, image_path, labels_path in pairs:
-        images, labels = _Stack(image_path), _Stack(labels_path)
+        images, labels = _Stack(image_path, read_planes), _Stack(labels_path, read_stack)
         if images.pages != labels.pages:
             raise MaskMismatch(
                 f"{labels_path} has {labels.pages} pages, {image_path} has {images.pages}; expected as many"
@@ -75,13 +73,15 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
 def _named_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
     """Name, images and labels of the stacks that lie in the data folder itself."""
-    files = files_by_stem(folder, _SUFFIXES) if folder.is_dir() else {}
+    files = files_by_stem(folder, TIFF_SUFFIXES) if folder.is_dir() else {}
     pairs = [
         (name, files[f"{name}-volume"], files[f"{name}-labels"])
         for name in sorted(stem.removesuffix("-volume") for stem in files if stem.endswith("-volume"))
         if f"{name}-labels" in files
     ]
-    images, masks = (Path(name).stem if Path(name).suffix in _SUFFIXES else name for name in (data.images, data.masks))
+    images, masks = (
+        Path(name).stem if Path(name).suffix in TIFF_SUFFIXES else name for name in (data.images, data.masks)
+    )
     return [*pairs, (images, files[images], files[masks])] if images in files and masks in files else pairs
 
 
@@ -89,15 +89,15 @@ def _folder_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
     """Name, images and labels of the TIFF files in the folders of images and masks."""
     if not (folder / data.images).is_dir() or not (folder / data.masks).is_dir():
         return []
-    images, masks = (files_by_stem(folder / name, _SUFFIXES) for name in (data.images, data.masks))
+    images, masks = (files_by_stem(folder / name, TIFF_SUFFIXES) for name in (data.images, data.masks))
     return [(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
 
 
 class _Stack:
     """Pages of a TIFF file, read at once when the first is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, read: Callable[[Path], NDArray[Any]]) -> None:
+        self._path, self._read = path, read
         axes, shape = stack_axes(path)
         if len(axes) not in {3, 4} or axes[1:3] != "YX" or axes[3:] not in {"", "S"} or axes[0] == "S":
             raise UnreadableFile(
@@ -107,10 +107,15 @@ class _Stack:
 
     @cached_property
     def _array(self) -> NDArray[Any]:
-        return read_stack(self._path)
+        pages = self._read(self._path)
+        if len(pages) != self.pages:
+            raise UnreadableFile(
+                f"{self._path} gives {len(pages)} pages; expected {self.pages} of one size and type. Write it again"
+            )
+        return pages
 
     def page(self, number: int) -> NDArray[Any]:
-        """Page as stored, (y, x) or (y, x, c)."""
+        """Page as read, (y, x) or (y, x, c)."""
         page: NDArray[Any] = self._array[number]
         return page
 

@@ -82,6 +82,12 @@ def test_pages_in_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack([image.image_yxc for image in images]), colours)
 
 
+def test_pages_in_which_white_is_zero_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
+    save(tmp_path / "train-volume.tif", 255 - PAGES, photometric="miniswhite")
+    save(tmp_path / "train-labels.tif", LABELS)
+    check(tmp_path, "train")
+
+
 def test_one_page_that_is_no_mask_is_named_by_number(tmp_path: Path) -> None:
     save(tmp_path / "train-volume.tif", PAGES)
     labels = LABELS.copy()

@@ -1,0 +1,117 @@
+"""Files of images and masks: images as the service reads them, masks as stored, whatever their size."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.images import ReadLimits, open_image
+from training.datasets import load_images
+from training.errors import UnreadableFile
+from training.layouts.files import read_array, read_image
+from training.options import Data
+from training.survey import survey_folder
+
+RNG = np.random.default_rng(0)
+GREY: NDArray[np.uint8] = RNG.integers(0, 255, (8, 10), dtype=np.uint8)
+COLOURS: NDArray[np.uint16] = RNG.integers(0, 65535, (8, 10, 3), dtype=np.uint16)
+MASK: NDArray[np.uint8] = np.where(GREY > 99, np.uint8(7), np.uint8(0))
+
+
+def png(array: NDArray[Any]) -> bytes:
+    return bytes(imagecodecs.png_encode(array))
+
+
+def tiff(array: NDArray[Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def with_palette(indexes_yx: NDArray[np.uint8]) -> bytes:
+    file, picture = io.BytesIO(), Image.fromarray(indexes_yx)
+    picture.putpalette([value for index in range(256) for value in (255 - index, index, 9)])
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
+def save(folder: Path, content: bytes, suffix: str, masks: NDArray[Any] = MASK) -> Path:
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    (folder / "labels" / "a.png").write_bytes(png(masks))
+    path = folder / "images" / f"a{suffix}"
+    path.write_bytes(content)
+    return path
+
+
+EXPANDED = np.stack([255 - GREY, GREY, np.full_like(GREY, 9)], axis=-1)
+FILES: dict[str, tuple[str, bytes, NDArray[Any]]] = {
+    "16 bit colours": (".png", png(COLOURS), COLOURS),
+    "grey with alpha": (".png", png(np.stack([GREY, GREY], axis=-1)), GREY[..., np.newaxis]),
+    "colours with alpha": (".png", png(np.concatenate([EXPANDED, EXPANDED[..., :1]], axis=-1)), EXPANDED),
+    "a palette": (".png", with_palette(GREY), EXPANDED),
+    "white is zero": (".tif", tiff(GREY, photometric="miniswhite"), (255 - GREY)[..., np.newaxis]),
+    "one bit": (".tif", tiff(GREY > 99, photometric="minisblack"), ((GREY > 99) * np.uint8(255))[..., np.newaxis]),
+    "planes of colours": (
+        ".tif",
+        tiff(np.moveaxis(COLOURS, -1, 0), photometric="rgb", planarconfig="separate"),
+        COLOURS,
+    ),
+    "ImageJ's channels": (
+        ".tif",
+        tiff(np.moveaxis(COLOURS[..., :2], -1, 0), imagej=True, metadata={"axes": "CYX"}),
+        COLOURS[..., :2],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_an_image_is_what_the_service_reads(tmp_path: Path, kind: str) -> None:
+    suffix, content, expected_yxc = FILES[kind]
+    path = save(tmp_path, content, suffix)
+    channels = expected_yxc.shape[-1]
+    (loaded,) = load_images(tmp_path, Data(), channels, 2)
+    assert loaded.image_yxc.dtype == expected_yxc.dtype
+    np.testing.assert_array_equal(loaded.image_yxc, expected_yxc)
+    with path.open("rb") as file, open_image(file, ReadLimits(1 << 20, 1 << 20)) as reader:
+        np.testing.assert_array_equal(loaded.image_yxc, reader.read_plane(0))
+    assert survey_folder(tmp_path)[0].channels == channels
+
+
+def test_a_palette_of_a_mask_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(with_palette(GREY))
+    np.testing.assert_array_equal(read_array(path), GREY)
+
+
+def test_what_the_reader_refuses_is_named_with_its_reason(tmp_path: Path) -> None:
+    path = save(tmp_path, tiff(np.zeros((8, 10, 4), dtype=np.uint8), photometric="separated"), ".tif")
+    with pytest.raises(UnreadableFile) as caught:
+        read_image(path)
+    assert str(caught.value) == (
+        f"{path} cannot be read: the colour model SEPARATED is not supported; write the image as grey or RGB"
+    )
+
+
+def test_a_stack_beside_plain_masks_is_named_with_its_axes(tmp_path: Path) -> None:
+    path = save(tmp_path, tiff(COLOURS[..., :2]), ".tif")  # tifffile takes (y, x, 2) for pages
+    with pytest.raises(UnreadableFile, match=r"a.tif is a stack with the axes I \(8,\), .*'axes': 'CYX'"):
+        load_images(tmp_path, Data(), 2, 2)
+    path.write_bytes(tiff(np.moveaxis(COLOURS[..., :2], -1, 0), metadata={"axes": "CYX"}))
+    np.testing.assert_array_equal(load_images(tmp_path, Data(), 2, 2)[0].image_yxc, COLOURS[..., :2])
+
+
+def test_large_images_and_masks_are_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, png(GREY), ".png")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)  # Pillow refuses twice as many, and warns of more than these
+    (loaded,) = load_images(tmp_path, Data(), 1, 2)
+    np.testing.assert_array_equal(loaded.labels_yx, MASK)
