@@ -1,9 +1,11 @@
-"""uvicorn's HTTP protocol with a limit that it and its parser lack: on headers, trailers and whatever is no body."""
+"""uvicorn's HTTP protocol with what it lacks: a limit on headers and whatever is no body, and a way to hang up."""
 
 from __future__ import annotations
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HANG_UP = "unet.hang_up"
+"""ASGI extension of requests: drops the connection, with what waits to be sent on it."""
 MOST_HEADER_BYTES = 64 << 10
 """Of one request; proxies refuse far less. What came in one read of the socket may exceed it."""
 _MESSAGE = b"the headers have more than 65536 bytes; send less of them"
@@ -27,6 +29,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_REFUSAL)
         self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self.scope["extensions"] = {HANG_UP: {"call": self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         """See httptools."""

@@ -13,7 +13,7 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
 from service.api.parameters import SegmentParameters, check_timeout, combined, refuse_repeated
-from service.api.spooled import SpooledResponse
+from service.api.piecewise import PiecewiseResponse
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.formats import negotiate
@@ -49,12 +49,13 @@ async def segment(
     # checked before the body is read, so that a typo costs no upload
     refuse_repeated(request.query_params.multi_items())
     engine.model(query.model)
-    negotiate(request.headers.get("accept"), query.format)
+    accept = ", ".join(request.headers.getlist("accept")) or None  # lines of one list (RFC 9110, section 5.3)
+    negotiate(accept, query.format)
     with engine.arrival():
         async with received(request, settings, room) as upload:
             refuse_repeated(upload.fields)
             parameters = combined(query, dict(upload.fields))
-            wanted = _wanted(parameters, request.headers.get("accept"), settings)
+            wanted = _wanted(parameters, accept, settings)
             access: Access = request.scope[ACCESS]
             access.format = wanted.format
             access.model = engine.model(wanted.model).package.spec.reference
@@ -115,9 +116,7 @@ def _response(answer: Answer, wanted: SegmentRequest) -> Response:
         "Vary": "Accept",
         "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
     }
-    if answer.body.in_memory:
-        return Response(answer.body.read(), media_type=answer.media_type, headers=headers)
-    return SpooledResponse(answer.body, media_type=answer.media_type, headers=headers)
+    return PiecewiseResponse(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def receipt_header(answer: Answer) -> str:

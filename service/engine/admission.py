@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
@@ -48,6 +50,8 @@ class Ticket:
     pixels_left: int
     memory_bytes: int
     disk_bytes: int = 0
+    abandoned: bool = False
+    """Nobody waits for it any more."""
     _threads: set[Future[Any]] = field(default_factory=set)
 
     def done(self, pixels: int) -> None:
@@ -63,8 +67,16 @@ class Ticket:
         return [thread for thread in self._threads if not thread.done()]
 
 
+@dataclass(eq=False, frozen=True, slots=True)
+class _Finished:
+    """An encoded answer that its client has not received yet."""
+
+    memory_bytes: int
+    disk_bytes: int
+
+
 class Admission:
-    """Ledger of accepted work.
+    """Ledger of accepted work, and of finished work that is being sent.
 
     Parameters
     ----------
@@ -82,6 +94,8 @@ class Admission:
         self.disk_limit = disk_bytes
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
+        self._finished: set[_Finished] = set()
+        self._sent: deque[_Finished] = deque()  # filled by any thread, the garbage collector's too
 
     @property
     def in_flight(self) -> int:
@@ -100,13 +114,18 @@ class Admission:
 
     @property
     def memory_in_use(self) -> int:
-        """Bytes promised to accepted requests."""
-        return sum(ticket.memory_bytes for ticket in self._tickets)
+        """Bytes promised to accepted requests, and held by answers that are being sent."""
+        return sum(holder.memory_bytes for holder in self._holders())
 
     @property
     def disk_in_use(self) -> int:
-        """Bytes of the spool folder promised to accepted requests."""
-        return sum(ticket.disk_bytes for ticket in self._tickets)
+        """Bytes of the spool folder promised to accepted requests, and held by answers that are being sent."""
+        return sum(holder.disk_bytes for holder in self._holders())
+
+    def _holders(self) -> set[Ticket | _Finished]:
+        while self._sent:
+            self._finished.discard(self._sent.popleft())
+        return self._tickets | self._finished
 
     @contextmanager
     def admit(
@@ -145,6 +164,7 @@ class Admission:
         finally:
             # nobody waits for its tiles any more, but a thread that cannot be stopped keeps its memory until it ends
             ticket.pixels_left = 0
+            ticket.abandoned = True
             threads = ticket.still_running()
             if threads:
                 loop = asyncio.get_running_loop()
@@ -156,6 +176,12 @@ class Admission:
     def _leave(self, ticket: Ticket) -> None:
         if not ticket.still_running():
             self._tickets.discard(ticket)
+
+    def keep(self, memory_bytes: int, disk_bytes: int) -> Callable[[], None]:
+        """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it."""
+        finished = _Finished(memory_bytes, disk_bytes)
+        self._finished.add(finished)
+        return partial(self._sent.append, finished)
 
     def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it.
@@ -179,8 +205,8 @@ class Admission:
         if self.memory_in_use - held + needed > budget:
             wait = self._wait_s()
             raise Overloaded(
-                f"{self.in_flight} requests hold {_mb(self.memory_in_use)} MB and this one needs {_mb(needed)} MB, the "
-                f"memory budget for images is {_mb(budget)} MB; try again in {wait} s",
+                f"{len(self._holders())} requests hold {_mb(self.memory_in_use)} MB and this one needs "
+                f"{_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; try again in {wait} s",
                 "memory",
                 wait,
             )
@@ -194,7 +220,7 @@ class Admission:
         if self.disk_in_use + needed > self.disk_limit and needed:
             wait = self._wait_s()
             raise Overloaded(
-                f"{self.in_flight} requests hold {_mb(self.disk_in_use)} MB of the spool and this one needs "
+                f"{len(self._holders())} requests hold {_mb(self.disk_in_use)} MB of the spool and this one needs "
                 f"{_mb(needed)} MB, the limit is {_mb(self.disk_limit)} MB; try again in {wait} s",
                 "disk",
                 wait,

@@ -160,7 +160,8 @@ class Engine:
             await self._pipeline.scheduler.stop()
         for executor in (self._lanes, self._workers):
             if executor is not None:
-                executor.shutdown(wait=True, cancel_futures=True)
+                # a thread that still computes asks this loop for memory: it must go on
+                await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:

@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +102,8 @@ class Pipeline:
                     self.admission.grow(ticket, edges)
                 file = self.spool.file() if room.on_disk else io.BytesIO()
                 body = await self.in_worker(write_body, encoder, result, file, ticket=ticket)
+            # until it is sent: a client that takes its time holds no less memory than one that waits
+            body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
 
@@ -226,6 +228,8 @@ class _Work:
 
         def charge_objects(objects: int) -> None:
             nonlocal charged
+            if self.ticket.abandoned:
+                raise CancelledError("nobody waits for these objects any more")
             more = objects * BYTES_PER_OBJECT - charged
             if more >= _LEAST_CHARGE:
                 asyncio.run_coroutine_threadsafe(charge(more), loop).result()

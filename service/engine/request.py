@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -65,6 +66,7 @@ class Body:
         self._file = file
         self.size = file.seek(0, 2)
         file.seek(0)
+        self._freed: list[weakref.finalize[..., Body]] = []
 
     @property
     def in_memory(self) -> bool:
@@ -75,9 +77,15 @@ class Body:
         """Read what follows: all of it, or at most so many bytes; empty at the end."""
         return self._file.read(most)
 
+    def when_freed(self, call: Callable[[], None]) -> None:
+        """Have a function called once the body is closed, or gone because nobody wants it any more."""
+        self._freed.append(weakref.finalize(self, call))
+
     def close(self) -> None:
         """Free its memory, or its room on the disk."""
         self._file.close()
+        for freed in self._freed:
+            freed()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -12,8 +15,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.images import disc, tiff
+from tests.images import disc, npy, tiff
 from tests.live import LiveServer, live_server
+from tests.problems import assert_problem
 
 EDGE = 6144
 BUDGET_MB = 256
@@ -89,3 +93,29 @@ def assert_refused_and_going_on(server: LiveServer, kind: str, words: tuple[str,
     assert f"{refusal.status_code} {problem['type'].rpartition('/')[2]}" == kind
     assert [word for word in words if word not in problem["detail"]] == []
     assert small.status_code == 200
+
+
+def test_answers_that_nobody_reads_are_within_the_budget(packages: Path, tmp_path: Path) -> None:
+    """Each takes 18 MB; 96 MB of the budget are for images and results."""
+    path = "/segment?output=probabilities&format=npy"
+    image = npy(np.zeros((1500, 1500), np.uint8))
+    with live_server(tmp_path, packages, memory_budget_mb=160) as server, ExitStack() as lines:
+        host, port = server.url.removeprefix("http://").split(":")
+        statuses: list[bytes] = []
+        while not statuses or statuses[-1] == b"HTTP/1.1 200":
+            assert len(statuses) < 20
+            line = lines.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.settimeout(60)
+            line.connect((host, int(port)))
+            line.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(image)}\r\n\r\n".encode() + image)
+            statuses.append(line.recv(12))
+        assert statuses[-1] == b"HTTP/1.1 503"
+        assert len(statuses) > 2
+        refused = httpx.post(f"{server.url}{path}", content=image, timeout=60)
+        assert_problem(refused, 503, "overloaded")
+        assert "requests hold" in refused.json()["detail"]
+        lines.close()
+        until = time.monotonic() + 30
+        while httpx.post(f"{server.url}{path}", content=image, timeout=60).status_code != 200:
+            assert time.monotonic() < until

@@ -139,3 +139,17 @@ def test_a_request_may_grow_within_the_budget_only() -> None:
         assert admission.memory_in_use == 9 * MB
         with pytest.raises(TooLargeForMemory, match=r"2 MB.*1 MB"):
             admission.grow(ticket, 2 * MB)
+
+
+def test_an_answer_keeps_its_memory_and_its_disk_until_it_is_sent() -> None:
+    admission = Admission(10 * MB, 10, 10 * MB)
+    with admission.admit(Throughput(MB), 1, 4 * MB, 20):
+        sent, sent_from_disk = admission.keep(6 * MB, 0), admission.keep(0, 7 * MB)
+    assert (admission.in_flight, admission.memory_in_use, admission.disk_in_use) == (0, 6 * MB, 7 * MB)
+    for memory, disk in ((5 * MB, 0), (0, 4 * MB)):
+        with pytest.raises(Overloaded, match="2 requests hold"):
+            admission.check(Throughput(MB), 1, memory, 20, disk)
+    sent()
+    admission.check(Throughput(MB), 1, 5 * MB, 20)
+    sent_from_disk()
+    assert (admission.memory_in_use, admission.disk_in_use) == (0, 0)

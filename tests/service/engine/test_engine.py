@@ -6,8 +6,9 @@ import asyncio
 import errno
 import io
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from model.images import ReadLimits, open_image
+from model.labels import Objects, label_evidence
 from model.package import read_package
 from model.session import SessionOptions, open_session
 from service.engine.engine import Engine
-from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, TooLargeForMemory
+from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, Overloaded, TooLargeForMemory
 from service.engine.plane import check_output
 from service.engine.request import Answer, SegmentRequest
 from service.formats import SegmentationResult
@@ -101,6 +103,65 @@ def test_outlines_of_noise_beyond_the_memory_budget_are_refused_and_fewer_edges_
             return str(refusal.value)
 
     assert "UNET_MEMORY_BUDGET_MB" in asyncio.run(scenario())
+
+
+def test_the_threads_of_callers_who_have_gone_neither_hold_up_the_end_nor_compute_on(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labelling asks the loop for memory, while the loop waits for labelling to end."""
+    begun, gone, counted = threading.Event(), threading.Event(), threading.Event()
+
+    def labelling(*arguments: Any, tell: Callable[[int], None], **options: Any) -> Objects:
+        def late(count: int) -> None:
+            begun.set()
+            gone.wait(20)
+            tell(count + 300_000)
+            counted.set()
+
+        return label_evidence(*arguments, tell=late, **options)
+
+    monkeypatch.setattr("service.engine.pipeline.label_evidence", labelling)
+
+    async def scenario(*, hang_up: bool) -> None:
+        async with running(packages, drain_delay_s=0) as engine:
+            request = SegmentRequest(output="labels", format="npy")
+            answer = asyncio.create_task(engine.segment(npy(np.zeros((64, 64), np.uint8)), request))
+            await asyncio.to_thread(begun.wait, 20)
+            if hang_up:
+                answer.cancel()
+                await asyncio.gather(answer, return_exceptions=True)
+            # as late as the end of the service, which this loop takes part in
+            asyncio.get_running_loop().call_later(0.2, gone.set)
+        await asyncio.gather(answer, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(scenario(hang_up=False), 60))
+    assert counted.is_set()
+    for event in (begun, gone, counted):
+        event.clear()
+    asyncio.run(asyncio.wait_for(scenario(hang_up=True), 60))
+    assert not counted.is_set()
+
+
+def test_an_answer_is_charged_until_it_is_closed_or_forgotten(packages: Path) -> None:
+    image, asked = np.zeros((3000, 3000), np.uint8), SegmentRequest(output="probabilities", format="npy")
+
+    async def scenario() -> None:
+        async with running(packages, memory_budget_mb=256) as engine:
+            answers = [await engine.segment(npy(image), asked)]
+            with suppress(Overloaded):
+                while len(answers) < 20:
+                    answers.append(await engine.segment(npy(image), asked))
+            assert 1 < len(answers) < 20
+            with pytest.raises(Overloaded, match="requests hold"):
+                await engine.segment(npy(image), asked)
+            answers[0].body.close()
+            answers[0] = await engine.segment(npy(image), asked)
+            with pytest.raises(Overloaded):
+                await engine.segment(npy(image), asked)
+            del answers[0]
+            await engine.segment(npy(image), asked)
+
+    asyncio.run(scenario())
 
 
 def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path) -> None:

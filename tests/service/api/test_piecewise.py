@@ -1,0 +1,110 @@
+"""Answers over a real socket to clients that take their time."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.api import piecewise
+from service.api.piecewise import PiecewiseResponse
+from service.engine.request import Body
+from service.protocol import LimitedProtocol
+
+CONTENT = bytes(range(256)) * (64 << 10)  # 16 MiB, more than sockets hold
+
+
+class CountingFile(io.BytesIO):
+    """Notes how much of it has been asked for."""
+
+    handed_on = 0
+
+    def read(self, most: int | None = -1) -> bytes:
+        piece = super().read(most)
+        self.handed_on += len(piece)
+        return piece
+
+
+@contextmanager
+def serving(make: Callable[[], io.BytesIO], freed: Callable[[], None]) -> Iterator[int]:
+    """Serve answers on a port of the loopback."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body(make())
+        body.when_freed(freed)
+        await PiecewiseResponse(body, "application/octet-stream", {})(scope, receive, send)
+
+    config = uvicorn.Config(app, port=0, loop="uvloop", http=LimitedProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@contextmanager
+def half_hearted(port: int) -> Iterator[socket.socket]:
+    """Ask for the answer, and take its first bytes alone."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(20)
+        line.connect(("127.0.0.1", port))
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert line.recv(12) == b"HTTP/1.1 200"
+        yield line
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 256 << 10, len(CONTENT)])
+def test_an_answer_comes_whole_and_is_freed(size: int) -> None:
+    freed = threading.Event()
+    with serving(lambda: io.BytesIO(CONTENT[:size]), freed.set) as port:
+        answer = httpx.get(f"http://127.0.0.1:{port}/")
+        assert answer.content == CONTENT[:size]
+        assert answer.headers["Content-Length"] == str(size)
+        assert freed.wait(20)
+
+
+def test_no_more_is_handed_on_than_the_client_takes() -> None:
+    file, freed = CountingFile(CONTENT), threading.Event()
+    with serving(lambda: file, freed.set) as port, half_hearted(port) as line:
+        time.sleep(0.5)
+        held = file.handed_on
+        assert 0 < held < len(CONTENT) // 2
+        assert not freed.is_set()
+        taken = 0
+        while taken < len(CONTENT):
+            taken += len(line.recv(1 << 20))
+        assert freed.wait(20)
+        assert file.handed_on == len(CONTENT)
+
+
+def test_a_client_that_takes_nothing_is_dropped_and_the_next_one_is_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(piecewise, "_PATIENCE_S", 0.5)
+    freed = threading.Event()
+    with serving(lambda: io.BytesIO(CONTENT), freed.set) as port:
+        with half_hearted(port) as line:
+            assert freed.wait(20)
+            taken = 0
+            while piece := line.recv(1 << 20):
+                taken += len(piece)
+            assert taken < len(CONTENT)
+        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=20).content == CONTENT
+    said = [record for record in caplog.records if record.name == "unet.api"]
+    assert len(said) == 1
+    assert "took nothing of its answer for 0.5 s" in said[0].getMessage()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
