@@ -25,7 +25,7 @@ from model.images.image import (
 )
 from model.images.palette import expand, grey_only, palette_note
 from model.images.tiff_bands import is_raw, page_bands, raw_rows, rows_of_bands
-from model.images.tiff_ifd import ORIENTATION, walk_directories
+from model.images.tiff_ifd import ORIENTATION, main_page, walk_directories
 from model.images.tiff_lzw import LZW
 from model.images.tiff_segments import COMPRESSIONS, check_page
 from model.images.tiff_stack import PageFacts, arrange
@@ -42,17 +42,29 @@ FLAGS_OFF = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 class TiffReader(ReaderOfParts):
     """An opened TIFF; it may be read from any thread, one at a time does the reading."""
 
-    __slots__ = ("_alpha", "_colormap", "_invert", "_lock", "_offsets", "_stack", "_tiff", "_virtual_from")
+    __slots__ = (
+        "_alpha",
+        "_colormap",
+        "_invert",
+        "_lock",
+        "_main",
+        "_main_page",
+        "_offsets",
+        "_stack",
+        "_tiff",
+        "_virtual_from",
+    )
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._lock = threading.Lock()
         directories = walk_directories(source)
         source.seek(0)
+        self._offsets = [directory.offset for directory in directories]
+        self._main = main_page(directories)
         with undecodable("the first page of the TIFF"):
             self._tiff = tifffile.TiffFile(source, name="upload", _multifile=False, **FLAGS_OFF)
-            page = self._tiff.pages.first
+            self._main_page = page = self._page(self._main) if self._main else self._tiff.pages.first
             _check_kind(page)
-            self._offsets = [directory.offset for directory in directories]
             facts = PageFacts(
                 description=page.description,
                 shape=page.shape,
@@ -67,7 +79,7 @@ class TiffReader(ReaderOfParts):
             notes += self._sample_rules(page, is_imagej=facts.description.startswith("ImageJ="))
             stored = np.dtype(np.uint8) if self._colormap is not None else page.dtype
             notes += widened_note(stored)
-            if directories[0].numbers.get(ORIENTATION, 1) != 1:
+            if directories[self._main].numbers.get(ORIENTATION, 1) != 1:
                 notes.append("the Orientation tag is not applied: rows and columns as stored")
             samples = page.samplesperpixel - len(self._alpha)
             if self._colormap is not None:
@@ -116,8 +128,8 @@ class TiffReader(ReaderOfParts):
 
     @property
     def part_bytes(self) -> int:
-        """Bytes of the largest part, judging by the first page."""
-        rows = rows_of_bands(self._tiff.pages.first)
+        """Bytes of the largest part, judging by the main page."""
+        rows = rows_of_bands(self._main_page)
         pages_of_plane: int = self._stack.pages.shape[1]
         return rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
 
@@ -161,20 +173,22 @@ class TiffReader(ReaderOfParts):
 
     def _bands(self, number: int) -> Iterator[NDArray[Any]]:
         """Bands (y, x, s) of a page, from top to bottom, as stored."""
-        first: tifffile.TiffPage = self._tiff.pages.first
-        handle = self._tiff.filehandle
+        first: tifffile.TiffPage = self._main_page
         if self._virtual_from is not None:
             offset = self._virtual_from + number * math.prod(first.shape) * first.dtype.itemsize
             step = rows_of_bands(first)
             tops = range(0, first.imagelength, step)
             return (raw_rows(first, offset, slice(top, min(top + step, first.imagelength))) for top in tops)
         page = first
-        if number or first.compression == LZW:
-            handle.seek(self._offsets[number])
-            page = tifffile.TiffPage(self._tiff, number)
+        if number != self._main or first.compression == LZW:
+            page = self._page(number)
             _check_kind(page)
-        check_page(page, handle.size)
+        check_page(page, self._tiff.filehandle.size)
         return page_bands(page)
+
+    def _page(self, number: int) -> tifffile.TiffPage:
+        self._tiff.filehandle.seek(self._offsets[number])
+        return tifffile.TiffPage(self._tiff, number)
 
     def _handed_out(self, samples_yxs: NDArray[Any]) -> NDArray[Any]:
         """Samples as the header declares them: without alpha, white and palette undone, of a type that is computed."""
@@ -182,7 +196,7 @@ class TiffReader(ReaderOfParts):
         if self._alpha:
             samples = np.delete(samples, self._alpha, axis=-1)
         if self._invert:
-            bits = self._tiff.pages.first.bitspersample
+            bits = self._main_page.bitspersample
             samples = ~samples if samples.dtype == np.bool_ else samples.dtype.type((1 << bits) - 1) - samples
         if self._colormap is not None:
             samples = expand(samples[..., 0], self._colormap)

@@ -7,7 +7,7 @@ bytes can declare millions of pages or gigabytes of tag values. What is bounded 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -30,7 +30,7 @@ MAX_SAMPLE_VALUE, UIC2 = 281, 33629
 _WANTED = frozenset(
     {NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT}
 )
-_WANTED_OF_FIRST = _WANTED | {ORIENTATION, MAX_SAMPLE_VALUE, UIC2}
+_WANTED_OF_MAIN = _WANTED | {ORIENTATION, MAX_SAMPLE_VALUE, UIC2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
         layout, offset = _layout(source.read(16))
     found: list[Directory] = []
     seen: set[int] = set()
+    wanted = _WANTED_OF_MAIN
     while offset:
         if offset in seen:
             msg = f"the chain of TIFF pages runs in a circle after page {len(found)}; write the file again"
@@ -105,12 +106,19 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
             raise UndecodableImage(msg)
         seen.add(offset)
         with undecodable(f"the directory of TIFF page {len(found)}"):
-            directory, offset = _read_directory(source, layout, offset, size, _WANTED if found else _WANTED_OF_FIRST)
+            directory, offset = _read_directory(source, layout, offset, size, wanted)
         found.append(directory)
+        if not directory.reduced:
+            wanted = _WANTED
     if not found:
         msg = "the TIFF holds no page; write the file again"
         raise UndecodableImage(msg)
     return tuple(found)
+
+
+def main_page(directories: Sequence[Directory]) -> int:
+    """Index of the first page that is no thumbnail, level or mask of another; 0 where all are."""
+    return next((number for number, page in enumerate(directories) if not page.reduced), 0)
 
 
 def _read_directory(

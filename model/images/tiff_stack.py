@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.images.image import PIXEL_SIZE_LIMITS_UM
-from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory
+from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page
 from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
 
 BELIEVABLE_UM = (5e-4, 20.0)
@@ -22,7 +22,7 @@ RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, c
 
 @dataclass(frozen=True, slots=True)
 class PageFacts:
-    """What the first page says beside its pixels."""
+    """What the main page says beside its pixels."""
 
     description: str
     shape: tuple[int, ...]
@@ -53,8 +53,9 @@ class Stack:
 def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
     """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file."""
     notes: list[str] = []
-    first = directories[0]
-    ours = np.array([i for i, page in enumerate(directories) if i == 0 or page.continues(first)], dtype=np.int64)
+    main = main_page(directories)
+    first = directories[main]
+    ours = np.array([i for i, page in enumerate(directories) if i == main or page.continues(first)], dtype=np.int64)
     size, bits = _resolution_um(facts), _declared_bits(first)
     if is_ome(facts.description):
         try:

@@ -226,6 +226,23 @@ def test_a_pyramid_gives_its_full_resolution() -> None:
     assert header.planes == 1
 
 
+@pytest.mark.parametrize("compression", [None, "lzw"])
+@pytest.mark.parametrize("mask_too", [False, True])
+def test_a_thumbnail_before_the_page_that_it_shows_is_left_out(compression: str | None, mask_too: bool) -> None:
+    pixels = ramp(50, 37)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(np.ascontiguousarray(pixels[::4, ::4]).astype(np.uint8), subfiletype=1, metadata=None)
+        if mask_too:
+            writer.write(pixels > 0, subfiletype=4, metadata=None)
+        writer.write(pixels, compression=compression, metadata=None, extratags=[(274, 3, 1, 3, True)])
+    with open_image(buffer, LIMITS) as reader:
+        assert (reader.header.size_yx, reader.header.dtype, reader.header.planes) == ((50, 37), pixels.dtype, 1)
+        assert any("further pages of other size or type left out" in note for note in reader.header.notes)
+        assert any("Orientation" in note for note in reader.header.notes)
+        np.testing.assert_array_equal(reader.read_plane(0)[..., 0], pixels)
+
+
 def test_planes_are_read_from_many_threads_at_once() -> None:
     stack = ramp(12, 40, 50)
     with tempfile.SpooledTemporaryFile(max_size=100) as file:
