@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     ------
     DatasetError
         Names each file (the first ten), what was expected and what was found.
+    NothingToLearn
+        Where all labels are background, or of one class, or one object fills each image.
 
     """
     loaded: list[AnnotatedImage] = []
@@ -99,10 +102,7 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
         raise type(problems[0])(
             f"{len(problems)} broken of {len(problems) + len(loaded)} images in {folder}:\n{listed}"
         )
-    if not any((image.labels_yx > 0).any() for image in loaded):
-        raise NothingToLearn(f"no image of {folder} has foreground: the labels of all {len(loaded)} are background")
-    if data.kind == "semantic" and not any((image.labels_yx == 0).any() for image in loaded):
-        raise NothingToLearn(f"the labels of {folder} hold one class only; at least two are needed")
+    _require_something_to_learn(loaded, folder, data)
     return loaded
 
 
@@ -123,6 +123,26 @@ def _load(source: Source, data: Data, in_channels: int, classes: int) -> Annotat
     if source.stem in data.incomplete:
         labels[labels == 0] = IGNORE
     return AnnotatedImage(source.stem, np.ascontiguousarray(image), labels, source.training_only)
+
+
+def _require_something_to_learn(images: Sequence[AnnotatedImage], folder: Path, data: Data) -> None:
+    if not any((image.labels_yx > 0).any() for image in images):
+        raise NothingToLearn(
+            f"no image of {folder} has foreground: the labels of all {len(images)} are background; expected objects in "
+            "one at least. Check the masks"
+        )
+    if any((image.labels_yx == 0).any() for image in images):
+        return
+    values = [set(np.unique(image.labels_yx).tolist()) - {IGNORE} for image in images]
+    if data.kind == "semantic" and len(set().union(*values)) < 2:
+        raise NothingToLearn(
+            f"the labels of {folder} hold one class only; expected two or more. Check the masks, or data.class_values"
+        )
+    if data.kind == "instances" and max(map(len, values)) < 2:
+        raise NothingToLearn(
+            f"no label of {folder} is background (0), and no image holds two objects: the labels of all {len(images)} "
+            "are of one value each; expected background, or objects that touch. Check the masks"
+        )
 
 
 def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, classes: int) -> NDArray[np.int32]:

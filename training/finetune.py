@@ -30,7 +30,7 @@ from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
 from training.options import Data, Net, Schedule, Targets
 from training.plan import Choice, Plan
-from training.recipe import Recipe, recipe_from
+from training.recipe import Recipe, named_in_errors, recipe_from
 from training.run_folder import RunFiles, checkpoint_path
 from training.survey import Survey
 
@@ -195,13 +195,14 @@ def _package_recipe(package: Package, net: UNet) -> Recipe:
     scheme = "foreground" if len(spec.classes) == 2 else "classes"
     if len(spec.classes) == 3 and spec.label_rule.has_helper_classes:
         scheme = "contact" if spec.classes[2] == "contact" else "boundary"
-    return Recipe(
-        name=recipe_name(spec.name),
-        net=architecture,
-        data=Data(kind="instances" if scheme in {"boundary", "contact"} else "semantic"),
-        targets=Targets.model_validate({"classes": spec.classes, "scheme": scheme}),
-        tile_output_px=Size(net.base_width, net.depth, net.downscale, _MOST_TILE_PX * net.downscale).tile_output_px,
-        schedule=Schedule(optimizer="adamw"),
-        normalization=spec.normalization,
-        labels=spec.label_rule,
-    )
+    with named_in_errors(f"{package.path} is no package to begin with"):
+        return Recipe(
+            name=recipe_name(spec.name),
+            net=architecture,
+            data=Data(kind="instances" if scheme in {"boundary", "contact"} else "semantic"),
+            targets=Targets.model_validate({"classes": spec.classes, "scheme": scheme}),
+            tile_output_px=Size(net.base_width, net.depth, net.downscale, _MOST_TILE_PX * net.downscale).tile_output_px,
+            schedule=Schedule(optimizer="adamw"),
+            normalization=spec.normalization,
+            labels=spec.label_rule,
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -164,8 +165,22 @@ def recipe_from(values: dict[str, Any], source: str) -> Recipe:
         Where a value is missing, unknown, out of range, or contradicts another.
 
     """
-    try:
+    with named_in_errors(source):
         return Recipe.model_validate(values)
+
+
+@contextmanager
+def named_in_errors(source: str) -> Iterator[None]:
+    """Say what is wrong with a recipe that is put together here; ``source`` is named.
+
+    Raises
+    ------
+    RecipeError
+        Where a value is missing, unknown, out of range, or contradicts another.
+
+    """
+    try:
+        yield
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise RecipeError(f"{source}: {details}") from error

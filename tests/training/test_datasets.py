@@ -50,7 +50,7 @@ def test_images_and_masks_pair_by_stem_and_keep_their_values(folder: Path) -> No
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
 def test_png_and_tiff_of_8_and_16_bit_keep_every_value(tmp_path: Path, dtype: type, suffix: str) -> None:
     image: NDArray[Any] = np.linspace(0, np.iinfo(dtype).max, 80).astype(dtype).reshape(8, 10)
-    write(tmp_path, "ramp", image, np.ones((8, 10), dtype=np.uint8), suffix)
+    write(tmp_path, "ramp", image, np.eye(8, 10, dtype=np.uint8), suffix)
     (loaded,) = load_images(tmp_path, Data(), 1, 2)
     assert loaded.image_yxc.dtype == dtype
     np.testing.assert_array_equal(loaded.image_yxc[..., 0], image)
@@ -68,11 +68,6 @@ def test_two_classes_are_background_and_the_rest(tmp_path: Path) -> None:
     write(tmp_path, "slice", np.zeros((1, 3), dtype=np.uint8), np.array([[0, 255, 1]], dtype=np.uint8))
     (loaded,) = load_images(tmp_path, Data(kind="semantic"), 1, 2)
     assert loaded.labels_yx.tolist() == [[0, 1, 1]]
-
-
-def test_alpha_is_dropped(tmp_path: Path) -> None:
-    write(tmp_path, "rgba", np.full((4, 4, 4), 9, dtype=np.uint8), np.ones((4, 4), dtype=np.uint8))
-    assert load_images(tmp_path, Data(), 3, 2)[0].image_yxc.shape == (4, 4, 3)
 
 
 def test_a_missing_mask_is_named(folder: Path) -> None:
@@ -160,6 +155,27 @@ def test_one_class_only_is_refused(folder: Path) -> None:
         Image.fromarray(np.ones((12, 16), dtype=np.uint8)).save(path)
     with pytest.raises(NothingToLearn, match="one class only"):
         load_images(folder, Data(kind="semantic"), 1, 2)
+
+
+@pytest.mark.parametrize("values", [(7, 7, 7), (1, 2, 3)])
+def test_one_object_that_fills_each_image_is_refused(folder: Path, values: tuple[int, ...]) -> None:
+    for path, value in zip(sorted((folder / "labels").iterdir()), values, strict=True):
+        Image.fromarray(np.full((12, 16), value, dtype=np.uint8)).save(path)
+    with pytest.raises(NothingToLearn, match=r"no label of .* is background \(0\), and no image holds two objects"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_touching_objects_without_background_are_taken(folder: Path) -> None:
+    mask = np.arange(1, 13, dtype=np.uint8).repeat(16).reshape(12, 16)
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(mask).save(path)
+    assert len(load_images(folder, Data(), 1, 2)) == 3
+
+
+def test_classes_without_the_first_are_taken(folder: Path) -> None:
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(np.repeat(np.array([1, 2], dtype=np.uint8), 96).reshape(12, 16)).save(path)
+    assert len(load_images(folder, Data(kind="semantic"), 1, 3)) == 3
 
 
 def test_strange_mask_values_are_listed(folder: Path) -> None:

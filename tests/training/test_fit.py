@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from training.checkpoint import load_checkpoint
 from training.cli import main
@@ -84,6 +86,27 @@ def test_values_of_a_named_recipe_are_changed_and_kept_with_the_run(nuclei_folde
     recipe = load_checkpoint(tmp_path / "run" / "best.pt").read_recipe()
     assert (recipe.net.base_width, recipe.schedule.batch, recipe.schedule.steps) == (5, 2, 1)
     assert fit(*arguments, "--resume") == 0
+
+
+@pytest.mark.parametrize("command", ["plan", "fit"])
+def test_masks_of_one_value_are_refused_before_a_recipe_is_written(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("images", 90), ("labels", 7)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((60, 60), value, dtype=np.uint8)).save(tmp_path / name / "a.png")
+    assert main([command, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "no image holds two objects" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_cannot_be_composed_is_an_error_with_a_remedy(
+    nuclei_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.commands.plan.choose_recipe", lambda *_: Recipe(name="two words"))
+    assert main(["plan", "--data", str(nuclei_folder)]) == 2
+    assert "no recipe can be composed for" in (message := capsys.readouterr().err)
+    assert "name it (--recipe): name: String should match" in message
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Plan
+from training.recipe import named_in_errors
 from training.state import require_device
 from training.survey import survey_folder
 
@@ -81,9 +82,10 @@ def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
     usual = _USUAL_MINUTES if origin is None else MINUTES
     budget = Budget(options.minutes, options.steps, usual, device, bf16_support(device), pace)
     name = options.data.resolve().name
-    if origin is None:
-        return choose_recipe(survey, known, budget, name)
-    return inherit(origin.read_recipe(), survey, known, budget, name)
+    with named_in_errors(f"no recipe can be composed for {options.data}, write one and name it (--recipe)"):
+        if origin is None:
+            return choose_recipe(survey, known, budget, name)
+        return inherit(origin.read_recipe(), survey, known, budget, name)
 
 
 def require_length(options: argparse.Namespace) -> None:
