@@ -60,7 +60,8 @@ def numbered(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return np.where(plane > 0, 1 + np.searchsorted(values, plane), 0).astype(np.uint16)
 
 
-planes = arrays(np.uint16, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)).map(numbered)
+small = arrays(np.uint16, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4)).map(numbered)
+planes = small.filter(lambda plane: np.unique(plane).size > 1)  # one object that fills everything is not trained on
 
 
 @pytest.mark.parametrize("layout", ENCODERS)
