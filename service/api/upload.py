@@ -126,7 +126,7 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
     Raises
     ------
     EncodedBody
-        Where the body has a Content-Encoding.
+        Where the body has a Content-Encoding, or a Transfer-Encoding but ``chunked``.
     EmptyBody
         Where there is no byte.
     MissingImage, BrokenMultipart
@@ -137,12 +137,13 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
         Where other uploads hold the room there is, or the temporary folder is full.
 
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise EncodedBody(
-            f"the body has content encoding {encoding[:40]!r}, only identity is read; send the image itself: TIFF and "
-            "PNG are compressed inside"
-        )
+    for header, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+        encoding = ", ".join(request.headers.getlist(header)).strip() or plain
+        if encoding.lower() != plain:
+            raise EncodedBody(
+                f"the body has {header.replace('-', ' ')} {encoding[:40]!r}, only {plain} is read; send the image "
+                "itself: TIFF and PNG are compressed inside"
+            )
     length = request.headers.get("content-length", "")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     with room.share(int(length) if length.isdecimal() else None) as share:
@@ -188,6 +189,11 @@ class _FormParser(MultiPartParser):
 
     complete = False
 
+    @property
+    def field(self) -> str:
+        """Name of the part that is being read; empty before its headers have ended."""
+        return self._current_part.field_name
+
     def on_end(self) -> None:
         """Note the closing boundary."""
         self.complete = True
@@ -211,8 +217,15 @@ async def _from_form(request: Request, share: Share) -> Upload:
     try:
         form = await parser.parse()
     except MultiPartException as error:
+        # where a part is too long, the field that it belongs to
+        if parser.field == "image" and "Part exceeded maximum size" in error.message:
+            raise MissingImage(
+                f"field 'image' has no file name, and more than the {_MOST_FIELD_BYTES} bytes of a field of text; give "
+                'it one, such as filename="a.tif"'
+            ) from error
         raise BrokenMultipart(
-            f"the multipart body cannot be read: {error.message} Send one file field 'image'"
+            f"the multipart body cannot be read, at field {parser.field[:40]!r}: {error.message} Send one file field "
+            "'image', and parameters as fields without a file name"
         ) from error
     except (OSError, NoRoomForUpload):
         parser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from dataclasses import asdict
@@ -58,7 +59,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Print one line for each backend and precision; those that the package does not agree with are named."""
     configure_logging("error", "text")
     for name, value in (("seconds", options.seconds), ("clients", options.clients), ("size", options.size)):
-        if not value > 0:
+        if not 0 < value < math.inf:
             return fail(f"--{name} is {value}; use a number above 0", 2)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
     results: list[Result] = []

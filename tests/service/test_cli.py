@@ -339,6 +339,7 @@ def test_plan_of_what_is_no_size_is_explained_with_status_2(
         (["plan", "64x64", "--model", "cells"], 1, "there are tiny@1.0.0"),
         (["plan", "64x64", "--precision", "bf16"], 1, "backend cpu has none"),
         (["bench", "--seconds", "0"], 2, "--seconds is 0"),
+        (["bench", "--seconds", "inf"], 2, "--seconds is inf"),
         (["bench", "--model", "cells"], 1, "there are tiny@1.0.0"),
         (["bench", "--precision", "bf16"], 1, "backend cpu has none"),
     ],

@@ -103,8 +103,13 @@ def test_a_body_that_trickles_in_is_given_up_at_the_deadline(packages: Path) -> 
         assert_problem(client.request("POST", "/segment", content=trickle()), 408, "upload-too-slow")
 
 
-def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient) -> None:
-    answer = client.segment(b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Encoding": "gzip"}, {"Transfer-Encoding": "gzip, chunked"}],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient, headers: dict[str, str]) -> None:
+    answer = client.segment(b"\x1f\x8b", headers=headers)
     assert "send the image itself" in assert_problem(answer, 415, "encoded-body")["detail"]
 
 
@@ -113,6 +118,8 @@ def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient) -> None
     [
         ({"files": {"picture": ("a.png", GOOD)}}, "missing-image"),
         ({"files": {"image": (None, "text")}}, "missing-image"),
+        ({"files": {"image": (None, "x" * 5000)}}, "missing-image"),
+        ({"files": [("image", ("a.png", GOOD)), ("output", ("b", b"mask"))]}, "broken-multipart"),
         ({"files": {"image": ("a.png", b"")}}, "empty-body"),
         ({"files": [("image", ("a.png", GOOD)), ("image", ("b.png", GOOD))]}, "broken-multipart"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "broken-multipart"),
@@ -123,6 +130,10 @@ def test_a_compressed_body_is_refused_with_the_remedy(client: AppClient) -> None
 )
 def test_a_malformed_form_is_refused(client: AppClient, options: dict[str, Any], slug: str) -> None:
     assert_problem(client.request("POST", "/segment", **options), 400, slug)
+
+
+def test_an_empty_content_encoding_is_none(client: AppClient) -> None:
+    assert client.segment(GOOD, headers={"Content-Encoding": ""}).status_code == 200
 
 
 def test_a_form_cut_off_in_its_image_is_refused(client: AppClient) -> None:

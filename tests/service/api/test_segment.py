@@ -102,6 +102,13 @@ def test_the_format_is_what_the_query_or_the_accept_header_asks_for(
     assert int(answer.headers["content-length"]) == len(answer.content)
 
 
+def test_several_accept_lines_are_one_list(client: AppClient) -> None:
+    answer = client.request(
+        "POST", "/segment", content=png(IMAGE), headers=[("Accept", "text/html"), ("Accept", "image/tiff")]
+    )
+    assert answer.headers["content-type"] == "image/tiff"
+
+
 def test_the_receipt_says_what_was_seen_and_done(client: AppClient) -> None:
     answer = client.segment(tiff(IMAGE.astype(np.uint16)), params={"output": "labels"})
     receipt = json.loads(answer.headers["x-unet-receipt"])
