@@ -30,8 +30,15 @@ def is_raw(page: tifffile.TiffPage) -> bool:
     return bool(page.compression == 1 and page.is_contiguous and page.fillorder == 1 and page.predictor == 1)
 
 
+def _is_whole(page: tifffile.TiffPage) -> bool:
+    """Whether a page is decoded at once: a predictor or a bit order without compression, which nobody writes."""
+    return bool(page.is_contiguous) and not is_raw(page)
+
+
 def rows_of_bands(page: tifffile.TiffPage) -> int:
     """Rows of a band of ``page``: as many rows of segments as make up :data:`BAND_PX`, one at least."""
+    if _is_whole(page):
+        return int(page.imagelength)
     rows = 1 if is_raw(page) else _segment_rows(page)
     wanted = rows * max(1, BAND_PX // (rows * page.imagewidth))
     return min(int(page.imagelength), int(wanted))
@@ -57,8 +64,7 @@ def page_bands(page: tifffile.TiffPage) -> Iterator[NDArray[Any]]:
 
     """
     height, step = page.imagelength, rows_of_bands(page)
-    if not is_raw(page) and page.is_contiguous:
-        # a predictor or a bit order without compression, which nobody writes
+    if _is_whole(page):
         yield _samples_last(page, page.asarray(maxworkers=1))
         return
     raw = is_raw(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import imagecodecs
@@ -20,6 +21,7 @@ from tests.images import tiff
 from tests.model.images.tiffs import LIMITS
 
 SHAPE = (67, 45)
+FILL_ORDER, PREDICTOR = 266, 317
 
 
 def samples(dtype: Any, *channels: int) -> NDArray[Any]:
@@ -96,6 +98,18 @@ def test_parts_of_a_tiff_are_what_is_handed_out_whole() -> None:
 def test_a_page_in_one_compressed_strip_is_one_part_and_says_so() -> None:
     with open_image(io.BytesIO(tiff(samples(np.uint16), compression="zlib", rowsperstrip=67)), LIMITS) as reader:
         assert reader.part_bytes == 67 * 45 * 2
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("tag", [FILL_ORDER, PREDICTOR])
+def test_a_page_that_is_decoded_whole_without_compression_says_so(tag: int) -> None:
+    private = 65_000
+    data = tiff(samples(np.uint8), rowsperstrip=7, extratags=[(private, 3, 1, 2, True)])
+    odd = data.replace(struct.pack("<HHI", private, 3, 1), struct.pack("<HHI", tag, 3, 1))
+    assert odd != data
+    _, plane, parts = in_parts(odd)
+    assert parts == 1
+    np.testing.assert_array_equal(plane[..., 0], tifffile.imread(io.BytesIO(odd)))
 
 
 PNGS: dict[str, NDArray[Any]] = {
