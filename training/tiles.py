@@ -27,7 +27,7 @@ from training.augmentation import (
 )
 from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
-from training.weight_map import border_term, class_targets
+from training.weight_map import border_term, class_targets, separating_ridge
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedIm
         if recipe.data.kind == "semantic":
             # without object numbers the cells are the connected components of the first class after background
             cells = ndimage.label(cells == 1)[0].astype(np.int32)
+        elif recipe.targets.scheme == "foreground":
+            cells = np.where(separating_ridge(cells), 0, cells)  # the net is to learn that, too
         border = border_term(cells, recipe.weights.w0, recipe.weights.sigma_px)
         prepared.append(PreparedImage(image, fit(recipe.normalization, image.image_yxc), border.astype(np.float16)))
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_two_classes_are_background_and_the_rest(tmp_path: Path) -> None:
 def test_a_missing_mask_is_named(folder: Path) -> None:
     (folder / "labels" / "cell-1.png").unlink()
     with pytest.raises(MissingFile, match=r"1 of 3 have no mask.*labels/cell-1"):
+        load_images(folder, Data(), 1, 2)
+
+
+def test_masks_without_an_image_are_named(folder: Path) -> None:
+    for stem in ("cell-3", "cell-4"):
+        shutil.copy(folder / "labels" / "cell-0.png", folder / "labels" / f"{stem}.png")
+    with pytest.raises(MissingFile, match=r"2 of 5 masks have no image, .*labels/cell-3.png is the first.* found none"):
+        load_images(folder, Data(), 1, 2)
+    (folder / "index.csv").write_text("id,kind\ncell-0,good\n")
+    data = Data(include=Include(csv="index.csv", column="kind", value="good"))
+    assert len(load_images(folder, data, 1, 2)) == 1
+
+
+def test_an_image_that_is_not_read_for_its_suffix_is_named(folder: Path) -> None:
+    (folder / "images" / "cell-2.png").rename(folder / "images" / "cell-2.bmp")
+    with pytest.raises(MissingFile, match=r"1 of 3 .* found .*images/cell-2.bmp, which is of a kind .* Convert it"):
         load_images(folder, Data(), 1, 2)
 
 

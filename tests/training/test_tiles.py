@@ -98,6 +98,24 @@ def test_class_weights_balance_by_the_power_asked_for(tiny_recipe: Recipe, balan
     assert 0.9 * background + 0.1 * foreground == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "names", "distance_px"),
+    [("foreground", ("background", "cell"), 2), ("boundary", ("background", "cell", "rim"), 1)],
+)
+def test_touching_cells_are_parted_before_distances_are_measured(
+    tiny_recipe: Recipe, scheme: str, names: tuple[str, ...], distance_px: int
+) -> None:
+    """Of the ridge of one pixel between them each cell is one pixel away; without a ridge one of them is not."""
+    labels = np.zeros((20, 21), dtype=np.int32)
+    labels[5:15, 3:10], labels[5:15, 10:18] = 1, 2
+    values = tiny_recipe.model_dump(mode="json") | {"targets": {"scheme": scheme, "classes": names}}
+    recipe = recipe_from(values, "touching")
+    (prepared,) = prepare([AnnotatedImage("a", np.zeros((20, 21, 1), np.uint8), labels)], recipe)
+    weights = recipe.weights
+    expected = weights.w0 * np.exp(-(distance_px**2) / (2 * weights.sigma_px**2))
+    assert prepared.border_yx[10, 9] == pytest.approx(expected, rel=1e-3)
+
+
 def test_cells_of_semantic_masks_are_their_connected_components(tiny_recipe: Recipe) -> None:
     labels = np.ones((9, 9), dtype=np.int32)
     labels[:, 4] = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_image
-from training.layouts.folders import require_partners
+from training.layouts.folders import require_images, require_partners
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
 from training.options import Data
@@ -33,7 +33,7 @@ def list_beside(
     Raises
     ------
     MissingFile
-        Where there is no image, or an image has no file of shapes.
+        Where there is no image, an image has no file of shapes, or, all being wanted, a file of shapes no image.
     MaskMismatch
         Where two files share a stem.
 
@@ -50,6 +50,8 @@ def list_beside(
     stems = sorted(images) if wanted is None else sorted(wanted)
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
     require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
+    if wanted is None:
+        require_images(shapes, images, images_folder, "files of shapes", IMAGE_SUFFIXES)
     if not stems:
         raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
     return [

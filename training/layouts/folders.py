@@ -40,7 +40,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     Raises
     ------
     MissingFile
-        Where a folder, a mask or a wanted image is missing.
+        Where a folder or a wanted image is missing, an image has no mask, or, all being wanted, a mask no image.
     MaskMismatch
         Where two files share a stem.
 
@@ -49,6 +49,8 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     stems = sorted(images) if wanted is None else sorted(wanted)
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
     require_partners(stems, masks, folder / data.masks, "mask", SUFFIXES)
+    if wanted is None:
+        require_images(masks, images, folder / data.images, "masks", IMAGE_SUFFIXES)
     if not stems:
         raise MissingFile(
             f"{folder / data.images} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}"
@@ -80,6 +82,35 @@ def require_partners(
             f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
             f"{', '.join(suffixes)}; found none. Add the file or take its partner away"
         )
+
+
+def require_images(
+    labels: dict[str, Path], images: dict[str, Path], where: Path, what: str, suffixes: tuple[str, ...]
+) -> None:
+    """Require an image for every file of labels, so that no annotation is dropped without a word.
+
+    Raises
+    ------
+    MissingFile
+        Names the first without image, and an image of its name that is not read for its suffix.
+
+    """
+    lonely = sorted(labels.keys() - images.keys())
+    if not lonely:
+        return
+    first = labels[lonely[0]]
+    unread = [
+        path
+        for path in sorted(where.iterdir())
+        if lonely[0] in {path.stem, path.name} and path.suffix.lower() != first.suffix.lower() and path.is_file()
+    ]
+    found, remedy = "none", "Add the image or take its partner away"
+    if unread:
+        found, remedy = f"{unread[0]}, which is of a kind that is not read", "Convert it to one of these"
+    raise MissingFile(
+        f"{len(lonely)} of {len(labels)} {what} have no image, {first} is the first: expected {where / lonely[0]} with "
+        f"suffix {', '.join(suffixes)}; found {found}. {remedy}"
+    )
 
 
 def _read_mask(path: Path, _size_yx: tuple[int, int]) -> Labels:

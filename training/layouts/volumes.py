@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.files import TIFF_SUFFIXES, files_by_stem, is_stack, read_planes, read_stack, stack_axes
+from training.layouts.folders import require_images, require_partners
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
 
@@ -26,7 +27,7 @@ EXPECTS = "NAME-volume.tif and NAME-labels.tif, or images.tif and labels.tif: TI
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Name the first pair of stacks; None where there is none."""
-    pairs = _named_pairs(folder, data) or [pair for pair in _folder_pairs(folder, data) if is_stack(pair[1])]
+    pairs = _named_pairs(folder, data) or [pair for pair in _pairs(*_folder_files(folder, data)) if is_stack(pair[1])]
     if not pairs:
         return None
     _, volume, labels = pairs[0]
@@ -40,33 +41,39 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     Raises
     ------
     MissingFile
-        Where there is no pair of stacks.
+        Where there is no pair of stacks, or, all being wanted, one in a folder has no partner.
     MaskMismatch
         Where two stacks of a pair differ in their pages.
     UnreadableFile
         Where a file is no TIFF stack.
 
     """
-    pairs = _named_pairs(folder, data) or _folder_pairs(folder, data)
+    pairs = _named_pairs(folder, data)
+    if not pairs:
+        images, masks = _folder_files(folder, data)
+        if wanted is None:
+            require_partners(sorted(images), masks, folder / data.masks, "stack of labels", TIFF_SUFFIXES)
+            require_images(masks, images, folder / data.images, "stacks of labels", TIFF_SUFFIXES)
+        pairs = _pairs(images, masks)
     if not pairs:
         raise MissingFile(f"{folder} holds no pair of stacks; expected {EXPECTS}")
     sources = []
     for name, image_path, labels_path in pairs:
-        images, labels = _Stack(image_path, read_planes), _Stack(labels_path, read_stack)
-        if images.pages != labels.pages:
+        planes, labels = _Stack(image_path, read_planes), _Stack(labels_path, read_stack)
+        if planes.pages != labels.pages:
             raise MaskMismatch(
-                f"{labels_path} has {labels.pages} pages, {image_path} has {images.pages}; expected as many"
+                f"{labels_path} has {labels.pages} pages, {image_path} has {planes.pages}; expected as many"
             )
-        digits = max(3, len(str(images.pages - 1)))
+        digits = max(3, len(str(planes.pages - 1)))
         sources += [
             Source(
                 f"{name}-{page:0{digits}d}",
                 f"{image_path} page {page}",
                 f"{labels_path} page {page}",
-                partial(images.page, page),
+                partial(planes.page, page),
                 partial(_read_labels, labels, page),
             )
-            for page in range(images.pages)
+            for page in range(planes.pages)
         ]
     return choose(sources, wanted, folder)
 
@@ -85,11 +92,15 @@ def _named_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
     return [*pairs, (images, files[images], files[masks])] if images in files and masks in files else pairs
 
 
-def _folder_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
-    """Name, images and labels of the TIFF files in the folders of images and masks."""
+def _folder_files(folder: Path, data: Data) -> tuple[dict[str, Path], dict[str, Path]]:
+    """TIFF files by stem in the folders of images and of masks; none where one folder is not there."""
     if not (folder / data.images).is_dir() or not (folder / data.masks).is_dir():
-        return []
-    images, masks = (files_by_stem(folder / name, TIFF_SUFFIXES) for name in (data.images, data.masks))
+        return {}, {}
+    return files_by_stem(folder / data.images, TIFF_SUFFIXES), files_by_stem(folder / data.masks, TIFF_SUFFIXES)
+
+
+def _pairs(images: dict[str, Path], masks: dict[str, Path]) -> list[tuple[str, Path, Path]]:
+    """Name, images and labels of the files that share a stem."""
     return [(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
 
 

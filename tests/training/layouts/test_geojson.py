@@ -171,6 +171,16 @@ def test_an_image_without_a_file_is_named(folder: Path) -> None:
         labels(folder)
 
 
+def test_a_file_without_an_image_is_named(folder: Path) -> None:
+    write(folder, feature(square(0, 0, 2, 2)))
+    write(folder, feature(square(0, 0, 2, 2)), name="images/slide.czi.geojson")
+    (folder / "images" / "slide.czi").touch()
+    with pytest.raises(
+        MissingFile, match=r"1 of 2 files of shapes have no image, .*found .*images/slide.czi, which is"
+    ):
+        labels(folder)
+
+
 def test_two_files_of_one_image_are_refused(folder: Path) -> None:
     write(folder, feature(square(0, 0, 2, 2)))
     write(folder, feature(square(0, 0, 2, 2)), name="images/a.tif.geojson")

@@ -58,6 +58,15 @@ def test_stacks_in_folders(tmp_path: Path) -> None:
     check(tmp_path, "fly")
 
 
+@pytest.mark.parametrize(("other", "reason"), [("labels", "stacks of labels have no image"), ("images", "no stack of")])
+def test_a_stack_in_a_folder_without_its_partner_is_named(tmp_path: Path, other: str, reason: str) -> None:
+    save(tmp_path / "images" / "fly.tif", PAGES)
+    save(tmp_path / "labels" / "fly.tif", LABELS)
+    save(tmp_path / other / "worm.tif", LABELS)
+    with pytest.raises(MissingFile, match=rf"1 of 2 .*{reason}.*worm"):
+        load_images(tmp_path, Data(), 1, 2)
+
+
 @pytest.mark.parametrize("axes", ["ZYX", "TYX", "CYX"])
 def test_stacks_of_imagej(tmp_path: Path, axes: str) -> None:
     save(tmp_path / "train-volume.tif", PAGES, imagej=True, metadata={"axes": axes})
