@@ -53,7 +53,8 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
     if options.command != "fit":
         return ""
     if RunFiles(options.out).last.exists():
-        return "; the same command with --resume goes on from the newest checkpoint"
+        without = "" if options.origin is None or options.recipe is not None else " and without --from"
+        return f"; the same command with --resume{without} goes on from the newest checkpoint"
     return " before the first checkpoint; there is nothing to resume"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_the_written_recipe_makes_the_same_net_again(run: Path, nuclei_folder: P
 def test_a_run_goes_on_by_its_own_recipe(run: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--data", nuclei_folder, "--out", run, "--resume") == 0
     assert capsys.readouterr().out.startswith("3 steps in")
+    assert fit("--data", nuclei_folder, "--out", run, "--steps", 3, "--resume") == 0
+
+
+@pytest.mark.parametrize("changed", [["--steps", 9], ["--minutes", 9], ["--from", Path("model/zoo/nuclei").resolve()]])
+def test_what_a_resumed_run_would_leave_out_of_account_is_refused(
+    run: Path, nuclei_folder: Path, changed: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--data", nuclei_folder, "--out", run, *changed, "--resume") == 2
+    expected = (
+        f"{changed[0]} {changed[1]} cannot change a run that is resumed: {run} goes on .* to 3 steps. Leave it out"
+    )
+    assert re.search(expected, capsys.readouterr().err)
 
 
 def test_neither_a_run_nor_an_edited_recipe_is_overwritten(

@@ -86,6 +86,7 @@ def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: P
     elif options.resume:
         files.require(resume=True)
         recipe = load_checkpoint(files.last).read_recipe()
+        _require_nothing_new(options, recipe)
     else:
         files.require(resume=False)
         chosen = options.out / RECIPE_NAME
@@ -100,6 +101,23 @@ def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: P
         processes.wait()
         recipe = read_recipe(str(chosen))  # the run does what the file says, in every process
     return recipe if options.fold is None else recipe.with_fold(options.fold)
+
+
+def _require_nothing_new(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Refuse what a run that goes on by its own recipe would leave out of account; the same again is no harm."""
+    own = {"steps": recipe.schedule.steps, "minutes": recipe.schedule.max_minutes}
+    changes = [
+        f"--{name} {getattr(options, name):g}" for name in own if getattr(options, name) not in {None, own[name]}
+    ]
+    if options.origin is not None:
+        changes.append(f"--from {options.origin}")
+    if changes:
+        length = f"{own['steps']} steps" + (f" or {own['minutes']:g} minutes" if own["minutes"] else "")
+        raise RecipeError(
+            f"{' and '.join(changes)} cannot change a run that is resumed: {options.out} goes on by its own recipe, "
+            f"from its own net, to {length}. Leave it out, or begin another run with this net (--from {options.out}, "
+            "another --out)"
+        )
 
 
 def _named(name: str, data: Path) -> Recipe:
