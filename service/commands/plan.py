@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 from model.planner import Choice, Planner, batch_room
 from model.tiling import plan_whole, plan_with_stride
 from model.views import mirrored_views, planner_of_views
 from service.api.parameters import parse_size
 from service.commands.common import add_local_options, say, table
+from service.engine.forecast import imagined
 from service.engine.machine import this_machine
-from service.engine.options import plan_limits, session_options
+from service.engine.needs import Needs, needs
+from service.engine.options import memory_bytes, plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.registry import LoadedModel, load_model, locate_package
+from service.engine.request import OutputKind, SegmentRequest
 from service.errors import InvalidParameter
 from service.settings import Settings
 from service.telemetry import configure_logging
@@ -36,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("size", type=_size, metavar="HEIGHTxWIDTH", help="of the image, px: 4096x4096")
     parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")
     parser.add_argument("--mirror", action="store_true", help="for the mean of all mirrored and turned views")
+    parser.add_argument("--output", choices=get_args(OutputKind), default="mask", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_local_options(parser, "memory_budget_mb", "tile_ms", "cache_dir")
     parser.set_defaults(run=run, defaults={})
@@ -60,7 +64,9 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     limits = plan_limits(settings)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
     loaded = load_model(path, session_options(settings), limits, _CALIBRATION_S)
-    report = describe(loaded, limits, size_yx, mirror=options.mirror)
+    request = SegmentRequest(output=options.output, format="tiff", mirror=options.mirror)
+    most = Needs(memory_bytes(settings) - limits.tile_memory_bytes, settings.spool_limit_mb << 20)
+    report = describe(loaded, limits, size_yx, request, most)
     if options.json:
         say(json.dumps(report, indent=2))
     else:
@@ -69,10 +75,25 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int], *, mirror: bool) -> dict[str, Any]:
-    """Return the plan for one image size and what it was weighed against, fit for JSON."""
-    planner = planner_of_views(loaded.planner) if mirror else loaded.planner
-    views = len(mirrored_views(loaded.planner.geometry)) if mirror else 1
+def describe(
+    loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int], request: SegmentRequest, most: Needs
+) -> dict[str, Any]:
+    """Return the plan for one image size and what it was weighed against, fit for JSON.
+
+    Parameters
+    ----------
+    loaded, limits
+        The package, and what plans keep within.
+    size_yx
+        Of a 16 bit image, px.
+    request
+        What is wanted of it.
+    most
+        What there is for images and results.
+
+    """
+    planner = planner_of_views(loaded.planner) if request.mirror else loaded.planner
+    views = len(mirrored_views(loaded.planner.geometry)) if request.mirror else 1
     most_pixels = most_batch_pixels(loaded.session.backend, planner.max_tile_pixels)
     chosen = planner.expected(planner.plan(size_yx))
 
@@ -91,6 +112,7 @@ def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int], 
         }
 
     spec = loaded.package.spec
+    room = needs(imagined(size_yx, 1, len(spec.channels)), spec, request, 0, most)
     return {
         "model": spec.reference,
         "backend": loaded.session.backend,
@@ -101,6 +123,9 @@ def describe(loaded: LoadedModel, limits: PlanLimits, size_yx: tuple[int, int], 
             "size_yx": list(size_yx),
             "views": views,
             "pixels_per_second": round(math.prod(size_yx) / (chosen.seconds * views)),
+            "output": request.output,
+            "memory_bytes": room.memory_bytes,
+            "disk_bytes": room.disk_bytes,
         },
         "limits": {
             "tile_pixels": planner.max_tile_pixels,
@@ -151,6 +176,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"{plan['batch']} at a time",
         f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "
         f"tile; {plan['memory_bytes'] / 1e6:.0f} MB while the net runs",
+        f"beside it {image['memory_bytes'] / 1e6:.0f} MB for a 16-bit image and its {image['output']}"
+        + (f", and {image['disk_bytes'] / 1e6:.0f} MB on disk" if image["disk_bytes"] else ""),
         f"limits    {limits['tile_memory_bytes'] / 1e6:.0f} MB and {limits['tile_pixels']} pixels a tile; {tile_ms}",
         "",
         *table(rows),

@@ -8,6 +8,7 @@ import math
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.cost import Measurement
 from model.package import read_package
+from model.stitching import Run
 from service.batch.images import Found, find_images
 from service.cli import main
+from service.settings import Settings
+from tests.app_client import running_app
 from tests.images import disc, png
 from tests.live import live_server
 from tests.packages import with_variant, write_tiny_package
@@ -292,28 +297,45 @@ def test_plan_as_json_agrees_with_itself_and_with_what_is_served(
     assert (receipt["precision"], "agreement" in receipt) == ("fp32", False)
 
 
-def test_plan_of_mirrored_views_is_the_one_that_is_served(
-    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("size", "on_disk"), [("300x700", False), ("9000x9000", True)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_plan_is_what_the_service_says(
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    size: str,
+    *,
+    on_disk: bool,
+    mirror: bool,
 ) -> None:
-    monkeypatch.setenv("UNET_CACHE_DIR", str(workplace / "cache"))
-    assert main(["plan", "300x700", "--mirror"]) == 0
-    assert "300 rows x 700 columns, 8 views of it" in capsys.readouterr().out
-    assert main(["plan", "300x700", "--json", "--mirror"]) == 0
+    def measure(_run: Run, _channels: int, shapes: Sequence[tuple[int, int]], *_: object) -> tuple[Measurement, ...]:
+        """Equal speeds for both; what this machine takes differs from one moment to the next."""
+        return tuple(Measurement(shape, 1e-8 * math.prod(shape) ** 1.1) for shape in shapes)
+
+    monkeypatch.setattr("service.engine.planning.measure", measure)
+    arguments = ["plan", size, "--output", "labels", "--memory-budget-mb", "256", *["--mirror"] * mirror]
+    assert main(arguments) == 0
+    assert (", 8 views of it" in capsys.readouterr().out) == mirror
+    assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    plan, views = report["plan"], report["image"]["views"]
-    (workplace / "wide.png").write_bytes(png(disc(300, 700)))
-    out = workplace / "wide.json"
-    assert main(["segment", str(workplace / "wide.png"), "-o", str(out), "--format", "rle", "--mirror"]) == 0
-    tiles = json.loads(out.read_text())["receipt"]["tiles"]
-    assert tiles == {
-        "count": plan["tiles"] // views,
-        "input_yx": plan["input_yx"],
-        "stride_yx": plan["stride_yx"],
-        "views": views,
-    }
-    assert plan["tiles"] == 8 * math.prod(
-        math.ceil(size / stride) for size, stride in zip((300, 700), plan["stride_yx"], strict=True)
+    plan, image = report["plan"], report["image"]
+    assert (image["views"], image["output"]) == (8 if mirror else 1, "labels")
+    assert plan["tiles"] == image["views"] * math.prod(
+        math.ceil(length / stride) for length, stride in zip(image["size_yx"], plan["stride_yx"], strict=True)
     )
+    assert (image["disk_bytes"] > 0) == on_disk
+    served_with = Settings(
+        memory_budget_mb=256,
+        models_dir=workplace / "packages",
+        backend="cpu",
+        default_model="tiny",
+    )
+    with running_app(served_with) as client:
+        client.wait_until_ready()
+        asked = {"size": size, "output": "labels", "mirror": mirror, "timeout": 300}
+        served = client.get("/plan", params=asked).json()
+    assert served["tiles"] == plan["tiles"]
+    assert (served["memory_bytes"], served["disk_bytes"]) == (image["memory_bytes"], image["disk_bytes"])
 
 
 def test_plan_marks_what_the_budget_forbids(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
