@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class Checkpoint:
         Running mean of the loss; NaN before the first step.
     processes
         Processes that train together: how many batches a step is.
+    digests
+        :meth:`training.datasets.AnnotatedImage.digest` of each image of the split by its stem; empty where an older
+        version wrote the checkpoint.
 
     """
 
@@ -59,6 +63,11 @@ class Checkpoint:
     figures: dict[str, float] = field(default_factory=dict)
     loss: float = math.nan
     processes: int = 1
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def changed(self, digests: Mapping[str, str]) -> list[str]:
+        """Return the stems, sorted, under which the run has seen other pixels or labels than those of ``digests``."""
+        return sorted(stem for stem, digest in digests.items() if self.digests.get(stem, digest) != digest)
 
     def save(self, path: Path) -> None:
         """Write whole or not at all: a kill at any moment leaves the old file or the new one."""
@@ -117,23 +126,33 @@ def build_net(recipe: Recipe) -> UNet:
     )
 
 
-def load_own_checkpoint(path: Path, recipe: Recipe, split: dict[str, list[str]], processes: int) -> Checkpoint:
+def load_own_checkpoint(
+    path: Path, recipe: Recipe, split: dict[str, list[str]], digests: Mapping[str, str], processes: int
+) -> Checkpoint:
     """Read the state that a run resumes from.
 
     Raises
     ------
     CheckpointError
-        Where recipe (but for its card), images or the number of processes are others.
+        Where recipe (but for its card), images, their pixels or labels, or the number of processes are others.
 
     """
     last = load_checkpoint(path)
     # read as a recipe first: options that did not exist when it was written have their default
     ours, theirs = (each.model_dump(mode="json") for each in (recipe, last.read_recipe()))
-    changed = sorted(key for key, value in ours.items() if key != "card" and value != theirs[key])
-    if changed:
-        raise CheckpointError(f"{path} was made by another recipe ({', '.join(changed)} differ); choose another --out")
+    differing = sorted(key for key, value in ours.items() if key != "card" and value != theirs[key])
+    if differing:
+        raise CheckpointError(
+            f"{path} was made by another recipe ({', '.join(differing)} differ); choose another --out"
+        )
     if last.split != split:
         raise CheckpointError(f"{path} was made from other images; choose another --out, or bring the images back")
+    changed = last.changed(digests)
+    if changed:
+        raise CheckpointError(
+            f"{path} was made from other images: {len(changed)} of {len(digests)} have other pixels or labels now, "
+            f"{changed[0]} is the first; bring them back, or begin a new run with this net (--from {path}, another --out)"
+        )
     if last.processes != processes:
         raise CheckpointError(
             f"{path} was made by {last.processes} processes that share the tiles, here there are {processes}; "

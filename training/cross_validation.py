@@ -74,12 +74,13 @@ def cross_validate(
     recipes = {number: recipe.with_fold(f"{number}/{folds}") for number in range(1, folds + 1)}
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     runs = {number: fold_folder(out, number, folds) for number in recipes}
+    digests = {image.stem: image.digest() for image in images}
     for number, run in runs.items():  # all that can be refused, before hours are spent
         split = _split(images, recipes[number])
         if not resume and (only is None or number in only):
             RunFiles(run).require(resume=False)
         if RunFiles(run).last.exists():
-            _require_same(load_checkpoint(RunFiles(run).last), recipes[number], split, run)
+            _require_same(load_checkpoint(RunFiles(run).last), recipes[number], split, digests, run)
 
     for number in only or recipes:
         if _finished(runs[number], recipes[number]):
@@ -128,7 +129,9 @@ def _finished(run: Path, recipe: Recipe) -> bool:
     return last.step >= schedule.steps or out_of_time
 
 
-def _require_same(checkpoint: Checkpoint, recipe: Recipe, split: dict[str, list[str]], run: Path) -> None:
+def _require_same(
+    checkpoint: Checkpoint, recipe: Recipe, split: dict[str, list[str]], digests: dict[str, str], run: Path
+) -> None:
     """Make sure that a run is of this recipe, but for card and scoring, and of these images.
 
     Raises
@@ -143,6 +146,12 @@ def _require_same(checkpoint: Checkpoint, recipe: Recipe, split: dict[str, list[
         raise FoldsMismatch(f"{run} is of another recipe ({', '.join(changed)} differ); choose another --out")
     if checkpoint.split != split:
         raise FoldsMismatch(f"{run} was trained on other images; choose another --out, or bring the images back")
+    altered = checkpoint.changed(digests)
+    if altered:
+        raise FoldsMismatch(
+            f"{run} was trained on other images: {len(altered)} of {len(digests)} have other pixels or labels now, "
+            f"{altered[0]} is the first; choose another --out, or bring the images back"
+        )
 
 
 def _write(result: CrossValidation, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ class AnnotatedImage:
     image_yxc: NDArray[Any]
     labels_yx: NDArray[np.int32]
     training_only: bool = False
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for pixels and labels, their shapes and types."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for array in (self.image_yxc, self.labels_yx):
+            hashed.update(f"{array.dtype.str} {array.shape} ".encode())
+            hashed.update(np.ascontiguousarray(array).data)
+        return hashed.hexdigest()
 
 
 def find_sources(folder: Path, data: Data) -> list[Source]:

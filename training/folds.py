@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from training.checkpoint import Checkpoint
 from training.datasets import AnnotatedImage
 from training.errors import FoldsMismatch
 from training.evaluate import Evaluation, format_figure, row_as_json
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,20 @@ def _entries(names: dict[str, Spread], values: dict[str, float]) -> list[str]:
     return [format_figure(name, values[name]) if name in values else "-" for name in names]
 
 
+def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], name: str) -> None:
+    """Say in the log where images have the names of a run's images but are others."""
+    changed = checkpoint.changed({image.stem: image.digest() for image in images})
+    if changed:
+        _log.warning(
+            "%s: %d of %d images have names of the run's images, but other pixels or labels (%s is the first): their "
+            "figures are not those of the run's split",
+            name,
+            len(changed),
+            len(images),
+            changed[0],
+        )
+
+
 def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], name: str) -> None:
     """Make sure that a net was trained on none of the images that it shall be scored on.
 
@@ -157,6 +174,7 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], nam
         Where it was: images came or went since, and the split by names with them.
 
     """
+    warn_of_changed(checkpoint, images, name)
     seen = sorted({image.stem for image in images} & set(checkpoint.split["training"]))
     if seen:
         raise FoldsMismatch(

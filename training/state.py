@@ -125,7 +125,13 @@ class TrainingState:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
     def checkpoint(
-        self, recipe: Recipe, split: dict[str, list[str]], *, resumable: bool, processes: int = 1
+        self,
+        recipe: Recipe,
+        split: dict[str, list[str]],
+        digests: dict[str, str],
+        *,
+        resumable: bool,
+        processes: int = 1,
     ) -> Checkpoint:
         """Return the state as a checkpoint; without the optimiser where nobody will resume from it."""
         return Checkpoint(
@@ -140,6 +146,7 @@ class TrainingState:
             figures=self.figures,
             loss=self.loss,
             processes=processes,
+            digests=digests,
         )
 
 

@@ -90,6 +90,7 @@ def train(
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
+    digests = {image.stem: image.digest() for image in (*training, *validation)}
     _log.info("%d images for training, %d for validation", len(training), len(validation))
 
     # 2. a fresh net, or the one to go on with
@@ -97,7 +98,7 @@ def train(
     if origin is not None:
         state.adopt(origin, recipe)
     if resume:
-        state.restore(load_own_checkpoint(files.last, recipe, split, processes.count))
+        state.restore(load_own_checkpoint(files.last, recipe, split, digests, processes.count))
         _log.info("resumed after step %d", state.step)
     state.learner = processes.learner(state.net)
     processes.wait()  # until all have seen that the folder is free: now it fills
@@ -105,7 +106,7 @@ def train(
     if processes.first:
         journal = Journal(files.log, state.step, tensorboard=tensorboard)
         progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
-        record = _Record(recipe, split, validation, files, journal, processes, progress)
+        record = _Record(recipe, split, digests, validation, files, journal, processes, progress)
         if not resume:
             record.save(state, files.last)  # from here on a kill leaves something to resume
 
@@ -123,7 +124,7 @@ def train(
     if record is not None:
         record.close(state)
     processes.wait()
-    return state.checkpoint(recipe, split, resumable=True, processes=processes.count)
+    return state.checkpoint(recipe, split, digests, resumable=True, processes=processes.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ class _Record:
 
     recipe: Recipe
     split: dict[str, list[str]]
+    digests: dict[str, str]
     validation: list[AnnotatedImage]
     files: RunFiles
     journal: Journal
@@ -141,7 +143,8 @@ class _Record:
     def save(self, state: TrainingState, path: Path) -> None:
         """Write a checkpoint; what nobody will resume from has no optimiser."""
         resumable = path == self.files.last
-        state.checkpoint(self.recipe, self.split, resumable=resumable, processes=self.processes.count).save(path)
+        count = self.processes.count
+        state.checkpoint(self.recipe, self.split, self.digests, resumable=resumable, processes=count).save(path)
 
     def step(self, state: TrainingState, rate: float, *, done: bool) -> None:
         """Now and then: whole images as served; the best net, the log and, last of all, the state to resume from."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.labels import LabelRule
 from training.checkpoint import load_checkpoint
@@ -199,6 +200,25 @@ def test_evaluate_refuses_a_net_that_has_seen_the_images(
     folds = [str(fold_folder(run, number, 2)) for number in (1, 2)]
     assert main(["evaluate", *folds, "--data", str(folder)]) == 2
     assert "was trained on" in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_names_are_told_apart(
+    run: Path, recipe: Recipe, nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, fold = tmp_path / "other", fold_folder(run, 1, 2)
+    shutil.copytree(nuclei_folder, folder)
+    stem = load_checkpoint(RunFiles(fold).best).split["validation"][0]
+    path = folder / "labels" / f"{stem}.png"
+    Image.fromarray(np.fliplr(np.asarray(Image.open(path)))).save(path)
+    caplog.set_level("WARNING", logger="training")
+    for targets in ([fold], [fold, fold_folder(run, 2, 2)]):
+        caplog.clear()
+        assert main(["evaluate", *map(str, targets), "--data", str(folder)]) == 0
+        (message,) = caplog.messages
+        assert f"1 of 4 images have names of the run's images, but other pixels or labels ({stem}" in message
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(FoldsMismatch, match=rf"1 of 8 have other pixels or labels now, {stem}"):
+        cross_validate(recipe, folder, tmp_path / "run", folds=2, resume=True, workers=0)
 
 
 def test_mirroring_is_asked_for_by_option_or_recipe(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import CheckpointError, Diverged, MissingDevice, UnreadableFile
@@ -204,7 +205,7 @@ def test_a_run_begun_before_an_option_existed_goes_on(tiny_recipe: Recipe, nucle
     train(recipe, nuclei_folder, tmp_path / "old", workers=0)
     file = RunFiles(tmp_path / "old").last
     state = torch.load(file, weights_only=True)
-    for name in ("loss", "processes"):
+    for name in ("loss", "processes", "digests"):
         del state[name]
     del state["recipe"]["loss"]
     torch.save(state, file)
@@ -233,6 +234,19 @@ def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_fold
     train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path, workers=0)
     with pytest.raises(CheckpointError, match=r"another recipe \(schedule differ\)"):
         train(with_schedule(tiny_recipe, steps=2), nuclei_folder, tmp_path, resume=True, workers=0)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_run_is_not_resumed_with_other_images_of_the_same_names(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    train(with_schedule(tiny_recipe, steps=1), data, tmp_path / "run", workers=0)
+    path = max((data / kind).iterdir())
+    Image.fromarray(np.flipud(np.asarray(Image.open(path)))).save(path)
+    with pytest.raises(CheckpointError, match=rf"1 of 8 have other pixels or labels now, {path.stem} is the first"):
+        train(with_schedule(tiny_recipe, steps=1), data, tmp_path / "run", resume=True, workers=0)
 
 
 def test_bf16_is_close_to_fp32(tiny_recipe: Recipe) -> None:

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.package import Package, read_package
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
-from training.folds import CrossValidation, Fold, require_unseen
+from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from
 from training.run_folder import RunFiles, checkpoint_path
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     report: Evaluation | CrossValidation
     if len(options.targets) == 1:
         predictor, recipe = _open(options.targets[0], options)
-        report = score(predictor, recipe, options.data, options.split)
+        report = score(predictor, recipe, options.data, options.split, checkpoint_of(options.targets[0]))
     else:
         report = _pool(options)
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) if options.json else report.as_table()
@@ -72,8 +72,9 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
         predictor, recipe = _open(target, options)
         images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
         _, held_out = split_images(images, recipe.data)
-        if is_run(target):
-            require_unseen(load_checkpoint(checkpoint_path(target)), held_out, str(target))
+        checkpoint = checkpoint_of(target)
+        if checkpoint is not None:
+            require_unseen(checkpoint, held_out, str(target))
         instances = recipe.data.kind == "instances"
         folds.append(
             Fold(str(target), evaluate_images(held_out, predictor, instances=instances, scoring=recipe.scoring))
@@ -109,14 +110,27 @@ def is_run(target: Path) -> bool:
     return target.suffix == ".pt" or RunFiles(target).best.exists()
 
 
-def score(predictor: Predictor, recipe: Recipe, data: Path, split: str) -> Evaluation:
+def checkpoint_of(target: Path) -> Checkpoint | None:
+    """Read the checkpoint of a run; None for a package."""
+    return load_checkpoint(checkpoint_path(target)) if is_run(target) else None
+
+
+def score(
+    predictor: Predictor, recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None = None
+) -> Evaluation:
     """Score a net on one side of the split, ``validation`` or ``training``, or on ``all`` images of a folder."""
-    images = chosen_images(recipe, data, split)
+    images = chosen_images(recipe, data, split, checkpoint)
     return evaluate_images(images, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
-def chosen_images(recipe: Recipe, data: Path, split: str) -> list[AnnotatedImage]:
-    """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it."""
+def chosen_images(recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None = None) -> list[AnnotatedImage]:
+    """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it.
+
+    The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others.
+    """
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data)
-    return {"training": training, "validation": validation, "all": images}[split]
+    chosen = {"training": training, "validation": validation, "all": images}[split]
+    if checkpoint is not None:
+        warn_of_changed(checkpoint, chosen, str(data))
+    return chosen

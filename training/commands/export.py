@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         recipe = recipe.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
     license_text = _license_text(options.license_file, recipe.card.license, options.author)
     if options.data is not None:
-        figures = score(net_predictor(net, recipe), recipe, options.data, "validation").means()
+        figures = score(net_predictor(net, recipe), recipe, options.data, "validation", checkpoint).means()
         checkpoint = replace(checkpoint, figures=figures)
     elif recipe.labels != checkpoint.read_recipe().labels:
         raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")

@@ -9,8 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from training.checkpoint import load_checkpoint
-from training.commands.evaluate import chosen_images, is_run, open_predictor
+from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor
 from training.errors import NothingToLearn, RecipeError
 from training.evaluate import evaluate_images
 from training.pictures import BOTH, FOUND, REFERENCE, css
@@ -74,7 +73,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     predictor, recipe = open_predictor(target, options.recipe, options.device)
-    images = chosen_images(recipe, options.data, options.split)
+    checkpoint = checkpoint_of(target)
+    images = chosen_images(recipe, options.data, options.split, checkpoint)
     if not images:
         raise NothingToLearn(f"no image of {options.data} is kept for {options.split}; choose another --split")
     instances = recipe.data.kind == "instances"
@@ -85,10 +85,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
         show_case(of_stem[row.stem], row, predictor, instances=instances)
         for row in worst_rows(evaluation, options.worst)
     )
-    checkpoint, log = None, RunLog()
-    if is_run(target):
-        file = checkpoint_path(target)
-        checkpoint, log = load_checkpoint(file), read_log(RunFiles(file.parent).log)
+    log = RunLog() if checkpoint is None else read_log(RunFiles(checkpoint_path(target).parent).log)
     return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases)
 
 
