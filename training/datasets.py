@@ -165,11 +165,16 @@ def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, cla
         raise MaskMismatch(f"{name} is {mask.shape[0]} x {mask.shape[1]} px, its image {size_yx[0]} x {size_yx[1]} px")
     if mask.dtype.kind not in "uib":
         raise MaskMismatch(f"{name} holds {mask.dtype} values; expected whole numbers")
-    if mask.dtype.itemsize > 4 or (mask.size and int(mask.max()) > np.iinfo(np.int32).max):
-        raise MaskMismatch(f"{name} holds values beyond {np.iinfo(np.int32).max}; number the objects from 1")
     known = np.ones(size_yx, dtype=bool) if data.ignore_value is None else mask != data.ignore_value
     if labels.unknown_yx is not None:
         known &= ~labels.unknown_yx
+    values, limits = mask[known], np.iinfo(np.int32)
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if low < limits.min or high > limits.max:
+        raise MaskMismatch(
+            f"{name} holds the value {high if high > limits.max else low}; expected {limits.min} to {limits.max}. "
+            "Number the objects from 1"
+        )
     found: NDArray[np.int32] = mask.astype(np.int32)
     if data.kind == "semantic":
         if data.class_values is not None:
@@ -182,7 +187,7 @@ def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, cla
         if strange.size:
             expected = data.class_values or tuple(range(classes))
             raise MaskMismatch(f"{name} holds the values {strange[:5].tolist()}; expected {expected}")
-    elif found.size and found[known].min(initial=0) < 0:
+    elif low < 0:
         raise MaskMismatch(f"{name} holds negative object numbers; expected 0 for background and 1, 2, ...")
     found[~known] = IGNORE
     return found

@@ -200,6 +200,18 @@ def test_strange_mask_values_are_listed(folder: Path) -> None:
         load_images(folder, Data(kind="semantic"), 1, 3)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_labels_of_64_bits_are_taken_by_their_values(tmp_path: Path, dtype: type) -> None:
+    mask: NDArray[Any] = np.array([[0, 1, 2**31 - 1]], dtype=dtype)
+    write(tmp_path, "a", np.ones((1, 3), dtype=np.uint8), mask, ".tif")
+    assert load_images(tmp_path, Data(), 1, 2)[0].labels_yx.tolist() == [[0, 1, 2**31 - 1]]
+    write(tmp_path, "a", np.ones((1, 3), dtype=np.uint8), mask + dtype(1), ".tif")
+    with pytest.raises(MaskMismatch, match=r"a.tif holds the value 2147483648; expected .* to 2147483647. Number"):
+        load_images(tmp_path, Data(), 1, 2)
+    taken = load_images(tmp_path, Data(ignore_value=2**31), 1, 2)[0]
+    assert taken.labels_yx.tolist() == [[1, 2, IGNORE]]
+
+
 def test_fractions_are_no_labels(tmp_path: Path) -> None:
     write(tmp_path, "a", np.ones((4, 4), dtype=np.uint8), np.ones((4, 4), dtype=np.float32), ".tif")
     with pytest.raises(MaskMismatch, match="float32 values; expected whole numbers"):
