@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the range begins with {ends[0]:g} and ends with {ends[1]:g}; give the lower end first")
+    return ends
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 
 class Part(BaseModel):
@@ -59,7 +68,7 @@ class Data(Part):
         ``instances``: 0 is background, every other value one object. ``semantic``: a value is a class.
     class_values
         For semantic masks: the value of class 0, 1, ...; without it 0 is background and all else class 1 (two classes),
-        or the values are the class numbers.
+        or the values are the class numbers. Instances have none.
     ignore_value
         Mask value of pixels that nobody has annotated: they are left out of loss and figures.
     include
@@ -179,10 +188,10 @@ class Augmentation(Part):
     elastic_px: NotNegative = 10.0
     rotate: bool = True
     flip: bool = True
-    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    scale: Range = (1.0, 1.0)
     shift_px: NotNegative = 16.0
-    gamma: tuple[Positive, Positive] = (1.0, 1.0)
-    contrast: tuple[Positive, Positive] = (1.0, 1.0)
+    gamma: Range = (1.0, 1.0)
+    contrast: Range = (1.0, 1.0)
     brightness: NotNegative = 0.0
     noise: NotNegative = 0.0
     blur_px: NotNegative = 0.0

@@ -114,6 +114,11 @@ class Recipe(Part):
             )
         if scheme in {"boundary", "contact"} and self.data.kind != "instances":
             raise ValueError(f"scheme {scheme!r} needs data.kind = 'instances'")
+        if self.data.class_values is not None and self.data.kind != "semantic":
+            raise ValueError(
+                f"data.class_values = {list(self.data.class_values)} means nothing for data.kind = {self.data.kind!r}, "
+                "where each value is an object; leave it out, or set data.kind = 'semantic'"
+            )
         if self.data.class_values is not None and len(self.data.class_values) != count:
             raise ValueError(f"data.class_values gives {len(self.data.class_values)} values for {count} classes")
         largest = max(*self.labels.foreground, *self.labels.seeds)

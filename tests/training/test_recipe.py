@@ -43,6 +43,13 @@ def test_a_recipe_survives_the_way_through_json() -> None:
         ({"targets": {"scheme": "classes", "classes": ["only"]}}, "names 1 class: .* then at least one more"),
         ({"labels": {"foreground": [2]}}, "channel 2, the net has 2"),
         ({"data": {"class_values": [0, 1, 2], "kind": "semantic"}}, "3 values for 2 classes"),
+        ({"data": {"class_values": [0, 255]}}, r"class_values = \[0, 255\] means nothing for data.kind = 'instances'"),
+        (
+            {"augmentation": {"scale": [2, 0.5]}},
+            "augmentation.scale: .* begins with 2 and ends with 0.5; give the lower",
+        ),
+        ({"augmentation": {"gamma": [2, 0.5]}}, "augmentation.gamma: .* lower end first"),
+        ({"augmentation": {"contrast": [2, 0.5]}}, "augmentation.contrast: .* lower end first"),
         ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"name": "Two Words"}, "name"),
