@@ -151,7 +151,7 @@ def load_own_checkpoint(
     if changed:
         raise CheckpointError(
             f"{path} was made from other images: {len(changed)} of {len(digests)} have other pixels or labels now, "
-            f"{changed[0]} is the first; bring them back, or begin a new run with this net (--from {path}, another --out)"
+            f"{changed[0]} is the first; bring them back, or begin with this net in another --out (--from {path})"
         )
     if last.processes != processes:
         raise CheckpointError(

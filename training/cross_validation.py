@@ -10,12 +10,13 @@ from pathlib import Path
 
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_images
-from training.errors import FoldsMismatch
+from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold
+from training.loading import require_workers
 from training.prediction import net_predictor
 from training.recipe import Recipe
-from training.run_folder import RunFiles
+from training.run_folder import RunFiles, require_folder
 from training.splits import split_images
 from training.trainer import train
 
@@ -69,8 +70,13 @@ def cross_validate(
         :class:`training.errors.FoldsMismatch` where a finished fold is of another recipe or other images.
 
     """
-    for number in only or (1,):
-        recipe.with_fold(f"{number}/{folds}")
+    if folds < 2:
+        raise RecipeError(f"--folds {folds} leaves nothing to train on or to score; give 2 or more")
+    strange = [number for number in only or () if not 1 <= number <= folds]
+    if strange:
+        raise RecipeError(f"--only {strange[0]} is none of the {folds} folds; give numbers from 1 to {folds}")
+    require_workers(workers)
+    require_folder(out)
     recipes = {number: recipe.with_fold(f"{number}/{folds}") for number in range(1, folds + 1)}
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     runs = {number: fold_folder(out, number, folds) for number in recipes}

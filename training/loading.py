@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from training.errors import RecipeError
 from training.tiles import TileDataset, TileParts
 
 _AHEAD_TILES = 8
@@ -25,6 +26,19 @@ class _Parts(Dataset[TileParts]):
 
     def __getitem__(self, number: int) -> TileParts:
         return self._tiles.parts(number)
+
+
+def require_workers(workers: int) -> None:
+    """Make sure that there can be so many processes.
+
+    Raises
+    ------
+    RecipeError
+        Where there are fewer than none.
+
+    """
+    if workers < 0:
+        raise RecipeError(f"--workers {workers} is no number of processes; give 0 (this one makes the tiles) or more")
 
 
 def tile_batches(tiles: TileDataset, numbers: Sequence[int], batch: int, workers: int, device: str) -> Iterator[Batch]:

@@ -47,6 +47,7 @@ class RunFiles:
             With the remedy.
 
         """
+        require_folder(self.folder)
         if resume and not self.last.exists():
             raise CheckpointError(f"nothing to resume: there is no {self.last}; leave --resume out, or correct --out")
         if not resume and self.last.exists():
@@ -55,6 +56,20 @@ class RunFiles:
             )
         if not resume and self.best.exists():
             raise CheckpointError(f"{self.best} is there already; choose another folder (--out)")
+
+
+def require_folder(folder: Path) -> None:
+    """Make sure that a folder is one or can be made.
+
+    Raises
+    ------
+    CheckpointError
+        Where it, or a folder that it shall lie in, is a file.
+
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise CheckpointError(f"{there} is a file; expected a folder, or none yet. Correct --out")
 
 
 def checkpoint_path(run: Path) -> Path:

@@ -26,8 +26,12 @@ from training.augmentation import (
     sample_plane,
 )
 from training.datasets import IGNORE, AnnotatedImage
+from training.errors import RecipeError
 from training.recipe import Recipe
 from training.weight_map import border_term, class_targets, separating_ridge
+
+_MOST_IMAGES = 4  # beyond that a tile is mirrored pixels, which count for nothing
+_MOST_TILE_PX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,26 @@ def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedIm
         border = border_term(cells, recipe.weights.w0, recipe.weights.sigma_px)
         prepared.append(PreparedImage(image, fit(recipe.normalization, image.image_yxc), border.astype(np.float16)))
     return prepared
+
+
+def require_tile(images: Sequence[AnnotatedImage], recipe: Recipe) -> None:
+    """Make sure that a tile is no larger than what the images can fill, or a computer hold.
+
+    Raises
+    ------
+    RecipeError
+        Where its output is more than :data:`_MOST_IMAGES` times as long as the longest image (1,024 px are always
+        taken), or its input longer than :data:`_MOST_TILE_PX`.
+
+    """
+    longest = max(max(image.labels_yx.shape) for image in images)
+    most = max(_MOST_IMAGES * longest, 1024)
+    if recipe.tile_output_px > most or recipe.tile_input_px > _MOST_TILE_PX:
+        raise RecipeError(
+            f"tile_output_px = {recipe.tile_output_px} makes tiles that read {recipe.tile_input_px} px of images of at "
+            f"most {longest} px; expected an output of {most} px or less, and an input of {_MOST_TILE_PX} px or less. "
+            "Choose a smaller tile"
+        )
 
 
 def class_weights(images: Sequence[AnnotatedImage], recipe: Recipe) -> NDArray[np.float32]:

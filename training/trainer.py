@@ -16,7 +16,7 @@ from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
 from training.evaluate import Evaluation, evaluate_images
-from training.loading import Batch, tile_batches
+from training.loading import Batch, require_workers, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
 from training.pictures import Picture
 from training.prediction import net_predictor
@@ -26,7 +26,7 @@ from training.report.cases import show_case, worst_rows
 from training.run_folder import Journal, RunFiles
 from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device
-from training.tiles import TileDataset, class_weights, prepare
+from training.tiles import TileDataset, class_weights, prepare, require_tile
 
 _log = logging.getLogger(__name__)
 _LOG_EVERY = 100  # steps
@@ -82,12 +82,14 @@ def train(
 
     # 0. what needs no image to be refused
     require_device(device)
+    require_workers(workers)
     files.require(resume=resume)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # all tiles have one shape: the fastest kernels are looked for once
 
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    require_tile(images, recipe)
     training, validation = split_images(images, recipe.data)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     digests = {image.stem: image.digest() for image in (*training, *validation)}

@@ -157,12 +157,27 @@ def test_a_finished_fold_of_another_recipe_is_refused_before_anything_is_trained
     assert not fold_folder(out, 2, 2).exists()
 
 
-@pytest.mark.parametrize(("folds", "only"), [(1, None), (0, None), (2, [3]), (2, [0])])
-def test_a_fold_that_does_not_exist_is_refused(
-    recipe: Recipe, nuclei_folder: Path, tmp_path: Path, folds: int, only: list[int] | None
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"folds": 1}, "--folds 1 leaves nothing .* give 2 or more"),
+        ({"folds": 0}, "--folds 0 leaves nothing"),
+        ({"folds": 2, "only": [1, 3]}, "--only 3 is none of the 2 folds; give numbers from 1 to 2"),
+        ({"folds": 2, "only": [0]}, "--only 0 is none of the 2 folds"),
+        ({"folds": 2, "workers": -1}, "--workers -1 is no number"),
+    ],
+)
+def test_what_is_no_cross_validation_is_refused_before_the_images_are_read(
+    recipe: Recipe, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(RecipeError, match="is no fold"):
-        cross_validate(recipe, nuclei_folder, tmp_path, folds=folds, only=only, workers=0)
+    with pytest.raises(RecipeError, match=reason):
+        cross_validate(recipe, tmp_path / "no images", tmp_path, **options)
+
+
+def test_a_file_is_no_folder_for_folds(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"file is a file; expected a folder.* Correct --out"):
+        cross_validate(recipe, tmp_path / "no images", tmp_path / "file", folds=2)
 
 
 def test_more_folds_than_images_are_refused(recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:

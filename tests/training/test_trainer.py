@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.errors import CheckpointError, Diverged, MissingDevice, UnreadableFile
+from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile
 from training.options import Loss, Schedule
 from training.recipe import Recipe, read_recipe
 from training.run_folder import RunFiles
@@ -153,6 +153,22 @@ def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_fol
     train(recipe, nuclei_folder, tmp_path, workers=0)
     with pytest.raises(CheckpointError, match="--resume"):
         train(recipe, nuclei_folder, tmp_path, workers=0)
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_is_no_folder_for_a_run(tiny_recipe: Recipe, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/file is a file; expected a folder.* Correct --out"):
+        train(tiny_recipe, tmp_path / "no images", tmp_path / name)
+
+
+def test_what_cannot_be_trained_leaves_nothing_behind(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--workers -1 is no number of processes; give 0 "):
+        train(tiny_recipe, nuclei_folder, tmp_path, workers=-1)
+    large = tiny_recipe.model_copy(update={"tile_output_px": 100_000})
+    with pytest.raises(RecipeError, match=r"tile_output_px = 100000 .* images of at most 120 px; expected .* 1024 px"):
+        train(large, nuclei_folder, tmp_path, workers=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from training.choose import choose_recipe
 from training.choose_size import Budget
 from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
+from training.loading import require_workers
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Plan
 from training.recipe import named_in_errors
@@ -76,6 +77,7 @@ def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
     device: str = options.device
     require_device(device)
     require_length(options)
+    require_workers(options.workers)
     _log.info("looking at the images of %s", options.data)
     survey, known = survey_folder(options.data)
     pace = partial(seconds_per_step, device=device, workers=options.workers)

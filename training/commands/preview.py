@@ -18,8 +18,9 @@ from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
 from training.report.facts import ImageFacts, cautions, class_shares, image_facts
 from training.report.page import Table, table_of, write_page
+from training.run_folder import require_folder
 from training.splits import split_images
-from training.tiles import class_weights
+from training.tiles import class_weights, require_tile
 
 _log = logging.getLogger(__name__)
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -42,15 +43,19 @@ def run(options: argparse.Namespace) -> None:
     Raises
     ------
     RecipeError
-        Where no tile is asked for.
+        Where no tile is asked for, or one that the images cannot fill.
+    CheckpointError
+        Where the folder to write is a file.
 
     """
+    require_folder(options.out)
     if options.count < 1:
         raise RecipeError(f"--count {options.count} shows nothing; ask for 1 tile or more")
     recipe = read_recipe(options.recipe).for_folder(options.data)
     if options.fold is not None:
         recipe = recipe.with_fold(options.fold)
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    require_tile(images, recipe)
     training, validation = split_images(images, recipe.data)
     validating = {image.stem for image in validation}
     facts = [image_facts(image, recipe, validates=image.stem in validating) for image in images]
