@@ -31,7 +31,7 @@ from training.onnx_weights import read_unet
 from training.options import Data, Net, Schedule, Targets
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, recipe_from
-from training.run_folder import RunFiles, checkpoint_path
+from training.run_folder import RunFiles, checkpoint_path, is_run
 from training.survey import Survey
 
 MINUTES = 20.0
@@ -72,7 +72,7 @@ def open_origin(path: Path) -> Checkpoint:
         Where it is a package of another net.
 
     """
-    if path.suffix == ".pt" or RunFiles(path).best.exists():
+    if is_run(path):
         return load_checkpoint(checkpoint_path(path))
     if (path / "rdf.yaml").exists() or path.suffix == ".zip":
         return package_checkpoint(read_package(path))

@@ -72,9 +72,29 @@ def require_folder(folder: Path) -> None:
         raise CheckpointError(f"{there} is a file; expected a folder, or none yet. Correct --out")
 
 
+def is_run(target: Path) -> bool:
+    """Whether a path is a checkpoint or the folder of a run, and not a package."""
+    return target.suffix == ".pt" or RunFiles(target).best.exists() or RunFiles(target).last.exists()
+
+
 def checkpoint_path(run: Path) -> Path:
-    """File of the net to use: the given one, or the best of a run's folder."""
-    return run if run.suffix == ".pt" else RunFiles(run).best
+    """File of the net to use: the given one, or the best of a run's folder.
+
+    Raises
+    ------
+    CheckpointError
+        Where a run was stopped before it had one.
+
+    """
+    files = RunFiles(run)
+    if run.suffix == ".pt":
+        return run
+    if files.last.exists() and not files.best.exists():
+        raise CheckpointError(
+            f"{run} has no {files.best.name} yet: it was stopped before its first validation. Resume it (--resume), "
+            f"or name its newest state, {files.last}"
+        )
+    return files.best
 
 
 class Journal:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.cli import main
 from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile
 from training.options import Loss, Schedule
 from training.recipe import Recipe, read_recipe
@@ -301,6 +302,22 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="format 99, 1 is expected"):
         load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "report", "fit"])
+def test_a_run_that_was_stopped_before_its_first_validation_is_said_to_be(
+    command: str, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.pt").touch()
+    arguments = [command, "--from", str(run)] if command == "fit" else [command, str(run)]
+    if command != "export":
+        arguments += ["--data", str(nuclei_folder)]
+    if command != "evaluate":
+        arguments += ["--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert f"{run} has no best.pt yet: it was stopped before its first validation" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

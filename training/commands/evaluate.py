@@ -16,7 +16,7 @@ from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, recipe_from
-from training.run_folder import RunFiles, checkpoint_path
+from training.run_folder import checkpoint_path, is_run
 from training.splits import split_images
 from training.state import require_device
 
@@ -103,11 +103,6 @@ def recipe_of(package: Package, name: str | None) -> Recipe:
             f"{package.path} does not say how it was trained; name a recipe for the data folder (--recipe)"
         )
     return recipe_from(facts, str(package.path))
-
-
-def is_run(target: Path) -> bool:
-    """Whether a target is a run or a checkpoint, and not a package."""
-    return target.suffix == ".pt" or RunFiles(target).best.exists()
 
 
 def checkpoint_of(target: Path) -> Checkpoint | None:
