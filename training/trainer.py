@@ -23,6 +23,7 @@ from training.prediction import net_predictor
 from training.progress import Progress, share_done
 from training.recipe import Recipe
 from training.report.cases import show_case, worst_rows
+from training.report.facts import cautions, folder_facts
 from training.run_folder import Journal, RunFiles
 from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device
@@ -42,6 +43,7 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     tensorboard: bool = False,
+    cautious: bool = False,
     processes: Processes = ALONE,
 ) -> Checkpoint:
     """Train a net and return its last state; ``out`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``.
@@ -68,6 +70,8 @@ def train(
         Processes that make tiles; 0: this one.
     tensorboard
         Write TensorBoard's event files to ``out`` as well.
+    cautious
+        Say in the log, before a new run begins, what a person should look at: as ``unet-train preview`` does.
     processes
         Those that train together (:func:`training.distributed.joined`); the first one validates and writes.
 
@@ -94,6 +98,9 @@ def train(
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     digests = {image.stem: image.digest() for image in (*training, *validation)}
     _log.info("%d images for training, %d for validation", len(training), len(validation))
+    if cautious and processes.first and not resume:
+        for caution in cautions(folder_facts(images, recipe), recipe):
+            _log.warning("%s", caution)
 
     # 2. a fresh net, or the one to go on with
     state = fresh_state(recipe, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_a_length_that_is_given_beats_the_recipes(nuclei_folder: Path, tmp_path:
     checkpoint = load_checkpoint(tmp_path / "run" / "best.pt")
     assert (checkpoint.step, len(checkpoint.split["validation"])) == (2, 2)
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_masks_that_a_named_recipe_reads_wrongly_are_cautioned_against(
+    nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    for path in (data / "labels").iterdir():  # classes, which the recipe takes for one object each
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    arguments = ["--recipe", "synthetic", "--set", "schedule.steps=1", "--data", data, "--out", tmp_path / "run"]
+    for more, expected in (([], 1), (["--resume"], 0)):
+        caplog.clear()
+        assert fit(*arguments, *more) == 0
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert sum(message.startswith("Objects in many separate pieces (") for message in warnings) == expected
 
 
 def test_values_of_a_named_recipe_are_changed_and_kept_with_the_run(nuclei_folder: Path, tmp_path: Path) -> None:

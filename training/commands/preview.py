@@ -16,7 +16,7 @@ from training.pictures import FOUND, GRID, class_colour, css, png_bytes, viridis
 from training.preview import strip, view_tiles
 from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
-from training.report.facts import ImageFacts, cautions, class_shares, image_facts
+from training.report.facts import ImageFacts, cautions, class_shares, folder_facts
 from training.report.page import Table, table_of, write_page
 from training.run_folder import require_folder
 from training.splits import split_images
@@ -56,9 +56,8 @@ def run(options: argparse.Namespace) -> None:
         recipe = recipe.with_fold(options.fold)
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     require_tile(images, recipe)
-    training, validation = split_images(images, recipe.data)
-    validating = {image.stem for image in validation}
-    facts = [image_facts(image, recipe, validates=image.stem in validating) for image in images]
+    training, _ = split_images(images, recipe.data)
+    facts = folder_facts(images, recipe)
     wc = class_weights(training, recipe)
     tiles, highest_weight = view_tiles(training, recipe, wc, options.count)
     found = cautions(facts, recipe)
@@ -104,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         image_table=_image_table(facts),
     )
     for caution in found:
-        _log.warning("%s (%s). %s", caution.title, caution.named, caution.advice)
+        _log.warning("%s", caution)
     sys.stdout.write(f"{page}: {len(tiles)} tiles of {len(training)} training images\n")
 
 

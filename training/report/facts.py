@@ -13,6 +13,7 @@ from skimage.measure import label
 
 from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
+from training.splits import split_images
 from training.weight_map import class_targets
 
 SMALL_OBJECT_PX = 4.0
@@ -75,6 +76,15 @@ class Caution:
         """The first images by name, and how many more there are."""
         more = len(self.stems) - _NAMED
         return ", ".join(self.stems[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.named}). {self.advice}"
+
+
+def folder_facts(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[ImageFacts]:
+    """Measure all images and their masks."""
+    validating = {image.stem for image in split_images(images, recipe.data)[1]}
+    return [image_facts(image, recipe, validates=image.stem in validating) for image in images]
 
 
 def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> ImageFacts:
