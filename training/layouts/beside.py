@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from training.errors import MaskMismatch, MissingFile
+from training.errors import DatasetError, MaskMismatch, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_image
 from training.layouts.folders import require_images, require_partners
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
 from training.options import Data
 
+_log = logging.getLogger(__name__)
+
 ReadShapes = Callable[[Path, tuple[int, int]], list[Shape]]
+ReadCategories = Callable[[Path], set[str]]
 
 
 def recognise_beside(folder: Path, data: Data, suffixes: tuple[str, ...]) -> str | None:
@@ -26,14 +31,23 @@ def recognise_beside(folder: Path, data: Data, suffixes: tuple[str, ...]) -> str
 
 
 def list_beside(
-    folder: Path, data: Data, wanted: Sequence[str] | None, suffixes: tuple[str, ...], read: ReadShapes
+    folder: Path,
+    data: Data,
+    wanted: Sequence[str] | None,
+    suffixes: tuple[str, ...],
+    *,
+    read: ReadShapes,
+    read_categories: ReadCategories,
 ) -> list[Source]:
     """List images with their files of shapes.
+
+    The log names categories of ``data`` that no file has.
 
     Raises
     ------
     MissingFile
-        Where there is no image, an image has no file of shapes, or, all being wanted, a file of shapes no image.
+        Where there is no image, an image has no file of shapes, or, all being wanted, a file of shapes no image; where
+        no file has any of the categories that ``data`` names.
     MaskMismatch
         Where two files share a stem.
 
@@ -54,6 +68,7 @@ def list_beside(
         require_images(shapes, images, images_folder, "files of shapes", IMAGE_SUFFIXES)
     if not stems:
         raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
+    _require_categories([shapes[stem] for stem in stems], folder, data, read_categories)
     return [
         Source(
             stem,
@@ -70,6 +85,25 @@ def _folders(folder: Path, data: Data, suffixes: tuple[str, ...]) -> tuple[Path,
     """Folder of the images (``data.images``, or the data folder) and of the shapes (``data.masks``, or the same)."""
     images = folder / data.images if (folder / data.images).is_dir() else folder
     return images, folder / data.masks if count_files(folder / data.masks, suffixes) else images
+
+
+def _require_categories(paths: Sequence[Path], folder: Path, data: Data, read_categories: ReadCategories) -> None:
+    if data.categories is None:
+        return
+    found: set[str] = set()
+    for path in paths:
+        with suppress(DatasetError):  # reading its shapes says what is wrong
+            found |= read_categories(path)
+    strange = [name for name in data.categories if name not in found]
+    if not strange:
+        return
+    said = (
+        f"no file of shapes in {folder} has the category {strange[0]!r}, which data.categories names; found "
+        f"{sorted(found) or 'none'}"
+    )
+    if len(strange) == len(data.categories):
+        raise MissingFile(f"{said}. Correct the recipe, or leave data.categories out")
+    _log.warning("%s", said)
 
 
 def _read_labels(path: Path, data: Data, read: ReadShapes, size_yx: tuple[int, int]) -> Labels:

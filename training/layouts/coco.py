@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, TypeAdapter
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.documents import Entry, hold, parse_json
@@ -51,6 +51,15 @@ class _Image(Entry):
         return PurePosixPath(self.file_name.replace("\\", "/"))
 
 
+def _outlined(segmentation: object) -> object:
+    if segmentation is None or segmentation == []:
+        raise ValueError(
+            "a box alone does not say which pixels are the object's; expected polygons or run lengths. Annotate "
+            "outlines, or take the annotation away"
+        )
+    return segmentation
+
+
 class _Annotation(Entry):
     id: int | str | None = None
     image_id: int | str
@@ -58,7 +67,8 @@ class _Annotation(Entry):
     segmentation: Annotated[
         Annotated[list[_Corners], Field(min_length=1), Tag("polygons")] | Annotated[_RunLengths, Tag("run lengths")],
         Discriminator(lambda value: "polygons" if isinstance(value, list) else "run lengths"),
-    ]
+        BeforeValidator(_outlined),
+    ] = Field(default=None, validate_default=True)
     iscrowd: bool = False
 
 

@@ -9,6 +9,7 @@ what lies in them is annotated.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +25,8 @@ from training.layouts.raster import fill_rings, unite
 from training.layouts.shapes import Shape
 from training.layouts.source import Source
 from training.options import Data
+
+_log = logging.getLogger(__name__)
 
 EXPECTS = "images/NAME.tif, with NAME.geojson (QuPath) in labels/ or beside it"
 
@@ -64,8 +67,13 @@ class _Properties(Entry):
 
 class _Feature(Entry):
     type: Literal["Feature"]
-    geometry: Annotated[_Polygon | _MultiPolygon, Field(discriminator="type")]
+    geometry: Annotated[_Polygon | _MultiPolygon, Field(discriminator="type")] | None
     properties: _Properties | None = None
+
+    @property
+    def category(self) -> str | None:
+        classification = (self.properties or _Properties()).classification or _Classification()
+        return classification.name or ": ".join(classification.names) or None
 
 
 _FEATURES = TypeAdapter(list[_Feature])
@@ -87,11 +95,13 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         Where two files share a stem.
 
     """
-    return list_beside(folder, data, wanted, _SUFFIXES, read_shapes)
+    return list_beside(folder, data, wanted, _SUFFIXES, read=read_shapes, read_categories=read_categories)
 
 
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
     """Read the features of a FeatureCollection, of a list of features, or of one feature.
+
+    Features without geometry are left out, and the log says so.
 
     Raises
     ------
@@ -101,17 +111,41 @@ def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
         Where a feature belongs to another plane than the first.
 
     """
+    features = _read(path)
+    shapes = [
+        _shape(feature, feature.geometry, number, path, size_yx)
+        for number, feature in enumerate(features)
+        if feature.geometry is not None
+    ]
+    if len(shapes) < len(features):
+        bare = len(features) - len(shapes)
+        _log.warning("%s: %d of %d features have no geometry: left out", path, bare, len(features))
+    return shapes
+
+
+def read_categories(path: Path) -> set[str]:
+    """Read the names of the categories that the objects of a file have.
+
+    Raises
+    ------
+    UnreadableFile
+        Where the file is not JSON, or no GeoJSON of polygons.
+
+    """
+    return {name for feature in _read(path) if (name := feature.category) is not None and _role(name) == "object"}
+
+
+def _read(path: Path) -> list[_Feature]:
     document = parse_json(path)
     if isinstance(document, dict):
         document = document.get("features") if document.get("type") == "FeatureCollection" else [document]
-    features = hold(document, _FEATURES, path)
-    return [_shape(feature, number, path, size_yx) for number, feature in enumerate(features)]
+    return hold(document, _FEATURES, path)
 
 
-def _shape(feature: _Feature, number: int, path: Path, size_yx: tuple[int, int]) -> Shape:
-    properties, geometry = feature.properties or _Properties(), feature.geometry
-    classification = properties.classification or _Classification()
-    category = classification.name or ": ".join(classification.names) or None
+def _shape(
+    feature: _Feature, geometry: _Polygon | _MultiPolygon, number: int, path: Path, size_yx: tuple[int, int]
+) -> Shape:
+    properties, category = feature.properties or _Properties(), feature.category
     name = f"feature {number} ({properties.name or category or 'without a name'})"
     if geometry.plane.z or geometry.plane.t:
         raise MaskMismatch(

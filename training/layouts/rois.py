@@ -45,16 +45,16 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         Where two files share a stem.
 
     """
-    return list_beside(folder, data, wanted, _SUFFIXES, read_shapes)
+    return list_beside(folder, data, wanted, _SUFFIXES, read=read_shapes, read_categories=_no_categories)
 
 
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
-    """Read the ROIs of a zip in its order, or a single ROI.
+    """Read the ROIs of a zip in its order, or a single ROI; an empty zip shows no object.
 
     Raises
     ------
     UnreadableFile
-        Where the file is damaged, holds no ROI, or one that is no area.
+        Where the file is damaged, holds other files alone, or a ROI that is no area.
     MaskMismatch
         Where a ROI belongs to another slice than the first.
 
@@ -71,9 +71,19 @@ def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
         except Exception as error:  # damaged ROIs fail with every kind of exception
             raise UnreadableFile(f"{where} cannot be read: {error}; save it again with the ROI Manager") from error
         shapes.append(Shape(f"ROI {name}", patch))
-    if not shapes:
-        raise UnreadableFile(f"{path} holds no ROI; expected at least one .roi. Take an image without objects away")
+    if not shapes and not _is_empty(path):
+        raise UnreadableFile(f"{path} holds files, but no ROI; expected .roi files, or an empty zip for no objects")
     return shapes
+
+
+def _no_categories(_path: Path) -> set[str]:
+    return set()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a zip holds nothing, or an empty folder."""
+    with zipfile.ZipFile(path) as archive:
+        return all(entry.is_dir() for entry in archive.infolist())
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -211,16 +211,24 @@ def test_images_that_cannot_be_told_apart_are_refused(
         labels(folder)
 
 
+def test_an_annotation_of_a_box_alone_is_named(folder: Path) -> None:
+    box = annotation(None, bbox=[1, 1, 4, 4])
+    del box["segmentation"]
+    write(folder, annotation([SQUARE]), box)
+    with pytest.raises(UnreadableFile, match=r"set.json, annotations.1.segmentation: .*a box alone does not say"):
+        labels(folder)
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
         ([[1, 1, 5, 1]], r"polygons.0: List should have at least 6 items.*found \[1, 1, 5, 1\]"),
-        ([], "at least 1 item"),
+        ([], r"a box alone does not say .* expected polygons .* Annotate outlines, .*; found \[\]"),
         ([[1, 1, 5, 1, 5, float("nan")]], "finite number; found nan"),
         ([[1, 1, 5, 1, 5, "x"]], "found 'x'"),
         ({"size": [10, 12], "counts": [1, -2, 121]}, "greater than or equal to 0"),
         ({"size": [10], "counts": "0"}, "size"),
-        (None, "found None"),
+        (None, "a box alone does not say .*; found None"),
     ],
 )
 def test_a_segmentation_that_is_none_is_named(folder: Path, segmentation: Any, message: str) -> None:

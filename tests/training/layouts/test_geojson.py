@@ -97,6 +97,25 @@ def test_categories_choose_objects(folder: Path) -> None:
     assert np.count_nonzero(labels(folder, categories=["cell"])) == 4
 
 
+def test_categories_that_no_file_has_are_named_with_those_found(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, feature(square(0, 0, 9, 9), name="tissue"), feature(square(4, 4, 6, 6), name="cell"))
+    with pytest.raises(
+        MissingFile, match=r"has the category 'cells', .* found \['cell', 'tissue'\]. Correct the recipe"
+    ):
+        labels(folder, categories=["cells"])
+    with caplog.at_level("WARNING", logger="training"):
+        assert np.count_nonzero(labels(folder, categories=["cell", "tissues"])) == 4
+    (message,) = caplog.messages
+    assert message.endswith("has the category 'tissues', which data.categories names; found ['cell', 'tissue']")
+
+
+def test_features_without_geometry_are_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, feature() | {"geometry": None}, feature(square(0, 0, 2, 2)))
+    with caplog.at_level("WARNING", logger="training"):
+        assert np.count_nonzero(labels(folder)) == 4
+    assert caplog.messages == [f"{folder}/images/a.geojson: 1 of 2 features have no geometry: left out"]
+
+
 def test_several_categories_need_names_to_be_classes(folder: Path) -> None:
     write(folder, feature(square(0, 0, 2, 2), name="stroma"), feature(square(4, 0, 6, 2), name="tumour"))
     with pytest.raises(MaskMismatch, match=r"a.geojson has shapes of the categories stroma, tumour; .*categories"):
@@ -209,7 +228,6 @@ def test_what_is_no_geojson_is_refused(folder: Path, text: str, message: str) ->
     [
         ({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}, "'Polygon', 'MultiPolygon'.*'LineString'"),
         ({"type": "Point", "coordinates": [1, 2]}, "'Polygon', 'MultiPolygon'.*'Point'"),
-        (None, ": .*found None"),
         ({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "at least 3 items"),
         ({"type": "Polygon", "coordinates": []}, "at least 1 item"),
         ({"type": "Polygon", "coordinates": [[[1], [3], [4]]]}, "at least 2 items"),

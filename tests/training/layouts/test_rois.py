@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
 from training.datasets import load_images
-from training.errors import DatasetError, MaskMismatch, UnreadableFile
+from training.errors import DatasetError, MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.rois import read_shapes
 from training.options import Data
 
@@ -176,10 +176,29 @@ def test_the_first_slice_is_the_image(folder: Path) -> None:
     assert np.count_nonzero(one(folder, roi)) == 16
 
 
-def test_an_empty_zip_is_refused(folder: Path) -> None:
-    save(folder)
-    with pytest.raises(UnreadableFile, match=r"a.zip holds no ROI; expected at least one"):
+@pytest.mark.parametrize("name", [None, "rois/"])
+def test_an_empty_zip_shows_no_object(folder: Path, name: str | None) -> None:
+    save(folder, box(0, 0, 4, 4))
+    tifffile.imwrite(folder / "images" / "b.tif", np.zeros((10, 12), dtype=np.uint8))
+    with zipfile.ZipFile(folder / "images" / "b.zip", "w") as archive:
+        if name is not None:
+            archive.mkdir(name)
+    assert not load_images(folder, Data(), 1, 2)[1].labels_yx.any()
+
+
+def test_a_zip_of_other_files_is_refused(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "images" / "a.zip", "w") as archive:
+        archive.writestr("a.tif", b"")
+    with pytest.raises(UnreadableFile, match=r"a.zip holds files, but no ROI; expected .roi files, or an empty zip"):
         labels(folder)
+
+
+def test_categories_which_rois_do_not_have_are_refused(folder: Path) -> None:
+    save(folder, box(0, 0, 4, 4))
+    with pytest.raises(
+        MissingFile, match=r"has the category 'cell', .* found none. Correct .* leave data.categories out"
+    ):
+        load_images(folder, Data(categories=("cell",)), 1, 2)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -30])
