@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import sys
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
+_UNSENT_BYTES = 128 << 10
+"""Beyond this the kernel takes nothing: its buffer of megabytes would hide for minutes that a slow client reads on."""
+_TCP_NOTSENT_LOWAT = 25  # Linux; Python has a name for it from 3.12 on
 MOST_HEADER_BYTES = 64 << 10
 """Of one request; proxies refuse far less. What came in one read of the socket may exceed it."""
 _MESSAGE = b"the headers have more than 65536 bytes; send less of them"
@@ -19,6 +26,13 @@ class LimitedProtocol(HttpToolsProtocol):
     """Counts the bytes since the parser last got somewhere; it keeps them all in memory until it does."""
 
     _pending_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        line = transport.get_extra_info("socket")
+        if sys.platform == "linux" and line.family in {socket.AF_INET, socket.AF_INET6}:
+            line.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""

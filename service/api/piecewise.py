@@ -7,14 +7,14 @@ import logging
 from collections.abc import Mapping
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.engine.request import Body
 from service.protocol import HANG_UP
 
-_PIECE_BYTES = 256 << 10
-_SMALL_BYTES = 64 << 10  # what uvicorn lets wait on any connection
-_PATIENCE_S = 60.0  # for one piece: who takes less than 35 kbit/s has stopped reading
+_PART_BYTES = 1 << 20  # read at a time
+_PIECE_BYTES = 64 << 10  # sent at a time: what uvicorn lets wait on any connection
+_PATIENCE_S = 60.0  # for one piece; measured on a loopback, 16 kbit/s are too slow and 32 are not
 
 _LOG = logging.getLogger("unet.api")
 
@@ -22,8 +22,8 @@ _LOG = logging.getLogger("unet.api")
 class PiecewiseResponse(Response):
     """An answer with its length in the header, of which the server keeps one piece beside the body itself.
 
-    The next piece waits until the client has taken the last one. One that stops reading holds the body's memory, or its
-    room on the disk, for a minute; then the connection is dropped.
+    The next piece waits until the client has taken the last one. A client that takes none for a minute is dropped; it
+    holds the body's memory, or its room on the disk.
 
     Parameters
     ----------
@@ -40,38 +40,58 @@ class PiecewiseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if self._content.size <= _SMALL_BYTES:
-                await send({"type": "http.response.body", "body": self._content.read(), "more_body": False})
-            else:
-                await self._send_pieces(scope, send)
-        finally:
-            self._content.close()
 
-    async def _send_pieces(self, scope: Scope, send: Send) -> None:
-        loop, content, sent = asyncio.get_running_loop(), self._content, 0
+        async def patient_send(message: Message) -> None:
+            # also the start may have to wait, for earlier answers on the same connection
+            async with asyncio.timeout(_PATIENCE_S):
+                await send(message)
+
+        gone = asyncio.create_task(hung_up(receive))
         try:
-            async with asyncio.timeout(_PATIENCE_S) as patience:
-                piece = b" "
-                while piece:
-                    if content.in_memory:
-                        piece = content.read(_PIECE_BYTES)
-                    else:
-                        piece = await asyncio.to_thread(content.read, _PIECE_BYTES)
-                    # the empty last one waits for those before it
-                    await send({"type": "http.response.body", "body": piece, "more_body": bool(piece)})
-                    sent += len(piece)
-                    patience.reschedule(loop.time() + _PATIENCE_S)
+            await self._send_all(patient_send, gone)
         except TimeoutError:
-            _LOG.warning(
-                "a client took nothing of its answer for %g s, after %d of %d bytes; the connection is dropped",
-                _PATIENCE_S,
-                sent,
-                content.size,
-            )
             hang_up = (scope.get("extensions") or {}).get(HANG_UP)
             if hang_up is None:
                 raise
             hang_up["call"]()
+            await gone
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            self._content.close()
+
+    async def _send_all(self, send: Send, gone: asyncio.Task[None]) -> None:
+        content, sent = self._content, 0
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if content.size <= _PIECE_BYTES:
+                await send({"type": "http.response.body", "body": content.read(), "more_body": False})
+                return
+            while not gone.done() and (part := await self._read()):
+                for first in range(0, len(part), _PIECE_BYTES):
+                    piece = part[first : first + _PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    sent += len(piece)
+            # waits for those before it
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            _LOG.warning(
+                "a client took less than %d bytes of its answer in %g s, after %d of %d; the connection is dropped",
+                _PIECE_BYTES,
+                _PATIENCE_S,
+                sent,
+                content.size,
+            )
+            raise
+
+    async def _read(self) -> bytes:
+        if not self._content.in_memory:
+            return await asyncio.to_thread(self._content.read, _PART_BYTES)
+        await asyncio.sleep(0)  # a fast client must not keep the loop from others
+        return self._content.read(_PART_BYTES)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -13,7 +13,7 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
 from service.api.parameters import SegmentParameters, check_timeout, combined, refuse_repeated
-from service.api.piecewise import PiecewiseResponse
+from service.api.piecewise import PiecewiseResponse, hung_up
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.formats import negotiate
@@ -90,7 +90,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> A
 
     """
     task = asyncio.create_task(work)
-    gone = asyncio.create_task(_hung_up(request))
+    gone = asyncio.create_task(hung_up(request.receive))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -100,11 +100,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> A
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _response(answer: Answer, wanted: SegmentRequest) -> Response:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -67,7 +67,7 @@ def half_hearted(port: int) -> Iterator[socket.socket]:
         yield line
 
 
-@pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 256 << 10, len(CONTENT)])
+@pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 1 << 20, (1 << 20) + 1, len(CONTENT)])
 def test_an_answer_comes_whole_and_is_freed(size: int) -> None:
     freed = threading.Event()
     with serving(lambda: io.BytesIO(CONTENT[:size]), freed.set) as port:
@@ -106,5 +106,46 @@ def test_a_client_that_takes_nothing_is_dropped_and_the_next_one_is_served(
         assert httpx.get(f"http://127.0.0.1:{port}/", timeout=20).content == CONTENT
     said = [record for record in caplog.records if record.name == "unet.api"]
     assert len(said) == 1
-    assert "took nothing of its answer for 0.5 s" in said[0].getMessage()
+    assert "took less than 65536 bytes of its answer in 0.5 s" in said[0].getMessage()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_client_that_reads_slowly_and_steadily_is_served_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's buffer of megabytes must not look like a client that takes nothing."""
+    monkeypatch.setattr(piecewise, "_PATIENCE_S", 2.0)
+    freed = threading.Event()
+    with serving(lambda: io.BytesIO(CONTENT), freed.set) as port, socket.create_connection(("127.0.0.1", port)) as line:
+        line.settimeout(20)
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        until = time.monotonic() + 9
+        while time.monotonic() < until:
+            assert line.recv(20_000)
+            time.sleep(0.05)
+        assert not freed.is_set()
+
+
+def test_the_rest_of_an_answer_is_not_read_for_a_client_who_has_gone() -> None:
+    file, freed = CountingFile(CONTENT * 8), threading.Event()
+    with serving(lambda: file, freed.set) as port:
+        with half_hearted(port):
+            pass
+        assert freed.wait(20)
+    assert file.handed_on < len(CONTENT)
+
+
+def test_an_answer_behind_others_that_nobody_takes_is_dropped_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(piecewise, "_PATIENCE_S", 0.5)
+    freed: list[float] = []
+    made: list[io.BytesIO] = []
+
+    def small_then_large() -> io.BytesIO:
+        made.append(io.BytesIO(CONTENT[: 60_000 if len(made) < 5 else len(CONTENT)]))
+        return made[-1]
+
+    with serving(small_then_large, lambda: freed.append(time.monotonic())) as port, half_hearted(port) as line:
+        with suppress(OSError):  # the connection may be dropped meanwhile
+            line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+        until = time.monotonic() + 20
+        while len(freed) < len(made) or not freed:
+            assert time.monotonic() < until
+            time.sleep(0.05)

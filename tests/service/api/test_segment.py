@@ -195,7 +195,7 @@ def test_an_answer_from_disk_is_the_one_from_memory_and_says_its_length(
     asked = {"output": "labels", "format": name}
     in_memory = client.segment(png(IMAGE), params=asked)
     monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(1_000_000, 100_000_000))
-    monkeypatch.setattr(piecewise, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(piecewise, "_PART_BYTES", 100)
     answer = client.segment(png(IMAGE), params=asked)
     assert answer.status_code == 200
     assert answer.content == in_memory.content
