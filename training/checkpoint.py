@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from model.unet import UNet
-from training.errors import CheckpointError
-from training.recipe import Recipe
+from training.errors import CheckpointError, RecipeError
+from training.recipe import Recipe, stored_recipe
 
 _FORMAT = 1
 
@@ -90,9 +89,9 @@ class Checkpoint:
 
         """
         try:
-            return Recipe.model_validate(self.recipe)
-        except ValidationError as error:
-            raise CheckpointError(f"the checkpoint's recipe is not understood: {error}; train again") from error
+            return stored_recipe(self.recipe, "the checkpoint's recipe is not understood")
+        except RecipeError as error:
+            raise CheckpointError(f"{error}. Use it with the version that wrote it, or train again") from error
 
     def build_net(self) -> UNet:
         """Return the net to use, in evaluation mode on the CPU: the averaged weights where there are any.

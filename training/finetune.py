@@ -30,7 +30,7 @@ from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
 from training.options import Data, Net, Schedule, Targets
 from training.plan import Choice, Plan
-from training.recipe import Recipe, named_in_errors, recipe_from
+from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run
 from training.survey import Survey
 
@@ -185,7 +185,7 @@ def _package_recipe(package: Package, net: UNet) -> Recipe:
     facts = spec.facts.get("recipe")
     if isinstance(facts, dict):
         try:
-            recipe = recipe_from(facts, str(package.path))
+            recipe = stored_recipe(facts, str(package.path))
         except RecipeError as error:
             _log.info("the recipe in the package is not understood, its description is taken instead: %s", error)
         else:

@@ -174,6 +174,23 @@ def recipe_from(values: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(values)
 
 
+def stored_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Turn a recipe that a run or a package keeps into a recipe: what older versions let pass does not end it.
+
+    ``data.class_values`` with object numbers was ignored by them; it is left out.
+
+    Raises
+    ------
+    RecipeError
+        As :func:`recipe_from`.
+
+    """
+    data = values.get("data")
+    if isinstance(data, dict) and data.get("kind", Data().kind) == "instances":
+        values = values | {"data": {key: value for key, value in data.items() if key != "class_values"}}
+    return recipe_from(values, source)
+
+
 @contextmanager
 def named_in_errors(source: str) -> Iterator[None]:
     """Say what is wrong with a recipe that is put together here; ``source`` is named.

@@ -15,7 +15,7 @@ from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed
 from training.prediction import Predictor, net_predictor, package_predictor
-from training.recipe import Recipe, read_recipe, recipe_from
+from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path, is_run
 from training.splits import split_images
 from training.state import require_device
@@ -102,7 +102,7 @@ def recipe_of(package: Package, name: str | None) -> Recipe:
         raise RecipeError(
             f"{package.path} does not say how it was trained; name a recipe for the data folder (--recipe)"
         )
-    return recipe_from(facts, str(package.path))
+    return stored_recipe(facts, str(package.path))
 
 
 def checkpoint_of(target: Path) -> Checkpoint | None:
