@@ -99,6 +99,7 @@ def train(
     digests = {image.stem: image.digest() for image in (*training, *validation)}
     _log.info("%d images for training, %d for validation", len(training), len(validation))
     if cautious and processes.first and not resume:
+        _log.info("looking at the images and their labels for what a person should see before it is learnt ...")
         for caution in cautions(folder_facts(images, recipe), recipe):
             _log.warning("%s", caution)
 

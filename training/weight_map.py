@@ -41,9 +41,7 @@ def border_term(labels_yx: NDArray[np.int32], w0: float, sigma_px: float) -> NDA
 
     """
     reach = math.ceil(sigma_px * math.sqrt(2 * math.log(2**24)))
-    cells = np.maximum(labels_yx, 0)
-    if cells.max(initial=0) > cells.size:  # numbers far apart would make long tables
-        cells = np.unique(cells, return_inverse=True)[1].reshape(cells.shape).astype(np.int32)
+    cells = close_numbers(np.maximum(labels_yx, 0))
     windows = [
         (number, _around(window, reach, cells.shape))
         for number, window in enumerate(ndimage.find_objects(cells), start=1)
@@ -57,6 +55,14 @@ def border_term(labels_yx: NDArray[np.int32], w0: float, sigma_px: float) -> NDA
         nearest[window] = np.minimum(nearest[window], distance)
     term: NDArray[np.float32] = np.float32(w0) * np.exp(-((nearest + second) ** 2) / np.float32(2 * sigma_px**2))
     return term
+
+
+def close_numbers(cells_yx: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Objects numbered anew in their order where a table by number would be longer than the image; 0 stays 0."""
+    if cells_yx.max(initial=0) <= cells_yx.size:
+        return cells_yx
+    numbers = np.union1d(cells_yx, 0)
+    return np.searchsorted(numbers, cells_yx).astype(np.int32)
 
 
 def _around(window: _Window, reach: int, size_yx: tuple[int, ...]) -> _Window:

@@ -103,7 +103,9 @@ def test_masks_that_a_named_recipe_reads_wrongly_are_cautioned_against(
     arguments = ["--recipe", "synthetic", "--set", "schedule.steps=1", "--data", data, "--out", tmp_path / "run"]
     for more, expected in (([], 1), (["--resume"], 0)):
         caplog.clear()
-        assert fit(*arguments, *more) == 0
+        with caplog.at_level("INFO", logger="training"):
+            assert fit(*arguments, *more) == 0
+        assert sum(message.startswith("looking at the images") for message in caplog.messages) == expected
         warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
         assert sum(message.startswith("Objects in many separate pieces (") for message in warnings) == expected
 

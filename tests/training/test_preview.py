@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +180,20 @@ def good_labels() -> NDArray[np.int32]:
     labels = np.zeros((100, 100), dtype=np.int32)
     labels[10:25, 10:25], labels[50:70, 50:70] = 1, 2
     return labels
+
+
+@pytest.mark.parametrize("background", [0, 99_000_000])
+def test_large_object_numbers_give_the_facts_of_small_ones(tiny_recipe: Recipe, background: int) -> None:
+    near = np.full((100, 100), min(background, 1), dtype=np.int32)
+    near[10:30, 10:40], near[50:60, 50:60], near[0], near[::20, 90] = 3, 5, -1, 9
+    far = np.select([near < 0, near > 1, near == 1], [near, near * 100_000_000 // 9 + 1_990_000_000, background], 0)
+    tracemalloc.start()
+    found = facts_of(tiny_recipe, far.astype(np.int32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == facts_of(tiny_recipe, near)
+    assert found.scattered == 1
+    assert peak < 10_000_000
 
 
 def test_a_good_folder_raises_no_caution(tiny_recipe: Recipe) -> None:

@@ -46,6 +46,11 @@ def test_unannotated_pixels_are_no_cell() -> None:
     assert not border_term(labels, 10.0, 5.0).any()
 
 
+def test_cells_of_far_numbers_without_background_are_all_cells() -> None:
+    labels = np.array([[7_000_000] * 4 + [9_000_000] * 4], dtype=np.int32)
+    np.testing.assert_allclose(border_term(labels, 10.0, 2.0), by_definition(labels, 10.0, 2.0), rtol=1e-4)
+
+
 def measured_pixels(labels_yx: NDArray[np.int32], monkeypatch: pytest.MonkeyPatch) -> int:
     """Pixels that go through a distance transform: what the weight map costs, on whatever machine."""
     measured: list[int] = []

@@ -14,7 +14,7 @@ from skimage.measure import label
 from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
 from training.splits import split_images
-from training.weight_map import class_targets
+from training.weight_map import class_targets, close_numbers
 
 SMALL_OBJECT_PX = 4.0
 SATURATED = 0.01
@@ -93,7 +93,7 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
     known = labels != IGNORE
     annotated = int(np.count_nonzero(known))
     instances = recipe.data.kind == "instances"
-    cells = np.maximum(labels, 0) if instances else ndimage.label(labels == 1)[0]
+    cells = close_numbers(np.maximum(labels, 0)) if instances else ndimage.label(labels == 1)[0]
     areas = np.bincount(cells.ravel())[1:]
     windows = [window for window in ndimage.find_objects(cells) if window is not None]
     highest = float(values.max(initial=0))
