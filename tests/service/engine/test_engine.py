@@ -143,7 +143,7 @@ def test_the_threads_of_callers_who_have_gone_neither_hold_up_the_end_nor_comput
 
 
 def test_an_answer_is_charged_until_it_is_closed_or_forgotten(packages: Path) -> None:
-    image, asked = np.zeros((3000, 3000), np.uint8), SegmentRequest(output="probabilities", format="npy")
+    image, asked = np.zeros((1500, 1500), np.uint8), SegmentRequest(output="probabilities", format="npy")
 
     async def scenario() -> None:
         async with running(packages, memory_budget_mb=256) as engine:
