@@ -24,7 +24,8 @@ SUFFIXES = (".png", *TIFF_SUFFIXES)
 IMAGE_SUFFIXES = (*SUFFIXES, ".jpg", ".jpeg")
 """Of images; a mask must not be a JPEG, which blurs its numbers."""
 
-_LIMITS = ReadLimits(max_pixels=1 << 31, max_bytes=1 << 36)
+_LIMITS = ReadLimits(max_pixels=1 << 96, max_bytes=1 << 96)
+"""More than any header can declare: here memory alone limits."""
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
@@ -90,7 +91,10 @@ def read_planes(path: Path) -> NDArray[Any]:
 
     """
     with _opened(path) as reader:
-        planes = np.stack([reader.read_plane(index) for index in range(reader.header.planes)])
+        header = reader.header
+        planes = np.empty((header.planes, *header.size_yx, header.channels), dtype=header.dtype)
+        for index in range(header.planes):
+            planes[index] = reader.read_plane(index)
     return planes if len(planes) > 1 else np.moveaxis(planes[0], -1, 0)[..., np.newaxis]
 
 
@@ -168,5 +172,10 @@ def _named_when_damaged(path: Path) -> Iterator[None]:
             yield
     except FormatError as error:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error
+    except MemoryError as error:
+        raise UnreadableFile(
+            f"{path} needs more memory than there is: {error or 'out of memory'}; crop it, give fewer pages, or write it "
+            "again if it should be smaller"
+        ) from error
     except Exception as error:  # decoders fail with every kind of exception on damaged files
         raise UnreadableFile(f"{path} cannot be read: {error or type(error).__name__}; write it again") from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import imagecodecs
 import numpy as np
@@ -17,7 +20,7 @@ from PIL import Image
 from model.images import ReadLimits, open_image
 from training.datasets import load_images
 from training.errors import UnreadableFile
-from training.layouts.files import read_array, read_image
+from training.layouts.files import read_array, read_image, read_planes
 from training.options import Data
 from training.survey import survey_folder
 
@@ -108,6 +111,35 @@ def test_a_stack_beside_plain_masks_is_named_with_its_axes(tmp_path: Path) -> No
         load_images(tmp_path, Data(), 2, 2)
     path.write_bytes(tiff(np.moveaxis(COLOURS[..., :2], -1, 0), metadata={"axes": "CYX"}))
     np.testing.assert_array_equal(load_images(tmp_path, Data(), 2, 2)[0].image_yxc, COLOURS[..., :2])
+
+
+def test_a_stack_is_read_into_its_own_memory(tmp_path: Path) -> None:
+    pages: NDArray[np.uint16] = RNG.integers(0, 65535, (40, 100, 110), dtype=np.uint16)
+    (tmp_path / "a.tif").write_bytes(tiff(pages))
+    read_planes(tmp_path / "a.tif")  # what is imported on first use does not count
+    tracemalloc.start()
+    planes = read_planes(tmp_path / "a.tif")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(planes[..., 0], pages)
+    assert planes.nbytes <= peak < 1.3 * planes.nbytes
+
+
+def test_memory_alone_limits_an_image(tmp_path: Path) -> None:
+    content = bytearray(png(GREY))
+    content[16:24] = (2**31 - 1).to_bytes(4, "big") * 2  # width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path = tmp_path / "a.png"
+    path.write_bytes(bytes(content))
+    with pytest.raises(UnreadableFile, match=r"a.png cannot be read: .*damaged"):
+        read_image(path)  # a size that only damage explains is no limit that could be raised
+
+
+def test_an_image_that_memory_does_not_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(GREY))
+    monkeypatch.setattr(np, "empty", Mock(side_effect=MemoryError("Unable to allocate 4.00 TiB")))
+    with pytest.raises(UnreadableFile, match=r"a.tif needs more memory than there is: .* 4.00 TiB; crop it"):
+        read_planes(tmp_path / "a.tif")
 
 
 def test_large_images_and_masks_are_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
