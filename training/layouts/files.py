@@ -174,8 +174,8 @@ def _named_when_damaged(path: Path) -> Iterator[None]:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error
     except MemoryError as error:
         raise UnreadableFile(
-            f"{path} needs more memory than there is: {error or 'out of memory'}; crop it, give fewer pages, or write it "
-            "again if it should be smaller"
+            f"{path} needs more memory than there is: {error or 'out of memory'}; crop it, give fewer pages, or write "
+            "it again if it should be smaller"
         ) from error
     except Exception as error:  # decoders fail with every kind of exception on damaged files
         raise UnreadableFile(f"{path} cannot be read: {error or type(error).__name__}; write it again") from error
