@@ -13,6 +13,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import AnnotatedImage
 from training.errors import FoldsMismatch
 from training.evaluate import Evaluation, format_figure, row_as_json
+from training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -151,8 +152,11 @@ def _entries(names: dict[str, Spread], values: dict[str, float]) -> list[str]:
     return [format_figure(name, values[name]) if name in values else "-" for name in names]
 
 
-def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], name: str) -> None:
-    """Say in the log where images have the names of a run's images but are others."""
+def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], recipe: Recipe, name: str) -> None:
+    """Say in the log where images, read by ``recipe``, have the names of a run's images but are others."""
+    if not recipe.reads_labels_as(checkpoint.read_recipe()):
+        _log.info("%s: labels are read otherwise than in the run, so images are not compared with the run's", name)
+        return
     changed = checkpoint.changed({image.stem: image.digest() for image in images})
     if changed:
         _log.warning(
@@ -165,7 +169,7 @@ def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], na
         )
 
 
-def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], name: str) -> None:
+def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], recipe: Recipe, name: str) -> None:
     """Make sure that a net was trained on none of the images that it shall be scored on.
 
     Raises
@@ -174,7 +178,7 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], nam
         Where it was: images came or went since, and the split by names with them.
 
     """
-    warn_of_changed(checkpoint, images, name)
+    warn_of_changed(checkpoint, images, recipe, name)
     seen = sorted({image.stem for image in images} & set(checkpoint.split["training"]))
     if seen:
         raise FoldsMismatch(

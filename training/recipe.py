@@ -85,6 +85,13 @@ class Recipe(Part):
                 part[name] = text
         return recipe_from(values, f"--set {' '.join(assignments)}") if assignments else self
 
+    def reads_labels_as(self, other: Recipe) -> bool:
+        """Whether both make the same labels of the same files; which of them are taken or validate may differ."""
+        apart = {"layout", "include", "split", "stretches", "validation_fraction", "fold"}
+        ours, theirs = (each.data.model_dump(exclude=apart) for each in (self, other))
+        by_count = self.data.kind == "semantic" and len(self.targets.classes) != len(other.targets.classes)
+        return ours == theirs and not by_count
+
     @property
     def geometry(self) -> Geometry:
         """What the net accepts and returns."""

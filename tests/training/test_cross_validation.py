@@ -236,6 +236,18 @@ def test_other_images_of_the_same_names_are_told_apart(
         cross_validate(recipe, folder, tmp_path / "run", folds=2, resume=True, workers=0)
 
 
+def test_the_same_images_read_by_another_recipe_are_no_other_images(
+    run: Path, recipe: Recipe, nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "semantic.toml"
+    path.write_text('name = "semantic"\ndata = { kind = "semantic", fold = [1, 2] }\n')
+    caplog.set_level("INFO", logger="training")
+    fold = fold_folder(run, 1, 2)
+    assert main(["evaluate", str(fold), "--data", str(nuclei_folder), "--recipe", str(path)]) == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{nuclei_folder}: labels are read otherwise than in the run" in caplog.text
+
+
 def test_mirroring_is_asked_for_by_option_or_recipe(
     run: Path, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from training.errors import RecipeError
+from training.options import Data, Targets
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
 
 
@@ -85,6 +86,28 @@ def test_a_folder_of_other_images_takes_neither_table_nor_card(tmp_path: Path) -
     assert own.net == recipe.net
     (tmp_path / "index.csv").write_text("id,kind\n")
     assert recipe.for_folder(tmp_path) is recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "alike"),
+    [
+        ("data.kind=semantic", False),
+        ("data.ignore_value=7", False),
+        ("data.layout=folders", True),
+        ("data.validation_fraction=0.5", True),
+        ("schedule.batch=2", True),
+        ('targets.classes=["background", "cell", "other"]', True),
+    ],
+)
+def test_recipes_read_labels_alike_whichever_images_they_take(assignment: str, *, alike: bool) -> None:
+    recipe = Recipe(name="one", targets=Targets(scheme="classes"))
+    assert recipe.reads_labels_as(recipe.with_values([assignment])) is alike
+
+
+def test_the_number_of_classes_changes_how_classes_are_read() -> None:
+    two = Recipe(name="two", data=Data(kind="semantic"), targets=Targets(scheme="classes"))
+    three = two.with_values(['targets.classes=["background", "cell", "other"]'])
+    assert not two.reads_labels_as(three)
 
 
 def test_single_values_can_be_changed() -> None:

@@ -74,7 +74,7 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
         _, held_out = split_images(images, recipe.data)
         checkpoint = checkpoint_of(target)
         if checkpoint is not None:
-            require_unseen(checkpoint, held_out, str(target))
+            require_unseen(checkpoint, held_out, recipe, str(target))
         instances = recipe.data.kind == "instances"
         folds.append(
             Fold(str(target), evaluate_images(held_out, predictor, instances=instances, scoring=recipe.scoring))
@@ -127,5 +127,5 @@ def chosen_images(recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint
     training, validation = split_images(images, recipe.data)
     chosen = {"training": training, "validation": validation, "all": images}[split]
     if checkpoint is not None:
-        warn_of_changed(checkpoint, chosen, str(data))
+        warn_of_changed(checkpoint, chosen, recipe, str(data))
     return chosen
