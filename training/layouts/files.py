@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -159,16 +159,17 @@ def is_stack(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageReader]:
-    with _named_when_damaged(path), path.open("rb") as file, open_image(file, _LIMITS) as reader:
+    # what the service reads is read: warnings are of what surrounds the pixels, such as a camera's EXIF
+    with _named_when_damaged(path, "ignore"), path.open("rb") as file, open_image(file, _LIMITS) as reader:
         yield reader
 
 
 @contextmanager
-def _named_when_damaged(path: Path) -> Iterator[None]:
-    """Take every failure of a decoder, warnings included, as a damaged file."""
+def _named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "error") -> Iterator[None]:
+    """Take every failure of a decoder as a damaged file, its warnings as ``on_warning`` says."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter(on_warning)
             yield
     except FormatError as error:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error

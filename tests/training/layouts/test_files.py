@@ -113,6 +113,15 @@ def test_a_stack_beside_plain_masks_is_named_with_its_axes(tmp_path: Path) -> No
     np.testing.assert_array_equal(load_images(tmp_path, Data(), 2, 2)[0].image_yxc, COLOURS[..., :2])
 
 
+def test_a_camera_s_damaged_exif_is_no_damaged_image(tmp_path: Path) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x0e\x01\x02\0\x40\0\0\0\xff\0\0\0"  # it ends within an entry
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 10), 99, dtype=np.uint8)).save(file, format="JPEG", exif=exif)
+    save(tmp_path, file.getvalue(), ".jpg")
+    (loaded,) = load_images(tmp_path, Data(), 1, 2)
+    assert set(loaded.image_yxc.ravel().tolist()) == {99}
+
+
 def test_a_stack_is_read_into_its_own_memory(tmp_path: Path) -> None:
     pages: NDArray[np.uint16] = RNG.integers(0, 65535, (40, 100, 110), dtype=np.uint16)
     (tmp_path / "a.tif").write_bytes(tiff(pages))
