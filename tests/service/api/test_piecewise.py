@@ -67,7 +67,7 @@ def half_hearted(port: int) -> Iterator[socket.socket]:
         yield line
 
 
-@pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 1 << 20, (1 << 20) + 1, len(CONTENT)])
+@pytest.mark.parametrize("size", [0, 1, 128 << 10, (128 << 10) + 1, 1 << 20, (1 << 20) + 1, len(CONTENT)])
 def test_an_answer_comes_whole_and_is_freed(size: int) -> None:
     freed = threading.Event()
     with serving(lambda: io.BytesIO(CONTENT[:size]), freed.set) as port:
@@ -106,7 +106,7 @@ def test_a_client_that_takes_nothing_is_dropped_and_the_next_one_is_served(
         assert httpx.get(f"http://127.0.0.1:{port}/", timeout=20).content == CONTENT
     said = [record for record in caplog.records if record.name == "unet.api"]
     assert len(said) == 1
-    assert "took less than 65536 bytes of its answer in 0.5 s" in said[0].getMessage()
+    assert "took less than 131072 bytes of its answer in 0.5 s" in said[0].getMessage()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
