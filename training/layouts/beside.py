@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from training.errors import DatasetError, MaskMismatch, MissingFile
-from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, read_image
+from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
 from training.layouts.folders import require_images, require_partners
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
@@ -19,12 +19,16 @@ _log = logging.getLogger(__name__)
 
 ReadShapes = Callable[[Path, tuple[int, int]], list[Shape]]
 ReadCategories = Callable[[Path], set[str]]
+HoldsShapes = Callable[[Path], bool]
+_NAMED = 5
 
 
-def recognise_beside(folder: Path, data: Data, suffixes: tuple[str, ...]) -> str | None:
+def recognise_beside(
+    folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: HoldsShapes = Path.is_file
+) -> str | None:
     """Say how many images and files of shapes there are; None where one kind is missing."""
-    images, shapes = _folders(folder, data, suffixes)
-    counts = count_files(images, IMAGE_SUFFIXES), count_files(shapes, suffixes)
+    images, shapes = _folders(folder, data, suffixes, holds_shapes)
+    counts = count_files(images, IMAGE_SUFFIXES), len(_shape_files(images, shapes, suffixes, holds_shapes))
     if not all(counts):
         return None
     return f"{counts[0]} images in {images.name}/, {counts[1]} files {' or '.join(suffixes)} in {shapes.name}/"
@@ -37,34 +41,39 @@ def list_beside(
     suffixes: tuple[str, ...],
     *,
     read: ReadShapes,
-    read_categories: ReadCategories,
+    read_categories: ReadCategories | None = None,
+    holds_shapes: HoldsShapes = Path.is_file,
 ) -> list[Source]:
     """List images with their files of shapes.
 
-    The log names categories of ``data`` that no file has.
+    A file of another name than the images' is one of shapes where ``holds_shapes`` says so. The log names categories of
+    ``data`` that no file has, and files of shapes beside the images that belong to none of them.
 
     Raises
     ------
     MissingFile
-        Where there is no image, an image has no file of shapes, or, all being wanted, a file of shapes no image; where
-        no file has any of the categories that ``data`` names.
+        Where there is no image, an image has no file of shapes, or, all being wanted, a file in a folder of shapes no
+        image; where no file has any of the categories that ``data`` names.
     MaskMismatch
         Where two files share a stem.
 
     """
-    images_folder, shapes_folder = _folders(folder, data, suffixes)
+    images_folder, shapes_folder = _folders(folder, data, suffixes, holds_shapes)
     images = files_by_stem(images_folder, IMAGE_SUFFIXES)
     shapes: dict[str, Path] = {}
     for stem, path in files_by_stem(shapes_folder, suffixes).items():
-        # QuPath's scripts name an export after the whole file name: cell.tif.geojson
-        plain = Path(stem).stem if Path(stem).suffix.lower() in IMAGE_SUFFIXES else stem
+        plain = _image_stem(stem)
+        if plain not in images and not holds_shapes(path):
+            continue
         if plain in shapes:
             raise MaskMismatch(f"{shapes[plain]} and {path} are of the same image; keep one of them")
         shapes[plain] = path
     stems = sorted(images) if wanted is None else sorted(wanted)
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
     require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
-    if wanted is None:
+    if wanted is None and shapes_folder == images_folder:
+        _name_strangers([shapes[stem] for stem in sorted(shapes.keys() - images.keys())])
+    elif wanted is None:
         require_images(shapes, images, images_folder, "files of shapes", IMAGE_SUFFIXES)
     if not stems:
         raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
@@ -81,14 +90,35 @@ def list_beside(
     ]
 
 
-def _folders(folder: Path, data: Data, suffixes: tuple[str, ...]) -> tuple[Path, Path]:
+def _folders(folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: HoldsShapes) -> tuple[Path, Path]:
     """Folder of the images (``data.images``, or the data folder) and of the shapes (``data.masks``, or the same)."""
-    images = folder / data.images if (folder / data.images).is_dir() else folder
-    return images, folder / data.masks if count_files(folder / data.masks, suffixes) else images
+    images, masks = folder / data.images if (folder / data.images).is_dir() else folder, folder / data.masks
+    return images, masks if _shape_files(images, masks, suffixes, holds_shapes) else images
 
 
-def _require_categories(paths: Sequence[Path], folder: Path, data: Data, read_categories: ReadCategories) -> None:
-    if data.categories is None:
+def _shape_files(images: Path, shapes: Path, suffixes: tuple[str, ...], holds_shapes: HoldsShapes) -> list[Path]:
+    """Files of a folder that are named after an image or hold shapes; none where there is no such folder."""
+    stems = {path.stem for path in list_files(images, IMAGE_SUFFIXES)}
+    return [path for path in list_files(shapes, suffixes) if _image_stem(path.stem) in stems or holds_shapes(path)]
+
+
+def _image_stem(stem: str) -> str:
+    """Stem of the image: QuPath's scripts name an export after the whole file name, cell.tif.geojson."""
+    return Path(stem).stem if Path(stem).suffix.lower() in IMAGE_SUFFIXES else stem
+
+
+def _name_strangers(paths: Sequence[Path]) -> None:
+    """Say which files beside the images are left out; whole projects and data sets may lie there too."""
+    if paths:
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        names = ", ".join(path.name for path in paths[:_NAMED])
+        _log.warning("%s: no image has the name of %s%s; left out", paths[0].parent, names, more)
+
+
+def _require_categories(
+    paths: Sequence[Path], folder: Path, data: Data, read_categories: ReadCategories | None
+) -> None:
+    if data.categories is None or read_categories is None:
         return
     found: set[str] = set()
     for path in paths:

@@ -42,20 +42,25 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[st
     if not folder.is_dir():
         raise MissingFile(f"{folder} is not a folder; expected images in it")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
+    for path in list_files(folder, suffixes):
         if path.stem in found:
             raise MaskMismatch(f"{found[path.stem]} and {path} share a stem; keep one of them")
         found[path.stem] = path
     return found
 
 
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of a folder with one of the suffixes, sorted, hidden ones left out; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    ]
+
+
 def count_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> int:
     """Count the files of a folder with one of the suffixes, hidden ones left out; 0 where there is no such folder."""
-    if not folder.is_dir():
-        return 0
-    return sum(path.suffix.lower() in suffixes and not path.name.startswith(".") for path in folder.iterdir())
+    return len(list_files(folder, suffixes))
 
 
 def read_image(path: Path) -> NDArray[Any]:

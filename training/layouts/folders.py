@@ -104,7 +104,7 @@ def require_images(
         for path in sorted(where.iterdir())
         if lonely[0] in {path.stem, path.name} and path.suffix.lower() != first.suffix.lower() and path.is_file()
     ]
-    found, remedy = "none", "Add the image or take its partner away"
+    found, remedy = "none", f"Add the image, or move {first.name} out of the folder"
     if unread:
         found, remedy = f"{unread[0]}, which is of a kind that is not read", "Convert it to one of these"
     raise MissingFile(

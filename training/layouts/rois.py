@@ -6,6 +6,7 @@ pixels from the upper left corner (:mod:`training.layouts.raster`), as ``ij.proc
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import roifile
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE
 
-from training.errors import DatasetError, MaskMismatch, UnreadableFile
+from training.errors import DatasetError, MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.beside import list_beside, recognise_beside
 from training.layouts.raster import Patch, fill_oval, fill_rings
 from training.layouts.shapes import Shape
@@ -31,7 +32,7 @@ _OVERLAYS = {ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE}
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Say how many images and files there are; None where one kind is missing."""
-    return recognise_beside(folder, data, _SUFFIXES)
+    return recognise_beside(folder, data, _SUFFIXES, _holds_rois)
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
@@ -40,12 +41,17 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     Raises
     ------
     MissingFile
-        Where there is no image, or an image has no file.
+        Where there is no image, an image has no file, or categories are wanted, which ROIs do not have.
     MaskMismatch
         Where two files share a stem.
 
     """
-    return list_beside(folder, data, wanted, _SUFFIXES, read=read_shapes, read_categories=_no_categories)
+    if data.categories is not None:
+        raise MissingFile(
+            f"data.categories names {data.categories[0]!r}, but ROIs of ImageJ have no categories: {folder} has layout "
+            "rois. Leave data.categories out, or give the shapes as GeoJSON or COCO"
+        )
+    return list_beside(folder, data, wanted, _SUFFIXES, read=read_shapes, holds_shapes=_holds_rois)
 
 
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
@@ -76,8 +82,16 @@ def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
     return shapes
 
 
-def _no_categories(_path: Path) -> set[str]:
-    return set()
+def _holds_rois(path: Path) -> bool:
+    """Whether a file is meant as ROIs: a zip of other files is not, an empty or a damaged one is."""
+    if path.suffix.lower() == ".roi":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile):
+        return True  # reading it says what is wrong
+    return not names or any(name.lower().endswith(".roi") for name in names)
 
 
 def _is_empty(path: Path) -> bool:

@@ -191,13 +191,26 @@ def test_an_image_without_a_file_is_named(folder: Path) -> None:
 
 
 def test_a_file_without_an_image_is_named(folder: Path) -> None:
-    write(folder, feature(square(0, 0, 2, 2)))
-    write(folder, feature(square(0, 0, 2, 2)), name="images/slide.czi.geojson")
+    (folder / "labels").mkdir()
+    write(folder, feature(square(0, 0, 2, 2)), name="labels/a.geojson")
+    write(folder, feature(square(0, 0, 2, 2)), name="labels/slide.czi.geojson")
     (folder / "images" / "slide.czi").touch()
     with pytest.raises(
         MissingFile, match=r"1 of 2 files of shapes have no image, .*found .*images/slide.czi, which is"
     ):
         labels(folder)
+
+
+def test_other_files_beside_the_images_are_left_out_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, feature(square(0, 0, 2, 2)))
+    for number in range(7):
+        (folder / "images" / f"project-{number}.geojson").write_text("{}")
+    assert labels(folder).any()
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert message == (
+        f"{folder / 'images'}: no image has the name of project-0.geojson, project-1.geojson, project-2.geojson, "
+        "project-3.geojson, project-4.geojson and 2 more; left out"
+    )
 
 
 def test_two_files_of_one_image_are_refused(folder: Path) -> None:

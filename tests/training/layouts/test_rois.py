@@ -196,7 +196,7 @@ def test_a_zip_of_other_files_is_refused(folder: Path) -> None:
 def test_categories_which_rois_do_not_have_are_refused(folder: Path) -> None:
     save(folder, box(0, 0, 4, 4))
     with pytest.raises(
-        MissingFile, match=r"has the category 'cell', .* found none. Correct .* leave data.categories out"
+        MissingFile, match=r"names 'cell', but ROIs of ImageJ have no categories: .* layout rois. Leave"
     ):
         load_images(folder, Data(categories=("cell",)), 1, 2)
 
