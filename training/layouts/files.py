@@ -24,6 +24,16 @@ SUFFIXES = (".png", *TIFF_SUFFIXES)
 IMAGE_SUFFIXES = (*SUFFIXES, ".jpg", ".jpeg")
 """Of images; a mask must not be a JPEG, which blurs its numbers."""
 
+_KINDS = {
+    b"\x89PNG": (".png",),
+    b"II*\x00": TIFF_SUFFIXES,
+    b"MM\x00*": TIFF_SUFFIXES,
+    b"II+\x00": TIFF_SUFFIXES,
+    b"MM\x00+": TIFF_SUFFIXES,
+    b"\xff\xd8\xff": (".jpg", ".jpeg"),
+}
+"""Suffixes by a file's first bytes."""
+
 _LIMITS = ReadLimits(max_pixels=1 << 96, max_bytes=1 << 96)
 """More than any header can declare: here memory alone limits."""
 
@@ -109,10 +119,11 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises
     ------
     UnreadableFile
-        Where the file is damaged.
+        Where the file is damaged, or of another kind than its suffix says.
 
     """
     with _named_when_damaged(path):
+        _require_kind(path)
         if path.suffix.lower() == ".png":
             with PngImageFile(path) as image:  # Image.open refuses what has more than 90 million pixels
                 return np.asarray(image)
@@ -153,6 +164,14 @@ def stack_axes(path: Path) -> tuple[str, tuple[int, ...]]:
     return (f"I{axes}", (len(shapes), *shape)) if len(set(shapes)) == 1 else ("", ())
 
 
+def is_one_page(path: Path) -> bool:
+    """Whether a TIFF file holds a single page, grey or in colours; a damaged file does not."""
+    try:
+        return stack_axes(path)[0] in {"YX", "YXS", "SYX"}
+    except UnreadableFile:
+        return False
+
+
 def is_stack(path: Path) -> bool:
     """Whether an image has planes that are neither channels nor colours; a damaged file is none."""
     try:
@@ -160,6 +179,19 @@ def is_stack(path: Path) -> bool:
             return reader.header.planes > 1
     except UnreadableFile:
         return False
+
+
+def _require_kind(path: Path) -> None:
+    """Refuse a mask whose suffix and first bytes say different things, before a decoder finds mere damage."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    found = next((kind for magic, kind in _KINDS.items() if head.startswith(magic)), None)
+    suffix = path.suffix.lower()
+    if found is not None and suffix not in found:
+        raise UnreadableFile(
+            f"{path} is a file of the kind {found[0]}, its suffix is {path.suffix}; expected one that fits. Write the "
+            f"mask again as {suffix}, or rename it where it is one of {', '.join(SUFFIXES)}"
+        )
 
 
 @contextmanager
@@ -176,6 +208,8 @@ def _named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "er
         with warnings.catch_warnings():
             warnings.simplefilter(on_warning)
             yield
+    except UnreadableFile:
+        raise
     except FormatError as error:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error
     except MemoryError as error:

@@ -13,6 +13,7 @@ from training.layouts.files import (
     TIFF_SUFFIXES,
     count_files,
     files_by_stem,
+    is_one_page,
     is_stack,
     read_array,
     read_image,
@@ -24,12 +25,13 @@ EXPECTS = "images/NAME.png and labels/NAME.png (or .tif); data.images and data.m
 
 
 def recognise(folder: Path, data: Data) -> str | None:
-    """Say how many images and masks there are; None where one kind is missing, or both are stacks."""
+    """Say how many images and masks there are; None where one kind is missing, or the first of both are stacks."""
     if not count_files(folder / data.images, IMAGE_SUFFIXES) or not count_files(folder / data.masks):
         return None
     images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
     stem, first = next(iter(images.items()))
-    if stem in masks and masks[stem].suffix.lower() in TIFF_SUFFIXES and is_stack(first):
+    mask = masks.get(stem)
+    if mask is not None and mask.suffix.lower() in TIFF_SUFFIXES and not is_one_page(mask) and is_stack(first):
         return None
     return f"{len(images)} images in {data.images}/, {len(masks)} masks in {data.masks}/"
 

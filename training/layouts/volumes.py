@@ -17,7 +17,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
-from training.layouts.files import TIFF_SUFFIXES, files_by_stem, is_stack, read_planes, read_stack, stack_axes
+from training.layouts.files import (
+    TIFF_SUFFIXES,
+    files_by_stem,
+    is_one_page,
+    is_stack,
+    read_planes,
+    read_stack,
+    stack_axes,
+)
 from training.layouts.folders import require_images, require_partners
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
@@ -27,7 +35,9 @@ EXPECTS = "NAME-volume.tif and NAME-labels.tif, or images.tif and labels.tif: TI
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Name the first pair of stacks; None where there is none."""
-    pairs = _named_pairs(folder, data) or [pair for pair in _pairs(*_folder_files(folder, data)) if is_stack(pair[1])]
+    pairs = _named_pairs(folder, data) or [
+        pair for pair in _pairs(*_folder_files(folder, data)) if is_stack(pair[1]) and not is_one_page(pair[2])
+    ]
     if not pairs:
         return None
     _, volume, labels = pairs[0]

@@ -96,6 +96,21 @@ def test_a_palette_of_a_mask_is_left_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_array(path), GREY)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [("a.png", tiff(MASK), ".tif"), ("a.tif", png(MASK), ".png"), ("a.PNG", b"\xff\xd8\xff\xe0", ".jpg")],
+)
+def test_a_mask_of_another_kind_than_its_suffix_is_named(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile) as caught:
+        read_array(path)
+    assert str(caught.value) == (
+        f"{path} is a file of the kind {kind}, its suffix is {path.suffix}; expected one that fits. Write the mask "
+        f"again as {path.suffix.lower()}, or rename it where it is one of .png, .tif, .tiff"
+    )
+
+
 def test_what_the_reader_refuses_is_named_with_its_reason(tmp_path: Path) -> None:
     path = save(tmp_path, tiff(np.zeros((8, 10, 4), dtype=np.uint8), photometric="separated"), ".tif")
     with pytest.raises(UnreadableFile) as caught:
@@ -105,8 +120,12 @@ def test_what_the_reader_refuses_is_named_with_its_reason(tmp_path: Path) -> Non
     )
 
 
-def test_a_stack_beside_plain_masks_is_named_with_its_axes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("masks", [".png", ".tif"])
+def test_a_stack_beside_plain_masks_is_named_with_its_axes(tmp_path: Path, masks: str) -> None:
     path = save(tmp_path, tiff(COLOURS[..., :2]), ".tif")  # tifffile takes (y, x, 2) for pages
+    if masks == ".tif":
+        (tmp_path / "labels" / "a.png").unlink()
+        (tmp_path / "labels" / "a.tif").write_bytes(tiff(MASK))
     with pytest.raises(UnreadableFile, match=r"a.tif is a stack with the axes I \(8,\), .*'axes': 'CYX'"):
         load_images(tmp_path, Data(), 2, 2)
     path.write_bytes(tiff(np.moveaxis(COLOURS[..., :2], -1, 0), metadata={"axes": "CYX"}))
