@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pickle
@@ -15,6 +16,8 @@ import torch
 from model.unet import UNet
 from training.errors import CheckpointError, RecipeError
 from training.recipe import Recipe, stored_recipe
+
+_log = logging.getLogger(__name__)
 
 _FORMAT = 1
 
@@ -128,7 +131,7 @@ def build_net(recipe: Recipe) -> UNet:
 def load_own_checkpoint(
     path: Path, recipe: Recipe, split: dict[str, list[str]], digests: Mapping[str, str], processes: int
 ) -> Checkpoint:
-    """Read the state that a run resumes from.
+    """Read the state that a run resumes from; the log says where an older version left nothing to compare images by.
 
     Raises
     ------
@@ -146,6 +149,12 @@ def load_own_checkpoint(
         )
     if last.split != split:
         raise CheckpointError(f"{path} was made from other images; choose another --out, or bring the images back")
+    if not last.digests:
+        _log.warning(
+            "%s was written by an older version, which kept nothing to compare images by: make sure that they are the "
+            "same; what it learns from here on may differ from an undisturbed run of that version",
+            path,
+        )
     changed = last.changed(digests)
     if changed:
         raise CheckpointError(

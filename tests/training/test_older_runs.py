@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from model.package import Package, read_package
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, load_own_checkpoint
 from training.commands.evaluate import recipe_of
 from training.errors import CheckpointError, RecipeError
 from training.finetune import package_checkpoint
-from training.recipe import recipe_from
+from training.recipe import Recipe, recipe_from
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
 IGNORED = {"class_values": [0, 255]}
@@ -47,6 +47,19 @@ def test_class_values_of_classes_are_kept() -> None:
 def test_class_values_of_object_numbers_are_left_out_of_a_package(package: Package) -> None:
     for recipe in (recipe_of(package, None), package_checkpoint(package).read_recipe()):
         assert (recipe.name, recipe.data.class_values) == ("older", None)
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_run_whose_images_cannot_be_compared_is_resumed_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, older: bool
+) -> None:
+    recipe, path = Recipe(name="any"), tmp_path / "last.pt"
+    digests = {"a": "0123456789abcdef"}
+    last = replace(checkpoint(recipe.model_dump(mode="json")), split={"training": ["a"], "validation": []})
+    replace(last, digests={} if older else digests).save(path)
+    assert load_own_checkpoint(path, recipe, last.split, digests, processes=1).split == last.split
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.startswith(f"{path} was written by an older version") for message in messages] == [True] * older
 
 
 def test_a_recipe_that_is_not_understood_is_named_by_its_value() -> None:
