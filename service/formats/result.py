@@ -60,8 +60,13 @@ class SegmentationResult:
         """
         height, width = self.size_yx
         for band in row_bands(height, width) if rows is None else row_bands(height, 1, rows):
-            part: NDArray[Any] = self.planes[plane][band if channel is None else (channel, band)]
-            yield part.astype(self.dtype, copy=False)
+            yield self.part(plane, channel, band)
+
+    def part(self, plane: int, channel: int | None, rows: slice, columns: slice = slice(None)) -> NDArray[Any]:
+        """Part (y, x) of a plane, in memory, of :attr:`dtype`; parameters as of :meth:`bands`."""
+        window = (rows, columns) if channel is None else (channel, rows, columns)
+        part: NDArray[Any] = self.planes[plane][window]
+        return part.astype(self.dtype, copy=False)
 
     def score(self, plane: int, label: int) -> float | None:
         """Score of ``label`` (from 1) in ``plane``, or None where there is none."""

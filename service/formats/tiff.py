@@ -3,22 +3,31 @@
 A mask of two classes is 0 and 255, of more classes the class index (uint8); labels are uint16 or uint32; probabilities
 are float32 with one channel per class. The description is ImageJ's (``ij.io.FileInfo``), with the receipt as one more
 line ``unet_receipt={...}``. Deflate, without a predictor: ImageJ and Bio-Formats read it.
+
+Pages are strips, which are all that ImageJ reads by itself; above :data:`TILED_ABOVE_PX` they are tiles, of which
+viewers of slides (QuPath, napari, OpenSlide) decode only what they show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from itertools import product
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
 
 STRIP_BYTES = 1 << 20
+TILE_PX = 512
+"""Height and width of a tile; TIFF wants multiples of 16."""
+TILED_ABOVE_PX = 1 << 28
+"""Of a page: 16,384 x 16,384."""
 CLASSIC_LIMIT = (1 << 32) - (1 << 25)
 
 
@@ -30,9 +39,10 @@ class TiffEncoder:
     extension: str = ".tif"
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
-        """Write any result, stacks as stacks, strip by strip."""
+        """Write any result, stacks as stacks, strip by strip or tile by tile."""
         pages, stack = _imagej_order(result)
         (height, width), dtype = result.size_yx, result.dtype
+        tiled = height * width > TILED_ABOVE_PX
         rows = max(1, STRIP_BYTES // (width * dtype.itemsize))
         resolution = None
         if result.pixel_size_um is not None:
@@ -41,12 +51,13 @@ class TiffEncoder:
         # a nameless file has a number for a name, which tifffile takes for a path
         with tifffile.TiffWriter(tifffile.FileHandle(target, name="result"), bigtiff=large) as writer:
             writer.write(
-                _strips(result, pages, rows),
+                _encoded(result, pages, None if tiled else rows),
                 shape=(len(pages), height, width),
                 dtype=dtype,
                 photometric="minisblack",
                 compression="zlib",
-                rowsperstrip=rows,
+                rowsperstrip=None if tiled else rows,
+                tile=(TILE_PX, TILE_PX) if tiled else None,
                 metadata=None,
                 description=_description(result, len(pages), stack),
                 resolution=resolution,
@@ -55,12 +66,21 @@ class TiffEncoder:
             )
 
 
-def _strips(result: SegmentationResult, pages: Sequence[tuple[int, int | None]], rows: int) -> Iterator[bytes]:
-    """Compressed strips of all pages; libdeflate is faster and denser than zlib."""
+def _encoded(result: SegmentationResult, pages: Sequence[tuple[int, int | None]], rows: int | None) -> Iterator[bytes]:
+    """Compressed strips of so many rows, or tiles, of all pages; libdeflate is faster and denser than zlib."""
+    white = np.uint8(255 if result.kind == "mask" and len(result.classes) <= 2 else 1)
     for plane, channel in pages:
-        for band in result.bands(plane, channel, rows):
-            strip = band * np.uint8(255) if result.kind == "mask" and len(result.classes) <= 2 else band
-            yield bytes(imagecodecs.deflate_encode(strip.tobytes(), level=2))
+        for part in _tiles(result, plane, channel) if rows is None else result.bands(plane, channel, rows):
+            values = part * white if result.kind == "mask" else part
+            yield bytes(imagecodecs.deflate_encode(values.tobytes(), level=2))
+
+
+def _tiles(result: SegmentationResult, plane: int, channel: int | None) -> Iterator[NDArray[Any]]:
+    """Tiles of a plane, row by row; those at its edge are filled up with zeros."""
+    height, width = result.size_yx
+    for y, x in product(range(0, height, TILE_PX), range(0, width, TILE_PX)):
+        part = result.part(plane, channel, slice(y, y + TILE_PX), slice(x, x + TILE_PX))
+        yield np.pad(part, [(0, TILE_PX - length) for length in part.shape])
 
 
 def _imagej_order(result: SegmentationResult) -> tuple[list[tuple[int, int | None]], dict[str, int]]:

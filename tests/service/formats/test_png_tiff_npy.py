@@ -17,6 +17,7 @@ from PIL import Image
 
 from model.images import PIXEL_SIZE_LIMITS_UM, ReadLimits, open_image
 from service.formats import UnsupportedOutput
+from service.formats import tiff as tiff_format
 from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
@@ -86,6 +87,29 @@ def test_tiff_holds_the_smallest_and_the_largest_pixel_size(size: float) -> None
     data = encoded("tiff", labels([[0, 1]], pixel_size_um=(size, 0.5)))
     with open_image(io.BytesIO(data), LIMITS) as reader:
         assert reader.header.pixel_size_um == pytest.approx((size, 0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize(("width", "tile"), [(16_384, None), (16_385, (512, 512))])
+def test_tiff_pages_of_slides_are_tiles(width: int, tile: tuple[int, int] | None) -> None:
+    column = np.arange(16_384, dtype=np.uint16)[:, None]
+    result = dataclasses.replace(labels([[0]]), planes=(np.broadcast_to(column, (16_384, width)),))
+    with tifffile.TiffFile(io.BytesIO(encoded("tiff", result))) as tiff:
+        page = tiff.pages.first
+        assert (page.imagelength, page.imagewidth, page.tile) == (16_384, width, tile)
+        pixels = 0
+        for segment, (*_, y, x, _), _ in page.segments():
+            part = segment[0, : 16_384 - y, : width - x, 0]
+            assert (part == column[y : y + len(part)]).all(), (y, x)
+            pixels += part.size
+        assert pixels == 16_384 * width
+
+
+def test_tiff_tiles_hold_stacks_with_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff_format, "TILED_ABOVE_PX", 0)
+    planes = np.arange(2 * 2 * 513 * 30, dtype=np.float32).reshape(2, 2, 513, 30)
+    with tifffile.TiffFile(io.BytesIO(encoded("tiff", probabilities(*planes)))) as tiff:
+        assert (tiff.series[0].axes, tiff.pages.first.is_tiled) == ("ZCYX", True)
+        np.testing.assert_array_equal(tiff.asarray(), planes)
 
 
 @pytest.mark.parametrize("format_name", ["png", "tiff", "rle", "coco", "geojson"])
