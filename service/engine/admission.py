@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +57,18 @@ class Ticket:
     def done(self, pixels: int) -> None:
         """Note finished input pixels."""
         self.pixels_left = max(0, self.pixels_left - pixels)
+
+    def check_wanted(self) -> None:
+        """For threads that work on the request, now and then.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+            Where nobody waits for it any more.
+
+        """
+        if self.abandoned:
+            raise CancelledError("nobody waits for this request any more")
 
     def runs(self, thread: Future[Any]) -> None:
         """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""

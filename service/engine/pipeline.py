@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from service.engine.registry import LoadedModel
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
+from service.engine.wanted import WantedPixels
 from service.formats import ENCODERS, Encoder, SegmentationResult
 from service.telemetry import Metrics
 
@@ -88,7 +89,7 @@ class Pipeline:
             )
             result = SegmentationResult(
                 kind=request.output,
-                planes=tuple(plane.values for plane in finished),
+                planes=tuple(WantedPixels(plane.values, ticket) for plane in finished),
                 classes=result_classes(spec, request),
                 stack_axes=header.stack_axes,
                 stack_shape=header.stack_shape,
@@ -185,6 +186,9 @@ class _Work:
     def _allocate(self) -> Allocate:
         return self.pipeline.spool.array if self.room.on_disk else np.empty
 
+    def _allocate_wanted(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
+        return WantedPixels(self._allocate(shape, dtype), self.ticket)
+
     async def plane(self, index: int) -> _FinishedPlane:
         """Take one plane through every stage but the encoder."""
         values, normalization, note = await self._infer(index)
@@ -211,10 +215,10 @@ class _Work:
                 index,
                 spec,
                 self.request.channel,
-                self._allocate if self.room.on_disk else None,
+                self._allocate_wanted if self.room.on_disk else None,
             )
         with self.clock.stage("normalise"):
-            normalization = await in_worker(fit, spec.normalization, image_yxc)
+            normalization = await in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
         with self.clock.stage("inference"):
             plane = await in_worker(empty_plane, self.plan.tiles.size_yx, spec, self.request, self._allocate)
             await self._run_tiles(image_yxc, normalization, plane)
@@ -228,8 +232,7 @@ class _Work:
 
         def charge_objects(objects: int) -> None:
             nonlocal charged
-            if self.ticket.abandoned:
-                raise CancelledError("nobody waits for these objects any more")
+            self.ticket.check_wanted()
             more = objects * BYTES_PER_OBJECT - charged
             if more >= _LEAST_CHARGE:
                 asyncio.run_coroutine_threadsafe(charge(more), loop).result()

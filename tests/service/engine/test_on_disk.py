@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import threading
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,49 @@ def test_answers_through_files_are_those_through_memory(
 
     in_memory, on_disk = asyncio.run(both_ways())
     assert on_disk == in_memory
+    assert_empty(spool)
+
+
+@pytest.mark.parametrize("step", ["read_image", "fit", "write_body"])
+def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Else a few callers who send large images and hang up could take all threads."""
+    to_disk(monkeypatch)
+    begun, gone, ends = threading.Event(), threading.Event(), list[type[BaseException] | None]()
+    real = getattr(pipeline, step)
+
+    def late(*arguments: Any) -> Any:
+        begun.set()
+        gone.wait(20)
+        try:
+            done = real(*arguments)
+        except BaseException as error:
+            ends.append(type(error))
+            raise
+        ends.append(None)
+        return done
+
+    monkeypatch.setattr(pipeline, step, late)
+
+    async def scenario(*, hang_up: bool) -> None:
+        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        await engine.start()
+        answer = asyncio.create_task(answer_of(engine, tiff(blobs(), rowsperstrip=16), SegmentRequest(format="tiff")))
+        await asyncio.to_thread(begun.wait, 20)
+        if hang_up:
+            answer.cancel()
+            await asyncio.wait([answer])
+        gone.set()
+        await asyncio.gather(answer, return_exceptions=True)
+        await engine.stop()
+
+    asyncio.run(scenario(hang_up=False))
+    assert ends == [None]
+    begun.clear()
+    gone.clear()
+    asyncio.run(scenario(hang_up=True))
+    assert ends == [None, CancelledError]
     assert_empty(spool)
 
 
