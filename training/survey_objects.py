@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label
 
+from training.weight_map import close_numbers
+
 _MOST_CLASSES = 16
 _MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
 _FEWEST_INNER_OBJECTS = 10
@@ -102,10 +104,11 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
     touching = 0
     every = max(1, math.ceil(sum(mask.size for mask in masks_yx) / _MOST_DEPTH_PIXELS))
     for index, mask in enumerate(masks_yx):
-        cells = mask
-        if kind == "semantic":
+        if kind == "instances":
+            cells = close_numbers(np.maximum(mask, 0))
+        else:
             cells = _without_specks(ndimage.label(mask == 1)[0].astype(np.int32))
-        area = np.bincount(np.maximum(cells, 0).ravel())
+        area = np.bincount(cells.ravel())
         numbers = np.flatnonzero(area[1:]) + 1
         if numbers.size:
             cut = np.unique(np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]]))

@@ -11,6 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.datasets import IGNORE
 from training.errors import UnreadableFile
 from training.survey import Survey, survey_folder
 from training.survey_objects import guess_kind, measure_objects
@@ -53,6 +54,13 @@ def test_numbered_objects_are_counted_and_measured(tmp_path: Path) -> None:
     assert survey.objects.small_area_px == 144
     assert survey.foreground == pytest.approx(8 * 144 / (2 * 96 * 96 + 80 * 96))
     assert (survey.grey.dtype, survey.grey.lowest, survey.grey.highest) == ("uint8", 10, 199)
+
+
+def test_objects_with_numbers_far_above_the_size_of_the_image_are_measured_like_others() -> None:
+    mask = squares(12, 4, apart=0).astype(np.int32)
+    mask[0] = IGNORE
+    numbered = np.where(mask > 0, mask * 500_000_000, mask).astype(np.int32)  # a table by number would take 16 GB
+    assert measure_objects([numbered], "instances") == measure_objects([mask], "instances")
 
 
 def test_objects_that_the_edge_cuts_do_not_count_for_the_diameter() -> None:
