@@ -117,8 +117,13 @@ def locate_package(folder: Path | None, reference: str | None) -> Path:
         if reference in (None, spec.name, spec.reference):
             return path
     if reference is None:
-        raise NotReady(f"no model package is served: {folder or ZOO} holds none")
+        raise NotReady(f"no model package is served: {_none_in(folder or ZOO)}")
     raise UnknownModel(reference, tuple(spec.reference for spec, _ in found))
+
+
+def _none_in(folder: Path) -> str:
+    found = "holds none" if folder.is_dir() else "is no folder"
+    return f"{folder} {found}; point UNET_MODELS_DIR to a folder that holds one"
 
 
 def load_registry(folder: Path | None, default: str | None, options: SessionOptions, limits: PlanLimits) -> Registry:
@@ -146,6 +151,7 @@ def load_registry(folder: Path | None, default: str | None, options: SessionOpti
             entry = load_model(path, options, limits, _CALIBRATION_S / len(paths))
             if any(other.package.spec.reference == entry.package.spec.reference for other in loaded):
                 refused[path.name] = f"{entry.package.spec.reference} is served from another folder already"
+                _LOG.warning("package %s is not served: %s", path.name, refused[path.name])
             else:
                 loaded.append(entry)
         except ModelError as error:
@@ -166,8 +172,10 @@ def load_registry(folder: Path | None, default: str | None, options: SessionOpti
         except UnknownModel as error:
             registry = Registry(models, refused, None, f"the default model: {error}")
     elif not models:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or f"{source} holds none"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or _none_in(source)
         registry = Registry((), refused, None, f"no model package is served: {reasons}")
+    if registry.problem is not None:
+        _LOG.error("%s", registry.problem)
     return registry
 
 

@@ -85,6 +85,10 @@ def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:
         registry.get(None)
 
 
-def test_an_empty_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NotReady, match="holds none"):
-        load(tmp_path).get(None)
+@pytest.mark.parametrize(("folder", "found"), [(".", "holds none"), ("nowhere", "is no folder")])
+def test_a_folder_without_packages_is_named_in_answers_and_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str, found: str
+) -> None:
+    with pytest.raises(NotReady, match=f"{found}; point UNET_MODELS_DIR"):
+        load(tmp_path / folder).get(None)
+    assert [record.levelname for record in caplog.records if found in record.message] == ["ERROR"]
