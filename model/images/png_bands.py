@@ -126,7 +126,8 @@ class _Stream:
         while left:
             compressed = self._inflate.unconsumed_tail or next(self._chunks, b"")
             part = self._inflate.decompress(compressed, left)
-            if not part and not compressed:
+            # after the end of its stream zlib would copy all that follows, again with each piece
+            if not part and (not compressed or self._inflate.eof):
                 msg = f"the picture's data end {left} bytes early"
                 raise EOFError(msg)
             parts.append(part)

@@ -14,6 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
+from model.images.jpeg_markers import jpeg_frame_yx
 from model.images.tiff_ifd import ORIENTATION, walk_directories
 
 # The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
@@ -32,8 +33,9 @@ class JpegReader(ReaderOfParts):
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
         self._source, self._lock = source, threading.Lock()
-        source.seek(0)
         with undecodable("the JPEG header"):
+            jpeg_frame_yx(source)  # for its limits; the codec knows none
+            source.seek(0)
             image = JpegImageFile(source)
             width, height = image.size
             if image.mode not in CHANNELS:

@@ -35,10 +35,11 @@ PART_BYTES = 32 << 20
 class NpyReader(ReaderOfParts):
     """An opened .npy: (y, x), (y, x, c) with c <= 4, or stacks (..., y, x) of planes."""
 
-    __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_shape", "_source", "_stored")
+    __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_planes", "_shape", "_source", "_stored")
 
     def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
-        self._source, self._lock = source, threading.Lock()
+        self._source, self._lock = source, threading.RLock()
+        self._planes: NDArray[Any] | None = None
         file_bytes = source.seek(0, 2)
         source.seek(0)
         with undecodable("the .npy header"):
@@ -101,10 +102,8 @@ class NpyReader(ReaderOfParts):
         check_index(index, self.header.planes)
         (height, width), channels = self.header.size_yx, self.header.channels
         if self._fortran:
-            # Column-major stacks interleave their planes: there is no part of the file that is one plane.
             with undecodable("the .npy array"):
-                samples = self._read(0, math.prod(self._shape)).reshape(self._shape, order="F")
-                plane = self._handed_out(samples.reshape(-1, height, width, channels)[index])
+                plane = self._handed_out(self._column_major()[index])
             yield Part(slice(0, height), slice(0, channels), plane)
             return
         step = max(1, PART_BYTES // (width * channels * self._stored.itemsize))
@@ -115,6 +114,17 @@ class NpyReader(ReaderOfParts):
                 samples = self._read(first, (rows.stop - top) * width * channels)
                 part = self._handed_out(samples.reshape(-1, width, channels))
             yield Part(rows, slice(0, channels), part)
+
+    def _column_major(self) -> NDArray[Any]:
+        """Planes (n, y, x, c) as stored: a column-major stack interleaves them, and is kept once it has been read."""
+        with self._lock:
+            if self._planes is not None:
+                return self._planes
+            samples = self._read(0, math.prod(self._shape)).reshape(self._shape, order="F")
+            planes = samples.reshape(-1, *self.header.size_yx, self.header.channels)
+            if len(planes) > 1:
+                self._planes = planes
+            return planes
 
     def _read(self, first: int, values: int) -> NDArray[Any]:
         samples = np.empty(values, dtype=self._stored)

@@ -18,6 +18,11 @@ MAX_TAGS = 4_096
 MAX_NUMBERS_BYTES = 16 << 20
 """Numeric tag values of one page: two million strips or tiles. Each number becomes a Python object."""
 
+MAX_DESCRIPTION_BYTES = 32 << 20
+"""OME-XML of that many pages takes half of it; what it says is parsed before anything is known of the image."""
+_SHARED_BYTES = 64
+"""Of a value that many directories may share, such as the bits of three samples."""
+
 TYPE_BYTES: Mapping[int, int] = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
 }  # fmt: skip
@@ -25,7 +30,7 @@ TEXT_TYPES = frozenset({1, 2, 7})  # BYTE, ASCII, UNDEFINED
 NUMBER_FORMATS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE = 254, 256, 257, 258
-PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, ORIENTATION = 262, 277, 339, 274
+PHOTOMETRIC, IMAGE_DESCRIPTION, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, ORIENTATION = 262, 270, 277, 339, 274
 MAX_SAMPLE_VALUE, UIC2 = 281, 33629
 _WANTED = frozenset(
     {NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT}
@@ -87,8 +92,8 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
     Raises
     ------
     UndecodableImage
-        No page, a loop, a directory or value beyond the end of the file, or more pages, tags or numbers than any
-        image has.
+        No page, a loop, a directory or value beyond the end of the file, directories that overlap, or more pages,
+        tags, numbers or words than any image has.
     """
     size = source.seek(0, 2)
     source.seek(0)
@@ -96,6 +101,7 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
         layout, offset = _layout(source.read(16))
     found: list[Directory] = []
     seen: set[int] = set()
+    read_bytes = 0
     wanted = _WANTED_OF_MAIN
     while offset:
         if offset in seen:
@@ -106,7 +112,11 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
             raise UndecodableImage(msg)
         seen.add(offset)
         with undecodable(f"the directory of TIFF page {len(found)}"):
-            directory, offset = _read_directory(source, layout, offset, size, wanted)
+            directory, offset, bytes_there = _read_directory(source, layout, offset, size, wanted)
+            read_bytes += bytes_there
+            if read_bytes > size:
+                msg = f"{len(found) + 1} directories take {read_bytes} bytes, the file has {size}: they overlap"
+                raise ValueError(msg)
         found.append(directory)
         if not directory.reduced:
             wanted = _WANTED
@@ -123,7 +133,8 @@ def main_page(directories: Sequence[Directory]) -> int:
 
 def _read_directory(
     source: IO[bytes], layout: _Layout, offset: int, size: int, wanted: frozenset[int]
-) -> tuple[Directory, int]:
+) -> tuple[Directory, int, int]:
+    """Read one directory; returns it, where the next one begins, and how many bytes this one does not share."""
     source.seek(offset)
     count_bytes = struct.calcsize("=" + layout.count)
     tags = layout.unpack(layout.count, source.read(count_bytes))
@@ -138,14 +149,18 @@ def _read_directory(
     numbers: dict[int, int] = {}
     kind: dict[int, tuple[int, ...]] = {}
     number_bytes = text_bytes = 0
+    own_bytes = len(table)
     for code, value_type, count, raw in struct.iter_unpack(layout.order + layout.entry, table):
         value_bytes = count * TYPE_BYTES.get(value_type, 0)
         if value_bytes > layout.inline:
             if value_type in TEXT_TYPES:
                 text_bytes += value_bytes
+                if code == IMAGE_DESCRIPTION and value_bytes > MAX_DESCRIPTION_BYTES:
+                    msg = f"a description of {value_bytes} bytes, the limit is {MAX_DESCRIPTION_BYTES}"
+                    raise ValueError(msg)
             else:
                 number_bytes += value_bytes
-        if code not in wanted or value_type not in NUMBER_FORMATS or not count:
+        if code not in wanted or code in numbers or value_type not in NUMBER_FORMATS or not count:
             continue
         if code == UIC2:
             numbers[code] = count
@@ -154,11 +169,12 @@ def _read_directory(
             used = min(count, 4096)
             source.seek(layout.unpack(layout.offset, raw))
             raw = source.read(used * TYPE_BYTES[value_type])  # noqa: PLW2901 - the value stands where raw points
+            own_bytes += max(0, len(raw) - _SHARED_BYTES)
         else:
             used = count
         values = struct.unpack_from(f"{layout.order}{used}{NUMBER_FORMATS[value_type]}", raw)
-        numbers.setdefault(code, values[0])
-        kind.setdefault(code, tuple(sorted(set(values))))
+        numbers[code] = values[0]
+        kind[code] = tuple(sorted(set(values)))
     if number_bytes > MAX_NUMBERS_BYTES or text_bytes > size:
         msg = f"{number_bytes} bytes of numbers and {text_bytes} of text in its tags, in a file of {size}"
         raise ValueError(f"{msg}; at most {MAX_NUMBERS_BYTES} and the size of the file are allowed")
@@ -175,4 +191,4 @@ def _read_directory(
         reduced=bool(subfile & 5),  # bit 0: reduced resolution, bit 2: transparency mask
         numbers=numbers,
     )
-    return directory, next_offset
+    return directory, next_offset, own_bytes

@@ -59,6 +59,9 @@ class _Reading:
         elif tag == "Pixels" and self.pixels is None:
             self.pixels = attributes
         elif tag == "TiffData" and self.pixels is not None:
+            if len(self.blocks) == MAX_PAGES:
+                msg = f"the OME-XML has more than {MAX_PAGES} TiffData elements, which is the limit"
+                raise OmeMismatch(msg)
             self.blocks.append(attributes)
         elif tag == "UUID" and self.blocks:
             self.in_uuid = True

@@ -6,12 +6,14 @@ here instead. Codecs of fixed output (LZW, Deflate, Zstandard ...) are bounded b
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from model.images.errors import UndecodableImage
+from model.images.jpeg_markers import jpeg_frame_yx
 
 if TYPE_CHECKING:
     import tifffile
@@ -26,31 +28,6 @@ COMPRESSIONS: Mapping[int, str] = {
 
 MIN_CHUNK_BYTES = 64 << 20
 """A tile may be larger than the image, but beyond this only four times as large."""
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn, without DHT, JPG and DAC
-
-
-def jpeg_frame_yx(stream: bytes) -> tuple[int, int]:
-    """Height and width in the frame header of a JPEG stream (ITU T.81, B.2.2).
-
-    Raises
-    ------
-    ValueError
-        There is no frame header before the image data.
-    """
-    position = 2
-    while position + 9 <= len(stream):
-        marker = stream[position + 1]
-        if stream[position] != 0xFF or marker == 0xDA:
-            break
-        if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker in _FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", stream, position + 5)
-            return height, width
-        position += 2 + int(struct.unpack_from(">H", stream, position + 2)[0])
-    msg = "the JPEG stream has no frame header"
-    raise ValueError(msg)
 
 
 def jpeg2000_frame_yx(stream: bytes) -> tuple[int, int]:
@@ -70,7 +47,7 @@ def jpeg2000_frame_yx(stream: bytes) -> tuple[int, int]:
 
 
 _FRAMES: Mapping[int, Callable[[bytes], tuple[int, int]]] = {
-    **dict.fromkeys(JPEG, jpeg_frame_yx),
+    **dict.fromkeys(JPEG, lambda stream: jpeg_frame_yx(io.BytesIO(stream))),
     **dict.fromkeys(JPEG2000, jpeg2000_frame_yx),
 }
 

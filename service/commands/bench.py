@@ -22,6 +22,8 @@ from service.settings import Settings
 from service.telemetry import configure_logging
 
 _DAY_S = 86_400.0
+_MOST_SIZE_PX = 8192  # of an image that is made, sent and answered within this process
+_MOST_CLIENTS = 256
 _HEADER = (
     "BACKEND",
     "PRECISION",
@@ -61,6 +63,10 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     for name, value in (("seconds", options.seconds), ("clients", options.clients), ("size", options.size)):
         if not 0 < value < math.inf:
             return fail(f"--{name} is {value}; use a number above 0", 2)
+    if options.size > _MOST_SIZE_PX:
+        return fail(f"--size is {options.size} px, the limit is {_MOST_SIZE_PX}; use a smaller image", 2)
+    if options.clients > _MOST_CLIENTS:
+        return fail(f"--clients is {options.clients}, the limit is {_MOST_CLIENTS}; use fewer", 2)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
     results: list[Result] = []
     refused: dict[str, str] = {}

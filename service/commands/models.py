@@ -40,9 +40,14 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             return fail(f"{str(folder)!r} {found}; name a folder of packages (--models-dir, UNET_MODELS_DIR)", 2)
         for path in packages:
             try:
-                spec = read_package(path).spec
+                package = read_package(path)
+                package.check_files()
             except ModelError as error:
                 refused[path.name] = str(error)
+                continue
+            spec = package.spec
+            if any(row[0] == spec.reference for row in rows):
+                refused[path.name] = f"{spec.reference} is served from another folder already"
             else:
                 rows.append((spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title))
     for line in table(rows):

@@ -258,10 +258,10 @@ class Admission:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
         self._check_memory(memory_bytes)
         self._check_disk(disk_bytes)
-        self._check_time(pixels / throughput.pixels_per_second, pixels, timeout_s)
+        self._check_time(throughput, pixels, timeout_s)
 
-    def _check_time(self, own_s: float, pixels: int, timeout_s: float) -> None:
-        waiting_s = self.backlog_seconds
+    def _check_time(self, throughput: Throughput, pixels: int, timeout_s: float) -> None:
+        waiting_s, own_s = self.backlog_seconds, pixels / throughput.pixels_per_second
         if self._tickets and waiting_s + own_s > self._max_backlog_s:
             wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - self._max_backlog_s)))
             raise Overloaded(
@@ -270,9 +270,10 @@ class Admission:
                 "backlog",
                 wait,
             )
-        if waiting_s + own_s > timeout_s * (1.0 if self._tickets else _IDLE_DOUBT):
+        ready_s = self.seconds_until_done(throughput, pixels)
+        if ready_s > timeout_s * (1.0 if self._tickets else _IDLE_DOUBT):
             raise DeadlineExceeded(
-                f"{pixels} pixels, margins of tiles included, would be ready in about {waiting_s + own_s:.0f} s at the "
+                f"{pixels} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at the "
                 f"measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
             )
 

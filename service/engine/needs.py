@@ -50,7 +50,7 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     header, spec, request
         What is to be done.
     part_bytes
-        See :class:`service.formats.ImageReader`.
+        See :class:`model.images.ImageReader`.
     most
         What there is for all requests together; nothing goes to disk where there is none.
 
@@ -71,6 +71,8 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     arrays = max(decoded + plane * filled, plane * (filled + finding))
     # the encoded result is as large as the plain one at worst
     held = arrays + 2 * plane * header.planes * kept
+    # where no part of a file is of one plane alone, the reader keeps the stack
+    stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
     parts = _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
     outlines = plane * _BYTES_PER_OUTLINED_PX if request.format in _OUTLINED else 0
 
@@ -78,7 +80,7 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     for in_files in (False, True) if most.on_disk else (False,):
         for window in WINDOWS if watershed else WINDOWS[:1]:
             flooding = flood_bytes(header.size_yx, window) if watershed else 0
-            memory = parts + max(working, flooding, outlines) if in_files else held + max(working, flooding)
+            memory = parts + max(working, flooding, outlines) if in_files else held + stack + max(working, flooding)
             choices.append(Needs(memory, held if in_files else 0, window))
     return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
 

@@ -232,7 +232,7 @@ class Scheduler:
         if passing < len(batch):
             key = batch[0][0].key
             self._passing[key] = min(passing, self._passing.get(key, passing))
-        pixels = sum(job.tile_pixels for job, _ in batch)
+        pixels = sum(job.tile_pixels for (job, _), outcome in zip(batch, outcomes, strict=True) if outcome is None)
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
         batch[0][0].progress(pixels, (loop.time() - started) / max(1, len(self._running)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import shutil
 import socket
 import subprocess
 import sys
@@ -238,6 +239,18 @@ def test_models_prints_a_table_and_what_is_not_served(workplace: Path, capsys: p
     assert "broken.zip is not served" in capsys.readouterr().err
 
 
+def test_models_names_packages_that_serve_would_refuse(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packages = workplace / "packages"
+    for copy in ("tiny-again", "tiny-half"):
+        shutil.copytree(packages / "tiny", packages / copy)
+    (packages / "tiny-half" / "weights.onnx").write_bytes(b"half")
+    assert main(["models"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.count("tiny@1.0.0") == 1
+    assert "tiny-again is not served: tiny@1.0.0 is served from another folder" in shown.err
+    assert "tiny-half is not served: " in shown.err
+
+
 @pytest.mark.parametrize(("name", "said"), [("nope", "is no folder"), ("images", "holds no model package")])
 def test_models_of_what_holds_none_is_explained_with_status_2(
     workplace: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
@@ -393,3 +406,11 @@ def test_bench_prints_a_table_of_one_engine(workplace: Path, capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("machine  ")
     assert lines[-1].split()[:2] == ["cpu", "fp32"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("size", "300000"), ("clients", "1000000"), ("size", "0")])
+def test_bench_refuses_what_no_machine_does(
+    workplace: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert main(["bench", f"--{option}", value]) == 2
+    assert f"--{option} is {value}" in capsys.readouterr().err

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage
-from model.images.tiff_ifd import MAX_PAGES
-from model.images.tiff_segments import jpeg2000_frame_yx, jpeg_frame_yx
+from model.images.jpeg_markers import MAX_SCANS, jpeg_frame_yx
+from model.images.tiff_ifd import MAX_DESCRIPTION_BYTES, MAX_PAGES
+from model.images.tiff_segments import jpeg2000_frame_yx
 from tests.model.images.tiffs import ramp, read, write
 
 
@@ -207,6 +208,58 @@ def test_more_pages_than_the_limit_are_refused() -> None:
         read(struct.pack("<2sHI", b"II", 42, 8) + b"".join(pages))
 
 
+def test_directories_that_overlap_are_refused_before_they_are_read_a_million_times() -> None:
+    """Each of 4,096 tags, one begins 12 bytes after the other."""
+    pages, tags = 300, 4096
+    data = bytearray(16 + 2 + 12 * (pages + tags) + 4)
+    struct.pack_into("<2sHI", data, 0, b"II", 42, 16)
+    for page in range(pages):
+        struct.pack_into("<H", data, 16 + 12 * page, tags)
+        struct.pack_into("<I", data, 16 + 12 * page + 2 + 12 * tags, 16 + 12 * (page + 1))
+    with pytest.raises(UndecodableImage, match=r"2 directories take 98304 bytes, the file has \d+: they overlap"):
+        read(bytes(data))
+
+
+def test_values_that_directories_share_in_masses_are_refused() -> None:
+    """Bits of 4,096 samples, the same for every page."""
+    pages, samples = 40, 4096
+    entries = struct.pack("<HHHII", 1, 258, 3, samples, 8 + 18 * pages)
+    chain = [entries + struct.pack("<I", 8 + 18 * (page + 1) if page + 1 < pages else 0) for page in range(pages)]
+    with pytest.raises(UndecodableImage, match="they overlap"):
+        read(struct.pack("<2sHI", b"II", 42, 8) + b"".join(chain) + b"\x08\x00" * samples)
+
+
+def test_a_description_of_more_than_words_is_refused() -> None:
+    data = write(ramp(8, 9), metadata=None, description="x" * (MAX_DESCRIPTION_BYTES + 1))
+    with pytest.raises(UndecodableImage, match=f"a description of {MAX_DESCRIPTION_BYTES + 2} bytes, the limit is"):
+        read(data)
+
+
+def test_ome_metadata_of_more_blocks_than_pages_are_read_is_left_aside() -> None:
+    xml = (
+        '<?xml version="1.0"?><OME><Image><Pixels DimensionOrder="XYZCT" SizeX="9" SizeY="8" SizeZ="1" SizeC="1" '
+        f'SizeT="1" Type="uint16">{"<TiffData/>" * (MAX_PAGES + 1)}</Pixels></Image></OME>'
+    )
+    header, planes = read(write(ramp(8, 9), metadata=None, description=xml))
+    assert any(f"more than {MAX_PAGES} TiffData" in note for note in header.notes)
+    np.testing.assert_array_equal(planes[0, ..., 0], ramp(8, 9))
+
+
+def test_a_jpeg_strip_of_many_scans_is_refused() -> None:
+    """The strip's last scan is repeated at the end of the file, where its directory is told that it lies."""
+    data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="jpeg"))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tags = tiff.pages.first.tags
+        stream = data[tags["StripOffsets"].value[0] :][: tags["StripByteCounts"].value[0]]
+        places = [tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts")]
+    scan = stream[stream.rindex(b"\xff\xda") : -2]
+    longer = stream[:-2] + scan * MAX_SCANS + b"\xff\xd9"
+    for place, value in zip(places, (len(data), len(longer)), strict=True):
+        struct.pack_into("<I", data, place, value)
+    with pytest.raises(UndecodableImage, match=f"more than {MAX_SCANS} scans"):
+        read(bytes(data + longer))
+
+
 def test_a_truncated_jpeg_strip_is_refused_and_not_filled_with_grey() -> None:
     data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="jpeg"))
     data[data.rindex(b"\xff\xd9") :] = b"\0\0"
@@ -214,7 +267,11 @@ def test_a_truncated_jpeg_strip_is_refused_and_not_filled_with_grey() -> None:
         read(bytes(data))
 
 
-@pytest.mark.parametrize("frame", [jpeg_frame_yx, jpeg2000_frame_yx])
+def jpeg_stream_yx(stream: bytes) -> tuple[int, int]:
+    return jpeg_frame_yx(io.BytesIO(stream))
+
+
+@pytest.mark.parametrize("frame", [jpeg_stream_yx, jpeg2000_frame_yx])
 @given(stream=st.binary(max_size=64))
 def test_any_bytes_have_a_frame_or_none(frame: Callable[[bytes], tuple[int, int]], stream: bytes) -> None:
     try:
@@ -225,7 +282,7 @@ def test_any_bytes_have_a_frame_or_none(frame: Callable[[bytes], tuple[int, int]
     assert isinstance(width, int)
 
 
-@pytest.mark.parametrize(("compression", "frame"), [("jpeg", jpeg_frame_yx), ("jpeg2000", jpeg2000_frame_yx)])
+@pytest.mark.parametrize(("compression", "frame"), [("jpeg", jpeg_stream_yx), ("jpeg2000", jpeg2000_frame_yx)])
 def test_frame_sizes_are_those_of_the_streams(compression: str, frame: Callable[[bytes], tuple[int, int]]) -> None:
     data = write(ramp(37, 53, dtype=np.uint8), compression=compression, rowsperstrip=37)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:

@@ -16,7 +16,17 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.images import ImageHeader, ImageTooLarge, ReadLimits, UndecodableImage, UnsupportedImageFormat, open_image
+from model.images import (
+    ImageHeader,
+    ImageTooLarge,
+    ReadLimits,
+    UndecodableImage,
+    UnsupportedImageFormat,
+    jpeg_markers,
+    open_image,
+)
+from model.images.jpeg_markers import MAX_SCANS, MAX_SEGMENTS
+from model.images.png_bands import RowLayout, raw_bands
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 RAMP = (np.arange(20 * 30) * 7 % 256).astype(np.uint8).reshape(20, 30)
@@ -113,6 +123,53 @@ def test_damaged_exif_data_do_not_hide_the_picture() -> None:
     assert planes.shape == (1, 20, 30, 1)
 
 
+def with_scans(jpeg: bytes, more: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG, which refines the picture by nothing."""
+    return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * more + jpeg[-2:]
+
+
+def test_a_jpeg_of_more_scans_than_encoders_write_is_refused() -> None:
+    """Each is a pass over all pixels, for twenty bytes of the file."""
+    jpeg = save(Image.fromarray(RAMP), "JPEG", progressive=True)
+    scans = jpeg.count(b"\xff\xda")
+    header, _ = read(with_scans(jpeg, 3))
+    assert header.size_yx == (20, 30)
+    with pytest.raises(UndecodableImage, match=f"more than {MAX_SCANS} scans, which is the limit"):
+        read(with_scans(jpeg, MAX_SCANS + 1 - scans))
+
+
+def test_a_jpeg_of_endless_segments_is_refused() -> None:
+    jpeg = save(Image.fromarray(RAMP), "JPEG")
+    comments = b"\xff\xfe\x00\x02" * (MAX_SEGMENTS + 1)
+    with pytest.raises(UndecodableImage, match=f"more than {MAX_SEGMENTS} segments"):
+        read(jpeg[:2] + comments + jpeg[2:])
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_markers_are_found_wherever_the_pieces_of_a_jpeg_end(data: st.DataObject) -> None:
+    jpeg = save(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)), "JPEG", progressive=True
+    )
+    after = b"\xff\xda" * 100  # what follows the end of the image is not looked at
+    filled = jpeg.replace(b"\xff\xda", b"\xff" * data.draw(st.integers(1, 9)) + b"\xda")
+    piece_bytes = data.draw(st.integers(1, 300))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jpeg_markers, "_PIECE_BYTES", piece_bytes)
+        assert jpeg_markers.jpeg_frame_yx(io.BytesIO(filled + after)) == (40, 50)
+        with pytest.raises(ValueError, match="scans"):
+            jpeg_markers.jpeg_frame_yx(io.BytesIO(with_scans(filled, MAX_SCANS) + after))
+
+
+def test_a_png_whose_stream_ends_early_is_given_up_at_once() -> None:
+    """Else zlib would copy all that follows with each piece, in a time that grows with its square."""
+    rows = RowLayout(width=4000, height=4000, depth=8, samples=1)
+    pieces = iter([zlib.compress(bytes(1000)), *[bytes(1000)] * 100])
+    with pytest.raises(EOFError, match="bytes early"):
+        list(raw_bands(rows, pieces))
+    assert sum(1 for _ in pieces) > 95
+
+
 def test_cmyk_jpeg_is_refused_by_name() -> None:
     with pytest.raises(UndecodableImage, match="CMYK"):
         read(save(Image.fromarray(RAMP).convert("CMYK"), "JPEG"))
@@ -146,6 +203,23 @@ def test_npy_keeps_every_value(image: NDArray[Any], fortran: bool) -> None:
     channels_last = image.ndim == 3 and image.shape[-1] <= 4
     expected = image[np.newaxis] if image.ndim == 2 or channels_last else image
     np.testing.assert_array_equal(planes, expected if channels_last else expected[..., np.newaxis])
+
+
+def test_a_column_major_stack_is_read_once_for_all_of_its_planes() -> None:
+    class Counting(io.BytesIO):
+        taken = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.taken += len(data)
+            return data
+
+    stack = np.asfortranarray(np.random.default_rng(0).integers(0, 256, (30, 20, 30), np.uint8))
+    source = Counting(npy(stack))
+    with open_image(source, LIMITS) as reader:
+        planes = [reader.read_plane(index)[..., 0] for index in range(30)]
+    np.testing.assert_array_equal(planes, stack)
+    assert source.taken < 2 * stack.size
 
 
 @pytest.mark.parametrize(

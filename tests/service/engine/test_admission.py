@@ -68,6 +68,16 @@ def test_what_cannot_be_finished_in_time_is_refused_at_once() -> None:
         pytest.fail("50 s of work do not fit into 20")
 
 
+def test_a_small_request_with_little_time_is_let_in_beside_a_large_one() -> None:
+    """They take turns by pixels: it waits for no more of the other than it takes itself."""
+    admission = Admission(100 * MB, 100)
+    with admission.admit(Throughput(MB), 50 * MB, MB, 60):
+        with admission.admit(Throughput(MB), MB, MB, 2):
+            assert admission.in_flight == 2
+        with pytest.raises(DeadlineExceeded, match=r"about 20 s .* allowed is 19 s"):
+            admission.check(Throughput(MB), 10 * MB, MB, 19)
+
+
 def test_an_image_beyond_the_whole_budget_names_the_setting() -> None:
     admission = Admission(10 * MB, 10)
     with (

@@ -248,6 +248,17 @@ def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None
     assert needs(header, spec, request, MB, Needs(MB, 0)) == roomy
 
 
+def test_a_stack_that_has_to_be_read_whole_is_charged_for_that(packages: Path) -> None:
+    spec = write_tiny_package(packages, name="other").spec
+    file = io.BytesIO()
+    np.save(file, np.zeros((50, 100, 200), np.uint16, order="F"))
+    reader = open_image(file, ReadLimits(10**9, 10**9))
+    assert reader.part_bytes == 50 * 100 * 200 * 2
+    most = Needs(100 * MB, 1000 * MB)
+    whole, by_rows = (needs(reader.header, spec, SegmentRequest(), part, most) for part in (reader.part_bytes, 40_000))
+    assert whole.memory_bytes == by_rows.memory_bytes + 2 * reader.part_bytes
+
+
 def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path) -> None:
     spec = write_tiny_package(packages, name="other", label_rule=LabelRule(method="watershed")).spec
     header = open_image(io.BytesIO(tiff(np.zeros((2048, 2048), np.uint16))), ReadLimits(10**9, 10**9)).header

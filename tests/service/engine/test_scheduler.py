@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -191,6 +191,21 @@ def test_a_poisoned_tile_fails_alone() -> None:
     outcomes, alive = asyncio.run(scenario())
     assert alive
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), InferenceFailed, type(None)]
+
+
+def test_only_tiles_that_were_run_count_as_progress() -> None:
+    """Else a net that fails at once would look fast, and let in more than can be done."""
+    done: list[int] = []
+
+    async def scenario() -> int:
+        async with scheduler_with() as scheduler:
+            sick = job(open_net(), [1.0, POISON, 2.0])
+            with pytest.raises(InferenceFailed):
+                await scheduler.run(replace(sick, progress=lambda pixels, _seconds: done.append(pixels)))
+        return sick.tile_pixels
+
+    tile_pixels = asyncio.run(scenario())
+    assert done == [2 * tile_pixels]
 
 
 @pytest.mark.parametrize("broken", ["read", "write"])
