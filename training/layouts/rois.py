@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import roifile
@@ -88,7 +88,7 @@ def _holds_rois(path: Path) -> bool:
         return True
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+            names = [entry.filename for entry in _files(archive)]
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile):
         return True  # reading it says what is wrong
     return not names or any(name.lower().endswith(".roi") for name in names)
@@ -97,7 +97,13 @@ def _holds_rois(path: Path) -> bool:
 def _is_empty(path: Path) -> bool:
     """Whether a zip holds nothing, or an empty folder."""
     with zipfile.ZipFile(path) as archive:
-        return all(entry.is_dir() for entry in archive.infolist())
+        return not _files(archive)
+
+
+def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Files in a zip; hidden ones, and those that macOS adds to each file, do not count."""
+    files = [(entry, PurePosixPath(entry.filename)) for entry in archive.infolist() if not entry.is_dir()]
+    return [entry for entry, name in files if "__MACOSX" not in name.parts and not name.name.startswith(".")]
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -107,9 +113,9 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
             yield path.stem, path.read_bytes()
             return
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.lower().endswith(".roi"):
-                    yield name[:-4], archive.read(name)
+            for entry in _files(archive):
+                if entry.filename.lower().endswith(".roi"):
+                    yield entry.filename[:-4], archive.read(entry)
     except Exception as error:  # so do damaged zips
         reason = error or type(error).__name__
         raise UnreadableFile(f"{path} cannot be read as a zip of ROIs: {reason}; save it again") from error

@@ -121,8 +121,26 @@ def test_a_single_roi_is_read_from_its_own_file(folder: Path) -> None:
 def test_other_files_in_the_zip_do_not_count(folder: Path) -> None:
     save(folder, box(0, 0, 4, 4))
     with zipfile.ZipFile(folder / "images" / "a.zip", "a") as archive:
-        archive.writestr("__MACOSX/readme.txt", b"nothing")
+        archive.writestr("readme.txt", b"nothing")
     assert labels(folder).max() == 1
+
+
+MACOS = ["__MACOSX/._cell-0.roi", "__MACOSX/rois/._cell-0.roi", "._cell-0.roi", "rois/._cell-0.roi", ".DS_Store"]
+
+
+@pytest.mark.parametrize("name", MACOS)
+def test_what_macos_adds_to_a_zip_does_not_count(folder: Path, name: str) -> None:
+    save(folder, box(0, 0, 4, 4))
+    with zipfile.ZipFile(folder / "images" / "a.zip", "a") as archive:
+        archive.writestr(name, b"\0\x05\x16\x07\0\x02\0\0Mac OS X")
+    assert np.unique(labels(folder)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", MACOS)
+def test_a_zip_that_holds_nothing_but_what_macos_adds_is_empty(folder: Path, name: str) -> None:
+    with zipfile.ZipFile(folder / "images" / "a.zip", "w") as archive:
+        archive.writestr(name, b"\0\x05\x16\x07\0\x02\0\0Mac OS X")
+    assert read_shapes(folder / "images" / "a.zip", (10, 12)) == []
 
 
 def test_a_zip_that_fiji_could_have_written_by_roifile_is_read(folder: Path) -> None:
