@@ -100,5 +100,5 @@ def unite(patches: Sequence[Patch]) -> Patch:
 
 def _nothing(low_xy: NDArray[Any], high_xy: NDArray[Any], size_yx: tuple[int, int]) -> Patch:
     """Patch without pixels, of a shape within these bounds."""
-    outside = (high_xy < 0).any() or (low_xy > size_yx[::-1]).any()
+    outside = (high_xy <= 0).any() or (low_xy >= size_yx[::-1]).any()
     return Patch(0, 0, np.zeros((0, 0) if outside else (1, 1), dtype=bool))

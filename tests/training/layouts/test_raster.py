@@ -77,7 +77,17 @@ def test_what_lies_beyond_the_image_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "ring", [rectangle(20, 2, 25, 5), rectangle(-9, 2, -1, 5), rectangle(3, 90, 9, 99), rectangle(1e300, 2, 1.1e300, 5)]
+    "ring",
+    [
+        rectangle(20, 2, 25, 5),
+        rectangle(-9, 2, -1, 5),
+        rectangle(3, 90, 9, 99),
+        rectangle(1e300, 2, 1.1e300, 5),
+        rectangle(15, 2, 20, 5),  # it begins or ends at an edge of the image
+        rectangle(3, 12, 9, 20),
+        rectangle(-9, 2, 0, 5),
+        rectangle(3, -9, 9, 0),
+    ],
 )
 def test_a_shape_outside_of_the_image_has_an_empty_patch(ring: NDArray[np.float64]) -> None:
     assert fill_rings([ring], SIZE).mask_yx.size == 0
@@ -96,7 +106,9 @@ def test_an_oval_has_the_pixels_whose_centres_lie_in_the_ellipse() -> None:
     np.testing.assert_array_equal(plane(fill_oval(2, 2, 8, 6, SIZE)), expected)
 
 
-@pytest.mark.parametrize(("oval", "size"), [((30, 2, 4, 4), 0), ((3, 2, 0, 4), 1), ((3.2, 2.2, 0.2, 0.2), 1)])
+@pytest.mark.parametrize(
+    ("oval", "size"), [((30, 2, 4, 4), 0), ((15, 2, 4, 4), 0), ((3, 2, 0, 4), 1), ((3.2, 2.2, 0.2, 0.2), 1)]
+)
 def test_an_oval_without_pixels(oval: tuple[float, float, float, float], size: int) -> None:
     patch = fill_oval(*oval, SIZE)
     assert patch.mask_yx.size == size
