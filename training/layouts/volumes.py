@@ -121,8 +121,12 @@ class _Stack:
         self._path, self._read = path, read
         axes, shape = stack_axes(path)
         if len(axes) not in {3, 4} or axes[1:3] != "YX" or axes[3:] not in {"", "S"} or axes[0] == "S":
+            remedy = "Write one stack to a file"
+            if axes[:1] == "S":  # tifffile does so with three or four planes
+                remedy = "The planes are stored as colours: write them with photometric='minisblack' (tifffile)"
             raise UnreadableFile(
-                f"{path} has the axes {axes} {shape}; expected one stack of pages, (page, y, x) or (page, y, x, colour)"
+                f"{path} has the axes {axes} {shape}; expected one stack of pages, (page, y, x) or (page, y, x, "
+                f"colour). {remedy}"
             )
         self.pages = shape[0]
 

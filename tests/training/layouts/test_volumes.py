@@ -120,12 +120,24 @@ def test_stacks_of_other_page_sizes_are_named_with_both(tmp_path: Path) -> None:
         load_images(tmp_path, Data(), 1, 2)
 
 
-@pytest.mark.parametrize(("pages", "axes"), [(PAGES[0], "YX"), (PAGES[:3], "SYX"), (np.stack([PAGES, PAGES]), "QQYX")])
+@pytest.mark.parametrize(("pages", "axes"), [(PAGES[0], "YX"), (np.stack([PAGES, PAGES]), "QQYX")])
 def test_what_is_no_stack_is_refused_with_its_axes(tmp_path: Path, pages: NDArray[Any], axes: str) -> None:
-    save(tmp_path / "train-volume.tif", pages, **({"photometric": "rgb"} if axes == "SYX" else {}))
+    save(tmp_path / "train-volume.tif", pages)
     save(tmp_path / "train-labels.tif", LABELS)
-    with pytest.raises(UnreadableFile, match=rf"train-volume.tif has the axes {axes} .*expected one stack of pages"):
+    expected = rf"train-volume.tif has the axes {axes} .*expected one stack of pages.* Write one stack to a file"
+    with pytest.raises(UnreadableFile, match=expected):
         load_images(tmp_path, Data(), 1, 2)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.filterwarnings("ignore:.*stored as RGB with separate component planes:DeprecationWarning")
+def test_planes_that_were_written_as_colours_are_refused_with_the_remedy(tmp_path: Path, count: int) -> None:
+    save(tmp_path / "train-volume.tif", PAGES[:count])
+    save(tmp_path / "train-labels.tif", LABELS[:count], photometric="minisblack")
+    with pytest.raises(UnreadableFile, match=rf"axes SYX \({count}, 8, 10\); .* stored as colours: .*'minisblack'"):
+        load_images(tmp_path, Data(), 1, 2)
+    save(tmp_path / "train-volume.tif", PAGES[:count], photometric="minisblack")
+    assert len(load_images(tmp_path, Data(kind="semantic"), 1, 2)) == count
 
 
 def test_pages_of_several_sizes_are_refused(tmp_path: Path) -> None:
