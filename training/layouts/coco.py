@@ -129,6 +129,11 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
                 f"{path}: annotation {annotation.id} is of image {annotation.image_id}; expected one of the ids of its "
                 f"{len(by_image)} images. Add the image or take the annotation away"
             )
+        if names and annotation.category_id is not None and annotation.category_id not in names:
+            raise MissingFile(
+                f"{path}: annotation {annotation.id} is of category {annotation.category_id!r}; expected one of the "
+                f"ids in categories: {', '.join(map(repr, names))}. Add the category or correct the annotation"
+            )
         by_image[annotation.image_id].append(annotation)
     twice = [stem for stem, count in Counter(image.path.stem for image in coco.images).items() if count > 1]
     if twice or len(by_image) < len(coco.images):

@@ -196,6 +196,23 @@ def test_an_annotation_of_no_image_is_named(folder: Path) -> None:
         labels(folder)
 
 
+@pytest.mark.parametrize("options", [{}, {"categories": ["cell", "debris"]}])
+@pytest.mark.parametrize("category", [3, "1"])
+def test_an_annotation_of_no_category_of_the_file_is_named(
+    folder: Path, category: int | str, options: dict[str, Any]
+) -> None:
+    write(folder, annotation([SQUARE]), annotation([SQUARE], 5, category_id=category))
+    expected = rf"set.json: annotation 5 is of category {category!r}; expected one of the ids in categories: 1, 2. Add"
+    with pytest.raises(MissingFile, match=expected):
+        labels(folder, **options)
+
+
+@pytest.mark.parametrize(("category", "more"), [(None, {}), (3, {"categories": []})])
+def test_instances_need_no_categories(folder: Path, category: int | None, more: dict[str, Any]) -> None:
+    write(folder, annotation([SQUARE], category_id=category), **more)
+    assert np.count_nonzero(labels(folder)) == 12
+
+
 @pytest.mark.parametrize(
     ("names", "ids", "message"),
     [(("a.tif", "more/a.png"), (7, 8), "the stem a"), (("a.tif", "b.tif"), (7, 7), "an id")],
