@@ -227,7 +227,7 @@ class Admission:
         if needed > self.disk_limit:
             raise TooLargeForMemory(
                 f"the image and its result need {_mb(needed)} MB in files, the spool's limit is {_mb(self.disk_limit)} "
-                "MB; raise UNET_SPOOL_LIMIT_MB, or send the image in parts"
+                "MB; raise UNET_SPOOL_LIMIT_MB on a disk that is larger (UNET_SPOOL_DIR), or send the image in parts"
             )
         if self.disk_in_use + needed > self.disk_limit and needed:
             wait = self._wait_s()

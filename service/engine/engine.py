@@ -47,8 +47,10 @@ class Engine:
         self._metrics = metrics
         budget = memory_bytes(settings)
         self._tile_memory = tile_memory_bytes(settings)
-        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s, settings.spool_limit_mb << 20)
         self._spool = Spool(settings.spool_dir or None)
+        # what its disk could not hold if it were empty is refused for good, not until later
+        disk = min(settings.spool_limit_mb << 20, self._spool.capacity)
+        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s, disk)
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
         self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import sys
 import tempfile
 import threading
 from typing import IO, Any
@@ -103,6 +104,15 @@ class Spool:
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of the file system that it lies on, whatever else is there; no limit where it is not there."""
+        try:
+            size = os.statvfs(self._folder or tempfile.gettempdir())
+        except OSError:
+            return sys.maxsize
+        return size.f_blocks * size.f_frsize
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> SpooledArray:
         """Make an array of zeros on disk.

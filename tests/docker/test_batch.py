@@ -18,6 +18,7 @@ from service.batch.shard import parse_shard
 from service.cli import main
 from tests.docker.containers import HARDENED, PROJECT, docker
 from tests.images import disc, png
+from tests.kubernetes.manifests import quantity
 from tests.packages import write_tiny_package
 
 IMAGES = 9
@@ -42,6 +43,10 @@ def container() -> dict[str, Any]:
     return dict(found)
 
 
+def volumes() -> list[dict[str, Any]]:
+    return list(job()["spec"]["template"]["spec"]["volumes"])
+
+
 def test_kustomize_takes_the_job_as_it_is() -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
@@ -49,6 +54,14 @@ def test_kustomize_takes_the_job_as_it_is() -> None:
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["spec"] == job()["spec"]
+
+
+def test_large_images_fit_into_the_jobs_temporary_folder() -> None:
+    """Their files have no name, so that the kubelet may see them on the disk alone."""
+    (room,) = [quantity(volume["emptyDir"]["sizeLimit"]) for volume in volumes() if "emptyDir" in volume]
+    environment = {entry["name"]: entry["value"] for entry in container()["env"]}
+    assert int(environment["UNET_SPOOL_LIMIT_MB"]) << 20 < room
+    assert room < quantity(container()["resources"]["limits"]["ephemeral-storage"])
 
 
 def test_the_job_has_a_pod_for_each_shard_and_its_options_are_known(

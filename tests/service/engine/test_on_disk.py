@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import shutil
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -26,6 +27,7 @@ from service.engine.engine import Engine
 from service.engine.errors import Overloaded, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
+from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import tiff
@@ -246,6 +248,20 @@ def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None
     larger = needs(header, spec, SegmentRequest(output="labels"), MB, Needs(MB, 1000 * MB))
     assert larger.disk_bytes > tight.disk_bytes
     assert needs(header, spec, request, MB, Needs(MB, 0)) == roomy
+
+
+def test_what_the_spools_disk_could_never_hold_is_refused_for_good(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spool, "capacity", 2 * MB)
+    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(MB, 3 * MB))
+    with pytest.raises(TooLargeForMemory, match=r"3 MB in files, .* 2 MB; raise UNET_SPOOL_LIMIT_MB on a disk"):
+        answers(packages, spool, tiff(blobs()), SegmentRequest())
+
+
+def test_the_capacity_of_a_spool_is_that_of_its_file_system(spool: Path) -> None:
+    assert Spool(str(spool)).capacity == shutil.disk_usage(spool).total
+    assert Spool(str(spool / "nowhere")).capacity > 1 << 60
 
 
 def test_a_stack_that_has_to_be_read_whole_is_charged_for_that(packages: Path) -> None:
