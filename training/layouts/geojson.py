@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from training.errors import MaskMismatch
+from training.errors import MaskMismatch, UnreadableFile
 from training.layouts.beside import list_beside, recognise_beside
 from training.layouts.documents import Entry, hold, parse_json
 from training.layouts.raster import fill_rings, unite
@@ -32,8 +32,15 @@ EXPECTS = "images/NAME.tif, with NAME.geojson (QuPath) in labels/ or beside it"
 
 _SUFFIXES = (".geojson",)
 
-_Ring = Annotated[list[Annotated[list[float], Field(min_length=2)]], Field(min_length=3)]
-_Rings = Annotated[list[_Ring], Field(min_length=1)]
+_GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPoint", "LineString", "MultiLineString")
+_FEWEST_CORNERS = 3
+_MOST_OF_A_NAME = 60
+_REMEDY = (
+    "expected an area: Polygon, MultiPolygon or a GeometryCollection of them, with rings of 3 corners or more. Take it "
+    "away, or draw the object's area"
+)
+
+_Ring = list[Annotated[list[float], Field(min_length=2)]]
 
 
 class _Plane(Entry):
@@ -43,14 +50,30 @@ class _Plane(Entry):
 
 class _Polygon(Entry):
     type: Literal["Polygon"]
-    coordinates: _Rings
+    coordinates: list[_Ring]
     plane: _Plane = _Plane()
 
 
 class _MultiPolygon(Entry):
     type: Literal["MultiPolygon"]
-    coordinates: Annotated[list[_Rings], Field(min_length=1)]
+    coordinates: list[list[_Ring]]
     plane: _Plane = _Plane()
+
+
+class _Arealess(Entry):
+    type: Literal["Point", "MultiPoint", "LineString", "MultiLineString"]
+
+
+class _Collection(Entry):
+    type: Literal["GeometryCollection"]
+    geometries: list[Annotated[_Polygon | _MultiPolygon | _Arealess, Field(discriminator="type")]]
+
+
+_Geometry = _Polygon | _MultiPolygon | _Arealess | _Collection
+
+
+def _named(classification: object) -> object:
+    return {"name": classification} if isinstance(classification, str) else classification
 
 
 class _Classification(Entry):
@@ -61,14 +84,21 @@ class _Classification(Entry):
 
 
 class _Properties(Entry):
-    name: str | None = None
-    classification: _Classification | None = None
+    """``name`` is for messages alone, so that numbers and all else will do."""
+
+    name: object = None
+    classification: Annotated[_Classification | None, BeforeValidator(_named)] = None
 
 
 class _Feature(Entry):
     type: Literal["Feature"]
-    geometry: Annotated[_Polygon | _MultiPolygon, Field(discriminator="type")] | None
+    geometry: Annotated[_Geometry, Field(discriminator="type")] | None
     properties: _Properties | None = None
+
+    @property
+    def name(self) -> str:
+        name = (self.properties or _Properties()).name
+        return str("" if name is None else name)[:_MOST_OF_A_NAME] or self.category or "without a name"
 
     @property
     def category(self) -> str | None:
@@ -99,14 +129,14 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
 
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
-    """Read the features of a FeatureCollection, of a list of features, or of one feature.
+    """Read the features of a FeatureCollection or of a list, one feature, or a geometry, which is one object.
 
     Features without geometry are left out, and the log says so.
 
     Raises
     ------
     UnreadableFile
-        Where the file is not JSON, or no GeoJSON of polygons.
+        Where the file is not JSON or no GeoJSON, or a feature has no area.
     MaskMismatch
         Where a feature belongs to another plane than the first.
 
@@ -129,7 +159,7 @@ def read_categories(path: Path) -> set[str]:
     Raises
     ------
     UnreadableFile
-        Where the file is not JSON, or no GeoJSON of polygons.
+        Where the file is not JSON or no GeoJSON.
 
     """
     return {name for feature in _read(path) if (name := feature.category) is not None and _role(name) == "object"}
@@ -139,22 +169,43 @@ def _read(path: Path) -> list[_Feature]:
     document = parse_json(path)
     if isinstance(document, dict):
         document = document.get("features") if document.get("type") == "FeatureCollection" else [document]
+    if isinstance(document, list):
+        document = [_as_feature(entry) for entry in document]
     return hold(document, _FEATURES, path)
 
 
-def _shape(
-    feature: _Feature, geometry: _Polygon | _MultiPolygon, number: int, path: Path, size_yx: tuple[int, int]
-) -> Shape:
-    properties, category = feature.properties or _Properties(), feature.category
-    name = f"feature {number} ({properties.name or category or 'without a name'})"
+def _as_feature(entry: object) -> object:
+    """Make a geometry a feature of its own."""
+    is_geometry = isinstance(entry, dict) and entry.get("type") in _GEOMETRIES
+    return {"type": "Feature", "geometry": entry} if is_geometry else entry
+
+
+def _shape(feature: _Feature, geometry: _Geometry, number: int, path: Path, size_yx: tuple[int, int]) -> Shape:
+    name, category = f"feature {number} ({feature.name})", feature.category
+    parts = geometry.geometries if isinstance(geometry, _Collection) else [geometry]
+    polygons = [polygon for part in parts for polygon in _polygons(part, f"{path}: {name}")]
+    if not polygons:
+        raise UnreadableFile(f"{path}: {name} is a {geometry.type} without polygons; {_REMEDY}")
+    patch = unite([fill_rings([_corners(ring) for ring in rings], size_yx) for rings in polygons])
+    return Shape(name, patch, category, _role(category))
+
+
+def _polygons(geometry: _Polygon | _MultiPolygon | _Arealess, where: str) -> list[list[_Ring]]:
+    """Rings of each polygon; whatever encloses nothing, or lies in another plane, is refused."""
+    if isinstance(geometry, _Arealess):
+        raise UnreadableFile(f"{where} is of type {geometry.type}; {_REMEDY}")
     if geometry.plane.z or geometry.plane.t:
         raise MaskMismatch(
-            f"{path}: {name} lies in plane z {geometry.plane.z}, t {geometry.plane.t}; expected the only plane of an "
+            f"{where} lies in plane z {geometry.plane.z}, t {geometry.plane.t}; expected the only plane of an "
             "image (z 0, t 0). Export each plane with its own image"
         )
     polygons = [geometry.coordinates] if isinstance(geometry, _Polygon) else geometry.coordinates
-    patch = unite([fill_rings([_corners(ring) for ring in rings], size_yx) for rings in polygons])
-    return Shape(name, patch, category, _role(category))
+    for rings in polygons:
+        corners = [len(ring) for ring in rings]
+        if min(corners, default=0) < _FEWEST_CORNERS:
+            found = f"rings of {corners} corners" if rings else "no ring"
+            raise UnreadableFile(f"{where} is a {geometry.type} with {found}; {_REMEDY}")
+    return polygons
 
 
 def _role(category: str | None) -> Literal["object", "unknown", "region"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,42 @@ def test_a_derived_class_has_all_its_names(folder: Path) -> None:
     assert np.count_nonzero(labels(folder, categories=["Tumor: Positive"])) == 4
 
 
+def test_a_class_may_be_a_plain_word(folder: Path) -> None:
+    one = feature(square(0, 0, 2, 2))
+    one["properties"]["classification"] = "Tumor"
+    write(folder, one, feature(square(4, 0, 9, 2), name="Stroma"))
+    assert np.count_nonzero(labels(folder, categories=["Tumor"])) == 4
+
+
+@pytest.mark.parametrize("name", [7, 0, 1.5, ["a"], {"first": "a"}])
+def test_names_are_for_messages_alone(folder: Path, name: Any, caplog: pytest.LogCaptureFixture) -> None:
+    lost = feature(square(90, 0, 94, 4))
+    lost["properties"]["name"] = name
+    write(folder, feature(square(0, 0, 2, 2)), lost)
+    assert np.count_nonzero(labels(folder)) == 4
+    assert f"feature 1 ({name}) lies outside" in caplog.messages[0]
+
+
+PARTS = {"type": "MultiPolygon", "coordinates": [[square(0, 0, 2, 2)], [square(5, 0, 7, 2)]]}
+COLLECTION = {
+    "type": "GeometryCollection",
+    "geometries": [
+        {"type": "Polygon", "coordinates": [square(0, 0, 2, 2)]},
+        {"type": "MultiPolygon", "coordinates": [[square(5, 0, 7, 2)]]},
+    ],
+}
+
+
+@pytest.mark.parametrize("geometry", [PARTS, COLLECTION])
+@pytest.mark.parametrize("place", ["feature", "document", "list"])
+def test_a_geometry_of_several_parts_is_one_object(folder: Path, geometry: dict[str, Any], place: str) -> None:
+    document = {"feature": feature() | {"geometry": geometry}, "document": geometry, "list": [geometry]}[place]
+    (folder / "images" / "a.geojson").write_text(json.dumps(document))
+    expected = np.zeros((10, 12), dtype=np.int32)
+    expected[:2, :2], expected[:2, 5:7] = 1, 1
+    np.testing.assert_array_equal(labels(folder), expected)
+
+
 @pytest.mark.parametrize("collection", [False, True])
 def test_a_list_or_one_feature_is_read_like_a_collection(folder: Path, *, collection: bool) -> None:
     one = feature(square(0, 0, 2, 2))
@@ -227,7 +264,11 @@ def test_two_files_of_one_image_are_refused(folder: Path) -> None:
         ("\xff\xfe", r"a.geojson is not JSON"),
         ('{"type": "FeatureCollection"}', r"a.geojson, document: .*valid list; found None"),
         ("[3]", r"a.geojson, 0: .*found 3"),
-        ('{"type": "Point", "coordinates": [1, 2]}', r"0.type: Input should be 'Feature'; found 'Point'"),
+        ('{"type": ["Polygon"]}', r"a.geojson, 0.type: Input should be 'Feature'; found \['Polygon'\]"),
+        (
+            '{"type": "Point", "coordinates": [1, 2]}',
+            r"a.geojson: feature 0 \(without a name\) is of type Point; expected",
+        ),
     ],
 )
 def test_what_is_no_geojson_is_refused(folder: Path, text: str, message: str) -> None:
@@ -239,19 +280,48 @@ def test_what_is_no_geojson_is_refused(folder: Path, text: str, message: str) ->
 @pytest.mark.parametrize(
     ("geometry", "message"),
     [
-        ({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}, "'Polygon', 'MultiPolygon'.*'LineString'"),
-        ({"type": "Point", "coordinates": [1, 2]}, "'Polygon', 'MultiPolygon'.*'Point'"),
-        ({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "at least 3 items"),
-        ({"type": "Polygon", "coordinates": []}, "at least 1 item"),
         ({"type": "Polygon", "coordinates": [[[1], [3], [4]]]}, "at least 2 items"),
         ({"type": "Polygon", "coordinates": [[[1, 2], [3, "x"], [4, 5]]]}, "found 'x'"),
         ({"type": "Polygon", "coordinates": [[[1, 2], [3, float("nan")], [4, 5]]]}, "finite number; found nan"),
         ({"type": "Polygon", "coordinates": [[[1, 2], [3, float("inf")], [4, 5]]]}, "finite number; found inf"),
+        ({"type": "Circle", "radius": 3}, "'Circle' .*'Polygon', 'MultiPolygon'"),
     ],
 )
-def test_geometry_that_encloses_nothing_is_named(folder: Path, geometry: Any, message: str) -> None:
+def test_geometry_that_is_none_is_named(folder: Path, geometry: Any, message: str) -> None:
     write(folder, feature(square(0, 0, 2, 2)), feature() | {"geometry": geometry})
     with pytest.raises(UnreadableFile, match=rf"a.geojson, 1.geometry.*{message}"):
+        labels(folder)
+
+
+LINE = {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "found"),
+    [
+        (LINE, "is of type LineString"),
+        ({"type": "MultiLineString", "coordinates": [[[1, 2], [3, 4]]]}, "is of type MultiLineString"),
+        ({"type": "Point", "coordinates": [1, 2]}, "is of type Point"),
+        ({"type": "MultiPoint", "coordinates": [[1, 2]]}, "is of type MultiPoint"),
+        ({"type": "Polygon", "coordinates": []}, "is a Polygon with no ring"),
+        ({"type": "Polygon", "coordinates": [[]]}, "is a Polygon with rings of [0] corners"),
+        ({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "is a Polygon with rings of [2] corners"),
+        ({"type": "MultiPolygon", "coordinates": []}, "is a MultiPolygon without polygons"),
+        (
+            {"type": "MultiPolygon", "coordinates": [[square(0, 0, 2, 2), [[1, 2]]]]},
+            "is a MultiPolygon with rings of [5, 1] corners",
+        ),
+        ({"type": "GeometryCollection", "geometries": []}, "is a GeometryCollection without polygons"),
+        ({"type": "GeometryCollection", "geometries": [LINE]}, "is of type LineString"),
+    ],
+)
+def test_geometry_that_encloses_nothing_is_named_with_its_remedy(folder: Path, geometry: Any, found: str) -> None:
+    write(folder, feature(square(0, 0, 2, 2)), feature(name="cell") | {"geometry": geometry})
+    expected = (
+        f"{folder}/images/a.geojson: feature 1 (cell) {found}; expected an area: Polygon, MultiPolygon or a "
+        "GeometryCollection of them, with rings of 3 corners or more. Take it away, or draw the object's area"
+    )
+    with pytest.raises(UnreadableFile, match=re.escape(expected)):
         labels(folder)
 
 
