@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from model.labels import LabelRule
 from model.package import Package, read_package
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_images
@@ -33,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
-    parser.add_argument("--recipe", help="how to read DIR, where the target's own recipe does not fit")
+    parser.add_argument("--recipe", help="how to read and measure DIR, where the target's own recipe does not fit")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")
     parser.add_argument(
         "--mirror",
@@ -79,30 +81,71 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
         folds.append(
             Fold(str(target), evaluate_images(held_out, predictor, instances=instances, scoring=recipe.scoring))
         )
-        most, chose = max(most, len(images)), chose or recipe.schedule.keep == "best"
+        trained = recipe if checkpoint is None else checkpoint.read_recipe()
+        most, chose = max(most, len(images)), chose or trained.schedule.keep == "best"
     return CrossValidation(tuple(folds), most, held_out_chose=chose)
 
 
 def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[Predictor, Recipe]:
-    """Open a run, a checkpoint or a package, with the recipe that says how to read the data folder."""
+    """Open a run, a checkpoint or a package, with the recipe that says how to read the data folder and what to measure.
+
+    The net is run, and its probabilities are turned into objects, as it was trained, whatever recipe is named.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such recipe, or it reads images or masks that do not fit the net.
+    CheckpointError, PackageError
+        Where the target cannot be read.
+
+    """
     if is_run(target):
         checkpoint = load_checkpoint(checkpoint_path(target))
-        recipe = read_recipe(recipe_name) if recipe_name else checkpoint.read_recipe()
-        return net_predictor(checkpoint.build_net().to(device), recipe), recipe
+        own = checkpoint.read_recipe()
+        recipe = own if recipe_name is None else read_recipe(recipe_name)
+        _require_fitting(recipe, target, own.net.in_channels, own.targets.classes, own.labels)
+        return net_predictor(checkpoint.build_net().to(device), own), recipe
     package = read_package(target)
-    return package_predictor(package), recipe_of(package, recipe_name)
+    recipe = recipe_of(package, recipe_name)
+    return package_predictor(package), recipe
 
 
 def recipe_of(package: Package, name: str | None) -> Recipe:
-    """Return the recipe called ``name``, or the one that a package was trained by."""
-    if name is not None:
-        return read_recipe(name)
+    """Return the recipe called ``name``, or the one that a package was trained by.
+
+    Raises
+    ------
+    RecipeError
+        Where there is none, or it reads images or masks that do not fit the net.
+
+    """
     facts = package.spec.facts.get("recipe")
-    if facts is None:
+    if name is not None:
+        recipe = read_recipe(name)
+    elif facts is not None:
+        recipe = stored_recipe(facts, str(package.path))
+    else:
         raise RecipeError(
             f"{package.path} does not say how it was trained; name a recipe for the data folder (--recipe)"
         )
-    return stored_recipe(facts, str(package.path))
+    spec = package.spec
+    _require_fitting(recipe, package.path, len(spec.channels), spec.classes, spec.label_rule)
+    return recipe
+
+
+def _require_fitting(recipe: Recipe, target: Path, channels: int, classes: Sequence[str], rule: LabelRule) -> None:
+    """Make sure that images and masks are read as a net takes and tells them, before any is read."""
+    if recipe.net.in_channels != channels:
+        raise RecipeError(
+            f"recipe {recipe.name} reads images of {recipe.net.in_channels} channels (net.in_channels), the net of "
+            f"{target} takes {channels}; name a recipe that reads {channels} (--recipe)"
+        )
+    read, told = len(recipe.targets.classes), sorted({len(classes), len(rule.mask_classes(classes))})
+    if recipe.data.kind == "semantic" and read not in told:
+        raise RecipeError(
+            f"recipe {recipe.name} reads masks of {read} classes (targets.classes), the net of {target} tells "
+            f"{' or '.join(map(str, told))} apart; name a recipe that reads as many (--recipe)"
+        )
 
 
 def checkpoint_of(target: Path) -> Checkpoint | None:

@@ -36,7 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
-    parser.add_argument("--recipe", help="how to read DIR, where the run's own recipe does not fit")
+    parser.add_argument("--recipe", help="how to read and measure DIR, where the run's own recipe does not fit")
     parser.add_argument("--worst", type=int, default=6, help="worst images to show of each run (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")
     parser.set_defaults(run=run)
