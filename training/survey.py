@@ -14,6 +14,7 @@ from skimage.transform import downscale_local_mean
 
 from training.datasets import IGNORE, AnnotatedImage, find_sources, load_images
 from training.errors import DatasetError
+from training.layouts.ctc import has_silver_alone
 from training.options import Data
 from training.survey_objects import Guess, Objects, guess_kind, measure_objects
 
@@ -109,7 +110,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]
     folder
         The data folder.
     data
-        How to read it; ``kind`` and ``class_values`` are guessed.
+        How to read it; ``kind`` and ``class_values`` are guessed. Without it as the folder shows: by silver truth where
+        no sequence of layout ``ctc`` has gold truth.
 
     Returns
     -------
@@ -122,7 +124,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]
         As :func:`training.datasets.load_images`.
 
     """
-    plain = (data or Data()).model_copy(update={"kind": "instances", "class_values": None})
+    as_it_lies = data or Data(truth="silver" if has_silver_alone(folder) else "gold")
+    plain = as_it_lies.model_copy(update={"kind": "instances", "class_values": None})
     images = load_images(folder, plain, _channels(folder, plain), 2)
     measured = _sample(images)
     guess = guess_kind([image.labels_yx for image in measured], _all_values(images))

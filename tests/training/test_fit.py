@@ -84,6 +84,22 @@ def test_plan_prints_what_fit_would_do_and_trains_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["chosen.toml"]
 
 
+@pytest.mark.parametrize("origin", [[], ["--from", "model/zoo/nuclei"]])
+def test_silver_truth_alone_is_taken_and_said(
+    nuclei_folder: Path, tmp_path: Path, origin: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, name in (("images", "01/t{}.tif"), ("labels", "01_ST/SEG/man_seg{}.tif")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        for number, path in enumerate(sorted((nuclei_folder / kind).iterdir())):
+            Image.open(path).save(tmp_path / name.format(f"{number:03d}"))
+    chosen = tmp_path / "chosen.toml"
+    arguments = ["--data", str(tmp_path), "--steps", "5", "--out", str(chosen), "--workers", "0"]
+    assert main(["plan", *arguments, *origin]) == 0
+    printed = capsys.readouterr().out
+    assert "  truth silver: no sequence has gold truth; figures are against computed masks\n" in printed
+    assert read_recipe(str(chosen)).data.truth == "silver"
+
+
 def test_a_length_that_is_given_beats_the_recipes(nuclei_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "tiny.toml"
     file.write_text('name = "tiny"\ntile_output_px = 60\nnet = { base_width = 4, depth = 2 }\n')

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.datasets import IGNORE
-from training.errors import UnreadableFile
+from training.errors import MissingFile, UnreadableFile
+from training.options import Data
 from training.survey import Survey, survey_folder
 from training.survey_objects import guess_kind, measure_objects
 
@@ -151,6 +152,31 @@ def test_frames_of_a_sequence_resemble_their_neighbours(tmp_path: Path) -> None:
     film, slides = survey_of(tmp_path / "film"), survey_of(tmp_path / "slides")
     assert film.likeness - film.chance > 0.3
     assert abs(slides.likeness - slides.chance) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("gold", "silver", "truth", "count"),
+    [((), ("01", "02"), "silver", 2), (("02",), ("01", "02"), "gold", 1), (("02",), ("01",), "gold", 1)],
+)
+def test_silver_truth_is_taken_where_no_sequence_has_gold(
+    tmp_path: Path, gold: tuple[str, ...], silver: tuple[str, ...], truth: str, count: int
+) -> None:
+    for sequence in ("01", "02"):
+        (tmp_path / sequence).mkdir()
+        tifffile.imwrite(tmp_path / sequence / "t000.tif", grey())
+    for name in (*(f"{sequence}_GT" for sequence in gold), *(f"{sequence}_ST" for sequence in silver)):
+        (tmp_path / name / "SEG").mkdir(parents=True)
+        tifffile.imwrite(tmp_path / name / "SEG" / "man_seg000.tif", squares(12, 4, apart=6))
+    survey, data = survey_folder(tmp_path)
+    assert (survey.images, data.truth) == (count, truth)
+
+
+def test_truth_that_is_asked_for_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("01/t000.tif", "01_ST/SEG/man_seg000.tif"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        tifffile.imwrite(tmp_path / name, squares(12, 4, apart=6))
+    with pytest.raises(MissingFile, match=r"has no gold truth; .* Change data.truth"):
+        survey_folder(tmp_path, Data(truth="gold"))
 
 
 def test_dark_images_and_hot_pixels_are_seen(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.loading import require_workers
 from training.pace import bf16_support, seconds_per_step
-from training.plan import Plan
+from training.plan import Choice, Plan
 from training.recipe import named_in_errors
 from training.state import require_device
 from training.survey import survey_folder
@@ -86,8 +87,13 @@ def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
     name = options.data.resolve().name
     with named_in_errors(f"no recipe can be composed for {options.data}, write one and name it (--recipe)"):
         if origin is None:
-            return choose_recipe(survey, known, budget, name)
-        return inherit(origin.read_recipe(), survey, known, budget, name)
+            plan = choose_recipe(survey, known, budget, name)
+        else:
+            plan = inherit(origin.read_recipe(), survey, known, budget, name)
+    if known.truth == "silver":
+        silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
+        plan = replace(plan, choices=(silver, *plan.choices))
+    return plan
 
 
 def require_length(options: argparse.Namespace) -> None:

@@ -99,6 +99,19 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     return choose(sources, wanted, folder)
 
 
+def has_silver_alone(folder: Path) -> bool:
+    """Whether there are sequences with silver truth, and none with gold truth.
+
+    Raises
+    ------
+    MaskMismatch
+        As :func:`list_sources`.
+
+    """
+    sequences = [_read_sequence(folder, name) for name in _sequences(folder)]
+    return any(sequence.silver for sequence in sequences) and not any(sequence.gold for sequence in sequences)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sequence:
     """Files of one sequence by the number of the frame."""
