@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from training.layouts.names import composed
 from training.ranges import Fraction, NotNegative, Positive, Range
 
 
@@ -80,7 +81,7 @@ class Data(Part):
     sequences: Annotated[tuple[Annotated[str, Field(pattern=r"^\d\d$")], ...], Field(min_length=1)] | None = None
     truth: Literal["gold", "silver", "gold, else silver"] = "gold"
     lacking: Literal["ignore", "silver", "background"] = "ignore"
-    incomplete: tuple[str, ...] = ()
+    incomplete: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
     categories: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     kind: Literal["instances", "semantic"] = "instances"
     class_values: tuple[int, ...] | None = None

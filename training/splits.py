@@ -9,6 +9,7 @@ import numpy as np
 
 from training.datasets import AnnotatedImage
 from training.errors import NothingToLearn, RecipeError
+from training.layouts.names import composed
 from training.options import Data
 
 
@@ -73,7 +74,7 @@ def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
         raise RecipeError(f"there is no fold {number} of {count}; the folds are 1 to {count}")
     if data.split == "hash":
         return set(_part(sorted(stems, key=_position), number, count))
-    ordered = sorted(stems)
+    ordered = sorted(stems, key=composed)
     stretches = [_part(ordered, index + 1, data.stretches) for index in range(data.stretches)]
     return {stem for stretch in stretches for stem in _part(stretch, number, count)}
 
@@ -101,4 +102,4 @@ def _part(stems: Sequence[str], number: int, count: int) -> list[str]:
 
 def _position(stem: str) -> float:
     """SHA-256 of a stem as a number from 0 to 1."""
-    return int.from_bytes(hashlib.sha256(stem.encode("utf-8")).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(composed(stem).encode("utf-8")).digest()[:8], "big") / 2**64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -27,6 +28,18 @@ def images(count: int) -> list[AnnotatedImage]:
 def test_the_split_is_fixed_for_ever() -> None:
     stems = [f"image-{number}" for number in range(20)]
     assert [stem for stem in stems if is_validation(stem, 0.15)] == ["image-1", "image-9", "image-15"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Data(), Data(fold=(2, 3)), Data(split="blocks", validation_fraction=0.25), Data(split="blocks", fold=(2, 3))],
+)
+def test_either_form_of_a_name_falls_on_the_same_side(data: Data) -> None:
+    # in the order of characters a composed "ö" follows "z", a decomposed one follows "o"
+    stems = [f"{letter}{number}" for letter in "aöoz" for number in range(6)]
+    apart = [normalize("NFD", stem) for stem in stems]
+    assert apart != stems
+    assert {normalize("NFC", stem) for stem in validation_stems(apart, data)} == validation_stems(stems, data)
 
 
 @given(st.text(min_size=1), st.floats(0, 1), st.floats(0, 1))

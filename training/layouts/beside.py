@@ -11,6 +11,7 @@ from pathlib import Path
 from training.errors import DatasetError, MaskMismatch, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
 from training.layouts.folders import require_images, require_partners
+from training.layouts.names import composed, stem_of
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
 from training.options import Data
@@ -68,7 +69,7 @@ def list_beside(
         if plain in shapes:
             raise MaskMismatch(f"{shapes[plain]} and {path} are of the same image; keep one of them")
         shapes[plain] = path
-    stems = sorted(images) if wanted is None else sorted(wanted)
+    stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
     require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
     if wanted is None and shapes_folder == images_folder:
@@ -98,8 +99,8 @@ def _folders(folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: 
 
 def _shape_files(images: Path, shapes: Path, suffixes: tuple[str, ...], holds_shapes: HoldsShapes) -> list[Path]:
     """Files of a folder that are named after an image or hold shapes; none where there is no such folder."""
-    stems = {path.stem for path in list_files(images, IMAGE_SUFFIXES)}
-    return [path for path in list_files(shapes, suffixes) if _image_stem(path.stem) in stems or holds_shapes(path)]
+    stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
+    return [path for path in list_files(shapes, suffixes) if _image_stem(stem_of(path)) in stems or holds_shapes(path)]
 
 
 def _image_stem(stem: str) -> str:

@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.documents import Entry, hold, parse_json
 from training.layouts.files import read_image
+from training.layouts.names import composed, decomposed, stem_of
 from training.layouts.raster import Patch, fill_rings, unite
 from training.layouts.run_lengths import decode_run_lengths
 from training.layouts.shapes import Shape, paint
@@ -135,7 +136,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
                 f"ids in categories: {', '.join(map(repr, names))}. Add the category or correct the annotation"
             )
         by_image[annotation.image_id].append(annotation)
-    twice = [stem for stem, count in Counter(image.path.stem for image in coco.images).items() if count > 1]
+    twice = [stem for stem, count in Counter(stem_of(image.path) for image in coco.images).items() if count > 1]
     if twice or len(by_image) < len(coco.images):
         what = f"the stem {twice[0]}" if twice else "an id"
         raise MaskMismatch(f"{path}: two images share {what}; expected each image once, of a stem of its own")
@@ -147,7 +148,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         found = _find(folder, path, image, data)
         annotated = _Annotated(path, image, by_image[image.id], names)
         read = partial(_read_labels, annotated, data)
-        sources.append(Source(image.path.stem, str(found), str(annotated), partial(read_image, found), read))
+        sources.append(Source(stem_of(image.path), str(found), str(annotated), partial(read_image, found), read))
     return choose(sources, wanted, folder)
 
 
@@ -193,7 +194,10 @@ def _category_names(path: Path, coco: _Coco, data: Data) -> dict[int | str, str]
 
 def _find(folder: Path, path: Path, image: _Image, data: Data) -> Path:
     images = folder / data.images
-    places = [images / image.path, folder / image.path, path.parent / image.path, images / image.path.name]
+    names = [PurePosixPath(form(str(image.path))) for form in (str, composed, decomposed)]
+    places = [
+        place for name in names for place in (images / name, folder / name, path.parent / name, images / name.name)
+    ]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise MissingFile(

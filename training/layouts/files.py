@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from model.images import FormatError, ImageReader, ReadLimits, open_image
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
+from training.layouts.names import stem_of
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -53,9 +54,10 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[st
         raise MissingFile(f"{folder} is not a folder; expected images in it")
     found: dict[str, Path] = {}
     for path in list_files(folder, suffixes):
-        if path.stem in found:
-            raise MaskMismatch(f"{found[path.stem]} and {path} share a stem; keep one of them")
-        found[path.stem] = path
+        stem = stem_of(path)
+        if stem in found:
+            raise MaskMismatch(f"{found[stem]} and {path} share a stem; keep one of them")
+        found[stem] = path
     return found
 
 

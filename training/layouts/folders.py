@@ -18,6 +18,7 @@ from training.layouts.files import (
     read_array,
     read_image,
 )
+from training.layouts.names import composed, stem_of
 from training.layouts.source import Labels, Source
 from training.options import Data
 
@@ -48,7 +49,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
     """
     images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
-    stems = sorted(images) if wanted is None else sorted(wanted)
+    stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
     require_partners(stems, masks, folder / data.masks, "mask", SUFFIXES)
     if wanted is None:
@@ -104,7 +105,9 @@ def require_images(
     unread = [
         path
         for path in sorted(where.iterdir())
-        if lonely[0] in {path.stem, path.name} and path.suffix.lower() != first.suffix.lower() and path.is_file()
+        if lonely[0] in {stem_of(path), composed(path.name)}
+        and path.suffix.lower() != first.suffix.lower()
+        and path.is_file()
     ]
     found, remedy = "none", f"Add the image, or move {first.name} out of the folder"
     if unread:

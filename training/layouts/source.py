@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import MissingFile
+from training.layouts.names import composed
 from training.options import Data
 
 
@@ -33,7 +34,8 @@ class Source:
     Parameters
     ----------
     stem
-        Unique name in the folder; sorted stems follow the order of slices and frames.
+        Unique name in the folder, composed (:mod:`training.layouts.names`); sorted stems follow the order of slices and
+        frames.
     image_name, labels_name
         For messages: the file, and the page or entry in it.
     read_image
@@ -87,10 +89,11 @@ def choose(sources: Sequence[Source], wanted: Sequence[str] | None, folder: Path
     by_stem = {source.stem: source for source in sorted(sources, key=lambda source: source.stem)}
     if wanted is None:
         return list(by_stem.values())
-    missing = [stem for stem in wanted if stem not in by_stem]
+    stems = sorted(map(composed, wanted))
+    missing = [stem for stem in stems if stem not in by_stem]
     if missing:
         raise MissingFile(
-            f"{len(missing)} of {len(wanted)} images that the table names are not in {folder}: expected {missing[0]}; "
+            f"{len(missing)} of {len(stems)} images that the table names are not in {folder}: expected {missing[0]}; "
             f"found {', '.join(list(by_stem)[:5])} ... ({len(by_stem)}). Correct the table's stems"
         )
-    return [by_stem[stem] for stem in sorted(wanted)]
+    return [by_stem[stem] for stem in stems]

@@ -27,6 +27,7 @@ from training.layouts.files import (
     stack_axes,
 )
 from training.layouts.folders import require_images, require_partners
+from training.layouts.names import composed, stem_of
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
 
@@ -97,7 +98,8 @@ def _named_pairs(folder: Path, data: Data) -> list[tuple[str, Path, Path]]:
         if f"{name}-labels" in files
     ]
     images, masks = (
-        Path(name).stem if Path(name).suffix in TIFF_SUFFIXES else name for name in (data.images, data.masks)
+        stem_of(Path(name)) if Path(name).suffix in TIFF_SUFFIXES else composed(name)
+        for name in (data.images, data.masks)
     )
     return [*pairs, (images, files[images], files[masks])] if images in files and masks in files else pairs
 
