@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
 from training.errors import RecipeError
+from training.layouts.documents import shown
 from training.options import Augmentation, Card, Data, Loss, Net, Part, Schedule, Scoring, Targets, Weights
 
 
@@ -74,10 +78,9 @@ class Recipe(Part):
             for table in tables:
                 part = part.get(table, {}) if isinstance(part, dict) else {}
             if not equals or not isinstance(part, dict) or name not in part:
-                known = ", ".join(part if isinstance(part, dict) and part else values)
                 raise RecipeError(
                     f"--set {assignment} changes nothing that a recipe has; give TABLE.KEY=VALUE, such as "
-                    f"schedule.batch=2; there is {known}"
+                    f"schedule.batch=2; {_nearest(key.split('.'))}"
                 )
             try:
                 part[name] = tomllib.loads(f"value = {text}")["value"]
@@ -156,8 +159,14 @@ def read_recipe(name_or_path: str) -> Recipe:
         text = (resources.files("training") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(name_or_path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            kind = "UTF-16" if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else error.reason
+            raise RecipeError(
+                f"{name_or_path} is not UTF-8: found {kind} (byte {error.object[error.start]:#04x} at {error.start}); "
+                "save it as UTF-8"
+            ) from error
+        except OSError as error:
             raise RecipeError(
                 f"no recipe {name_or_path!r}: neither a readable file nor one of {', '.join(shipped_recipes())}"
             ) from error
@@ -211,5 +220,40 @@ def named_in_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"{source}: {details}") from error
+        raise RecipeError(f"{source}: {'; '.join(map(_problem, error.errors()))}") from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Where it is, what was expected and what was found; contradictions say so themselves."""
+    place = ".".join(map(str, error["loc"])) or "recipe"
+    if error["type"] == "extra_forbidden":
+        return f"{place} is no key of a recipe; {_nearest(error['loc'])}"
+    found = "" if error["type"] in {"missing", "value_error"} else f"; found {shown(error['input'])}"
+    return f"{place}: {error['msg']}{found}"
+
+
+def _nearest(path: Sequence[int | str]) -> str:
+    """Name the keys most like the first of a path that no recipe has; where none is like it, all that there are."""
+    models: Sequence[type[BaseModel]] = [Recipe]
+    known: list[str] = []
+    for index, step in enumerate(path):
+        known = list(dict.fromkeys(key for model in models for key in model.model_fields)) or list(Recipe.model_fields)
+        fields = [field for model in models for key, field in model.model_fields.items() if key == step]
+        kinds = [model for model in models if isinstance(step, int) or _is_called(model, step)]
+        if not fields and not kinds:
+            like = [".".join(map(str, (*path[:index], key))) for key in get_close_matches(str(step), known)]
+            return f"did you mean {' or '.join(like)}?" if like else f"there is {', '.join(known)}"
+        models = kinds or [model for field in fields for model in _models(field.annotation)]
+    return f"there is {', '.join(known)}"
+
+
+def _is_called(model: type[BaseModel], kind: str) -> bool:
+    """Whether a model of several in one place, such as a step of the normalization, is of this kind."""
+    return "id" in model.model_fields and model.model_fields["id"].default == kind
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    """Return the tables that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,11 @@ def test_a_recipe_survives_the_way_through_json() -> None:
         ),
         ({"augmentation": {"gamma": [2, 0.5]}}, "augmentation.gamma: .* lower end first"),
         ({"augmentation": {"contrast": [2, 0.5]}}, "augmentation.contrast: .* lower end first"),
-        ({"schedule": {"learning_rate": 0}}, "schedule.learning_rate"),
-        ({"learning_rate": 1}, "learning_rate"),
-        ({"name": "Two Words"}, "name"),
+        ({"schedule": {"learning_rate": 0}}, "^x.toml: schedule.learning_rate: .* greater than 0; found 0$"),
+        ({"name": "Two Words"}, r"name: String should match pattern '.*'; found 'Two Words'$"),
+        ({"name": "A" * 99}, r"; found 'A{59} \.\.\.$"),
+        ({"net": {"depth": "x"}, "schedule": {"batch": 0}}, "depth: .*; found 'x'; schedule.batch: .*; found 0$"),
+        ({"normalization": [{"id": "scale"}]}, r"normalization.0: .*'scale_range'.*; found {'id': 'scale'}$"),
         ({"scoring": {"measures": []}}, "scoring.measures is empty"),
         ({"scoring": {"measures": ["seg"]}, "data": {"kind": "semantic"}}, "'seg' needs data.kind = 'instances'"),
         ({"scoring": {"measures": ["seg"]}}, "scoring.choose_by must name the figure of 'seg'"),
@@ -67,6 +70,29 @@ def test_contradictions_are_refused_with_the_reason(values: dict[str, Any], reas
         recipe_from({"name": "x", **values}, "x.toml")
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (
+            {"schedule": {"learning_rat": 1}},
+            "schedule.learning_rat is no key of a recipe; did you mean schedule.learning_",
+        ),
+        ({"shedule": {"batch": 1}}, "shedule is no key of a recipe; did you mean schedule?"),
+        ({"weights": {"x": 1}}, "weights.x is no key of a recipe; there is w0, sigma_px, class_balance"),
+        ({"data": {"include": {"csv": "a", "column": "b", "valeu": "c"}}}, "did you mean data.include.value?"),
+        (
+            {"normalization": [{"id": "clip", "mim": 0}]},
+            "normalization.0.clip.mim is no key of a recipe; did you mean normalization.0.clip.min?",
+        ),
+        ({"normalization": [{"id": "clip", "percentile": 0}]}, "there is id, min, max"),
+        ({"labels": {"treshold": 0.5}}, "did you mean labels.threshold or labels.seed_threshold?"),
+    ],
+)
+def test_an_unknown_key_is_named_with_those_most_like_it(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(reason)):
+        recipe_from({"name": "x", **values}, "x.toml")
+
+
 def test_an_unknown_recipe_names_those_that_ship() -> None:
     with pytest.raises(RecipeError, match="synthetic"):
         read_recipe("no-such-recipe")
@@ -76,6 +102,27 @@ def test_text_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="not TOML"):
         read_recipe(str(tmp_path / "broken.toml"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_recipes_of_any_editor_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\r\ncard.description = "Zähler"\r\n', encoding, newline="")
+    assert read_recipe(str(tmp_path / "mine.toml")).card.description == "Zähler"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"),
+    [
+        ("utf-16", "UTF-16 (byte 0xff at 0)"),
+        ("latin-1", "invalid continuation byte (byte 0xe4 at 10)"),
+    ],
+)
+def test_a_recipe_that_is_not_utf_8_is_refused_with_the_remedy(tmp_path: Path, encoding: str, found: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('title = "Zähler"', encoding)
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(str(file))
+    assert str(caught.value) == f"{file} is not UTF-8: found {found}; save it as UTF-8"
 
 
 def test_a_folder_of_other_images_takes_neither_table_nor_card(tmp_path: Path) -> None:
@@ -127,8 +174,10 @@ def test_single_values_can_be_changed() -> None:
     ("assignment", "reason"),
     [
         ("schedule.batch", "such as schedule.batch=2"),
-        ("schedule.bach=2", "changes nothing that a recipe has.*optimizer, learning_rate.*, batch, "),
-        ("shedule.batch=2", "changes nothing that a recipe has.*there is name, data, net, "),
+        ("schedule.bach=2", r"changes nothing that a recipe has.*did you mean schedule.batch\?$"),
+        ("schedule.x=2", "changes nothing that a recipe has.*there is optimizer, learning_rate.*, batch, "),
+        ("shedule.batch=2", r"changes nothing that a recipe has.*did you mean schedule\?$"),
+        ("x.batch=2", "changes nothing that a recipe has.*there is name, data, net, "),
         ("name.first=2", "changes nothing that a recipe has"),
         ("=2", "changes nothing that a recipe has"),
         ("schedule.batch=0", "schedule.batch=0: schedule.batch: Input should be greater"),

@@ -50,7 +50,13 @@ def hold(document: object, kind: TypeAdapter[Read], path: Path) -> Read:
     except ValidationError as error:
         first, *others = error.errors()
         place = ".".join(str(step) for step in first["loc"]) or "document"
-        found = repr(first["input"])
-        shown = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]} ..."
         more = f" (and {len(others)} more such places)" if others else ""
-        raise UnreadableFile(f"{path}, {place}: {first['msg']}; found {shown}{more}. Correct it") from error
+        raise UnreadableFile(
+            f"{path}, {place}: {first['msg']}; found {shown(first['input'])}{more}. Correct it"
+        ) from error
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
