@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,20 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import nn
 
 from model.labels import LabelRule
 from model.normalization import Step, fit
-from model.package import Package, read_package, tensor_bytes, write_package
+from model.package import Package, read_package, tensor_bytes
 from model.session import SessionOptions, open_session, self_test
 from model.spec import Citation, ModelSpec, PackageFile, Person
 from model.stitching import predict_tiled
 from model.tiling import Geometry, plan_whole, valid_unet_geometry
 from model.unet import UNet
+from training.drafts import drafted, require_place
 from training.errors import ExportError
 from training.golden import Answer
 from training.onnx_graph import OPSET, to_onnx
+from training.specification import require_description, validate
 
+_README, _LICENSE = "README.md", "LICENSE"
 _GOLDEN_OUTPUT_YX = (84, 132)  # not square, so that exchanged axes are found
 _U_NET_PAPER = Citation(
     text="Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015",
@@ -107,55 +110,95 @@ def export_package(
     Raises
     ------
     ExportError
-        Where weights are not finite in fp16, where ONNX Runtime and torch differ by 1e-4 or more, or where the package
-        is not valid.
+        As :func:`describe`, where weights are not finite in fp16, where ONNX Runtime and torch differ by 1e-4 or more,
+        where the package is not valid, or where something that is no package lies at ``out``. Whatever lies there
+        stays as it was.
 
     """
+    require_place(out)
+    spec = describe(net, card, channels=channels, classes=classes, normalization=normalization, label_rule=label_rule)
     probabilities = _rounded_with_softmax(net)
-    geometry = valid_unet_geometry(net.depth, net.downscale)
-    weights = to_onnx(probabilities, geometry.y, len(channels))
-    golden_yxc = _golden_crop(image_yxc, geometry)
+    golden_yxc = _golden_crop(image_yxc, spec.geometry)
     golden_input = np.moveaxis(golden_yxc, -1, 0)[np.newaxis].astype(np.float32)
-    golden_output = _run_torch(probabilities, _normalised(golden_yxc, normalization))
-    spec = ModelSpec(
-        name=card.name,
-        version=card.version,
-        title=card.title,
-        description=card.description,
-        license=card.license,
-        authors=card.authors,
-        cite=card.cite,
-        tags=card.tags,
-        channels=tuple(channels),
-        classes=tuple(classes),
-        normalization=tuple(normalization),
-        geometry=geometry,
-        label_rule=label_rule,
-        pixel_size_um=card.pixel_size_um,
-        # the skip connection, both convolutions' maps and their concatenation at full resolution, float32
-        activation_bytes_per_pixel=max(1, 6 * 4 * net.base_width // net.downscale**2),
-        weights=PackageFile(source="weights.onnx"),
-        opset=OPSET,
-        test_input=PackageFile(source="test_input.npy"),
-        test_output=PackageFile(source="test_output.npy"),
-        documentation=PackageFile(source="README.md"),
-        attachments=(PackageFile(source="LICENSE"),),
-        facts=card.facts,
-    )
     files = {
-        "weights.onnx": weights,
-        "test_input.npy": tensor_bytes(golden_input),
-        "test_output.npy": tensor_bytes(golden_output),
-        "README.md": card.readme.encode(),
-        "LICENSE": card.license_text.encode(),
+        spec.weights.source: to_onnx(probabilities, spec.geometry.y, len(channels)),
+        spec.test_input.source: tensor_bytes(golden_input),
+        spec.test_output.source: tensor_bytes(_run_torch(probabilities, _normalised(golden_yxc, normalization))),
+        _README: card.readme.encode(),
+        _LICENSE: card.license_text.encode(),
     }
-    write_package(out, spec, files)
-    package = read_package(out)
-    agreement = _compare(package, probabilities, image_yxc)
-    if not agreement.largest_difference < 1e-4:  # NaN is not, either
-        raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
-    validate(out)
-    return package, agreement
+    with drafted(out, spec, files) as draft:
+        agreement = _compare(draft, probabilities, image_yxc)
+        if not agreement.largest_difference < 1e-4:  # NaN is not, either
+            raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
+        validate(draft.path)
+    return read_package(out), agreement
+
+
+def describe(
+    net: UNet,
+    card: Card,
+    *,
+    channels: Sequence[str],
+    classes: Sequence[str],
+    normalization: Sequence[Step],
+    label_rule: LabelRule,
+) -> ModelSpec:
+    """Return a net's description, hashes left out; takes no time, so that what cannot be exported is found before.
+
+    Parameters
+    ----------
+    net, card, channels, classes, normalization, label_rule
+        As for :func:`export_package`.
+
+    Raises
+    ------
+    ExportError
+        Where there is not one name for each channel, or a value is none that a package can hold.
+
+    """
+    names = list(channels)
+    if len(names) != net.in_channels or len(set(names)) < len(names):
+        raise ExportError(
+            f"{len(set(names))} different names of channels ({', '.join(names)}), but the net takes {net.in_channels} "
+            "channels; give one for each (--channels)"
+        )
+    try:
+        spec = ModelSpec(
+            name=card.name,
+            version=card.version,
+            title=card.title,
+            description=card.description,
+            license=card.license,
+            authors=card.authors,
+            cite=card.cite,
+            tags=card.tags,
+            channels=tuple(channels),
+            classes=tuple(classes),
+            normalization=tuple(normalization),
+            geometry=valid_unet_geometry(net.depth, net.downscale),
+            label_rule=label_rule,
+            pixel_size_um=card.pixel_size_um,
+            # the skip connection, both convolutions' maps and their concatenation at full resolution, float32
+            activation_bytes_per_pixel=max(1, 6 * 4 * net.base_width // net.downscale**2),
+            weights=PackageFile(source="weights.onnx"),
+            opset=OPSET,
+            test_input=PackageFile(source="test_input.npy"),
+            test_output=PackageFile(source="test_output.npy"),
+            documentation=PackageFile(source=_README),
+            attachments=(PackageFile(source=_LICENSE),),
+            facts=card.facts,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, value = ".".join(map(str, first["loc"])), first["input"]
+        found = f"{where} {value!r}" if isinstance(value, str) else where or "such a description"
+        raise ExportError(
+            f"a package cannot hold {found}: {first['msg']}; correct --version, or name, [card] and [labels] in a copy "
+            "of the recipe and name that (--recipe)"
+        ) from error
+    require_description(spec)
+    return spec
 
 
 def golden_answer(net: UNet, normalization: Sequence[Step]) -> Answer:
@@ -220,20 +263,3 @@ def _compare(package: Package, probabilities: nn.Module, image_yxc: NDArray[Any]
     theirs = predict_tiled(image_yxc, normalization, plan, lambda tiles: _run_torch(probabilities, tiles))
     equal = float(np.mean(ours.argmax(axis=0) == theirs.argmax(axis=0)))
     return Agreement(float(np.abs(ours - theirs).max()), equal)
-
-
-def validate(path: Path) -> None:
-    """Hold a package against ``bioimageio.spec``.
-
-    Raises
-    ------
-    ExportError
-        With the specification's own words where it is not valid.
-
-    """
-    from bioimageio.spec import InvalidDescr, load_description
-
-    logging.getLogger("bioimageio").setLevel(logging.ERROR)
-    description = load_description(path, perform_io_checks=True)
-    if isinstance(description, InvalidDescr):
-        raise ExportError(f"{path} is no valid bioimage.io package:\n{description.validation_summary.format()}")

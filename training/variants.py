@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +15,16 @@ from model.normalization import fit
 from model.package import Package, read_package, write_package
 from model.planner import Planner
 from model.session import SessionOptions, golden_outputs, open_session
-from model.spec import ModelSpec, PackageFile, Variant
+from model.spec import PackageFile, Variant
 from model.stitching import read_tile
 from training.datasets import AnnotatedImage
+from training.drafts import drafted, require_place
 from training.errors import ExportError, ForeignPackage, NothingToLearn
-from training.export import validate
 from training.judging import Judged, judge
 from training.onnx_weights import read_unet
 from training.quantize import quantise
 from training.recipe import Recipe
+from training.specification import validate
 
 _log = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 32
@@ -56,7 +56,8 @@ def add_int8(
     Raises
     ------
     ExportError
-        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP.
+        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP, or the package
+        cannot be replaced.
     NothingToLearn
         Without an image on either side.
     ForeignPackage
@@ -70,6 +71,7 @@ def add_int8(
             f"int8 needs images to take ranges from and others to be judged on; there are {len(training)} and "
             f"{len(held_out)}: give a recipe that holds some out (data.validation_fraction), or leave int8 out"
         )
+    require_place(package.path)
     files, spec = package.own_files(), package.spec
     if spec.activation != "none" or INT8_FILE in files:
         raise ForeignPackage(
@@ -99,25 +101,9 @@ def add_int8(
     if spec.documentation is not None:
         text = files[spec.documentation.source].decode("utf-8", errors="replace")
         files[spec.documentation.source] = _with_section(text, judged, len(held_out)).encode()
-    _replace(package.path, spec.model_copy(update={"variants": (variant,)}), files)
+    with drafted(package.path, spec.model_copy(update={"variants": (variant,)}), files) as draft:
+        validate(draft.path)
     return read_package(package.path), judged
-
-
-def _replace(path: Path, spec: ModelSpec, files: dict[str, bytes]) -> None:
-    """Put a package in the place of one, which stays whole until the new one is complete, valid and on disk."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        new = Path(folder) / path.name
-        if path.is_dir():
-            shutil.copytree(path, new, symlinks=True)  # with whatever else lies there
-        write_package(new, spec, files)
-        validate(new)
-        if not path.is_dir():
-            new.replace(path)
-            return
-        old = path.with_name(f".{path.name}.old")  # stays where the next line is never reached
-        path.rename(old)
-        new.rename(path)
-    shutil.rmtree(old)
 
 
 def calibration_tiles(package: Package, images: Sequence[AnnotatedImage]) -> list[NDArray[np.float32]]:

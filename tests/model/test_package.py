@@ -108,7 +108,7 @@ def test_a_zip_is_a_package_too(tiny: Package, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bioimageio_accepts_what_is_written(tiny: Package) -> None:
     """Hold the frozen model of the service and the specification together."""
-    from training.export import validate
+    from training.specification import validate
 
     validate(tiny.path)
 

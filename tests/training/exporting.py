@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ def export(
     net: UNet,
     folder: Path,
     image_yxc: NDArray[Any],
-    channels: int = 1,
     *,
+    channels: Sequence[str] = ("c0",),
+    label_rule: LabelRule | None = None,
     normalization: Sequence[Step] = (ScaleRange(min_percentile=1, max_percentile=99.8),),
     pixel_size_um: tuple[float, float] | None = (0.65, 0.65),
+    **card_values: Any,
 ) -> tuple[Package, Agreement]:
-    """Export a net of two classes."""
+    """Export a net of two classes; ``card_values`` take the place of what the card says."""
     card = Card(
         name="exported",
         version="1.2.3",
@@ -47,13 +50,14 @@ def export(
         facts={"purpose": "tests"},
         pixel_size_um=pixel_size_um,
     )
+    card = replace(card, **card_values)
     return export_package(
         net,
         card,
-        channels=[f"c{index}" for index in range(channels)],
+        channels=channels,
         classes=["background", "object"],
         normalization=normalization,
-        label_rule=LabelRule(),
+        label_rule=label_rule or LabelRule(),
         image_yxc=image_yxc,
         out=folder,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -13,14 +16,17 @@ from onnx import TensorProto
 from PIL import Image
 
 from model.backends import Backend
+from model.labels import LabelRule
 from model.package import Package, read_package
 from model.rdf import to_rdf
 from model.session import SessionOptions, open_session
+from model.spec import Person
 from model.unet import UNet
 from tests.training.exporting import LIBRARY_WARNINGS, export
 from training.errors import ExportError
-from training.export import validate
+from training.export import Agreement
 from training.scene import NucleiScene
+from training.specification import validate
 from training.synthetic import render_nuclei
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
@@ -104,6 +110,67 @@ def test_an_invalid_package_is_refused_in_the_words_of_the_specification(
     rdf.write_text(rdf.read_text().replace("license: MIT", "license: no-such-licence"))
     with pytest.raises(ExportError, match="license"):
         validate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": "a b"}, "a package cannot hold version 'a b': String should match pattern"),
+        ({"version": "abc"}, "'abc' is no version that bioimage.io reads, such as 1.0.0; correct --version"),
+        ({"name": "n" * 101}, f"a package cannot hold name '{'n' * 101}': String should match pattern"),
+        ({"license": "My own terms"}, "'My own terms' is no SPDX identifier of a licence"),
+        ({"title": "Cells: 20x"}, "takes no such description: title: Value error, 'Cells: 20x' is not restricted to"),
+        ({"authors": (Person(name="A/B"),)}, "takes no such description: authors: Predicate"),
+        ({"channels": ["red", "green"]}, "2 different names of channels (red, green), but the net takes 1 channels"),
+        ({"channels": []}, "0 different names of channels (), but the net takes 1 channels"),
+        (
+            {"label_rule": LabelRule(foreground=(1, 2))},
+            "such a description: Value error, the label rule names channel 2",
+        ),
+    ],
+)
+def test_what_no_package_can_say_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.setattr("training.export.to_onnx", lambda *_: pytest.fail("the graph was made"))
+    with pytest.raises(ExportError) as caught:
+        export(UNet(base_width=2, depth=1), tmp_path / "package", np.zeros((60, 60, 1), dtype=np.uint8), **change)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_channels_of_one_name_are_refused(tmp_path: Path) -> None:
+    net, image_yxc = UNet(base_width=2, depth=1, in_channels=2), np.zeros((60, 60, 2), dtype=np.uint8)
+    with pytest.raises(ExportError, match=r"^1 different names of channels \(dye, dye\), but the net takes 2"):
+        export(net, tmp_path / "package", image_yxc, channels=["dye", "dye"])
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome"),
+    [
+        ("_compare", Agreement(2e-4, 1.0)),
+        ("validate", ExportError("0.0002; 1e-4 is the limit, or whatever bioimage.io says")),
+    ],
+)
+def test_a_refused_export_leaves_what_was_there(
+    exported: tuple[Package, UNet],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    outcome: Agreement | ExportError,
+) -> None:
+    package, net = exported
+    there = read_package(Path(shutil.copytree(package.path, tmp_path / "there")))
+    monkeypatch.setattr("training.export.to_onnx", lambda *_: package.weights())
+    monkeypatch.setattr(f"training.export.{step}", Mock(side_effect=[outcome, outcome]))
+    image_yxc = render_nuclei(NucleiScene(size_yx=(99, 99)), seed=1)[0][..., np.newaxis]
+    for out in (there.path, tmp_path / "new"):
+        with pytest.raises(ExportError, match=r"0\.0002; 1e-4 is the limit"):
+            export(net, out, image_yxc)
+    there.check_files()
+    assert read_package(there.path).spec == package.spec
+    assert [entry.name for entry in tmp_path.iterdir()] == ["there"]
 
 
 @pytest.mark.data

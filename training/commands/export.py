@@ -10,15 +10,16 @@ from pathlib import Path
 
 from model.errors import ModelError
 from training.card import license_notice, run_card
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.commands.evaluate import score
 from training.commands.fit import RECIPE_NAME
 from training.commands.quantize import add
+from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
-from training.export import export_package, golden_answer
+from training.export import Card, describe, export_package, golden_answer
 from training.golden import golden_image
 from training.prediction import net_predictor
-from training.recipe import read_recipe
+from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path
 
 
@@ -42,31 +43,50 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write a package, and say how far torch and ONNX Runtime differ on it."""
+    """Write a package, and say how far torch and ONNX Runtime differ on it.
+
+    Raises
+    ------
+    RecipeError
+        Where the label rule to publish does not fit the net, or is another one than the run was scored with.
+    ExportError
+        As :func:`training.export.export_package`; what can be known before the net is run is refused before.
+    MissingLicense
+        Where the licence text cannot be read.
+
+    """
     checkpoint = load_checkpoint(checkpoint_path(options.finished))
-    recipe = checkpoint.read_recipe()
+    recipe = _published(checkpoint, options)
     net = checkpoint.build_net()
-    if options.recipe is not None:  # words and label rule may be bettered after training, the net may not
-        newer = read_recipe(options.recipe)
-        recipe = recipe.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
     license_text = _license_text(options.license_file, recipe.card.license, options.author)
+    channels = options.channels or [f"channel{index}" for index in range(recipe.net.in_channels)]
+
+    def card_of(scored: Checkpoint) -> Card:
+        return run_card(
+            scored,
+            recipe,
+            version=options.version,
+            author=options.author,
+            license_text=license_text,
+            command=options.trained_by or _command(options.finished, checkpoint.recipe["name"]),
+        )
+
+    require_place(options.out)
+    describe(
+        net,
+        card_of(checkpoint),
+        channels=channels,
+        classes=recipe.targets.classes,
+        normalization=recipe.normalization,
+        label_rule=recipe.labels,
+    )
     if options.data is not None:
         figures = score(net_predictor(net, recipe), recipe, options.data, "validation", checkpoint).means()
         checkpoint = replace(checkpoint, figures=figures)
-    elif recipe.labels != checkpoint.read_recipe().labels:
-        raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
-    card = run_card(
-        checkpoint,
-        recipe,
-        version=options.version,
-        author=options.author,
-        license_text=license_text,
-        command=options.trained_by or _command(options.finished, checkpoint.recipe["name"]),
-    )
     package, agreement = export_package(
         net,
-        card,
-        channels=options.channels or [f"channel{index}" for index in range(recipe.net.in_channels)],
+        card_of(checkpoint),
+        channels=channels,
         classes=recipe.targets.classes,
         normalization=recipe.normalization,
         label_rule=recipe.labels,
@@ -82,6 +102,19 @@ def run(options: argparse.Namespace) -> None:
             add(package, recipe, options.data)
         except (TrainingError, ModelError) as error:  # the package is whole without
             sys.stderr.write(f"no int8 weights: {error}\n")
+
+
+def _published(checkpoint: Checkpoint, options: argparse.Namespace) -> Recipe:
+    """Recipe to publish a run by: words and label rule may be bettered after training, the net may not."""
+    own = checkpoint.read_recipe()
+    if options.recipe is None:
+        return own
+    newer = read_recipe(options.recipe)
+    changed = own.model_copy(update={"name": newer.name, "card": newer.card, "labels": newer.labels})
+    recipe = stored_recipe(changed.model_dump(mode="json"), f"{options.recipe} for the net of {options.finished}")
+    if options.data is None and recipe.labels != own.labels:
+        raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
+    return recipe
 
 
 def _command(run: Path, recipe: str) -> str:
