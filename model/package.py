@@ -146,7 +146,7 @@ def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Pa
     """
     spec = _with_hashes(spec, files)
     content = {RDF_NAME: yaml.safe_dump(to_rdf(spec), sort_keys=False, allow_unicode=True).encode(), **files}
-    if path.suffix == ".zip":
+    if path.suffix.lower() == ".zip":
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in content.items():

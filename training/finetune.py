@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.errors import InvalidPackage
+from model.normalization import Step
 from model.package import Package, read_package
 from model.session import self_test
 from model.tiling import valid_unet_geometry
@@ -28,7 +29,7 @@ from training.choose import (
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
 from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
-from training.options import Data, Net, Schedule, Targets
+from training.options import Data, Net, Schedule, Scoring, Targets
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run
@@ -74,7 +75,7 @@ def open_origin(path: Path) -> Checkpoint:
     """
     if is_run(path):
         return load_checkpoint(checkpoint_path(path))
-    if (path / "rdf.yaml").exists() or path.suffix == ".zip":
+    if (path / "rdf.yaml").exists() or path.suffix.lower() == ".zip":
         return package_checkpoint(read_package(path))
     raise ForeignPackage(
         f"{path} is nothing to begin with: expected a run's folder with {RunFiles(path).best.name}, a .pt file, or a "
@@ -117,8 +118,8 @@ def package_checkpoint(package: Package) -> Checkpoint:
 def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
     """Compose a recipe for fine-tuning: the origin's net and rules, the folder's images, a short schedule.
 
-    Net, targets, normalisation, augmentation and label rule are inherited as far as they fit; what does not is chosen
-    from the survey and said.
+    Net, targets, normalisation, augmentation, label rule and scoring are inherited as far as they fit; what does not is
+    chosen from the survey, or is a recipe's default, and said.
 
     Parameters
     ----------
@@ -139,6 +140,7 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
             Choice("the first convolution begins anew", f"{survey.channels} channels here, {net.in_channels} there")
         )
         net = net.model_copy(update={"in_channels": survey.channels})
+    normalization, about_normalization = _normalization(origin, survey)
     targets, labels = origin.targets, origin.labels
     if not _fits(origin, survey):
         targets, about = choose_targets(survey)
@@ -146,6 +148,8 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
         labels = fresh_rule(survey, targets).model_copy(update={"object_name": labels.object_name})
     labels, about_labels = choose_labels(survey, labels)
     data, about_validation = choose_validation(survey, data)
+    fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
+    scoring = origin.scoring if fits else Scoring()
     size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
     recipe = Recipe(
         name=recipe_name(f"{origin.name}-{name}"),
@@ -156,15 +160,24 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
         loss=origin.loss,
         tile_output_px=size.tile_output_px,
         augmentation=origin.augmentation,
-        normalization=origin.normalization,
+        normalization=normalization,
         labels=labels,
+        scoring=scoring,
         card=describe(survey, name).model_copy(update={"license": origin.card.license}),
     )
     recipe, seconds = fastest(recipe, budget)
     recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds, _SHARE_OF_RATE)
     tile = Choice(f"tile_output_px {recipe.tile_output_px}", f"images are {' x '.join(map(str, survey.median_yx))} px")
-    inherited = Choice("inherited", "normalization, weight map, loss, augmentation")
-    choices += [inherited, about_validation, tile, about_labels, *about_schedule]
+    anew = list(about_normalization)
+    if scoring != origin.scoring:
+        anew.append(Choice("scoring by default", f"that of {origin.name} is for other classes or masks"))
+    passed_on = {
+        "normalization": not about_normalization,
+        "weight map, loss, augmentation": True,
+        "scoring": scoring == origin.scoring,
+    }
+    inherited = Choice("inherited", ", ".join(name for name, whether in passed_on.items() if whether))
+    choices += [inherited, *anew, about_validation, tile, about_labels, *about_schedule]
     return Plan(describe_survey(survey), recipe, tuple(choices))
 
 
@@ -174,6 +187,21 @@ def _fits(origin: Recipe, survey: Survey) -> bool:
     if survey.guess.kind == "instances":
         return scheme != "classes"
     return count == len(survey.class_shares) and (scheme == "classes" or (scheme == "foreground" and count == 2))
+
+
+def _normalization(origin: Recipe, survey: Survey) -> tuple[tuple[Step, ...], tuple[Choice, ...]]:
+    """The origin's normalisation, but for constants that it has for each of another number of channels."""
+    counts = {
+        len(values)
+        for step in origin.normalization
+        for values in step.model_dump(exclude={"id"}).values()
+        if isinstance(values, tuple)
+    }
+    if counts <= {1, survey.channels}:
+        return origin.normalization, ()
+    fresh = Recipe(name=origin.name).normalization
+    reason = f"that of {origin.name} has constants for {max(counts)} channels, here are {survey.channels}"
+    return fresh, (Choice("normalization by default", reason),)
 
 
 def _package_recipe(package: Package, net: UNet) -> Recipe:

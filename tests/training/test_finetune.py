@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from model.package import read_package
+from model.labels import LabelRule
+from model.normalization import FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step
+from model.package import read_package, write_package
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.packages import write_tiny_package
@@ -27,7 +30,7 @@ from training.evaluate import evaluate_images
 from training.finetune import inherit, open_origin, package_checkpoint
 from training.onnx_graph import to_onnx
 from training.onnx_weights import read_unet
-from training.options import Data
+from training.options import Data, Scoring, Targets
 from training.recipe import Recipe, recipe_from
 from training.scene import NucleiScene
 from training.state import fresh_state
@@ -153,6 +156,59 @@ def test_what_cannot_be_inherited_is_chosen_and_said(zoo: Checkpoint, nuclei_fol
     assert (plan.recipe.labels.method, plan.recipe.net.in_channels) == ("components", 3)
     assert "the head begins anew: scheme boundary cannot be inherited" in plan.as_text()
     assert "the first convolution begins anew: 3 channels here, 1 there" in plan.as_text()
+
+
+THREE = (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "channels", "inherited"),
+    [
+        ((FixedZeroMeanUnitVariance(mean=THREE, std=THREE),), 3, True),
+        ((FixedZeroMeanUnitVariance(mean=THREE, std=THREE),), 1, False),
+        ((ScaleRange(), ScaleLinear(gain=(2.0,), offset=THREE)), 2, False),
+        ((ScaleRange(), ScaleLinear(gain=(2.0,), offset=(0.5,))), 2, True),
+    ],
+)
+def test_constants_of_each_channel_are_inherited_by_as_many_channels_only(
+    zoo: Checkpoint, nuclei_folder: Path, steps: tuple[Step, ...], channels: int, inherited: bool
+) -> None:
+    survey, data = survey_folder(nuclei_folder)
+    origin = zoo.read_recipe().model_copy(update={"normalization": steps})
+    plan = inherit(origin, replace(survey, channels=channels), data, budget(), "mine")
+    assert plan.recipe.normalization == (steps if inherited else Recipe(name="any").normalization)
+    assert ("inherited: normalization, weight map" in plan.as_text()) == inherited
+    said = f"normalization by default: that of nuclei has constants for 3 channels, here are {channels}"
+    assert (said in plan.as_text()) != inherited
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "inherited"),
+    [("instances", "boundary", True), ("semantic", "boundary", False), ("semantic", "foreground", False)],
+)
+def test_scoring_is_inherited_with_the_targets(
+    zoo: Checkpoint, nuclei_folder: Path, kind: Literal["instances", "semantic"], scheme: str, *, inherited: bool
+) -> None:
+    survey, data = survey_folder(nuclei_folder)
+    if kind == "semantic":
+        survey = replace(survey, guess=Guess("semantic", (0, 255), "two values"))
+        data = data.model_copy(update={"kind": "semantic", "class_values": (0, 255)})
+    scoring = Scoring(measures=("seg",), choose_by="seg", mirror=True)
+    origin = zoo.read_recipe().model_copy(update={"scoring": scoring})
+    if scheme == "foreground":  # fits semantic masks of two values, but SEG does not
+        targets, labels = Targets(), LabelRule()
+        origin = origin.model_copy(update={"targets": targets, "labels": labels})
+    plan = inherit(origin, survey, data, budget(), "mine")
+    assert plan.recipe.scoring == (scoring if inherited else Scoring())
+    assert ("augmentation, scoring" in plan.as_text()) == inherited
+    assert ("scoring by default: that of nuclei is for other classes or masks" in plan.as_text()) != inherited
+
+
+def test_the_suffix_of_a_zip_may_be_upper_case(tmp_path: Path) -> None:
+    files = read_package(ZOO).own_files()
+    package = write_package(tmp_path / "NUCLEI.ZIP", read_package(ZOO).spec.model_copy(update={"variants": ()}), files)
+    assert package.path.is_file()
+    assert open_origin(package.path).read_recipe().name == "nuclei"
 
 
 def test_layers_for_other_classes_and_channels_begin_anew(zoo: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
