@@ -124,6 +124,7 @@ def test_crowds_are_unknown_but_where_an_object_is(folder: Path) -> None:
 def test_later_objects_have_the_pixels_and_hidden_ones_are_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", logger="training")
     write(folder, annotation([SQUARE], 31), annotation([[0, 0, 9, 0, 9, 9, 0, 9]], 32))
     assert np.unique(labels(folder)).tolist() == [0, 2]
     assert caplog.messages == [
