@@ -84,7 +84,7 @@ def find_packages(folder: Path) -> list[Path]:
     if (folder / RDF_NAME).is_file():
         return [folder]
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [entry for entry in entries if entry.suffix == ".zip" or _holds_package(entry)]
+    return [entry for entry in entries if entry.suffix.lower() == ".zip" or _holds_package(entry)]
 
 
 def _holds_package(entry: Path) -> bool:

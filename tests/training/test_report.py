@@ -111,6 +111,18 @@ def test_the_report_says_what_was_trained(runs: Path, written: Path, nuclei_fold
     assert f"unet-train fit --recipe tiny --data {nuclei_folder} --out {runs / 'a'} --fold 1/2" in page.text
 
 
+def test_another_recipe_reads_the_folder_and_is_not_told_as_the_one_that_trained(
+    runs: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.toml").write_text('name = "other"\n[schedule]\nseed = 77\n[data]\nfold = [2, 2]\n')
+    out = tmp_path / "report.html"
+    arguments = ["report", str(runs / "a"), "--data", str(nuclei_folder), "--out", str(out), "--worst", "0"]
+    assert main([*arguments, "--split", "all", "--recipe", str(tmp_path / "other.toml")]) == 0
+    page = Page(out)
+    assert page.row("a", 11)[2:8] == ["tiny", "4", "4", "fold 1/2 by hash", "0", "12"]
+    assert "--recipe tiny " in page.text
+
+
 def test_every_image_every_curve_and_the_worst_cases_are_shown(written: Path) -> None:
     page = Page(written)
     assert len([row for row in page.rows if row and row[0].startswith("nuclei-")]) == 4

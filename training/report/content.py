@@ -53,6 +53,11 @@ class ScoredRun:
     cases: tuple[Case, ...]
 
     @property
+    def trained_by(self) -> Recipe:
+        """Recipe of the run itself; of a package the one that reads the data."""
+        return self.recipe if self.checkpoint is None else self.checkpoint.read_recipe()
+
+    @property
     def trained_on(self) -> list[str]:
         """Images among the scored ones that the net was trained on."""
         if self.checkpoint is None:
@@ -95,7 +100,7 @@ def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str
             for name in figures
         ],
         "image_table": table_of(titled, f"Figures of {len(rows)} images"),
-        "recipes": [(run.name, json.dumps(run.recipe.model_dump(mode="json"), indent=2)) for run in runs],
+        "recipes": [(run.name, json.dumps(run.trained_by.model_dump(mode="json"), indent=2)) for run in runs],
     }
 
 
@@ -122,11 +127,11 @@ def _is_minor(figure: str) -> bool:
 
 
 def _facts(run: ScoredRun) -> dict[str, Any]:
-    facts: dict[str, Any] = {"run": run.name, "path": str(run.target), "recipe": run.recipe.name}
+    facts: dict[str, Any] = {"run": run.name, "path": str(run.target), "recipe": run.trained_by.name}
     checkpoint = run.checkpoint
     if checkpoint is None:
         return facts
-    data, schedule = run.recipe.data, run.recipe.schedule
+    data, schedule = run.trained_by.data, run.trained_by.schedule
     part = f"fold {data.fold[0]}/{data.fold[1]}" if data.fold else f"{data.validation_fraction:.0%}"
     return facts | {
         "trained on": len(checkpoint.split["training"]),
@@ -144,9 +149,9 @@ def _command(run: ScoredRun, data: Path) -> str:
     """Return the command that trains such a net, as far as a checkpoint knows it."""
     folder = run.target.parent if run.target.suffix == ".pt" else run.target
     chosen = folder / "recipe.toml"
-    recipe = str(chosen) if chosen.exists() else run.recipe.name
+    recipe = str(chosen) if chosen.exists() else run.trained_by.name
     parts = ["unet-train", "fit", "--recipe", recipe, "--data", str(data), "--out", str(folder)]
-    fold = run.recipe.data.fold
+    fold = run.trained_by.data.fold
     return shlex.join(parts if fold is None else [*parts, "--fold", f"{fold[0]}/{fold[1]}"])
 
 
@@ -163,7 +168,7 @@ def _cautions(runs: Sequence[ScoredRun], split: str) -> list[tuple[str, str]]:
                 )
             )
         chose = run.checkpoint is not None and bool(run.checkpoint.split["validation"])
-        if chose and split != "training" and run.recipe.schedule.keep == "best":
+        if chose and split != "training" and run.trained_by.schedule.keep == "best":
             found.append(
                 (
                     f"The validation images chose the state of {run.name} that is scored on them",

@@ -50,6 +50,13 @@ def test_the_same_version_twice_is_served_once(tmp_path: Path) -> None:
     assert "another folder" in registry.refused["tiny-copy"]
 
 
+def test_a_zip_is_one_whatever_the_case_of_its_suffix(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "made", name="cells")
+    (tmp_path / "served").mkdir()
+    Path(shutil.make_archive(str(tmp_path / "cells"), "zip", package.path)).rename(tmp_path / "served" / "CELLS.ZIP")
+    assert [entry.package.spec.name for entry in load(tmp_path / "served").models] == ["cells"]
+
+
 @pytest.mark.parametrize("content", ["[" * 5000, "type: model", "\x00"])
 def test_one_broken_package_does_not_keep_the_others_from_being_served(tmp_path: Path, content: str) -> None:
     write_tiny_package(tmp_path)
