@@ -197,7 +197,7 @@ def _included(folder: Path, include: Include) -> list[str] | None:
     """Stems that the table names; None where there is no table."""
     path = folder / include.csv
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         return None

@@ -87,6 +87,14 @@ def test_masks_without_an_image_are_named(folder: Path) -> None:
     assert len(load_images(folder, data, 1, 2)) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table_chooses_images_whether_or_not_it_has_a_byte_order_mark(folder: Path, encoding: str) -> None:
+    """Spreadsheets put one in front of the first column's name."""
+    (folder / "index.csv").write_text("kind,id\ngood,cell-0\nbad,cell-1\ngood,cell-2\n", encoding=encoding)
+    data = Data(include=Include(csv="index.csv", column="kind", value="good"))
+    assert [image.stem for image in load_images(folder, data, 1, 2)] == ["cell-0", "cell-2"]
+
+
 def test_an_image_that_is_not_read_for_its_suffix_is_named(folder: Path) -> None:
     (folder / "images" / "cell-2.png").rename(folder / "images" / "cell-2.bmp")
     with pytest.raises(MissingFile, match=r"1 of 3 .* found .*images/cell-2.bmp, which is of a kind .* Convert it"):
