@@ -66,6 +66,6 @@ def test_a_recipe_that_is_not_understood_is_named_by_its_value() -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoint({"name": "older", "tile_output_px": 0}).read_recipe()
     assert str(caught.value) == (
-        "the checkpoint's recipe is not understood: tile_output_px: Input should be greater than or equal to 1. Use it "
-        "with the version that wrote it, or train again"
+        "the checkpoint's recipe is not understood: tile_output_px: Input should be greater than or equal to 1; "
+        "found 0. Use it with the version that wrote it, or train again"
     )
