@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from model.backends import activate, first_line, inference_error, tensor_names
 from model.errors import BackendUnavailable, InvalidPackage
+from model.openvino_int8 import rewrite
 from model.package import Package
-from model.shuffle import with_depth_to_space
 
 _TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -53,7 +53,7 @@ class OpenVinoSession:
         try:
             net = core.read_model(package.weights(precision))
             if precision == "int8":
-                with_depth_to_space(net)
+                rewrite(net)
             names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
             _, output_name = tensor_names(package, *names)
             self._compiled = core.compile_model(net, "CPU", hints)

@@ -8,8 +8,13 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# no test may fail because the machine is busy
+settings.register_profile("project", settings(), deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -41,7 +41,6 @@ def with_background(foreground_yx: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([1 - foreground_yx, foreground_yx])
 
 
-@settings(deadline=None)
 @given(foreground=grounds, rule=rules, band_px=st.integers(1, 200))
 def test_labels_do_not_depend_on_bands(foreground: NDArray[np.float32], rule: LabelRule, band_px: int) -> None:
     evidence = evidence_of(with_background(foreground), rule)
@@ -51,7 +50,6 @@ def test_labels_do_not_depend_on_bands(foreground: NDArray[np.float32], rule: La
     assert np.array_equal(parts.scores, whole.scores)
 
 
-@settings(deadline=None)
 @given(foreground=grounds, rule=rules)
 def test_labels_are_those_of_scipy_and_skimage_on_the_whole_image(
     foreground: NDArray[np.float32], rule: LabelRule
@@ -101,7 +99,6 @@ def reference(foreground: NDArray[np.float32], rule: LabelRule) -> NDArray[Any]:
     return numbered
 
 
-@settings(deadline=None)
 @given(
     foreground=grounds,
     connectivity=st.sampled_from([1, 2]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ values = st.sampled_from(DTYPES).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(flat=values, band=st.integers(10, 30), data=st.data())
 def test_order_statistics_are_those_of_sorting(flat: NDArray[Any], band: int, data: st.DataObject) -> None:
     ranks = data.draw(st.lists(st.integers(0, len(flat) - 1), min_size=1, max_size=4))

@@ -66,7 +66,7 @@ def real_net(request: pytest.FixtureRequest) -> UNet:
     return UNet(base_width=4, depth=depth, dropout=0, downscale=downscale).eval()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size_yx=st.tuples(st.integers(1, 260), st.integers(1, 260)),
     strides=st.tuples(st.integers(1, 6), st.integers(1, 6)),

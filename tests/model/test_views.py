@@ -38,7 +38,7 @@ def test_a_view_turned_back_is_the_picture(picture: NDArray[np.uint8], view: Vie
     assert np.array_equal(view.back(view.of(picture)), picture)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     size_yx=st.tuples(st.integers(1, 120), st.integers(1, 120)),
     net=st.sampled_from([(1, 1), (2, 1), (3, 1), (2, 2)]),

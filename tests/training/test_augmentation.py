@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -22,7 +22,6 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).random((height, width, 1), dtype=np.float32)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 12), st.integers(-30, 30), st.integers(-30, 30))
 def test_an_undeformed_tile_is_the_mirrored_image_itself(
     height: int, width: int, size: int, top: int, left: int

@@ -105,7 +105,7 @@ lengths = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(survey=surveys(), length=lengths, device=st.sampled_from(["cpu", "cuda"]))
 def test_every_survey_gives_a_valid_recipe(
     survey: Survey, length: tuple[float | None, int | None], device: str
@@ -123,7 +123,7 @@ def test_every_survey_gives_a_valid_recipe(
     assert recipe.tile_output_px <= min(survey.median_yx) + max(recipe.geometry.y.step, recipe.geometry.y.minimum)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(survey=surveys())
 def test_the_written_recipe_reads_back(survey: Survey, tmp_path_factory: pytest.TempPathFactory) -> None:
     chosen = plan(survey)

@@ -71,7 +71,7 @@ def test_one_threshold_is_chosen_for_the_stack() -> None:
     assert threshold == 0.1
 
 
-@settings(max_examples=20, deadline=None)  # each compares two slices at ten thresholds
+@settings(max_examples=20)  # each compares two slices at ten thresholds
 @given(PROBABILITIES, PROBABILITIES, MASKS, MASKS)
 def test_rand_error_of_a_stack_is_that_of_scikit_image(
     first: NDArray[np.float32], second: NDArray[np.float32], one: NDArray[np.bool_], other: NDArray[np.bool_]

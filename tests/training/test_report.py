@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -237,7 +237,6 @@ def test_missed_and_false_objects_are_named() -> None:
     assert unmatched(found, objects()) == ([7, 9], [2, 5])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_as_many_are_missed_and_false_as_the_figures_count(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -310,7 +309,6 @@ def test_numbers_have_as_many_digits_as_tell_something(value: float, text: str) 
     assert number(value) == text
 
 
-@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_round_lie_inside_and_are_neither_few_nor_many(low: float, width: float) -> None:
     found = ticks(low, low + width)
@@ -337,7 +335,6 @@ def test_numbers_that_are_none_are_left_out_of_a_chart() -> None:
     assert "nothing to draw" in line_chart([Series("a", [0], [0.0])], title="T", x_label="s", logarithmic=True)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_a_histogram_counts_every_value(values: list[float]) -> None:
     svg = ET.fromstring(histogram(values, title="T", x_label="x"))  # noqa: S314

@@ -46,7 +46,7 @@ scenes = st.builds(
 
 
 @given(scene=scenes, seed=st.integers(0, 2**63))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_label_is_one_connected_piece_numbered_without_gaps(scene: NucleiScene, seed: int) -> None:
     image_yx, labels_yx = render_nuclei(scene, seed)
     assert image_yx.shape == labels_yx.shape == scene.size_yx
@@ -57,7 +57,7 @@ def test_every_label_is_one_connected_piece_numbered_without_gaps(scene: NucleiS
 
 
 @given(seed=st.integers(0, 2**32), bit_depth=st.sampled_from([8, 12, 16]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_same_seed_gives_same_bytes(seed: int, bit_depth: int) -> None:
     scene = NucleiScene(size_yx=(97, 130), bit_depth=bit_depth)
     first, second = render_nuclei(scene, seed), render_nuclei(scene, seed)

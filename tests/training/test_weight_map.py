@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ def by_definition(labels_yx: NDArray[np.int32], w0: float, sigma_px: float) -> N
     return term
 
 
-@settings(deadline=None)
 @given(LABELS, st.floats(0.3, 6.0))
 def test_border_term_equals_its_definition(labels_yx: NDArray[np.int32], sigma_px: float) -> None:
     expected = by_definition(labels_yx, 10.0, sigma_px)

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -180,7 +180,6 @@ def test_parts_of_an_npy_are_its_pixels(fortran: bool) -> None:
     assert parts == 1 if fortran else parts > 2
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), band=st.integers(1, 400), seed=st.integers(0, 99))
 def test_any_png_is_the_same_in_bands_of_any_size(width: int, height: int, band: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)

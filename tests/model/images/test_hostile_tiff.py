@@ -120,7 +120,7 @@ def test_a_deflate_bomb_decodes_no_more_than_the_header_says() -> None:
         read(bytes(small))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_damage_gives_anything_but_a_format_error(data: st.DataObject) -> None:
     original = write(ramp(2, 20, 30), compression="zlib", tile=(16, 16), ome=True)

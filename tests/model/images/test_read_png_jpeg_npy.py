@@ -92,7 +92,7 @@ def test_a_png_that_declares_gigapixels_is_refused_from_its_header() -> None:
         read(data)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_a_cut_png_is_always_refused(data: st.DataObject) -> None:
     whole = save(Image.fromarray(RAMP), "PNG")
@@ -145,7 +145,7 @@ def test_a_jpeg_of_endless_segments_is_refused() -> None:
         read(jpeg[:2] + comments + jpeg[2:])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_markers_are_found_wherever_the_pieces_of_a_jpeg_end(data: st.DataObject) -> None:
     jpeg = save(
@@ -175,7 +175,7 @@ def test_cmyk_jpeg_is_refused_by_name() -> None:
         read(save(Image.fromarray(RAMP).convert("CMYK"), "JPEG"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_cut_jpeg_is_always_refused(data: st.DataObject) -> None:
     whole = save(Image.fromarray(RAMP), "JPEG", quality=90)
@@ -183,7 +183,7 @@ def test_a_cut_jpeg_is_always_refused(data: st.DataObject) -> None:
         read(whole[: data.draw(st.integers(0, len(whole) - 3))])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     image=hnp.arrays(
         dtype=st.sampled_from(["u1", "<u2", ">u2", "<i2", "<u4", ">i4", "<f4", ">f8"]),

@@ -53,7 +53,7 @@ def test_a_64_bit_integer_that_float64_cannot_hold_is_refused() -> None:
         read(write(np.full((4, 4), 2**53 + 1, dtype=np.int64)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine import spool as spool_module
@@ -27,7 +27,6 @@ def files_in(folder: Path) -> list[str]:
     return [name for name in found if name.startswith(str(folder))]
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_spooled_array_is_the_array_whatever_is_forgotten_between(data: st.DataObject) -> None:
     shape = (23, 31, 2)

@@ -50,7 +50,7 @@ def test_coco_numbers_images_annotations_and_categories() -> None:
     assert document["info"]["receipt"] == RECEIPT
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plane=label_planes(largest=3))
 def test_rois_enclose_exactly_the_pixels_of_each_label(plane: NDArray[np.uint16]) -> None:
     found = rois(labels(plane))

@@ -38,7 +38,7 @@ def fill(rings: list[NDArray[np.int64]], shape: tuple[int, int]) -> NDArray[np.b
     return inside
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plane=label_planes(largest=3))
 @example(plane=DIAGONAL)
 @example(plane=RING_TOUCHING_ITSELF)
@@ -50,7 +50,7 @@ def test_area_of_the_polygons_is_the_count_of_pixels(plane: NDArray[np.uint16]) 
     assert totals == {label: float((plane == label).sum()) for label in totals}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(plane=label_planes(largest=2))
 def test_filling_the_rings_gives_the_pixels_of_one_connected_region(plane: NDArray[np.uint16]) -> None:
     drawn = np.zeros_like(plane)
@@ -62,7 +62,7 @@ def test_filling_the_rings_gives_the_pixels_of_one_connected_region(plane: NDArr
     np.testing.assert_array_equal(drawn, plane)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(plane=label_planes(largest=1))
 @example(plane=RING_TOUCHING_ITSELF)
 @example(plane=TWO_HOLES_TOUCHING)
@@ -100,7 +100,7 @@ def geojson(result: Any) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(plane=label_planes(largest=3))
 def test_geojson_has_one_closed_feature_per_label_with_its_area(plane: NDArray[np.uint16]) -> None:
     features = geojson(labels(plane))["features"]

@@ -23,7 +23,7 @@ from tests.service.formats.results import RECEIPT, encoded, label_planes, labels
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plane=label_planes(largest=65_535))
 def test_png_labels_are_16_bit_grey_and_exact(plane: NDArray[np.uint16]) -> None:
     with Image.open(io.BytesIO(encoded("png", labels(plane)))) as image:
@@ -31,7 +31,7 @@ def test_png_labels_are_16_bit_grey_and_exact(plane: NDArray[np.uint16]) -> None
         np.testing.assert_array_equal(np.asarray(image), plane)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(plane=label_planes(largest=1))
 def test_png_masks_of_two_classes_are_0_and_255(plane: NDArray[np.uint16]) -> None:
     with Image.open(io.BytesIO(encoded("png", mask(plane)))) as image:
@@ -135,7 +135,7 @@ def test_tiff_probabilities_are_exact_with_one_channel_per_class() -> None:
         np.testing.assert_array_equal(tiff.asarray(), planes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plane=label_planes(largest=1))
 def test_tiff_masks_are_0_and_255_with_the_receipt(plane: NDArray[np.uint16]) -> None:
     data = encoded("tiff", mask(plane))
@@ -145,7 +145,7 @@ def test_tiff_masks_are_0_and_255_with_the_receipt(plane: NDArray[np.uint16]) ->
     assert json.loads(receipt) == RECEIPT
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plane=label_planes(largest=65_535))
 def test_npy_is_the_array_without_stack_axes_for_one_plane(plane: NDArray[np.uint16]) -> None:
     loaded = np.load(io.BytesIO(encoded("npy", labels(plane))), allow_pickle=False)

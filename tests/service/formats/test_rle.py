@@ -26,7 +26,7 @@ def encode(result: SegmentationResult) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plane=label_planes())
 def test_labels_are_what_pycocotools_decodes(plane: NDArray[np.uint16]) -> None:
     document = encode(labels(plane))
@@ -40,7 +40,7 @@ def test_labels_are_what_pycocotools_decodes(plane: NDArray[np.uint16]) -> None:
     assert document["size"] == list(plane.shape)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(plane=label_planes(largest=1))
 def test_counts_are_the_very_bytes_of_pycocotools(plane: NDArray[np.uint16]) -> None:
     (entry,) = encode(mask(plane))["objects"]
@@ -95,7 +95,7 @@ def test_probabilities_are_refused_with_the_remedy() -> None:
         encode(probabilities(np.zeros((2, 3, 4))))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(counts=st.lists(st.integers(1, 2**40), min_size=1, max_size=8))
 def test_long_runs_are_compressed_without_overflow(counts: list[int]) -> None:
     """Lengths beyond 32 bits, decoded by the inverse of maskApi.c's rleToString."""
@@ -116,7 +116,6 @@ def test_long_runs_are_compressed_without_overflow(counts: list[int]) -> None:
     assert decoded == counts
 
 
-@settings(deadline=None)
 @given(plane=label_planes(largest=2), columns_px=st.integers(1, 60))
 def test_runs_do_not_depend_on_how_many_columns_are_looked_at_together(
     plane: NDArray[np.uint16], columns_px: int

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -77,7 +77,6 @@ def test_run_lengths_are_an_object(folder: Path, *, compressed: bool) -> None:
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
-@settings(deadline=None)
 def test_run_lengths_decode_as_in_pycocotools(mask: NDArray[np.uint8]) -> None:
     encoded = coco_mask.encode(np.asfortranarray(mask))
     decoded = decode_run_lengths(encoded["counts"].decode(), tuple(encoded["size"]), (mask.shape[0], mask.shape[1]))
@@ -93,7 +92,6 @@ def test_long_run_lengths_decode_as_in_pycocotools() -> None:
 
 @given(st.lists(st.floats(3, 18, width=32), min_size=3, max_size=16))
 @example([3.0] * 9 + [13.875])
-@settings(deadline=None)
 def test_polygons_differ_from_pycocotools_at_their_outline_alone(radii: list[float]) -> None:
     angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     corners = 20 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(radii)[:, None]

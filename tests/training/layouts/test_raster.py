@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
@@ -58,7 +58,6 @@ corner = st.tuples(st.floats(-6, 20, width=32), st.floats(-6, 18, width=32))
 
 
 @given(st.lists(corner, min_size=3, max_size=12))
-@settings(deadline=None)
 def test_one_ring_is_filled_as_skimage_fills_it(corners: list[tuple[float, float]]) -> None:
     ring = np.array(corners)
     ours = plane(fill_rings([ring], SIZE))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -66,7 +66,6 @@ planes = small.filter(lambda plane: np.unique(plane).size > 1)  # one object tha
 
 @pytest.mark.parametrize("layout", ENCODERS)
 @given(planes)
-@settings(deadline=None)
 def test_labels_come_back_number_by_number(layout: str, labels_yx: NDArray[np.uint16]) -> None:
     """Holes, parts that touch at corners, objects within objects: whatever small planes hold."""
     with tempfile.TemporaryDirectory() as folder:
