@@ -9,8 +9,10 @@
     ├── BackendUnavailable      the asked-for execution provider is not there
     ├── ImageMismatch           the image does not fit the package (channels)
     ├── NonFiniteImage          NaN or infinity among the pixels
+    ├── ExtremePixels           pixels with which the net cannot compute
     ├── PlanError               no legal tile fits the memory budget
     └── InferenceFailed         the runtime refused or failed on a batch
+        ├── NonFiniteOutput     ... or returned NaN or infinity
         └── OutOfDeviceMemory   ... for want of memory
 
 Every message gives the number found, the limit and the remedy.
@@ -47,12 +49,20 @@ class NonFiniteImage(ModelError):
     """The image holds NaN or infinite pixels."""
 
 
+class ExtremePixels(ModelError):
+    """The net returned NaN or infinity for pixels that are very large even when normalised."""
+
+
 class PlanError(ModelError):
     """No legal tile shape fits the memory budget."""
 
 
 class InferenceFailed(ModelError):
     """The runtime failed on a batch of tiles."""
+
+
+class NonFiniteOutput(InferenceFailed):
+    """The net returned NaN or infinity."""
 
 
 class OutOfDeviceMemory(InferenceFailed):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.errors import NonFiniteImage, UnsupportedPackage
+from model.errors import ExtremePixels, NonFiniteImage, NonFiniteOutput, UnsupportedPackage
 from model.order_statistics import lowest_to_highest
 from model.pixels import Pixels, row_bands
 
@@ -71,6 +71,9 @@ Step = Annotated[
 ]
 
 
+_MOST_NORMALISED = 1e4  # images have values of some tens; half precision ends at 65,504, which sums soon reach
+
+
 @dataclass(frozen=True, slots=True)
 class _Affine:
     """``(x - shift) * scale`` for each channel."""
@@ -94,13 +97,14 @@ class FittedNormalization:
         exact = region_yxc.dtype.itemsize <= 2 or (region_yxc.dtype == np.float32 and not self.wide)
         working = np.float32 if exact else np.float64
         values: NDArray[Any] = np.array(np.moveaxis(region_yxc, -1, 0), dtype=working, order="C")
-        for operation in self.operations:
-            if isinstance(operation, Clip):
-                np.clip(values, operation.min, operation.max, out=values)
-            else:
-                values -= operation.shift.astype(working)[:, None, None]
-                values *= operation.scale.astype(working)[:, None, None]
-        return values.astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # said by explained(), where it matters
+            for operation in self.operations:
+                if isinstance(operation, Clip):
+                    np.clip(values, operation.min, operation.max, out=values)
+                else:
+                    values -= operation.shift.astype(working)[:, None, None]
+                    values *= operation.scale.astype(working)[:, None, None]
+            return values.astype(np.float32, copy=False)
 
     def constants(self) -> list[dict[str, Any]]:
         """Return the constants for a receipt: one entry an operation, in order."""
@@ -150,6 +154,17 @@ def fit(steps: Sequence[Step], image_yxc: Pixels) -> FittedNormalization:
                 # statistics of (x - s) * g are those of x, moved along
                 operations.append(_Affine((low - shift_before) * gain_before, 1.0 / (width * gain_before + step.eps)))
     return FittedNormalization(tuple(operations), channels, wide)
+
+
+def explained(error: Exception, tile_cyx: NDArray[np.float32]) -> Exception:
+    """What befell a normalised tile: the image's fault, where its pixels are far beyond what nets compute with."""
+    largest = float(np.abs(tile_cyx).max())
+    if not isinstance(error, NonFiniteOutput) or largest <= _MOST_NORMALISED:
+        return error
+    return ExtremePixels(
+        f"pixels reach {largest:.3g} when normalised, where the net returns NaN or infinity, above {_MOST_NORMALISED:g} no "
+        "surprise; replace pixels that are far brighter or darker than all others"
+    )
 
 
 def _so_far(operations: Sequence[_Affine | Clip], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

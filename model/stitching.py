@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InferenceFailed
+from model.errors import InferenceFailed, NonFiniteOutput
 from model.normalization import FittedNormalization
 from model.pixels import Pixels
 from model.tiling import Span, Tile, TilePlan
@@ -75,7 +75,9 @@ class Stitcher:
         Raises
         ------
         InferenceFailed
-            Where the output is smaller than the tile promises, or not finite.
+            Where the output is smaller than the tile promises.
+        NonFiniteOutput
+            Where it is not finite.
 
         """
         if output_cyx.shape[-2] < tile.crop.y.stop or output_cyx.shape[-1] < tile.crop.x.stop:
@@ -85,7 +87,7 @@ class Stitcher:
             )
         cropped = output_cyx[(slice(None), *tile.crop.slices)]
         if not np.isfinite(cropped).all():
-            raise InferenceFailed("the net returned NaN or infinity; try another backend or fp32 weights")
+            raise NonFiniteOutput("the net returned NaN or infinity; try another backend or fp32 weights")
         self.plane[(..., *tile.write.slices)] = self._reduce(cropped)
 
 

@@ -127,6 +127,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     model_errors.BackendUnavailable: ProblemKind("backend-unavailable", 503, "The accelerator is not available"),
     model_errors.ImageMismatch: ProblemKind("image-mismatch", 422, "The image does not fit the model"),
     model_errors.NonFiniteImage: ProblemKind("non-finite-image", 422, "The image holds NaN or infinity"),
+    model_errors.ExtremePixels: ProblemKind("extreme-pixels", 422, "The net cannot compute with such pixels"),
     model_errors.PlanError: ProblemKind("tile-budget", 503, "No tile fits the memory budget"),
     model_errors.InferenceFailed: ProblemKind("inference-failed", 500, "The net failed"),
     model_errors.OutOfDeviceMemory: ProblemKind("out-of-device-memory", 503, "The accelerator is out of memory"),

@@ -59,13 +59,13 @@ class UploadRoom:
         Parameters
         ----------
         declared
-            Bytes of the body, None where the client does not say: then as much memory as one upload may have is kept,
-            and disk as the body grows.
+            Bytes of the body, None where the client does not say: then as much memory as one upload may have is kept.
+            Disk is kept as the body grows, so that what was only declared takes no room from others.
 
         Raises
         ------
         NoRoomForUpload
-            Where there is none.
+            Where there is not enough for the whole body now.
 
         """
         wanted = self.most_in_memory if declared is None else declared
@@ -73,7 +73,7 @@ class UploadRoom:
         self.free_memory -= in_memory
         share = Share(self, in_memory)
         try:
-            share.reserve(declared or 0)
+            share.more_than_kept(declared or 0)
             yield share
         finally:
             self.free_memory += in_memory
@@ -90,32 +90,31 @@ class Share:
     on_disk: int = 0
     _received: int = 0
 
-    def reserve(self, size: int) -> None:
-        """Keep room for a body of ``size`` bytes.
+    def more_than_kept(self, size: int) -> int:
+        """Bytes on disk that a body of ``size`` bytes needs beside those that are kept for it.
 
         Raises
         ------
         NoRoomForUpload
-            Where other uploads hold it.
+            Where other uploads hold them.
 
         """
-        more = size - self.on_disk if size > self.in_memory else 0
-        if more <= 0:
-            return
-        if self.room.on_disk + more > self.room.most_on_disk:
+        more = max(0, size - self.on_disk) if size > self.in_memory else 0
+        if more and self.room.on_disk + more > self.room.most_on_disk:
             raise NoRoomForUpload(
                 f"{self.room.on_disk >> 20} MiB of uploads are on disk and this one has {size} bytes or more, the "
                 f"limit is {self.room.most_on_disk >> 20} MiB; try again in {NoRoomForUpload.retry_after_s} s, or "
                 "raise UNET_UPLOAD_LIMIT_MB"
             )
-        self.room.on_disk += more
-        self.on_disk += more
+        return more
 
     async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Pass on a body, keeping room for what comes."""
         async for chunk in chunks:
             self._received += len(chunk)
-            self.reserve(self._received)
+            more = self.more_than_kept(self._received)
+            self.room.on_disk += more
+            self.on_disk += more
             yield chunk
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InferenceFailed, OutOfDeviceMemory
+from model.normalization import explained
 from model.planner import batch_room
 from model.stitching import Run
 
@@ -270,7 +271,7 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
             groups.extendleft((group[half:], group[:half]))
         except Exception as error:
             if len(group) == 1:
-                outcomes[group[0]] = error
+                outcomes[group[0]] = explained(error, inputs[group[0]])
                 continue
             _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), error)
             groups.extendleft([place] for place in reversed(group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -102,5 +103,25 @@ def test_uploads_beyond_the_room_on_disk_are_told_to_come_back_until_others_end(
         async with received(upload(b"i" * 2200, form=form, declared=declared), Settings(), room) as one:
             assert on_disk(one)
             assert room.on_disk >= 2200
+
+    asyncio.run(try_it())
+
+
+def test_what_is_only_declared_takes_no_room_from_others() -> None:
+    async def try_it() -> None:
+        room = UploadRoom(0, ROOM)
+        with room.share(ROOM) as idle, room.share(ROOM):
+            async with received(upload(b"i" * 2200), Settings(), room):
+                assert room.on_disk == 2200
+                with pytest.raises(NoRoomForUpload, match="has 10000 bytes or more"), room.share(ROOM):
+                    pytest.fail("it cannot be received whole")
+
+            async def body() -> AsyncIterator[bytes]:
+                yield b"i" * ROOM
+
+            assert [len(chunk) async for chunk in idle.counted(body())] == [ROOM]
+            with pytest.raises(NoRoomForUpload):
+                await received(upload(b"i"), Settings(), room).__aenter__()
+        assert room.on_disk == 0
 
     asyncio.run(try_it())

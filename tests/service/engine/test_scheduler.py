@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.errors import InferenceFailed
+from model.errors import ExtremePixels, InferenceFailed, NonFiniteOutput
+from model.stitching import Stitcher
 from model.tiling import Tile, plan_with_stride, valid_unet_geometry
-from service.engine.scheduler import Job, Scheduler
+from service.engine.scheduler import Job, Scheduler, run_batch
 
 GEOMETRY = valid_unet_geometry(1)
 POISON = 666.0
@@ -191,6 +192,22 @@ def test_a_poisoned_tile_fails_alone() -> None:
     outcomes, alive = asyncio.run(scenario())
     assert alive
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), InferenceFailed, type(None)]
+
+
+@pytest.mark.parametrize(
+    ("value", "blamed"), [(3.0, NonFiniteOutput), (1e4, NonFiniteOutput), (1e5, ExtremePixels), (np.inf, ExtremePixels)]
+)
+def test_a_net_that_returns_nan_for_extreme_pixels_is_not_to_blame(value: float, blamed: type[Exception]) -> None:
+    def write(_tile: Tile, output_cyx: NDArray[np.float32]) -> None:
+        Stitcher(np.empty((1, 10, 10), dtype=np.float32), lambda output: output).write(whole, output_cyx)
+
+    async def befallen() -> Exception | None:
+        return run_batch([(replace(job(lambda tiles: tiles * np.nan, [value]), write=write), whole)])[0][0]
+
+    whole = next(iter(plan_with_stride((10, 10), GEOMETRY, (10, 10))))
+    error = asyncio.run(befallen())
+    assert type(error) is blamed
+    assert "NaN or infinity" in str(error)
 
 
 def test_only_tiles_that_were_run_count_as_progress() -> None:
