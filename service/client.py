@@ -21,9 +21,13 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+RECEIPT = "X-UNet-Receipt"
+"""Header of every result: what was done, in JSON."""
+
 _CHUNK = 1 << 20
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
 _LONGEST_WAIT_S = 30.0
+_EXAMPLE = "http://127.0.0.1:8000"
 
 
 class ServiceUnreachable(Exception):
@@ -65,6 +69,11 @@ class Client:
     sleep
         How to wait.
 
+    Raises
+    ------
+    ServiceUnreachable
+        Where ``url`` is none.
+
     """
 
     def __init__(
@@ -79,7 +88,10 @@ class Client:
     ) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(timeout_s, connect=10.0)
-        self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
+        try:
+            self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
+        except httpx.InvalidURL as error:
+            raise ServiceUnreachable(f"{url!r} is no address: {error}; give one such as {_EXAMPLE}") from error
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._max_wait_s = max_wait_s
         self._sleep = sleep
@@ -116,7 +128,7 @@ class Client:
         Raises
         ------
         ServiceProblem
-            Where the server refuses.
+            Where the server refuses, or is another than this service.
         ServiceUnreachable
             Where it does not answer.
 
@@ -126,7 +138,10 @@ class Client:
     def answer(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> httpx.Response:
         """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         given = {name: value for name, value in options.items() if value is not None}
-        return self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image)
+        response = self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image)
+        if RECEIPT not in response.headers:
+            raise ServiceProblem(_somebody_else(response))
+        return response
 
     def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> NDArray[Any]:
         """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""
@@ -154,13 +169,11 @@ class Client:
         """
         given = {name: value for name, value in options.items() if value is not None}
         asked = {"size": f"{size_yx[0]}x{size_yx[1]}", "planes": planes, **given}
-        planned: dict[str, Any] = self._request("GET", "/plan", asked, b"").json()
-        return planned
+        return self._told("/plan", "expected_seconds", asked)
 
     def models(self) -> dict[str, Any]:
         """Return what ``GET /models`` lists: ``models`` and ``refused``."""
-        listed: dict[str, Any] = self._request("GET", "/models", {}, b"").json()
-        return listed
+        return self._told("/models", "models")
 
     def model(self, reference: str | None = None) -> dict[str, Any]:
         """Return what ``GET /models/{reference}`` tells of a package: of the default one for None.
@@ -177,12 +190,19 @@ class Client:
                 problem = {"status": 503, "title": "There is no default model", "detail": "name a model"}
                 raise ServiceProblem(problem)
             reference = f"{default[0]['name']}@{default[0]['version']}"
-        card: dict[str, Any] = self._request("GET", f"/models/{quote(reference, safe='@')}", {}, b"").json()
-        return card
+        return self._told(f"/models/{quote(reference, safe='@')}", "name")
 
     def version(self) -> str:
         """Return the version of the server's software."""
-        return str(self._request("GET", "/openapi.json", {}, b"").json()["info"]["version"])
+        return str(self._told("/openapi.json", "info")["info"]["version"])
+
+    def _told(self, path: str, holding: str, params: Mapping[str, str | float] | None = None) -> dict[str, Any]:
+        """JSON that the service answers with, which holds at least that field."""
+        response = self._request("GET", path, params or {}, b"")
+        document = _object(response)
+        if holding not in document:
+            raise ServiceProblem(_somebody_else(response))
+        return document
 
     def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
         waited, next_wait = 0.0, _FIRST_WAIT_S
@@ -229,10 +249,35 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _document(response: httpx.Response) -> dict[str, Any]:
     """Return the problem in an answer, or one that says what came instead (from a proxy, say)."""
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
-        document: dict[str, Any] = response.json()
-        return document
-    return {"status": response.status_code, "title": response.reason_phrase, "detail": response.text[:200]}
+    if response.headers.get("content-type", "").startswith("application/problem+json") and (
+        problem := _object(response)
+    ):
+        return problem
+    detail = response.text[:200]
+    if place := response.headers.get("location"):
+        detail = f"it sends on to {place}; give the address of the service itself"
+    return {"status": response.status_code, "title": response.reason_phrase, "detail": detail}
+
+
+def _somebody_else(response: httpx.Response) -> dict[str, Any]:
+    """Problem of an answer that this service does not give."""
+    kind = response.headers.get("content-type", "nothing")
+    place = response.url.copy_with(userinfo=b"", query=None)
+    return {
+        "status": response.status_code,
+        "title": "This is another server",
+        "detail": f"{len(response.content)} bytes of {kind} came from {place}, which is no U-Net service; give the "
+        f"address of one, such as {_EXAMPLE}",
+    }
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """JSON object of an answer; empty where it holds none."""
+    try:
+        document = response.json()
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _npy(image: NDArray[Any]) -> bytes:

@@ -155,6 +155,18 @@ class Ledger:
             replace(work.target, body, part)
             replace(place, json.dumps(record, indent=1).encode(), part)
 
+    def withdraw(self, work: Work) -> bool:
+        """Take away a result whose image has changed since; returns whether there was one."""
+        place = self._receipt(work.target)
+        try:
+            if json.loads(place.read_bytes())["image"] == stamp(work.source):
+                return False
+            work.target.unlink(missing_ok=True)
+            place.unlink()
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
     @contextmanager
     def _room(self) -> Iterator[None]:
         try:

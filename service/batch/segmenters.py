@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.client import Client
+from service.client import RECEIPT, Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.request import Answer, SegmentRequest
@@ -154,7 +154,7 @@ class _Remote:
 
     def segment(self, image: Path) -> Result:
         response = self.client.answer(image, model=self.request.model, **_chosen(self.request))
-        return Result(response.content, json.loads(response.headers["X-UNet-Receipt"]))
+        return Result(response.content, json.loads(response.headers[RECEIPT]))
 
 
 def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,12 @@ def segment_all(
         except NoRoomForResults:
             raise
         except Exception as error:
-            return None if stopping.is_set() else failure_of(item.source, error)
+            if stopping.is_set():
+                return None
+            failure = failure_of(item.source, error)
+            if not ledger.withdraw(item):
+                return failure
+            return replace(failure, message=f"{failure.message}; the result of what was there before has been removed")
         return None
 
     waiting = iter(work)

@@ -25,7 +25,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Print a table; exit status 1 where a package is not served."""
     rows: list[tuple[str, ...]] = [("MODEL", "CHANNELS", "CLASSES", "TITLE")]
     refused: dict[str, str] = {}
-    if options.url:
+    served: dict[str, str] = {}
+    if options.url is not None:
         with Client(options.url) as client:
             listed = client.models()
         refused = listed["refused"]
@@ -46,9 +47,10 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
                 refused[path.name] = str(error)
                 continue
             spec = package.spec
-            if any(row[0] == spec.reference for row in rows):
-                refused[path.name] = f"{spec.reference} is served from another folder already"
+            if spec.reference in served:
+                refused[path.name] = f"{spec.reference} is served from {served[spec.reference]} already"
             else:
+                served[spec.reference] = path.name
                 rows.append((spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title))
     for line in table(rows):
         say(line)

@@ -68,7 +68,9 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     texts = {name: str(value) for name, value in vars(options).items() if name in SegmentParameters.model_fields}
     given = {name: text for name, text in texts.items() if getattr(options, name) is not None}
     parameters = combined(SegmentParameters(), given)
-    in_flight = options.in_flight if options.in_flight is not None else _IN_FLIGHT["server" if options.url else "here"]
+    in_flight = (
+        options.in_flight if options.in_flight is not None else _IN_FLIGHT["here" if options.url is None else "server"]
+    )
     if in_flight < 1:
         return fail(f"--in-flight is {in_flight}; use a number above 0", 2)
     if not options.images and not options.listed:
@@ -90,7 +92,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     ledger = Ledger(options.out, shard)
     work = plan(images, options.out, parameters.output, format_name, ledger.has)
     _say_what_is_left_out([path for path in found.like_results if not ledger.made(path)])
-    opened = by_server(options.url, request) if options.url else in_process(settings, request)
+    opened = in_process(settings, request) if options.url is None else by_server(options.url, request)
     folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
         mine = [item for item in work if shard.takes(item.image.name)]

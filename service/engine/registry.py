@@ -149,8 +149,9 @@ def load_registry(folder: Path | None, default: str | None, options: SessionOpti
     for path in paths:
         try:
             entry = load_model(path, options, limits, _CALIBRATION_S / len(paths))
-            if any(other.package.spec.reference == entry.package.spec.reference for other in loaded):
-                refused[path.name] = f"{entry.package.spec.reference} is served from another folder already"
+            reference = entry.package.spec.reference
+            if twin := next((other.package for other in loaded if other.package.spec.reference == reference), None):
+                refused[path.name] = f"{reference} is served from {twin.path.name} already"
                 _LOG.warning("package %s is not served: %s", path.name, refused[path.name])
             else:
                 loaded.append(entry)

@@ -247,7 +247,7 @@ def test_models_names_packages_that_serve_would_refuse(workplace: Path, capsys: 
     assert main(["models"]) == 1
     shown = capsys.readouterr()
     assert shown.out.count("tiny@1.0.0") == 1
-    assert "tiny-again is not served: tiny@1.0.0 is served from another folder" in shown.err
+    assert "tiny-again is not served: tiny@1.0.0 is served from tiny already" in shown.err
     assert "tiny-half is not served: " in shown.err
 
 

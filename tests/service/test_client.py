@@ -9,13 +9,15 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import Client, ServiceProblem, ServiceUnreachable
+from service.client import RECEIPT, Client, ServiceProblem, ServiceUnreachable
 
 BUSY = httpx.Response(
     503,
     headers={"Retry-After": "7", "Content-Type": "application/problem+json"},
     json={"type": "/problems/overloaded", "status": 503, "title": "Full", "detail": "9 s", "request_id": "r1"},
 )
+
+MASK = httpx.Response(200, headers={RECEIPT: "{}", "Content-Type": "image/png"}, content=b"mask")
 
 
 def scripted(*answers: httpx.Response | Exception) -> tuple[Callable[[httpx.Request], httpx.Response], list[bytes]]:
@@ -36,7 +38,7 @@ def scripted(*answers: httpx.Response | Exception) -> tuple[Callable[[httpx.Requ
 def test_a_busy_server_is_asked_again_after_the_time_it_names_with_the_whole_file(tmp_path: Path) -> None:
     image = tmp_path / "a.tif"
     image.write_bytes(b"pixels")
-    handler, bodies = scripted(BUSY, BUSY, httpx.Response(200, content=b"mask"))
+    handler, bodies = scripted(BUSY, BUSY, MASK)
     slept: list[float] = []
     with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append) as client:
         assert client.segment(image, output="mask") == b"mask"
@@ -79,7 +81,7 @@ def test_other_failures_are_not_repeated(refusal: httpx.Response) -> None:
 
 def test_patience_grows_to_half_a_minute_and_no_further() -> None:
     none_ready = httpx.Response(503, text="<h1>503 Service Temporarily Unavailable</h1>")
-    handler, _ = scripted(*[none_ready] * 9, httpx.Response(200, content=b"mask"))
+    handler, _ = scripted(*[none_ready] * 9, MASK)
     slept: list[float] = []
     with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append, max_wait_s=1000) as client:
         assert client.segment(b"image") == b"mask"
@@ -96,7 +98,7 @@ def test_patience_grows_to_half_a_minute_and_no_further() -> None:
     ],
 )
 def test_an_answer_that_was_lost_is_asked_for_again_with_growing_patience(lost: httpx.Response | Exception) -> None:
-    handler, bodies = scripted(lost, lost, httpx.Response(200, content=b"mask"))
+    handler, bodies = scripted(lost, lost, MASK)
     slept: list[float] = []
     with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append) as client:
         assert client.segment(b"image") == b"mask"
@@ -114,11 +116,11 @@ def test_a_server_that_keeps_hanging_up_is_given_up_in_the_end() -> None:
     assert len(bodies) == 4  # after 0, 0.5, 1.5 and 3.5 s
 
 
-@pytest.mark.parametrize("before", [httpx.Response(200, content=b"mask"), httpx.ReadError("reset")])
+@pytest.mark.parametrize("before", [MASK, httpx.ReadError("reset")])
 def test_a_server_that_has_been_there_may_refuse_connections_for_a_while(before: httpx.Response | Exception) -> None:
     """Its last ready replica was killed, and the next one is not ready yet."""
     refused = httpx.ConnectError("refused")
-    handler, bodies = scripted(before, refused, refused, *[httpx.Response(200, content=b"mask")] * 2)
+    handler, bodies = scripted(before, refused, refused, *[MASK] * 2)
     with Client("http://x", transport=httpx.MockTransport(handler), sleep=lambda _: None) as client:
         assert [client.segment(b"image") for _ in range(2)] == [b"mask"] * 2
     assert len(bodies) == (4 if isinstance(before, httpx.Response) else 5)
@@ -176,10 +178,39 @@ def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, content=b"")
+        return MASK
 
     with Client("http://x", "secret", transport=httpx.MockTransport(answer)) as client:
         client.segment(np.zeros((2, 2), np.uint8), model=None, threshold=0.5)
     assert dict(seen[0].url.params) == {"threshold": "0.5"}
     assert seen[0].headers["authorization"] == "Bearer secret"
     assert seen[0].read().startswith(b"\x93NUMPY")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            httpx.Response(200, headers={"Content-Type": "text/html"}, content=b"<html>Welcome"),
+            "13 bytes of text/html came from http://x/",
+        ),
+        (httpx.Response(200), "0 bytes of nothing came from http://x/"),
+        (httpx.Response(200, json={"hello": "world"}), "no U-Net service; give the address of one, such as http://127"),
+        (httpx.Response(200, json=["hello"]), "no U-Net service"),
+        (httpx.Response(302, headers={"Location": "https://login/"}), "sends on to https://login/; give the address"),
+        (httpx.Response(500, headers={"Content-Type": "application/problem+json"}, content=b"<html>"), "500 .*<html>"),
+        (httpx.Response(500, headers={"Content-Type": "application/problem+json"}, content=b"[1]"), r"500 .*\[1\]"),
+    ],
+)
+@pytest.mark.parametrize("ask", ["segment", "models", "version"])
+def test_what_another_server_answers_is_no_result(answer: httpx.Response, said: str, ask: str) -> None:
+    handler, _ = scripted(answer)
+    with Client("http://user:secret@x", transport=httpx.MockTransport(handler)) as client:
+        with pytest.raises(ServiceProblem, match=said) as refusal:
+            getattr(client, ask)(*[b"image"] * (ask == "segment"))
+        assert "secret" not in str(refusal.value)
+
+
+def test_what_is_no_address_is_said_so() -> None:
+    with pytest.raises(ServiceUnreachable, match=r"'http://\[::1' is no address.* such as http://127.0.0.1:8000"):
+        Client("http://[::1")

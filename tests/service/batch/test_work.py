@@ -71,6 +71,20 @@ def test_bad_files_do_not_stop_the_rest_and_are_tried_again(tmp_path: Path, in_f
     assert again.seen == ["bad", "worse"]
 
 
+def test_no_result_stays_of_what_an_image_was_before_it_became_unreadable(tmp_path: Path) -> None:
+    work = works(tmp_path, "same", "changed")
+    do(work, Scripted(), tmp_path / "out")
+    work[1].source.write_bytes(b"junk")
+    raises = dict.fromkeys(("same", "changed"), UndecodableImage("broken"))
+    ledger = Ledger(tmp_path / "out")
+    with ledger.opened(lambda _: None):
+        failures = segment_all(work, Scripted(raises=raises), ledger, 1, Progress(2, 0))
+    said = {failure.image.name: failure.message for failure in failures}
+    assert said == {"same": "broken", "changed": "broken; the result of what was there before has been removed"}
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} - {"0-of-1"}
+    assert left == {"same", "same.json"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
