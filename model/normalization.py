@@ -162,8 +162,8 @@ def explained(error: Exception, tile_cyx: NDArray[np.float32]) -> Exception:
     if not isinstance(error, NonFiniteOutput) or largest <= _MOST_NORMALISED:
         return error
     return ExtremePixels(
-        f"pixels reach {largest:.3g} when normalised, where the net returns NaN or infinity, above {_MOST_NORMALISED:g} no "
-        "surprise; replace pixels that are far brighter or darker than all others"
+        f"the net returns NaN or infinity for pixels that reach {largest:.3g} when normalised; up to "
+        f"{_MOST_NORMALISED:g} it can compute: replace those that are far brighter or darker than all others"
     )
 
 

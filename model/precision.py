@@ -100,7 +100,7 @@ def _open_on_one(package: Package, options: SessionOptions) -> OpenedNet:
         except ModelError as error:
             if options.precision == precision:
                 raise
-            _LOG.warning("%s does not run in %s: %s", package.spec.reference, precision, error)
+            _LOG.warning("%s runs in another precision than %s: %s", package.spec.reference, precision, error)
         else:
             return OpenedNet(package, lower, difference, found)
     return OpenedNet(package, fp32, difference, None)
@@ -116,9 +116,10 @@ def _open_lower(package: Package, options: SessionOptions, precision: Precision)
         )
     found, limit = agreement(output, golden), limit_of(package, precision)
     if not found.within(limit):
+        remedy = "" if options.precision == "auto" else "; choose precision auto or fp32"
         raise UnsupportedPackage(
             f"{package.path}: {precision} does not agree with fp32 on the test input: {found}; the limits are "
-            f"{limit.other_class:.2%} and {limit.largest_difference:.2g}; choose precision auto or fp32"
+            f"{limit.other_class:.2%} and {limit.largest_difference:.2g}{remedy}"
         )
     return lower, found
 

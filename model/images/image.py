@@ -45,6 +45,10 @@ class ImageHeader:
     compression: str
     notes: tuple[str, ...]
     """What was changed or left out on reading, in words."""
+    spacing_um: float | None = None
+    """Distance of the planes of a z stack in micrometres, where the file gives one."""
+    interval_s: float | None = None
+    """Time between frames in seconds, where the file gives one."""
 
 
 class Part(NamedTuple):

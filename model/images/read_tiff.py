@@ -94,6 +94,8 @@ class TiffReader(ReaderOfParts):
                 stack_shape=stack.shape,
                 bits=8 if page.bitspersample == 1 else stack.bits or int(page.bitspersample),
                 pixel_size_um=stack.pixel_size_um,
+                spacing_um=stack.spacing_um,
+                interval_s=stack.interval_s,
                 compression=COMPRESSIONS[page.compression],
                 notes=tuple(notes),
             )

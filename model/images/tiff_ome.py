@@ -25,6 +25,8 @@ UNITS_UM: Mapping[str, float] = {
 
 Inches are left out: they come from printers' defaults, not from microscopes."""
 
+_UNITS_S: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+
 
 class OmeMismatch(ValueError):
     """The metadata does not describe the pages of this file."""
@@ -39,12 +41,17 @@ class OmeStack:
     pages: NDArray[np.int64]
     """Directory index of every page, one array axis per letter of ``axes``."""
     pixel_size_um: tuple[float, float] | None
+    spacing_um: float | None
+    interval_s: float | None
     bits: int | None
+    images: int
+    """How many the XML describes, this one included."""
 
 
 @dataclass(slots=True)
 class _Reading:
     pixels: dict[str, str] | None = None
+    images: int = 0
     blocks: list[dict[str, str]] = field(default_factory=list)
     root_uuid: str | None = None
     in_uuid: bool = False
@@ -54,6 +61,8 @@ class _Reading:
         tag = name.rpartition(":")[2]
         if tag == "OME":
             self.root_uuid = attributes.get("UUID")
+        elif tag == "Image":
+            self.images += 1
         elif self.done:
             return
         elif tag == "Pixels" and self.pixels is None:
@@ -123,6 +132,9 @@ def read_ome(description: str, *, pages: int, samples: int) -> OmeStack:
         return OmeStack(
             *_pages(reading.pixels, reading.blocks, reading.root_uuid, pages=pages, samples=samples),
             pixel_size_um=_pixel_size(reading.pixels),
+            spacing_um=_positive(reading.pixels, "PhysicalSizeZ", "µm", UNITS_UM),
+            interval_s=_positive(reading.pixels, "TimeIncrement", "s", _UNITS_S),
+            images=reading.images,
             bits=int(reading.pixels["SignificantBits"]) if "SignificantBits" in reading.pixels else None,
         )
     except (KeyError, ValueError) as error:
@@ -166,9 +178,11 @@ def _pages(
 
 
 def _pixel_size(pixels: Mapping[str, str]) -> tuple[float, float] | None:
-    sizes = []
-    for axis in "YX":
-        unit = UNITS_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        size = float(pixels.get(f"PhysicalSize{axis}", "nan")) * (unit or math.nan)
-        sizes.append(size)
-    return (sizes[0], sizes[1]) if all(math.isfinite(size) and size > 0 for size in sizes) else None
+    height, width = (_positive(pixels, f"PhysicalSize{axis}", "µm", UNITS_UM) for axis in "YX")
+    return (height, width) if height is not None and width is not None else None
+
+
+def _positive(pixels: Mapping[str, str], name: str, usual: str, units: Mapping[str, float]) -> float | None:
+    """A quantity in the unit that all of ``units`` are given in; None where the XML has none that can be."""
+    size = float(pixels.get(name, "nan")) * units.get(pixels.get(f"{name}Unit", usual), math.nan)
+    return size if math.isfinite(size) and size > 0 else None

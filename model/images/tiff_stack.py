@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Stack:
     virtual: bool
     """There is one directory, and the planes follow its pixels without gaps (ImageJ beyond 4 GB, MetaMorph)."""
     pixel_size_um: tuple[float, float] | None
+    spacing_um: float | None
+    interval_s: float | None
     bits: int | None
     notes: tuple[str, ...]
 
@@ -66,8 +68,17 @@ def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
         except OmeMismatch as error:
             notes.append(f"{error}; the pages are read as they stand")
         else:
-            return _stack(ome.axes, ome.pages, virtual=False, size=ome.pixel_size_um or size, bits=ome.bits or bits)
+            if ome.images > 1:
+                notes.append(
+                    f"{ome.images - 1} further images of the OME-XML left out: a file is read as its first image, or "
+                    "position; save the others as files of their own"
+                )
+            found = _stack(
+                ome.axes, ome.pages, virtual=False, size=ome.pixel_size_um or size, bits=ome.bits or bits, notes=notes
+            )
+            return replace(found, spacing_um=ome.spacing_um, interval_s=ome.interval_s)
     named: tuple[str, tuple[int, ...]] | None = None
+    fields: dict[str, str] = {}
     if facts.description.startswith("ImageJ="):
         fields = _imagej_fields(facts.description)
         named, size = _imagej_axes(fields), _imagej_um(fields, facts)
@@ -83,7 +94,8 @@ def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
             if count < len(ours):
                 notes.append(f"{len(directories) - count} further pages left out: the metadata describes {count}")
             pages = np.arange(count) if virtual else ours[:count]
-            return _stack(axes, pages.reshape(shape), virtual=virtual, size=size, bits=bits, notes=notes)
+            found = _stack(axes, pages.reshape(shape), virtual=virtual, size=size, bits=bits, notes=notes)
+            return replace(found, spacing_um=_imagej_spacing(fields), interval_s=_imagej_interval(fields))
         notes.append(f"the metadata describes {count} planes, the file holds {len(ours)}: read as they stand")
     if len(ours) < len(directories):
         notes.append(f"{len(directories) - len(ours)} further pages of other size or type left out")
@@ -117,6 +129,8 @@ def _stack(
         pages=pages.reshape(-1, pages.shape[-1]),
         virtual=virtual,
         pixel_size_um=size,
+        spacing_um=None,
+        interval_s=None,
         bits=bits,
         notes=tuple(notes),
     )
@@ -147,6 +161,27 @@ def _imagej_um(fields: Mapping[str, str], facts: PageFacts) -> tuple[float, floa
     if x_unit is None or y_unit is None or not (x > 0 and y > 0):
         return None
     return y_unit / y, x_unit / x
+
+
+def _imagej_spacing(fields: Mapping[str, str]) -> float | None:
+    """Distance of slices, in ``zunit`` where it is not that of the pixels."""
+    unit = UNITS_UM.get(fields.get("zunit", fields.get("unit", "")).lower())
+    spacing = _number(fields.get("spacing", ""))
+    return None if unit is None or spacing is None else unit * spacing
+
+
+def _imagej_interval(fields: Mapping[str, str]) -> float | None:
+    """Time between frames; ImageJ gives seconds."""
+    return _number(fields.get("finterval", "")) if fields.get("tunit", "s") in ("s", "sec", "seconds") else None
+
+
+def _number(text: str) -> float | None:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:

@@ -19,6 +19,7 @@ from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE}
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
@@ -155,11 +156,11 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
                 "less, or over a faster line"
             ) from None
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _NO_ROOM:
                 raise
             raise NoRoomForUpload(
-                f"the body of {length or 'unknown'} bytes finds no room beside other uploads in the temporary folder; "
-                f"try again in {NoRoomForUpload.retry_after_s} s, or give the folder more room"
+                f"the body of {length or 'unknown'} bytes finds no room beside other uploads in the temporary folder: "
+                f"{error.strerror}; try again in {NoRoomForUpload.retry_after_s} s, or give the folder more room"
             ) from error
         try:
             yield upload

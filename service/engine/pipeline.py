@@ -94,6 +94,8 @@ class Pipeline:
                 stack_axes=header.stack_axes,
                 stack_shape=header.stack_shape,
                 pixel_size_um=request.pixel_size_um or header.pixel_size_um,
+                spacing_um=header.spacing_um,
+                interval_s=header.interval_s,
                 scores=scores if request.output == "labels" else None,
                 receipt=receipt,
             )

@@ -56,6 +56,8 @@ def build_receipt(
             "stack_axes": header.stack_axes,
             "compression": header.compression,
             "pixel_size_um": list(header.pixel_size_um) if header.pixel_size_um else None,
+            **({} if header.spacing_um is None else {"spacing_um": header.spacing_um}),
+            **({} if header.interval_s is None else {"interval_s": header.interval_s}),
             "notes": list(notes),
         },
         "normalization": list(constants[:_PLANES_IN_FULL]),

@@ -33,6 +33,10 @@ class SegmentationResult:
     """For labels: per plane, the mean foreground probability of label i + 1."""
     receipt: Mapping[str, Any]
     """What was done, fit for JSON; it travels inside the formats that have room for it."""
+    spacing_um: float | None = None
+    """Distance of the planes of a z stack in micrometres."""
+    interval_s: float | None = None
+    """Time between frames in seconds."""
 
     @property
     def size_yx(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,47 @@ def test_ome_pixel_size_and_significant_bits_are_read() -> None:
     header, _ = read(data)
     assert header.pixel_size_um == pytest.approx((0.5, 0.25))
     assert header.bits == 12
+
+
+OME_STEPS = {
+    "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2500, "PhysicalSizeZUnit": "nm",
+    "TimeIncrement": 3000, "TimeIncrementUnit": "ms",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metadata", "resolution", "expected"),
+    [
+        (OME_STEPS, None, (2.5, 3.0)),
+        ({"unit": "micron", "spacing": 2.5, "finterval": 3}, (2.0, 2.0), (2.5, 3.0)),
+        ({"unit": "nm", "spacing": 2500, "finterval": 0}, (2e-3, 2e-3), (2.5, None)),
+        ({"spacing": 2.5, "finterval": "soon"}, None, (None, None)),
+        ({"unit": "micron", "spacing": -1, "finterval": 3, "tunit": "min"}, None, (None, None)),
+    ],
+)
+def test_steps_of_stacks_are_read(
+    metadata: dict[str, Any], resolution: tuple[float, float] | None, expected: tuple[float | None, float | None]
+) -> None:
+    ome = metadata is OME_STEPS
+    options = {"ome": True} if ome else {"imagej": True, "resolution": resolution}
+    stack = ramp(2, 3, 8, 9) if ome else ramp(2, 3, 1, 8, 9)
+    axes = "TZYX" if ome else "TZCYX"
+    header, _ = read(write(stack, photometric="minisblack", metadata={"axes": axes, **metadata}, **options))
+    assert header.stack_axes == "TZ"
+    assert (header.spacing_um, header.interval_s) == pytest.approx(expected)
+
+
+def test_further_images_of_an_ome_tiff_are_left_out_with_a_note() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        for position in range(3):
+            writer.write(ramp(8, 9) + position, photometric="minisblack")
+    header, planes = read(buffer.getvalue())
+    np.testing.assert_array_equal(planes[0, ..., 0], ramp(8, 9))
+    assert header.notes == (
+        "2 further images of the OME-XML left out: a file is read as its first image, or position; save the others as "
+        "files of their own",
+    )
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-12, 1e9, 1e300])
