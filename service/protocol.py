@@ -1,12 +1,16 @@
-"""uvicorn's HTTP protocol with what it lacks: a limit on headers and whatever is no body, and a way to hang up."""
+"""uvicorn's HTTP protocol with what it lacks.
+
+A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import sys
+from collections import deque
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
@@ -30,9 +34,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self._unanswered: deque[RequestResponseCycle] = deque()
         line = transport.get_extra_info("socket")
         if sys.platform == "linux" and line.family in {socket.AF_INET, socket.AF_INET6}:
             line.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell every request that is not answered yet, not only the last one that came (HTTP/1.1 pipelining)."""
+        for cycle in self._unanswered:
+            cycle.disconnected = cycle.disconnected or not cycle.response_complete
+            cycle.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
@@ -53,6 +65,10 @@ class LimitedProtocol(HttpToolsProtocol):
         """See httptools."""
         self._pending_bytes = 0
         super().on_headers_complete()
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        if self.cycle is not None and self.cycle not in self._unanswered:  # an upgrade has none
+            self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""

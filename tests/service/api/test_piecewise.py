@@ -53,16 +53,17 @@ def serving(make: Callable[[], io.BytesIO], freed: Callable[[], None]) -> Iterat
     finally:
         server.should_exit = True
         thread.join(30)
+        assert not thread.is_alive()
 
 
 @contextmanager
-def half_hearted(port: int) -> Iterator[socket.socket]:
-    """Ask for the answer, and take its first bytes alone."""
+def half_hearted(port: int, requests: int = 1) -> Iterator[socket.socket]:
+    """Ask for the answer, once or more often, and take its first bytes alone."""
     with socket.socket() as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.settimeout(20)
         line.connect(("127.0.0.1", port))
-        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
         assert line.recv(12) == b"HTTP/1.1 200"
         yield line
 
@@ -118,6 +119,14 @@ def test_the_rest_of_an_answer_is_not_read_for_a_client_who_has_gone() -> None:
             pass
         assert freed.wait(20)
     assert file.handed_on < len(CONTENT)
+
+
+def test_an_answer_that_others_wait_behind_is_dropped_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn tells the last request on a connection alone that it has gone."""
+    monkeypatch.setattr(piecewise, "_PATIENCE_S", 0.5)
+    freed = threading.Event()
+    with serving(lambda: io.BytesIO(CONTENT), freed.set) as port, half_hearted(port, requests=3):
+        assert freed.wait(20)
 
 
 def test_an_answer_behind_others_that_nobody_takes_is_dropped_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
