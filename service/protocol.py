@@ -67,7 +67,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
-        if self.cycle is not None and self.cycle not in self._unanswered:  # an upgrade has none
+        if self.cycle is not None and (
+            not self._unanswered or self._unanswered[-1] is not self.cycle
+        ):  # an upgrade has none
             self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
