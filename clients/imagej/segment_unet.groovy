@@ -7,9 +7,11 @@
 // url, image, output, model, threshold, min_area, min_score, channel, mirror, rois, save: as in segment_unet.ijm.
 
 import groovy.json.JsonSlurper
+import groovy.transform.Field
 import ij.IJ
 import ij.ImagePlus
 import ij.Prefs
+import ij.WindowManager
 import ij.gui.GenericDialog
 import ij.gui.Roi
 import ij.io.FileSaver
@@ -20,39 +22,84 @@ import ij.plugin.LutLoader
 import ij.plugin.frame.RoiManager
 import ij.process.LUT
 import java.util.zip.ZipInputStream
+import javax.net.ssl.SSLException
+
+// an answer is waited for twice as long as the service takes at most unless told otherwise (UNET_DEADLINE_S, 300)
+@Field final int SILENCE_S = 600
 
 class Refused extends Exception {
     Refused(String message) { super(message) }
 }
 
-/** Send a TIFF, return the bytes of the answer; waits as long as a busy service asks, for a minute at most. */
-byte[] ask(String url, Map<String, String> query, byte[] tiff) {
-    String asked = query.findAll { it.value }.collect { "${it.key}=${URLEncoder.encode(it.value, 'UTF-8')}" }.join('&')
-    for (int waited = 0; ; ) {
+/** An open connection for one request, or the reason why there is none. */
+HttpURLConnection connected(String url, String asked, int length) {
+    if (!(url ==~ '(?i)https?://.*')) {
+        throw new Refused("url is '${url}', it should begin with http:// or https://, as http://127.0.0.1:8000 does")
+    }
+    try {
         HttpURLConnection connection = (HttpURLConnection) new URL("${url}/segment?${asked}").openConnection()
         connection.requestMethod = 'POST'
         connection.doOutput = true
         connection.setRequestProperty('Content-Type', 'image/tiff')
-        connection.fixedLengthStreamingMode = tiff.length
-        int status
+        connection.fixedLengthStreamingMode = length
+        connection.connectTimeout = 10_000
+        connection.readTimeout = 1000 * SILENCE_S
+        connection.connect()
+        return connection
+    } catch (SSLException error) {
+        throw new Refused("No service answers at ${url}: ${error.message}; is it https:// where it should be http://?")
+    } catch (IOException | IllegalArgumentException error) {
+        throw new Refused("No service answers at ${url}: ${error.message}; is it running, and is the address right?")
+    }
+}
+
+/** The body of an answer; Java itself says nothing where one ends too early. */
+byte[] bodyOf(HttpURLConnection connection) {
+    InputStream stream = connection.responseCode < 400 ? connection.inputStream : connection.errorStream
+    byte[] body = stream?.bytes ?: new byte[0]
+    if (body.length < connection.contentLengthLong) {
+        throw new EOFException("${body.length} of ${connection.contentLengthLong} bytes came")
+    }
+    body
+}
+
+/**
+ * Send a TIFF, return the bytes of the answer; waits as long as a busy service asks, for a minute at most, and asks
+ * again where an answer broke off, three times at most.
+ */
+byte[] ask(String url, Map<String, String> query, byte[] tiff) {
+    String asked = query.findAll { it.value }.collect { "${it.key}=${URLEncoder.encode(it.value, 'UTF-8')}" }.join('&')
+    int waited = 0
+    for (int brokeOff = 0; ; ) {
+        HttpURLConnection connection = connected(url, asked, tiff.length)
+        byte[] body
         try {
             connection.outputStream.withCloseable { it.write(tiff) }
-            status = connection.responseCode
-        } catch (ConnectException | UnknownHostException error) {
-            throw new Refused("No service answers at ${url}: ${error.message}")
+            body = bodyOf(connection)
+        } catch (SocketTimeoutException error) {
+            throw new Refused("${url} has not answered within ${SILENCE_S} s; send a smaller image, or raise SILENCE_S in " +
+                'this script where the service may take longer (its UNET_DEADLINE_S)')
+        } catch (IOException error) {
+            if (++brokeOff > 3) {
+                throw new Refused("The answer of ${url} broke off ${brokeOff} times: ${error.message}; " +
+                    "see the service's log, and try again")
+            }
+            sleep(250L << brokeOff) // half a second, then twice as long each time
+            continue
         }
+        int status = connection.responseCode
         if (status == 200) {
-            return connection.inputStream.bytes
+            return body
         }
-        String body = connection.errorStream?.getText('UTF-8') ?: ''
         String pause = connection.getHeaderField('Retry-After')
         if (pause?.isInteger() && waited + pause.toInteger() <= 60) {
             waited += pause.toInteger()
             sleep(1000L * pause.toInteger())
             continue
         }
+        String text = new String(body, 'UTF-8')
         boolean problem = connection.contentType?.startsWith('application/problem+json')
-        throw new Refused(problem ? new JsonSlurper().parseText(body).detail : "The service answers ${status}: ${body}")
+        throw new Refused(problem ? new JsonSlurper().parseText(text).detail : "The service answers ${status}: ${text}")
     }
 }
 
@@ -121,6 +168,14 @@ ImagePlus segment(ImagePlus image, Map<String, String> options) {
     result
 }
 
+ImagePlus opened(String path) {
+    ImagePlus image = IJ.openImage(path)
+    if (image == null) {
+        throw new Refused("image is '${path}', which ImageJ cannot open; name an image file that exists and may be read")
+    }
+    image
+}
+
 boolean unattended = binding.hasVariable('args') && args.length > 0
 Map<String, String> options = defaults()
 try {
@@ -132,14 +187,19 @@ try {
         }
         options += given
     }
-    ImagePlus image = options.image ? IJ.openImage(options.image) : IJ.image
+    ImagePlus image = options.image ? opened(options.image) : WindowManager.currentImage
+    if (image == null) {
+        throw new Refused('No image is open. Open one, or name a file: image=/path/cells.tif')
+    }
     if (!unattended) {
         options = fromDialog(options)
     }
-    if (image != null && options != null) {
+    if (options != null) {
         ImagePlus result = segment(image, options)
         if (options.save) {
-            new FileSaver(result).saveAsTiff(options.save)
+            if (!new FileSaver(result).saveAsTiff(options.save)) {
+                throw new Refused("save is '${options.save}', which cannot be written; name a file in a folder that exists")
+            }
             if (unattended) {
                 System.exit(0) // the ROI Manager's window would keep the program alive
             }
@@ -147,8 +207,8 @@ try {
             result.show()
         }
     }
-} catch (Refused refusal) {
-    IJ.error('U-Net', "The U-Net service gives no result.\n${refusal.message}")
+} catch (Refused | IOException failure) { // the latter where the outlines cannot be saved
+    IJ.error('U-Net', "The U-Net service gives no result.\n${failure.message}")
     if (unattended) {
         System.exit(1)
     }

@@ -146,17 +146,20 @@ function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
     query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
-    // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
-    said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
-        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,
-        "--output", path, "--write-out", "%{http_code}", url + "/segment" + query);
-    said = String.trim(said);
-    if (endsWith(said, "200") && File.exists(path)) {
+    said = post(query, path);
+    for (asked = 1; asked < 4 && brokeOff(said); asked++) {
+        wait(250 * pow(2, asked)); // half a second, then twice as long each time
+        said = post(query, path);
+    }
+    if (said == "200") {
         return;
     }
     deleted = File.delete(sent);
     reason = said;
-    if (File.exists(path)) {
+    if (brokeOff(said)) {
+        reason = "The answer of " + url + " broke off 4 times; see the service's log, and try again:\n" + said;
+        deleted = File.delete(path);
+    } else if (File.exists(path)) {
         reason = detail(File.openAsString(path));
         deleted = File.delete(path);
     } else if (startsWith(said, "Cannot run program")) {
@@ -165,6 +168,23 @@ function ask(format, path) {
         reason = "No service answers at " + url + ": " + String.trim(substring(said, 0, lengthOf(said) - 3));
     }
     exit("The U-Net service gives no result.\n" + reason);
+}
+
+// The status of the answer, nothing else where all of it is in the file; what curl complains of stands before it.
+function post(query, path) {
+    // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
+    said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
+        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,
+        "--output", path, "--write-out", "%{http_code}", url + "/segment" + query);
+    return String.trim(said);
+}
+
+// Whether the connection ended before all of the answer was here: in its body, or (52, 55, 56) before its status.
+function brokeOff(said) {
+    if (endsWith(said, "200") && said != "200") {
+        return true;
+    }
+    return matches(said, "(?s).*curl: \\((52|55|56)\\).*000");
 }
 
 // What an application/problem+json says to people.

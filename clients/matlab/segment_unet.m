@@ -6,13 +6,15 @@ function [result, receipt] = segment_unet(image, varargin)
 %   p = segment_unet(image, 'output', 'probabilities')    single, height x width x classes
 %   [labels, receipt] = segment_unet(...)           what was decoded, normalised and run
 %
-%   image is the name of a file (TIFF, PNG, JPEG, .npy) or an array, height x width or height x width x channels,
-%   of class uint8, uint16, int16, uint32, int32, single or double. A stack comes back with its planes along the
-%   third dimension (the fourth, of probabilities).
+%   image is the name of a file (TIFF, PNG, JPEG, .npy) or an array of class uint8, uint16, int16, uint32, int32,
+%   single or double: height x width, height x width x channels (up to 4), height x width x planes (more than 4) or
+%   height x width x channels x planes, which a stack of 2 to 4 planes needs: permute(stack, [1 2 4 3]). A stack
+%   comes back with its planes along the third dimension (the fourth, of probabilities).
 %
 %   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
-%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views). A refusal is an error
-%   segment_unet:refused with the words of the service. Arrays travel as .npy, so every value is kept.
+%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views). An empty value counts as not
+%   given. A refusal is an error segment_unet:refused with the words of the service, an answer that broke off four
+%   times is segment_unet:incomplete. Arrays travel as .npy, so every value is kept.
 %   Needs curl, which Windows 10, macOS and Linux have.
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
@@ -24,7 +26,13 @@ function [result, receipt] = segment_unet(image, varargin)
     if ~any(strcmp(varargin{at}, known))
       error('segment_unet:options', 'there is no option ''%s''; there are %s', varargin{at}, strjoin(known, ', '));
     end
-    options.(varargin{at}) = varargin{at + 1};
+    value = varargin{at + 1};
+    if isa(value, 'string')
+      value = char(value);
+    end
+    if ~isempty(value)
+      options.(varargin{at}) = value;
+    end
   end
 
   folder = tempname();
@@ -50,7 +58,7 @@ function [result, receipt] = segment_unet(image, varargin)
 end
 
 function url = address(options)
-  url = [regexprep(char(options.url), '/+$', '') '/segment?format=npy'];
+  url = [regexprep(options.url, '/+$', '') '/segment?format=npy'];
   names = setdiff(fieldnames(options), {'url'});
   for at = 1:numel(names)
     value = options.(names{at});
@@ -59,7 +67,7 @@ function url = address(options)
     elseif isnumeric(value)
       value = num2str(value, 15);
     end
-    url = [url '&' names{at} '=' sprintf('%%%02X', unicode2native(char(value), 'UTF-8'))]; %#ok<AGROW>
+    url = [url '&' names{at} '=' sprintf('%%%02X', unicode2native(value, 'UTF-8'))]; %#ok<AGROW>
   end
 end
 
@@ -83,12 +91,24 @@ function status = post(folder, sent, result_file, header_file, url)
   if isunix()
     command = ['LD_LIBRARY_PATH= DYLD_LIBRARY_PATH= ' command]; % MATLAB's own libraries are not the system curl's
   end
-  [~, said] = system(command);
-  status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
-  if isnan(status)
+  for pause_s = [0 0.5 1 2]
+    pause(pause_s);
+    [failure, said] = system(command);
+    status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
+    words = strtrim(regexprep(said, '\d{3}\s*$', ''));
+    % the connection ended in the body of the answer, or (52, 55, 56) before its status
+    broke_off = failure ~= 0 && (status == 200 || status == 0 && any(failure == [52 55 56]));
+    if ~broke_off
+      break
+    end
+  end
+  if broke_off
+    error('segment_unet:incomplete', 'the answer broke off 4 times; see the log of the service, and try again: %s', ...
+      words);
+  elseif isnan(status)
     error('segment_unet:curl', 'curl does not run, install it or put it on the PATH: %s', said);
   elseif status == 0
-    error('segment_unet:unreachable', 'no service answers: %s', strtrim(regexprep(said, '\d{3}\s*$', '')));
+    error('segment_unet:unreachable', 'no service answers: %s', words);
   end
 end
 
@@ -114,14 +134,27 @@ function write_npy(path, image)
     error('segment_unet:class', 'an image of class %s cannot be sent; convert it to one of %s', class(image), ...
       strjoin(names, ', '));
   end
-  shape = sprintf('%d, ', size(image));
-  header = sprintf('{''descr'': ''%s'', ''fortran_order'': True, ''shape'': (%s), }', kind{1}, shape(1:end - 2));
+  if ndims(image) == 3 && size(image, 3) > 4
+    image = permute(image, [1 2 4 3]); % planes of one channel
+  end
+  shape = size(image);
+  if numel(shape) > 4 || size(image, 3) > 4
+    found = sprintf('%d x ', shape);
+    error('segment_unet:shape', ['an array of %s cannot be sent; send height x width, height x width x planes, or ' ...
+      'height x width x channels x planes with up to 4 channels'], found(1:end - 3));
+  end
+  order = 1:numel(shape);
+  if numel(shape) == 4
+    order = [4 1 2 3]; % the service reads planes first
+  end
+  shape = sprintf('%d, ', shape(order));
+  header = sprintf('{''descr'': ''%s'', ''fortran_order'': False, ''shape'': (%s), }', kind{1}, shape(1:end - 2));
   header = [header repmat(' ', 1, mod(-(numel(header) + 11), 64)) sprintf('\n')];
   file = fopen(path, 'w', 'ieee-le');
   fwrite(file, [147 uint8('NUMPY') 1 0], 'uint8');
   fwrite(file, numel(header), 'uint16');
   fwrite(file, header, 'char');
-  fwrite(file, image, class(image));
+  fwrite(file, permute(image, fliplr(order)), class(image)); % C order: the last axis runs fastest
   fclose(file);
 end
 

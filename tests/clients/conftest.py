@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tifffile
@@ -64,6 +68,51 @@ class Program:
     def left_behind(self) -> list[str]:
         """Names of files of ours among the temporary ones."""
         return sorted(path.name for path in self.temporary.rglob("*") if path.name.startswith(("unet", "oct")))
+
+
+@dataclass(slots=True)
+class Proxy:
+    """What stands before the service and loses answers."""
+
+    url: str
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
+    """A proxy on a free port; of each answer its next loss keeps ``half`` of the body, or ``nothing``, then hangs up.
+
+    Answers come whole when ``losses`` are used up.
+    """
+    left = iter(losses)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            proxy.asked.append(self.path)
+            loss = next(left, None)
+            self.close_connection = loss is not None
+            if loss == "nothing":
+                return
+            answer = httpx.post(server.url + self.path, content=body, timeout=60)
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Length", "X-UNet-Receipt"):
+                self.send_header(name, answer.headers[name])
+            self.end_headers()
+            self.wfile.write(answer.content[: len(answer.content) // 2] if loss == "half" else answer.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        proxy = Proxy(f"http://127.0.0.1:{listening.server_port}")
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            yield proxy
+        finally:
+            listening.shutdown()
 
 
 def installed(*names: str) -> None:

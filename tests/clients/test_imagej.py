@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import roifile
 import tifffile
 
-from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, Cells, Program
+from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, Cells, Program, losing_proxy
 from tests.live import LiveServer
 
 MACRO = CLIENTS / "imagej" / "segment_unet.ijm"
@@ -94,6 +96,27 @@ def test_the_macro_names_a_service_that_does_not_answer(imagej: Program, cells: 
     assert imagej.left_behind() == []
 
 
+def test_the_macro_asks_again_where_an_answer_broke_off(
+    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, ["half", "nothing"]) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}]")
+    assert saved.exists(), done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert len(proxy.asked) == 3
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_gives_up_where_no_answer_is_whole(imagej: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, repeat("half")) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}]")
+    assert f"The answer of {proxy.url} broke off 4 times" in done.stdout
+    assert "curl: (18)" in done.stdout
+    assert len(proxy.asked) == 4
+    assert imagej.left_behind() == []
+
+
 def test_the_groovy_script_saves_calibrated_labels_and_their_outlines(
     groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
 ) -> None:
@@ -136,12 +159,82 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         (("mirror=often",), "mirror is 'often'"),
         (("treshold=0.5",), "There is no option treshold"),
         (("url=http://127.0.0.1:1",), "No service answers at http://127.0.0.1:1"),
+        (("url=http://127.0.0.1:99999",), "No service answers at http://127.0.0.1:99999: port out of range"),
+        (("url=127.0.0.1:8000",), "url is '127.0.0.1:8000', it should begin with http:// or https://"),
+        (("image=nowhere.tif",), "image is 'nowhere.tif', which ImageJ cannot open"),
+        (("image=",), "No image is open"),
+        (("save=/no/such folder/labels.tif",), "save is '/no/such folder/labels.tif', which cannot be written"),
+        (("save=/no/such folder/labels.tif", "rois=true"), "/no/such folder/labels.zip"),
     ],
-    ids=["by the service", "by the service too", "by the script", "nobody there"],
+    ids=[
+        "by the service",
+        "by the service too",
+        "by the script",
+        "nobody there",
+        "no such port",
+        "no address",
+        "no such file",
+        "no image",
+        "no such folder",
+        "no such folder for outlines",
+    ],
 )
 def test_the_groovy_script_shows_the_words_of_a_refusal(
     groovy: Program, server: LiveServer, cells: Cells, options: tuple[str, ...], words: str
 ) -> None:
     done = groovy.run(SCRIPT, f"url={server.url}", f"image={cells.path}", *options)
     assert words in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_groovy_script_asks_again_where_an_answer_broke_off(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, ["half", "nothing"]) as proxy:
+        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", f"save={saved}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert len(proxy.asked) == 3
+
+
+def test_the_groovy_script_gives_up_where_no_answer_is_whole(groovy: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, repeat("half")) as proxy:
+        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}")
+    assert done.returncode == 1
+    assert re.search(rf"The answer of {proxy.url} broke off 4 times: \d+ of \d+ bytes came", done.stdout)
+    assert len(proxy.asked) == 4
+
+
+def test_the_groovy_script_names_https_where_a_server_speaks_http(
+    groovy: Program, server: LiveServer, cells: Cells
+) -> None:
+    secure = server.url.replace("http:", "https:")
+    done = groovy.run(SCRIPT, f"url={secure}", f"image={cells.path}")
+    assert f"No service answers at {secure}" in done.stdout
+    assert "https:// where it should be http://" in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_groovy_script_gives_up_on_a_service_that_is_silent(groovy: Program, cells: Cells, tmp_path: Path) -> None:
+    # a connection of Java's own kind whose time is up at once
+    driver = tmp_path / "driver.groovy"
+    driver.write_text(f"""
+        class Silent extends HttpURLConnection {{
+            Silent(URL url) {{ super(url) }}
+            void connect() {{ println "told|$connectTimeout|$readTimeout" }}
+            void disconnect() {{}}
+            boolean usingProxy() {{ false }}
+            OutputStream getOutputStream() {{ OutputStream.nullOutputStream() }}
+            InputStream getInputStream() {{ throw new SocketTimeoutException('Read timed out') }}
+        }}
+        URL.setURLStreamHandlerFactory({{ it == 'http' ? new URLStreamHandler() {{
+            protected URLConnection openConnection(URL url) {{ new Silent(url) }}
+        }} : null }} as URLStreamHandlerFactory)
+        def binding = new Binding(['url=http://127.0.0.1:8000', 'image={cells.path}'] as String[])
+        new GroovyShell(binding).evaluate(new File('{SCRIPT}'))
+    """)
+    done = groovy.run(driver)
+    assert [line for line in done.stdout.splitlines() if line.startswith("told")] == ["told|10000|600000"], done.stderr
+    assert "http://127.0.0.1:8000 has not answered within 600 s" in done.stdout
     assert done.returncode == 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, Cells, Program
+from tests.clients.conftest import IMAGE, Cells, Program, losing_proxy
 from tests.live import LiveServer
 
 
@@ -60,12 +62,86 @@ def test_planes_and_classes_come_as_further_dimensions(
 
 
 @pytest.mark.parametrize(
+    ("image", "part"),
+    [
+        ("stack", np.s_[:]),
+        ("stack(:, 31:34, :)", np.s_[:, :, 30:34]),
+        ("permute(stack(:, :, 1:3), [1 2 4 3])", np.s_[:3]),
+    ],
+    ids=["planes", "planes four pixels wide", "three planes"],
+)
+def test_a_stack_comes_back_with_its_planes_in_order(
+    octave: Program, server: LiveServer, tmp_path: Path, image: str, part: Any
+) -> None:
+    shifted = np.stack([np.roll(IMAGE, (7 * index, 13 * index), axis=(0, 1)) for index in range(6)])
+    (tmp_path / "stack.raw").write_bytes(shifted.tobytes())
+    with Client(server.url) as client:
+        expected = client.segment_array(shifted[part][..., np.newaxis], output="labels")
+    code = f"""
+        file = fopen('{tmp_path}/stack.raw'); stack = fread(file, Inf, '*uint16'); fclose(file);
+        stack = permute(reshape(stack, 384, 256, 6), [2 1 3]);
+        labels = segment_unet({image}, 'url', '{server.url}');
+        disp(size(labels))
+        file = fopen('{tmp_path}/labels.raw', 'w'); fwrite(file, permute(labels, [2 1 3]), 'uint16'); fclose(file);
+    """
+    assert answer(octave, code) == [str(length) for length in (*expected.shape[1:], len(expected))]
+    labels = np.fromfile(tmp_path / "labels.raw", np.uint16).reshape(expected.shape)
+    assert expected[-1].any()
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_stack_of_colours_comes_back_with_classes_before_planes(octave: Program, server: LiveServer) -> None:
+    code = f"""
+        image = zeros(40, 70, 3, 6, 'uint8'); image(5:20, 30:60, 2, :) = 120; image(1, 1, 2, 5) = 120;
+        options = {{'url', '{server.url}', 'channel', 1, 'output'}};
+        p = segment_unet(image, options{{:}}, 'probabilities');
+        mask = segment_unet(image, options{{:}}, 'mask');
+        printf('%d ', size(p)), disp(isequal(squeeze(p(:, :, 2, :)) > 0.5, mask > 0))
+        printf('%d ', size(mask)), disp(isequal(mask > 0, squeeze(image(:, :, 2, :)) > 0))
+    """
+    assert answer(octave, code) == ["40", "70", "2", "6", "1", "40", "70", "6", "1"]
+
+
+def test_an_empty_value_counts_as_not_given(octave: Program, server: LiveServer) -> None:
+    code = f"""
+        [labels, receipt] = segment_unet(120 * ones(40, 70), 'url', '{server.url}', 'model', '', 'min_area', [], ...
+          'output', '');
+        disp(class(labels)), disp(receipt.model.name)
+    """
+    assert answer(octave, code) == ["uint16", "tiny"]
+
+
+def test_an_answer_that_broke_off_is_asked_for_again(octave: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, ["half", "nothing"]) as proxy:
+        code = f"disp(max(segment_unet('{cells.path}', 'url', '{proxy.url}')(:)))"
+        assert answer(octave, code) == ["24"]
+    assert len(proxy.asked) == 3
+
+
+def test_no_answer_that_is_whole_is_an_error(octave: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, repeat("half")) as proxy:
+        code = f"""
+            try, segment_unet('{cells.path}', 'url', '{proxy.url}');
+            catch failure, disp(failure.identifier), disp(failure.message), end
+        """
+        said = answer(octave, code)
+    assert said[0] == "segment_unet:incomplete"
+    assert " ".join(said[1:]).startswith(
+        "the answer broke off 4 times; see the log of the service, and try again: curl: (18)"
+    )
+    assert len(proxy.asked) == 4
+    assert octave.left_behind() == []
+
+
+@pytest.mark.parametrize(
     ("call", "identifier", "words"),
     [
         ("ones(9), 'url', URL, 'model', 'no such & model'", "refused", "no model 'no such & model' is served"),
         ("ones(9), 'url', URL, 'threshold', 7", "refused", "threshold is '7', it should be less than 1"),
         ("ones(9), 'url', 'http://127.0.0.1:1'", "unreachable", "no service answers"),
         ("true(9), 'url', URL", "class", "an image of class logical cannot be sent"),
+        ("ones(9, 8, 5, 7), 'url', URL", "shape", "9 x 8 x 5 x 7"),
+        ("ones(9, 8, 1, 7, 2), 'url', URL", "shape", "9 x 8 x 1 x 7 x 2"),
         ("'nowhere.tif', 'url', URL", "file", "there is no file 'nowhere.tif'"),
         ("ones(9), 'treshold', 0.5", "options", "there is no option 'treshold'"),
     ],
