@@ -26,8 +26,8 @@ from model.session import (
     InferenceSession,
     Precision,
     SessionOptions,
-    cpu_has_int8,
     golden_outputs,
+    has_fast_int8,
     open_session,
     runnable_precisions,
     self_test,
@@ -134,5 +134,4 @@ def _wanted(package: Package, backend: str, options: SessionOptions) -> tuple[Pr
     """Precisions to try, in order."""
     if options.precision != "auto":
         return (options.precision,)
-    # without instructions for them, small integers are slower than floats
-    return tuple(name for name in runnable_precisions(package, backend) if name != "int8" or cpu_has_int8())
+    return tuple(name for name in runnable_precisions(package, backend) if name != "int8" or has_fast_int8(backend))

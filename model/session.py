@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import platform
 from typing import get_args
 
 import numpy as np
@@ -38,17 +39,20 @@ from model.openvino_backend import OpenVinoSession, openvino_has_bf16
 from model.package import Package
 from model.spec import ModelSpec
 
+# OpenVINO's kernels gain without instructions for sums of 8-bit products, too: with AVX2 alone twice the speed of fp32
+_X86 = frozenset({"x86_64", "AMD64"})
+
 __all__ = [
     "GPU_BACKENDS",
     "Backend",
     "InferenceSession",
     "Precision",
     "SessionOptions",
-    "cpu_has_int8",
     "golden_outputs",
     "gpu_count",
     "gpu_names",
     "has_bf16",
+    "has_fast_int8",
     "open_session",
     "resolve_backend",
     "runnable_precisions",
@@ -125,6 +129,11 @@ def resolve_backend(options: SessionOptions) -> str:
 def has_bf16(backend: str) -> bool:
     """Whether a backend computes in bf16 on this machine."""
     return backend == "openvino" and openvino_has_bf16()
+
+
+def has_fast_int8(backend: str) -> bool:
+    """Whether int8 is faster than fp32 on a CPU backend of this machine."""
+    return cpu_has_int8() or (backend == "openvino" and platform.machine() in _X86)
 
 
 def runnable_precisions(package: Package, backend: str) -> tuple[Precision, ...]:

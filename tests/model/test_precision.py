@@ -13,7 +13,7 @@ from model.agreement import LIMIT, Agreement, agreement
 from model.errors import BackendUnavailable, InvalidPackage, ModelError, UnsupportedPackage
 from model.package import RDF_NAME, Package, tensor_bytes, write_package
 from model.precision import open_checked
-from model.session import Backend, SessionOptions, has_bf16, open_session
+from model.session import Backend, SessionOptions, has_bf16, has_fast_int8, open_session
 from tests.packages import expected_foreground, threshold_net, with_variant, write_tiny_package
 
 AUTO, BF16 = (SessionOptions("openvino", precision, threads=1) for precision in ("auto", "bf16"))
@@ -101,17 +101,35 @@ INT8 = [SessionOptions(backend, "int8", threads=1) for backend in ("cpu", "openv
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
-def test_auto_takes_int8_first_where_the_cpu_has_instructions_for_it(
+def test_auto_takes_int8_first_where_it_is_fast(
     tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = with_variant(write_tiny_package(tmp_path), gain=19.9)
-    monkeypatch.setattr(precision, "cpu_has_int8", lambda: True)
+    monkeypatch.setattr(precision, "has_fast_int8", lambda _backend: True)
     opened = open_checked(package, SessionOptions(backend, "auto", threads=1))
     assert opened.session.precision == "int8"
     assert opened.agreement is not None
     assert 0 < opened.agreement.largest_difference < 0.01  # it is the other graph that runs
-    monkeypatch.setattr(precision, "cpu_has_int8", lambda: False)
+    monkeypatch.setattr(precision, "has_fast_int8", lambda _backend: False)
     assert open_checked(package, SessionOptions(backend, "auto", threads=1)).session.precision != "int8"
+
+
+@pytest.mark.parametrize(
+    ("backend", "instructions", "machine", "fast"),
+    [
+        ("cpu", True, "x86_64", True),
+        ("cpu", False, "x86_64", False),
+        ("openvino", False, "x86_64", True),
+        ("openvino", False, "aarch64", False),
+        ("openvino", True, "aarch64", True),
+    ],
+)
+def test_int8_is_fast_with_instructions_for_it_and_on_openvino_without_on_x86(
+    monkeypatch: pytest.MonkeyPatch, backend: str, instructions: bool, machine: str, fast: bool
+) -> None:
+    monkeypatch.setattr("model.session.cpu_has_int8", lambda: instructions)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert has_fast_int8(backend) is fast
 
 
 @pytest.mark.parametrize("options", INT8, ids=lambda options: options.backend)
@@ -145,7 +163,7 @@ def test_int8_of_a_package_without_it_is_refused_with_the_remedy(tmp_path: Path,
 def test_a_variant_that_does_not_run_takes_nothing_down(
     tmp_path: Path, backend: Backend, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "cpu_has_int8", lambda: True)
+    monkeypatch.setattr(precision, "has_fast_int8", lambda _backend: True)
     package = with_variant(write_tiny_package(tmp_path), weights=weights)
     opened = open_checked(package, SessionOptions(backend, "auto", threads=1))
     assert opened.session.precision != "int8"
