@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from model.spec import Person
 from training.checkpoint import Checkpoint
+from training.command_line import public_name
 from training.evaluate import format_figure
 from training.export import Card
+from training.origin import Origin
 from training.recipe import Recipe
 from training.splits import describe_split
 
@@ -56,7 +59,7 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
 
 ## Training
 
-`{command}`: {checkpoint.step} steps in {minutes} minutes.
+`{command}`: {checkpoint.step} steps in {minutes} minutes.{_beginning(checkpoint)}
 
 ## Limits
 
@@ -71,7 +74,10 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
         "command": command,
         "minutes": minutes,
         "steps": checkpoint.step,
+        "seen": " ".join(checkpoint.begun_with(recipe.name).origin.seen),
     }
+    if checkpoint.origin is not None:
+        facts["origin"] = _public(checkpoint.origin).as_facts()
     return Card(
         name=recipe.name,
         version=version,
@@ -90,6 +96,34 @@ def _blocks(recipe: Recipe) -> str:
     return "" if scale == 1 else f", working on blocks of {scale} x {scale} pixels"
 
 
+def _public(origin: Origin) -> Origin:
+    """What a run began with, without paths of this machine."""
+    return replace(origin, name=public_name(origin.name), unknown=tuple(map(public_name, origin.unknown)))
+
+
+def _beginning(checkpoint: Checkpoint) -> str:
+    """Sentence on the net that the run began with."""
+    if checkpoint.origin is None:
+        return ""
+    origin = _public(checkpoint.origin)
+    return f" It began with the net of {origin.name}{f' (weights {origin.sha256})' if origin.sha256 else ''}."
+
+
+def _flattery(checkpoint: Checkpoint) -> str:
+    """Say which figures flatter, or may, because of what the net to begin with was trained on."""
+    if checkpoint.origin is None:
+        return ""
+    origin, learnt, said = _public(checkpoint.origin), len(checkpoint.learnt_before()), ""
+    if learnt:
+        said = (
+            f" {origin.name}, which the run began with, or a net before it was trained on {learnt} of these images: "
+            "the figures flatter."
+        )
+    if origin.unknown:
+        said += f" What its forerunner {' and '.join(origin.unknown)} was trained on is not known here."
+    return said
+
+
 def _validation(checkpoint: Checkpoint, recipe: Recipe) -> str:
     """Figures of the run's own validation images, and whether these have chosen anything."""
     count = len(checkpoint.split["validation"])
@@ -99,7 +133,7 @@ def _validation(checkpoint: Checkpoint, recipe: Recipe) -> str:
     rows = "\n".join(f"| {name} | {format_figure(name, value)} |" for name, value in checkpoint.figures.items())
     return (
         f"Means over the {count} validation images, each run whole through the tiling that serves it. The state of the "
-        f"net was {chosen}.\n\n| measure | value |\n| --- | --- |\n{rows}"
+        f"net was {chosen}.{_flattery(checkpoint)}\n\n| measure | value |\n| --- | --- |\n{rows}"
     )
 
 

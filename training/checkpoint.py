@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,16 @@ import torch
 
 from model.unet import UNet
 from training.errors import CheckpointError, RecipeError
+from training.origin import Origin, name_digest
 from training.recipe import Recipe, stored_recipe
+from training.writing import replacing
 
 _log = logging.getLogger(__name__)
 
 _FORMAT = 1
+
+Arguments = tuple[tuple[str, str], ...]
+"""Options of a command with their values, ``("--recipe", "nuclei")``, in the order in which they are quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,14 @@ class Checkpoint:
         Running mean of the loss; NaN before the first step.
     processes
         Processes that train together: how many batches a step is.
-    digests
-        :meth:`training.datasets.AnnotatedImage.digest` of each image of the split by its stem; empty where an older
-        version wrote the checkpoint.
+    digests, pixels
+        :meth:`training.datasets.AnnotatedImage.digest` and ``pixels_digest`` of each image of the split by its stem;
+        empty where an older version wrote the checkpoint.
+    origin
+        What the run began with; None for fresh weights, and where an older version wrote the checkpoint.
+    arguments
+        Options of the command that began the run (:func:`training.command_line.arguments_of`); empty where there was
+        none, or an older version wrote the checkpoint.
 
     """
 
@@ -66,21 +75,40 @@ class Checkpoint:
     loss: float = math.nan
     processes: int = 1
     digests: dict[str, str] = field(default_factory=dict)
+    pixels: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
+    arguments: Arguments = ()
 
     def changed(self, digests: Mapping[str, str]) -> list[str]:
         """Return the stems, sorted, under which the run has seen other pixels or labels than those of ``digests``."""
         return sorted(stem for stem, digest in digests.items() if self.digests.get(stem, digest) != digest)
 
+    def begun_with(self, name: str) -> Beginning:
+        """Return the run, called ``name``, as what another one begins with."""
+        own = {self.pixels.get(stem) or name_digest(stem) for stem in self.split["training"]}
+        before = self.origin or Origin(name)
+        return Beginning(self, Origin(name, None, tuple(sorted(own | set(before.seen))), before.unknown))
+
+    def learnt_before(self) -> list[str]:
+        """Stems of the validation images that the net to begin with, or a forerunner of it, was trained on."""
+        if self.origin is None:
+            return []
+        return self.origin.seen_among({stem: self.pixels.get(stem, "") for stem in self.split["validation"]})
+
     def save(self, path: Path) -> None:
-        """Write whole or not at all: a kill at any moment leaves the old file or the new one."""
+        """Write whole or not at all: a kill at any moment leaves the old file or the new one.
+
+        Raises
+        ------
+        Unwritable
+            Where it cannot be written; the old file stays.
+
+        """
         state = {entry.name: getattr(self, entry.name) for entry in fields(self)} | {"format": _FORMAT}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        if self.origin is not None:
+            state["origin"] = asdict(self.origin)
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
     def read_recipe(self) -> Recipe:
         """Return the recipe as a value.
@@ -113,6 +141,26 @@ class Checkpoint:
             weights = {key[len(prefix) :]: value for key, value in self.averaged.items() if key.startswith(prefix)}
         net.load_state_dict(weights)
         return net.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a run begins with instead of fresh weights: a net, and what the run will remember of it."""
+
+    net: Checkpoint
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a run keeps from its first checkpoint to its last: parameters as of :class:`Checkpoint`."""
+
+    split: dict[str, list[str]]
+    digests: dict[str, str] = field(default_factory=dict)
+    pixels: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
+    arguments: Arguments = ()
+    processes: int = 1
 
 
 def build_net(recipe: Recipe) -> UNet:
@@ -188,4 +236,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     found = state.pop("format", None) if isinstance(state, dict) else None
     if found != _FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {found}, {_FORMAT} is expected; train again")
+    if state.get("origin") is not None:
+        state["origin"] = Origin(**state["origin"])
     return Checkpoint(**state)

@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from model.errors import ModelError
 from training.commands import compare, cross_validate, evaluate, export, fit, plan, preview, quantize, report
-from training.errors import TrainingError
+from training.errors import TrainingError, Unwritable
 from training.run_folder import RunFiles
+from training.writing import is_full, unwritable
 
 _log = logging.getLogger("training")
 _TUNABLES = "GLIBC_TUNABLES"
@@ -38,24 +40,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _restart_with_huge_pages()
     try:
         options.run(options)
-    except (TrainingError, ModelError, OSError) as error:
+    except Unwritable as error:
+        sys.stderr.write(f"unet-train {options.command}: {error}{_how_to_go_on(options)}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"unet-train {options.command}: {_told(error, options)}\n")
+        return 2
+    except (TrainingError, ModelError) as error:
         sys.stderr.write(f"unet-train {options.command}: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(f"\ninterrupted{_how_to_go_on(options)}\n")
+        nothing = " before the first checkpoint; there is nothing to resume" if options.command == "fit" else ""
+        sys.stderr.write(f"\ninterrupted{_how_to_go_on(options) or nothing}\n")
         return 130
     return 0
 
 
+def _told(error: OSError, options: argparse.Namespace) -> str:
+    """Say which file or folder a full disk has refused; of other errors what the operating system says."""
+    place = error.filename or getattr(options, "out", None) or getattr(options, "package", None)
+    if not is_full(error) or place is None:
+        return str(error)
+    return f"{unwritable(Path(place), error)}{_how_to_go_on(options)}"
+
+
 def _how_to_go_on(options: argparse.Namespace) -> str:
+    """Say how a run that has ended too soon goes on; nothing where there is none to go on with."""
     if options.command == "cross-validate":
         return "; the same command with --resume goes on"
-    if options.command != "fit":
-        return ""
-    if RunFiles(options.out).last.exists():
+    if options.command == "fit" and RunFiles(options.out).last.exists():
         without = "" if options.origin is None or options.recipe is not None else " and without --from"
         return f"; the same command with --resume{without} goes on from the newest checkpoint"
-    return " before the first checkpoint; there is nothing to resume"
+    return ""
 
 
 def _restart_with_huge_pages() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import Arguments, Checkpoint, load_checkpoint
+from training.command_line import of_fold
 from training.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
@@ -16,9 +17,10 @@ from training.folds import CrossValidation, Fold
 from training.loading import require_workers
 from training.prediction import net_predictor
 from training.recipe import Recipe
-from training.run_folder import RunFiles, require_folder
+from training.run_folder import RunFiles
 from training.splits import split_images
 from training.trainer import train
+from training.writing import require_folder, write_text
 
 REPORT_NAME = "cross-validation.json"
 
@@ -41,6 +43,7 @@ def cross_validate(
     device: str = "cpu",
     workers: int = 1,
     mirror: bool = False,
+    arguments: Arguments = (),
 ) -> CrossValidation:
     """Train a net for each fold, then score every image that a finished fold held out; ``out`` receives the report.
 
@@ -62,6 +65,8 @@ def cross_validate(
         As in :func:`training.trainer.train`.
     mirror
         Average over the eight mirrored views.
+    arguments
+        The command, kept for the folds' reports and cards.
 
     Raises
     ------
@@ -94,7 +99,8 @@ def cross_validate(
             continue
         _log.info("fold %d of %d: %s", number, folds, runs[number])
         begun = RunFiles(runs[number]).last.exists()
-        train(recipes[number], data, runs[number], resume=begun, device=device, workers=workers)
+        given = of_fold(arguments, f"{number}/{folds}", runs[number])
+        train(recipes[number], data, runs[number], resume=begun, arguments=given, device=device, workers=workers)
 
     done = [number for number in recipes if _finished(runs[number], recipes[number])]
     scored = []
@@ -107,7 +113,7 @@ def cross_validate(
         missing=tuple(f"{number}/{folds}" for number in recipes if number not in done),
         held_out_chose=recipe.schedule.keep == "best",
     )
-    _write(result, out / REPORT_NAME)
+    write_text(out / REPORT_NAME, json.dumps(result.as_json(), indent=2, allow_nan=False) + "\n")
     return result
 
 
@@ -158,10 +164,3 @@ def _require_same(
             f"{run} was trained on other images: {len(altered)} of {len(digests)} have other pixels or labels now, "
             f"{altered[0]} is the first; choose another --out, or bring the images back"
         )
-
-
-def _write(result: CrossValidation, path: Path) -> None:
-    """Write the report whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)

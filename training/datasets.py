@@ -17,6 +17,7 @@ from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLe
 from training.layouts.choice import layout_of
 from training.layouts.source import Labels, Source
 from training.options import Data, Include
+from training.origin import DIGEST_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,13 @@ class AnnotatedImage:
     image_yxc: NDArray[Any]
     labels_yx: NDArray[np.int32]
     training_only: bool = False
+
+    def pixels_digest(self) -> str:
+        """Twelve hexadecimal digits that stand for the pixels, their shape and type, whatever the labels are."""
+        image = self.image_yxc
+        hashed = hashlib.blake2b(f"{image.dtype.str} {image.shape} ".encode(), digest_size=DIGEST_BYTES)
+        hashed.update(np.ascontiguousarray(image).data)
+        return hashed.hexdigest()
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits that stand for pixels and labels, their shapes and types."""

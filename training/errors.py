@@ -13,6 +13,7 @@
     ├── FoldsMismatch     runs that do not make one cross-validation
     ├── ForeignPackage    a package to begin with whose net is not ours
     ├── ExportError       a package that would not do what the net does, or is not valid
+    ├── Unwritable        a file or folder that cannot be written, for want of room or otherwise
     ├── MissingDevice     a device that is unknown, or that torch cannot use here
     ├── MissingLicense    a licence text that cannot be read
     └── Diverged          the loss is no longer a number
@@ -61,6 +62,10 @@ class ForeignPackage(TrainingError):
 
 class ExportError(TrainingError):
     """The exported package does not do what the net does, or is not valid."""
+
+
+class Unwritable(TrainingError):
+    """A file or folder cannot be written: the disk is full or read-only, or something else lies there."""
 
 
 class FoldsMismatch(TrainingError):

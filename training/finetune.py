@@ -16,7 +16,7 @@ from model.package import Package, read_package
 from model.session import self_test
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import Beginning, Checkpoint, load_checkpoint
 from training.choose import (
     choose_labels,
     choose_targets,
@@ -30,9 +30,11 @@ from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
 from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
 from training.options import Data, Net, Schedule, Scoring, Targets
+from training.origin import Origin, package_origin
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run
+from training.splits import validation_stems
 from training.survey import Survey
 
 MINUTES = 20.0
@@ -62,7 +64,7 @@ class _TorchSession:
         return probabilities
 
 
-def open_origin(path: Path) -> Checkpoint:
+def open_origin(path: Path) -> Beginning:
     """Read what a run shall begin with: a run's folder, a checkpoint, or a package (folder or zip).
 
     Raises
@@ -74,9 +76,10 @@ def open_origin(path: Path) -> Checkpoint:
 
     """
     if is_run(path):
-        return load_checkpoint(checkpoint_path(path))
+        return load_checkpoint(checkpoint_path(path)).begun_with(str(path))
     if (path / "rdf.yaml").exists() or path.suffix.lower() == ".zip":
-        return package_checkpoint(read_package(path))
+        package = read_package(path)
+        return Beginning(package_checkpoint(package), package_origin(package))
     raise ForeignPackage(
         f"{path} is nothing to begin with: expected a run's folder with {RunFiles(path).best.name}, a .pt file, or a "
         "package (a folder with rdf.yaml, or a zip)"
@@ -115,7 +118,9 @@ def package_checkpoint(package: Package) -> Checkpoint:
     )
 
 
-def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
+def inherit(
+    origin: Recipe, survey: Survey, data: Data, budget: Budget, name: str, *, known: Origin | None = None
+) -> Plan:
     """Compose a recipe for fine-tuning: the origin's net and rules, the folder's images, a short schedule.
 
     Net, targets, normalisation, augmentation, label rule and scoring are inherited as far as they fit; what does not is
@@ -131,6 +136,8 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
         Time, device, and how long a step takes.
     name
         Of the data.
+    known
+        What is known of the net to begin with; images that it was not trained on are preferred for validation.
 
     """
     net = origin.net
@@ -148,6 +155,8 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
         labels = fresh_rule(survey, targets).model_copy(update={"object_name": labels.object_name})
     labels, about_labels = choose_labels(survey, labels)
     data, about_validation = choose_validation(survey, data)
+    if known is not None:
+        data, about_validation = _held_out(known, origin.data, survey, data, about_validation)
     fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()
     size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
@@ -179,6 +188,28 @@ def inherit(origin: Recipe, survey: Survey, data: Data, budget: Budget, name: st
     inherited = Choice("inherited", ", ".join(name for name, whether in passed_on.items() if whether))
     choices += [inherited, *anew, about_validation, tile, about_labels, *about_schedule]
     return Plan(describe_survey(survey), recipe, tuple(choices))
+
+
+def _held_out(known: Origin, theirs: Data, survey: Survey, data: Data, about: Choice) -> tuple[Data, Choice]:
+    """Let those images validate of which the net to begin with was trained on the fewest; on a tie those chosen.
+
+    Parts of the size that was chosen are tried, and what the net's own recipe held out.
+    """
+    stems, seen = list(survey.pixels), set(known.seen_among(survey.pixels))
+    if not seen or (data.fold is None and data.validation_fraction == 0):
+        return data, about
+    count = round(1 / data.validation_fraction) if data.fold is None else data.fold[1]
+    parts = [data.model_copy(update={"fold": (number, count)}) for number in range(1, count + 1)]
+    own = {name: getattr(theirs, name) for name in ("split", "stretches", "validation_fraction", "fold")}
+    best, reason, fewest = data, about.reason, len(validation_stems(stems, data) & seen)
+    for candidate in (*parts, data.model_copy(update=own)):
+        validating = validation_stems(stems, candidate)
+        if 0 < len(validating) < len(stems) and len(validating & seen) < fewest:
+            best, reason = candidate, f"{len(validating)} of {len(stems)} images"
+            fewest = len(validating & seen)
+    what = f"validation part {best.fold[0]} of {best.fold[1]}" if best.fold else "validation as of the net"
+    learnt = f"{fewest} of them" if fewest else "none of them"
+    return best, Choice(about.what if best == data else what, f"{reason}; the net to begin with has learnt {learnt}")
 
 
 def _fits(origin: Recipe, survey: Survey) -> bool:

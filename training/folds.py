@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import AnnotatedImage
 from training.errors import FoldsMismatch
 from training.evaluate import Evaluation, format_figure, row_as_json
+from training.origin import Origin
 from training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -169,6 +170,32 @@ def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], re
         )
 
 
+def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
+    """Say in the log where a run called ``name`` is judged by images that ``origin``, its net to begin with, knows.
+
+    Parameters
+    ----------
+    origin, name
+        Of the run.
+    pixels
+        Digest of the pixels of each image that it is judged by, by stem.
+
+    """
+    seen = origin.seen_among(pixels)
+    if seen:
+        _log.warning(
+            "%s: of %d images that it is judged by, %d taught %s, which it began with, or a net before that one "
+            "(%s is the first): their figures flatter. Judge it by images that none of these nets has learnt",
+            name,
+            len(pixels),
+            len(seen),
+            origin.name,
+            seen[0],
+        )
+    if origin.unknown:
+        _log.info("what %s was trained on is not known here", " and ".join(origin.unknown))
+
+
 def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], recipe: Recipe, name: str) -> None:
     """Make sure that a net was trained on none of the images that it shall be scored on.
 
@@ -179,6 +206,8 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], rec
 
     """
     warn_of_changed(checkpoint, images, recipe, name)
+    if checkpoint.origin is not None:
+        warn_of_seen(checkpoint.origin, {image.stem: image.pixels_digest() for image in images}, name)
     seen = sorted({image.stem for image in images} & set(checkpoint.split["training"]))
     if seen:
         raise FoldsMismatch(

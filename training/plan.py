@@ -8,6 +8,7 @@ from pathlib import Path
 import tomli_w
 
 from training.recipe import Recipe
+from training.writing import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class Plan:
         return f"{comments}\n{tomli_w.dumps(values)}"
 
     def write(self, path: Path) -> None:
-        """Write :meth:`as_toml` to a file, its folder made where there is none."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.as_toml(), encoding="utf-8")
+        """Write :meth:`as_toml` to a file, its folder made where there is none.
+
+        Raises
+        ------
+        Unwritable
+            Where it cannot be written.
+
+        """
+        write_text(path, self.as_toml())

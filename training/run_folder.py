@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.errors import CheckpointError
 from training.state import TrainingState
+from training.writing import replacing, require_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -34,17 +35,24 @@ class RunFiles:
         return self.folder / "best.pt"
 
     @property
+    def recipe(self) -> Path:
+        """Recipe that was chosen from the images; not there where one was named."""
+        return self.folder / "recipe.toml"
+
+    @property
     def log(self) -> Path:
         """One JSON object a line: step, minutes, running loss, learning rate, figures of a validation."""
         return self.folder / "log.jsonl"
 
     def require(self, *, resume: bool) -> None:
-        """Make sure that there is a run to resume, or that none would be overwritten.
+        """Make sure that there is a run to resume, or that none would be overwritten, and that the folder takes files.
 
         Raises
         ------
         CheckpointError
             With the remedy.
+        Unwritable
+            Where the folder cannot be written.
 
         """
         require_folder(self.folder)
@@ -56,20 +64,6 @@ class RunFiles:
             )
         if not resume and self.best.exists():
             raise CheckpointError(f"{self.best} is there already; choose another folder (--out)")
-
-
-def require_folder(folder: Path) -> None:
-    """Make sure that a folder is one or can be made.
-
-    Raises
-    ------
-    CheckpointError
-        Where it, or a folder that it shall lie in, is a file.
-
-    """
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if there.is_file():
-        raise CheckpointError(f"{there} is a file; expected a folder, or none yet. Correct --out")
 
 
 def is_run(target: Path) -> bool:
@@ -118,9 +112,8 @@ class Journal:
         self._file = file
         if file.exists():
             whole = [line for line in file.read_bytes().splitlines(keepends=True) if _step(line) <= step]
-            partial = file.with_name(file.name + ".partial")
-            partial.write_bytes(b"".join(whole))
-            partial.replace(file)  # a kill leaves the old log or the new one
+            with replacing(file) as kept:
+                kept.write(b"".join(whole))
         self._writer = _event_writer(file.parent, step) if tensorboard else None
 
     def write(self, state: TrainingState, rate: float, *, validated: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.unet import UNet
-from training.checkpoint import Checkpoint, build_net
+from training.checkpoint import Checkpoint, Provenance, build_net
 from training.errors import CheckpointError, MissingDevice
 from training.options import Schedule
 from training.recipe import Recipe
@@ -85,27 +85,9 @@ class TrainingState:
         """Begin with the net that another run ended with, for a run of ``recipe``.
 
         Where classes or channels are others, the layers that depend on them keep their fresh weights, and the log says
-        so.
-
-        Raises
-        ------
-        CheckpointError
-            Where width, depth, blocks or batch normalisation differ.
-
+        so. What else may differ :func:`require_fitting_net` says.
         """
         theirs = origin.read_recipe()
-        for name in ("base_width", "depth", "downscale"):
-            found, wanted = getattr(theirs.net, name), getattr(recipe.net, name)
-            if found != wanted:
-                raise CheckpointError(
-                    f"the net to begin with is another: its {name} is {found}, the recipe's {wanted}; give the recipe "
-                    f"net.{name} = {found}"
-                )
-        if recipe.net.batch_norm and not theirs.net.batch_norm:
-            raise CheckpointError(
-                "the net to begin with is another: it has no batch normalisation (packages have none, it is folded "
-                "away), the recipe has; give the recipe net.batch_norm = false"
-            )
         fresh: tuple[str, ...] = ()
         if (theirs.targets.scheme, len(theirs.targets.classes)) != (recipe.targets.scheme, len(recipe.targets.classes)):
             fresh += ("head.",)
@@ -124,15 +106,7 @@ class TrainingState:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
-    def checkpoint(
-        self,
-        recipe: Recipe,
-        split: dict[str, list[str]],
-        digests: dict[str, str],
-        *,
-        resumable: bool,
-        processes: int = 1,
-    ) -> Checkpoint:
+    def checkpoint(self, recipe: Recipe, provenance: Provenance, *, resumable: bool) -> Checkpoint:
         """Return the state as a checkpoint; without the optimiser where nobody will resume from it."""
         return Checkpoint(
             recipe=recipe.model_dump(mode="json"),
@@ -141,12 +115,10 @@ class TrainingState:
             net=self.net.state_dict(),
             averaged=None if self.averaged is None else self.averaged.state_dict(),
             optimizer=self.optimizer.state_dict() if resumable else None,
-            split=split,
             best_score=self.best_score,
             figures=self.figures,
             loss=self.loss,
-            processes=processes,
-            digests=digests,
+            **{entry.name: getattr(provenance, entry.name) for entry in fields(provenance)},
         )
 
 
@@ -170,6 +142,30 @@ def require_device(name: str) -> None:
         raise MissingDevice(
             f"device 'cuda' cannot be used: torch {torch.__version__} {built}; here there is: {here}. "
             "Leave --device out, or install torch for CUDA and the GPU's driver"
+        )
+
+
+def require_fitting_net(origin: Checkpoint, recipe: Recipe) -> None:
+    """Make sure that a run of ``recipe`` can begin with the net of ``origin``.
+
+    Raises
+    ------
+    CheckpointError
+        Where width, depth, blocks or batch normalisation differ.
+
+    """
+    theirs = origin.read_recipe()
+    for name in ("base_width", "depth", "downscale"):
+        found, wanted = getattr(theirs.net, name), getattr(recipe.net, name)
+        if found != wanted:
+            raise CheckpointError(
+                f"the net to begin with is another: its {name} is {found}, the recipe's {wanted}; give the recipe "
+                f"net.{name} = {found}"
+            )
+    if recipe.net.batch_norm and not theirs.net.batch_norm:
+        raise CheckpointError(
+            "the net to begin with is another: it has no batch normalisation (packages have none, it is folded "
+            "away), the recipe has; give the recipe net.batch_norm = false"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class Survey:
         Of the measured images: sizes, distances, touching.
     likeness, chance
         Correlation of an image with the next by name, and with any other; both 0 where it cannot be told.
+    pixels
+        :meth:`training.datasets.AnnotatedImage.pixels_digest` of each image by its stem.
 
     """
 
@@ -95,6 +97,7 @@ class Survey:
     objects: Objects
     likeness: float = 0.0
     chance: float = 0.0
+    pixels: dict[str, str] = field(default_factory=dict)
 
     @property
     def foreground(self) -> float:
@@ -159,6 +162,7 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
         objects=measure_objects([image.labels_yx for image in measured], guess.kind),
         likeness=likeness,
         chance=chance,
+        pixels={image.stem: image.pixels_digest() for image in images},
     )
 
 

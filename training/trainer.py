@@ -6,16 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from training.checkpoint import Checkpoint, load_own_checkpoint
+from training.checkpoint import Arguments, Beginning, Checkpoint, Provenance, load_own_checkpoint
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
 from training.evaluate import Evaluation, evaluate_images
+from training.folds import warn_of_seen
 from training.loading import Batch, require_workers, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
 from training.pictures import Picture
@@ -26,7 +27,7 @@ from training.report.cases import show_case, worst_rows
 from training.report.facts import cautions, folder_facts
 from training.run_folder import Journal, RunFiles
 from training.splits import split_images
-from training.state import TrainingState, fresh_state, learning_rate, require_device
+from training.state import TrainingState, fresh_state, learning_rate, require_device, require_fitting_net
 from training.tiles import TileDataset, class_weights, prepare, require_tile
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    origin: Checkpoint | None = None,
+    beginning: Beginning | None = None,
+    arguments: Arguments = (),
     device: str = "cpu",
     workers: int = 1,
     tensorboard: bool = False,
@@ -62,8 +64,10 @@ def train(
         The run's folder.
     resume
         Go on from ``last.pt``.
-    origin
+    beginning
         Begin with the net of another run instead of fresh weights; width, depth and blocks must be the same.
+    arguments
+        The command that begins the run, kept for its report and card.
     device
         ``cpu`` or ``cuda``.
     workers
@@ -78,8 +82,9 @@ def train(
     Raises
     ------
     TrainingError
-        Before the first step for a missing device, a broken dataset or checkpoint, nothing to resume, or a run that
-        would be overwritten; :class:`training.errors.Diverged` later.
+        Before the first step for a missing device, a net to begin with that does not fit, a broken dataset or
+        checkpoint, nothing to resume, or a run that would be overwritten; :class:`training.errors.Diverged` later, and
+        :class:`training.errors.Unwritable` whenever the disk is full.
 
     """
     files = RunFiles(out)
@@ -88,6 +93,8 @@ def train(
     require_device(device)
     require_workers(workers)
     files.require(resume=resume)
+    if beginning is not None:
+        require_fitting_net(beginning.net, recipe)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # all tiles have one shape: the fastest kernels are looked for once
 
@@ -96,19 +103,32 @@ def train(
     require_tile(images, recipe)
     training, validation = split_images(images, recipe.data)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
-    digests = {image.stem: image.digest() for image in (*training, *validation)}
+    origin = None if beginning is None else beginning.origin
+    provenance = Provenance(
+        split,
+        {image.stem: image.digest() for image in (*training, *validation)},
+        {image.stem: image.pixels_digest() for image in (*training, *validation)},
+        origin,
+        arguments,
+        processes.count,
+    )
     _log.info("%d images for training, %d for validation", len(training), len(validation))
     if cautious and processes.first and not resume:
         _log.info("looking at the images and their labels for what a person should see before it is learnt ...")
         for caution in cautions(folder_facts(images, recipe), recipe):
             _log.warning("%s", caution)
+    if origin is not None and processes.first and not resume:
+        warn_of_seen(origin, {stem: provenance.pixels[stem] for stem in split["validation"]}, recipe.name)
 
     # 2. a fresh net, or the one to go on with
     state = fresh_state(recipe, device)
-    if origin is not None:
-        state.adopt(origin, recipe)
+    if beginning is not None:
+        state.adopt(beginning.net, recipe)
     if resume:
-        state.restore(load_own_checkpoint(files.last, recipe, split, digests, processes.count))
+        last = load_own_checkpoint(files.last, recipe, split, provenance.digests, processes.count)
+        state.restore(last)
+        known = last.origin if last.pixels else origin  # an older version kept none
+        provenance = replace(provenance, origin=known, arguments=last.arguments)
         _log.info("resumed after step %d", state.step)
     state.learner = processes.learner(state.net)
     processes.wait()  # until all have seen that the folder is free: now it fills
@@ -116,7 +136,7 @@ def train(
     if processes.first:
         journal = Journal(files.log, state.step, tensorboard=tensorboard)
         progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
-        record = _Record(recipe, split, digests, validation, files, journal, processes, progress)
+        record = _Record(recipe, provenance, validation, files, journal, progress)
         if not resume:
             record.save(state, files.last)  # from here on a kill leaves something to resume
 
@@ -134,7 +154,7 @@ def train(
     if record is not None:
         record.close(state)
     processes.wait()
-    return state.checkpoint(recipe, split, digests, resumable=True, processes=processes.count)
+    return state.checkpoint(recipe, provenance, resumable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +162,15 @@ class _Record:
     """What a run leaves in its folder, and when: the best net, the newest state, the log."""
 
     recipe: Recipe
-    split: dict[str, list[str]]
-    digests: dict[str, str]
+    provenance: Provenance
     validation: list[AnnotatedImage]
     files: RunFiles
     journal: Journal
-    processes: Processes
     progress: Progress
 
     def save(self, state: TrainingState, path: Path) -> None:
         """Write a checkpoint; what nobody will resume from has no optimiser."""
-        resumable = path == self.files.last
-        count = self.processes.count
-        state.checkpoint(self.recipe, self.split, self.digests, resumable=resumable, processes=count).save(path)
+        state.checkpoint(self.recipe, self.provenance, resumable=path == self.files.last).save(path)
 
     def step(self, state: TrainingState, rate: float, *, done: bool) -> None:
         """Now and then: whole images as served; the best net, the log and, last of all, the state to resume from."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from training.card import run_card
+from training.checkpoint import Provenance
 from training.recipe import Recipe
 from training.state import fresh_state
 
@@ -25,7 +26,7 @@ def test_the_card_tells_what_the_validation_images_have_chosen(
     schedule = tiny_recipe.schedule.model_copy(update={"keep": keep})
     recipe = tiny_recipe.model_copy(update={"schedule": schedule})
     split = {"training": ["b"], "validation": validation}
-    checkpoint = fresh_state(recipe, "cpu").checkpoint(recipe, split, {}, resumable=False)
+    checkpoint = fresh_state(recipe, "cpu").checkpoint(recipe, Provenance(split), resumable=False)
     readme = run_card(checkpoint, recipe, version="1.0.0", author="A", license_text="MIT", command="fit").readme
     assert words in readme
     assert not_words not in readme

@@ -17,7 +17,7 @@ from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.cross_validation import REPORT_NAME, cross_validate, fold_folder
 from training.datasets import AnnotatedImage
-from training.errors import CheckpointError, FoldsMismatch, NothingToLearn, RecipeError
+from training.errors import CheckpointError, FoldsMismatch, NothingToLearn, RecipeError, Unwritable
 from training.evaluate import Evaluation, figures
 from training.folds import CrossValidation, Fold
 from training.options import Schedule, Scoring
@@ -176,7 +176,7 @@ def test_what_is_no_cross_validation_is_refused_before_the_images_are_read(
 
 def test_a_file_is_no_folder_for_folds(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"file is a file; expected a folder.* Correct --out"):
+    with pytest.raises(Unwritable, match=r"file is a file; expected a folder.* Correct --out"):
         cross_validate(recipe, tmp_path / "no images", tmp_path / "file", folds=2)
 
 

@@ -33,7 +33,7 @@ from training.onnx_weights import read_unet
 from training.options import Data, Scoring, Targets
 from training.recipe import Recipe, recipe_from
 from training.scene import NucleiScene
-from training.state import fresh_state
+from training.state import fresh_state, require_fitting_net
 from training.survey import survey_folder
 from training.survey_objects import Guess
 from training.synthetic import write_dataset
@@ -208,7 +208,7 @@ def test_the_suffix_of_a_zip_may_be_upper_case(tmp_path: Path) -> None:
     files = read_package(ZOO).own_files()
     package = write_package(tmp_path / "NUCLEI.ZIP", read_package(ZOO).spec.model_copy(update={"variants": ()}), files)
     assert package.path.is_file()
-    assert open_origin(package.path).read_recipe().name == "nuclei"
+    assert open_origin(package.path).net.read_recipe().name == "nuclei"
 
 
 def test_layers_for_other_classes_and_channels_begin_anew(zoo: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
@@ -240,7 +240,7 @@ def test_a_recipe_with_batch_normalisation_cannot_begin_with_a_package(zoo: Chec
     recipe = zoo.read_recipe()
     normalised = recipe.model_copy(update={"net": recipe.net.model_copy(update={"batch_norm": True})})
     with pytest.raises(CheckpointError, match=r"net\.batch_norm = false"):
-        fresh_state(normalised, "cpu").adopt(zoo, normalised)
+        require_fitting_net(zoo, normalised)
 
 
 @exports

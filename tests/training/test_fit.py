@@ -161,6 +161,7 @@ def test_a_recipe_that_cannot_be_composed_is_an_error_with_a_remedy(
     [
         (["--minutes", "0"], "--minutes 0 is no time to train"),
         (["--minutes", "nan"], "--minutes nan is no time to train"),
+        (["--minutes", "inf"], "--minutes inf is no time to train; give a finite number"),
         (["--workers", "-1"], "--workers -1 is no number of processes"),
         (["--steps", "-3"], "--steps -3 is no time to train"),
         (["--device", "tpu"], "no device 'tpu'"),

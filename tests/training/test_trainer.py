@@ -14,7 +14,7 @@ from PIL import Image
 
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile
+from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile, Unwritable
 from training.options import Loss, Schedule
 from training.recipe import Recipe, read_recipe
 from training.run_folder import RunFiles
@@ -81,7 +81,7 @@ def test_another_seed_gives_another_net(tiny_recipe: Recipe, nuclei_folder: Path
 def test_a_run_can_begin_with_the_net_of_another(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
     first = train(tiny_recipe, nuclei_folder, tmp_path / "first", workers=0)
     still = with_schedule(tiny_recipe, steps=1, learning_rate=1e-30, seed=9)
-    second = train(still, nuclei_folder, tmp_path / "second", origin=first, workers=0)
+    second = train(still, nuclei_folder, tmp_path / "second", beginning=first.begun_with("first"), workers=0)
     assert second.step == 1
     assert second.figures == first.figures
 
@@ -90,7 +90,7 @@ def test_a_net_of_another_shape_is_no_beginning(tiny_recipe: Recipe, nuclei_fold
     first = train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path / "first", workers=0)
     wider = tiny_recipe.model_copy(update={"net": tiny_recipe.net.model_copy(update={"base_width": 6})})
     with pytest.raises(CheckpointError, match="the net to begin with is another"):
-        train(wider, nuclei_folder, tmp_path / "second", origin=first, workers=0)
+        train(wider, tmp_path / "no images", tmp_path / "second", beginning=first.begun_with("first"), workers=0)
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_a_second_run_never_overwrites_the_first(tiny_recipe: Recipe, nuclei_fol
 @pytest.mark.parametrize("name", ["file", "file/run"])
 def test_a_file_is_no_folder_for_a_run(tiny_recipe: Recipe, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=rf"{tmp_path}/file is a file; expected a folder.* Correct --out"):
+    with pytest.raises(Unwritable, match=rf"{tmp_path}/file is a file; expected a folder.* Correct --out"):
         train(tiny_recipe, tmp_path / "no images", tmp_path / name)
 
 
@@ -222,7 +222,7 @@ def test_a_run_begun_before_an_option_existed_goes_on(tiny_recipe: Recipe, nucle
     train(recipe, nuclei_folder, tmp_path / "old", workers=0)
     file = RunFiles(tmp_path / "old").last
     state = torch.load(file, weights_only=True)
-    for name in ("loss", "processes", "digests"):
+    for name in ("loss", "processes", "digests", "pixels", "origin", "arguments"):
         del state[name]
     del state["recipe"]["loss"]
     torch.save(state, file)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.command_line import arguments_of
 from training.commands.fit import add_values
 from training.cross_validation import REPORT_NAME, cross_validate
 from training.recipe import read_recipe, shipped_recipes
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         workers=options.workers,
         mirror=recipe.scoring.mirror if options.mirror is None else options.mirror,
+        arguments=arguments_of(options),
     )
     sys.stdout.write(f"{result.as_table()}\nreport: {options.out / REPORT_NAME}\n")
 

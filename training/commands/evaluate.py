@@ -15,7 +15,7 @@ from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
-from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed
+from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed, warn_of_seen
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path, is_run
@@ -164,11 +164,15 @@ def score(
 def chosen_images(recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None = None) -> list[AnnotatedImage]:
     """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it.
 
-    The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others.
+    The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others, and
+    where the net that it began with was trained on them.
     """
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data)
     chosen = {"training": training, "validation": validation, "all": images}[split]
     if checkpoint is not None:
         warn_of_changed(checkpoint, chosen, recipe, str(data))
+        if checkpoint.origin is not None:
+            pixels = {image.stem: image.pixels_digest() for image in chosen}
+            warn_of_seen(checkpoint.origin, pixels, checkpoint.recipe["name"])
     return chosen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 from model.errors import ModelError
 from training.card import license_notice, run_card
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.command_line import public_command_line
 from training.commands.evaluate import score
-from training.commands.fit import RECIPE_NAME
 from training.commands.quantize import add
 from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
@@ -21,6 +20,7 @@ from training.golden import golden_image
 from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path
+from training.writing import require_folder
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> None:
         As :func:`training.export.export_package`; what can be known before the net is run is refused before.
     MissingLicense
         Where the licence text cannot be read.
+    Unwritable
+        Where the folder of the package cannot be written.
 
     """
     checkpoint = load_checkpoint(checkpoint_path(options.finished))
@@ -68,10 +70,11 @@ def run(options: argparse.Namespace) -> None:
             version=options.version,
             author=options.author,
             license_text=license_text,
-            command=options.trained_by or _command(options.finished, checkpoint.recipe["name"]),
+            command=options.trained_by or public_command_line(checkpoint, options.finished),
         )
 
     require_place(options.out)
+    require_folder(options.out.parent)
     describe(
         net,
         card_of(checkpoint),
@@ -115,13 +118,6 @@ def _published(checkpoint: Checkpoint, options: argparse.Namespace) -> Recipe:
     if options.data is None and recipe.labels != own.labels:
         raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
     return recipe
-
-
-def _command(run: Path, recipe: str) -> str:
-    """Command line that made a run, for its card; a run that chose its recipe by itself was given none."""
-    folder = run.parent if run.suffix == ".pt" else run
-    chosen = (folder / RECIPE_NAME).exists()
-    return f"unet-train fit {'' if chosen else f'--recipe {recipe} '}--data DIR --out {shlex.quote(str(run))}"
 
 
 def _license_text(file: Path | None, identifier: str, author: str) -> str:

@@ -7,7 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import Beginning, load_checkpoint
+from training.command_line import arguments_of
 from training.commands.plan import add_options, compose, require_length, require_no_file
 from training.distributed import Processes, joined
 from training.errors import RecipeError
@@ -15,9 +16,6 @@ from training.finetune import open_origin
 from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.run_folder import RunFiles
 from training.trainer import train
-
-RECIPE_NAME = "recipe.toml"
-"""File in a run's folder: the recipe that was chosen from the images."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,14 +53,15 @@ def run(options: argparse.Namespace) -> None:
     if options.values and options.recipe is None:
         raise RecipeError("--set changes a recipe, and none is named; give --recipe, or edit the one that plan writes")
     with joined(options.device) as processes:
-        origin = None if options.origin is None else open_origin(options.origin)
-        recipe = _recipe(options, origin, processes)
+        beginning = None if options.origin is None else open_origin(options.origin)
+        recipe = _recipe(options, beginning, processes)
         last = train(
             recipe,
             options.data,
             options.out,
             resume=options.resume,
-            origin=origin,
+            beginning=beginning,
+            arguments=arguments_of(options),
             device=options.device,
             workers=options.workers,
             tensorboard=options.tensorboard,
@@ -76,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")
 
 
-def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: Processes) -> Recipe:
+def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes: Processes) -> Recipe:
     """Recipe of the run: the named one, that of the run to resume, or one chosen from the images."""
     files = RunFiles(options.out)
     if options.recipe is not None:
@@ -90,11 +89,11 @@ def _recipe(options: argparse.Namespace, origin: Checkpoint | None, processes: P
         _require_nothing_new(options, recipe)
     else:
         files.require(resume=False)
-        chosen = options.out / RECIPE_NAME
+        chosen = files.recipe
         require_no_file(chosen)
         processes.wait()  # until all have seen that the folder is free: now it fills
         if processes.first:
-            plan = compose(options, origin)
+            plan = compose(options, beginning)
             sys.stdout.write(plan.as_text() + "\n")
             plan.write(chosen)
             sys.stdout.write(f"recipe: {chosen}\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from training.checkpoint import Checkpoint
+from training.checkpoint import Beginning
 from training.choose import choose_recipe
 from training.choose_size import Budget
 from training.errors import RecipeError
@@ -20,6 +21,7 @@ from training.plan import Choice, Plan
 from training.recipe import named_in_errors
 from training.state import require_device
 from training.survey import survey_folder
+from training.writing import require_file
 
 _USUAL_MINUTES = 60.0
 
@@ -42,31 +44,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, metavar="M", help="end by the clock, the learning rate with it")
-    length.add_argument("--steps", type=int, metavar="N", help="end after N steps: repeatable")
+    steps = "end after N steps; repeatable with --recipe (without one the precision follows from measured steps)"
+    length.add_argument("--steps", type=int, metavar="N", help=steps)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the choices, and write the recipe where that is asked for."""
-    origin = None if options.origin is None else open_origin(options.origin)
+    beginning = None if options.origin is None else open_origin(options.origin)
     if options.out is not None:
         require_no_file(options.out)
-    plan = compose(options, origin)
+        require_file(options.out)
+    plan = compose(options, beginning)
     sys.stdout.write(plan.as_text() + "\n")
     if options.out is not None:
         plan.write(options.out)
         sys.stdout.write(f"recipe: {options.out}\n")
 
 
-def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
-    """Survey a folder and choose a recipe for it, to train afresh or from the net of ``origin``.
+def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
+    """Survey a folder and choose a recipe for it, to train afresh or from the net of ``beginning``.
 
     Parameters
     ----------
     options
         ``data``, and what :func:`add_options` declares.
-    origin
+    beginning
         What to begin with.
 
     Raises
@@ -82,14 +86,14 @@ def compose(options: argparse.Namespace, origin: Checkpoint | None) -> Plan:
     _log.info("looking at the images of %s", options.data)
     survey, known = survey_folder(options.data)
     pace = partial(seconds_per_step, device=device, workers=options.workers)
-    usual = _USUAL_MINUTES if origin is None else MINUTES
+    usual = _USUAL_MINUTES if beginning is None else MINUTES
     budget = Budget(options.minutes, options.steps, usual, device, bf16_support(device), pace)
     name = options.data.resolve().name
     with named_in_errors(f"no recipe can be composed for {options.data}, write one and name it (--recipe)"):
-        if origin is None:
+        if beginning is None:
             plan = choose_recipe(survey, known, budget, name)
         else:
-            plan = inherit(origin.read_recipe(), survey, known, budget, name)
+            plan = inherit(beginning.net.read_recipe(), survey, known, budget, name, known=beginning.origin)
     if known.truth == "silver":
         silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
         plan = replace(plan, choices=(silver, *plan.choices))
@@ -102,13 +106,13 @@ def require_length(options: argparse.Namespace) -> None:
     Raises
     ------
     RecipeError
-        Where it is 0 or less.
+        Where it is 0 or less, or infinite.
 
     """
     for name in ("minutes", "steps"):
         limit = getattr(options, name)
-        if limit is not None and not limit > 0:
-            raise RecipeError(f"--{name} {limit:g} is no time to train; give a number above 0")
+        if limit is not None and not 0 < limit < math.inf:
+            raise RecipeError(f"--{name} {limit:g} is no time to train; give a finite number above 0")
 
 
 def require_no_file(path: Path) -> None:

@@ -18,9 +18,9 @@ from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
 from training.report.facts import ImageFacts, cautions, class_shares, folder_facts
 from training.report.page import Table, table_of, write_page
-from training.run_folder import require_folder
 from training.splits import split_images
 from training.tiles import class_weights, require_tile
+from training.writing import replacing, require_folder
 
 _log = logging.getLogger(__name__)
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> None:
     ------
     RecipeError
         Where no tile is asked for, or one that the images cannot fill.
-    CheckpointError
-        Where the folder to write is a file.
+    Unwritable
+        Where the folder to write is a file, or cannot be written.
 
     """
     require_folder(options.out)
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> None:
     tiles, highest_weight = view_tiles(training, recipe, wc, options.count)
     found = cautions(facts, recipe)
 
-    options.out.mkdir(parents=True, exist_ok=True)
     for tile in tiles:
-        (options.out / f"tile-{tile.number:04d}.png").write_bytes(png_bytes(strip(tile, highest_weight)))
+        with replacing(options.out / f"tile-{tile.number:04d}.png") as file:
+            file.write(png_bytes(strip(tile, highest_weight)))
     classes = [
         (name, css(class_colour(index)), share, weight)
         for index, (name, share, weight) in enumerate(

@@ -12,6 +12,7 @@ from training.datasets import load_images
 from training.recipe import Recipe
 from training.splits import split_images
 from training.variants import add_int8
+from training.writing import require_folder
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,9 +31,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> None:
-    """Add int8 to a package."""
+    """Add int8 to a package.
+
+    Raises
+    ------
+    Unwritable
+        Where the package's folder cannot be written.
+
+    """
     package = read_package(options.package)
     package.check_files()
+    require_folder(options.package.parent)
     add(package, recipe_of(package, options.recipe), options.data)
 
 

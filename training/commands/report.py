@@ -9,9 +9,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from model.package import read_package
 from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor
 from training.errors import NothingToLearn, RecipeError
 from training.evaluate import evaluate_images
+from training.origin import package_origin
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
@@ -19,6 +21,7 @@ from training.report.page import write_page
 from training.report.run_log import RunLog, read_log
 from training.run_folder import RunFiles, checkpoint_path
 from training.state import require_device
+from training.writing import require_file
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
         Where fewer than no image shall be shown, or the file to write is a folder.
     NothingToLearn
         Where the split leaves nothing to score.
+    Unwritable
+        Where the file cannot be written: as far as can be known before anything is scored.
 
     """
     require_device(options.device)
@@ -58,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         raise RecipeError(f"--worst {options.worst} is no number of images; give 0 or more")
     if options.out.is_dir():
         raise RecipeError(f"--out {options.out} is a folder; name the file to write, such as {options.out}/report.html")
+    require_file(options.out)
     names = _names(options.targets)
     runs = [_scored(target, name, options) for target, name in zip(options.targets, names, strict=True)]
     write_page(
@@ -86,7 +92,10 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
         for row in worst_rows(evaluation, options.worst)
     )
     log = RunLog() if checkpoint is None else read_log(RunFiles(checkpoint_path(target).parent).log)
-    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases)
+    origin = package_origin(read_package(target)) if checkpoint is None else checkpoint.origin
+    pixels = {image.stem: image.pixels_digest() for image in images}
+    learnt_before = () if origin is None else tuple(origin.seen_among(pixels))
+    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, learnt_before)
 
 
 def _names(targets: list[Path]) -> list[str]:

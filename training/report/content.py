@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ import numpy as np
 from markupsafe import Markup
 
 from training.checkpoint import Checkpoint
+from training.command_line import command_line
 from training.evaluate import Evaluation, format_figure, row_as_json
 from training.folds import CrossValidation, Fold
+from training.origin import Origin
 from training.recipe import Recipe
 from training.report.cases import Case
 from training.report.charts import histogram, line_chart, number
@@ -41,6 +42,10 @@ class ScoredRun:
         Empty for packages.
     evaluation, cases
         Rows of all images, and the worst of them as pictures.
+    origin
+        What the run began with; of a package what is known of itself.
+    learnt_before
+        Images among the scored ones that ``origin`` was trained on.
 
     """
 
@@ -51,6 +56,8 @@ class ScoredRun:
     log: RunLog
     evaluation: Evaluation
     cases: tuple[Case, ...]
+    origin: Origin | None
+    learnt_before: tuple[str, ...]
 
     @property
     def trained_by(self) -> Recipe:
@@ -83,7 +90,7 @@ def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str
         "numbers": _headline(runs, pooled),
         "cautions": _cautions(runs, split),
         "run_table": table_of([_facts(run) for run in runs], "Runs", sortable=False, bars=False),
-        "commands": [_command(run, data) for run in runs if run.checkpoint is not None],
+        "commands": [command_line(run.checkpoint, run.target, data) for run in runs if run.checkpoint is not None],
         "figure_table": table_of(
             [{"run": run.name, "images": len(run.evaluation.rows)} | run.evaluation.means() for run in runs],
             "Figures of all images of a run",
@@ -108,7 +115,12 @@ def _pooled(runs: Sequence[ScoredRun]) -> CrossValidation | None:
     """Return the runs as folds, where they are: alike in measures, no image scored twice, none seen in training."""
     stems = Counter(row.stem for run in runs for row in run.evaluation.rows)
     alike = all(run.evaluation.scoring == runs[0].evaluation.scoring for run in runs)
-    if len(runs) < 2 or not alike or max(stems.values()) > 1 or any(run.trained_on for run in runs):
+    if (
+        len(runs) < 2
+        or not alike
+        or max(stems.values()) > 1
+        or any(run.trained_on or run.learnt_before for run in runs)
+    ):
         return None
     return CrossValidation(tuple(Fold(run.name, run.evaluation) for run in runs), len(stems))
 
@@ -133,6 +145,7 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
         return facts
     data, schedule = run.trained_by.data, run.trained_by.schedule
     part = f"fold {data.fold[0]}/{data.fold[1]}" if data.fold else f"{data.validation_fraction:.0%}"
+    began = {} if checkpoint.origin is None else {"began with": checkpoint.origin.name}
     return facts | {
         "trained on": len(checkpoint.split["training"]),
         "validated on": len(checkpoint.split["validation"]),
@@ -142,17 +155,8 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
         "minutes": round(checkpoint.elapsed_s / 60, 1),
         "net kept": "best in validation" if schedule.keep == "best" else "last",
         "precision": schedule.precision,
+        **began,
     }
-
-
-def _command(run: ScoredRun, data: Path) -> str:
-    """Return the command that trains such a net, as far as a checkpoint knows it."""
-    folder = run.target.parent if run.target.suffix == ".pt" else run.target
-    chosen = folder / "recipe.toml"
-    recipe = str(chosen) if chosen.exists() else run.trained_by.name
-    parts = ["unet-train", "fit", "--recipe", recipe, "--data", str(data), "--out", str(folder)]
-    fold = run.trained_by.data.fold
-    return shlex.join(parts if fold is None else [*parts, "--fold", f"{fold[0]}/{fold[1]}"])
 
 
 def _cautions(runs: Sequence[ScoredRun], split: str) -> list[tuple[str, str]]:
@@ -165,6 +169,23 @@ def _cautions(runs: Sequence[ScoredRun], split: str) -> list[tuple[str, str]]:
                 (
                     f"{run.name} was trained on {seen} of the {scored} images that it is scored on",
                     "Their figures say how well it remembers, not how well it does on new images.",
+                )
+            )
+        origin = run.origin
+        if origin is not None and run.learnt_before:
+            began = "" if run.checkpoint is None else f", which {run.name} began with,"
+            found.append(
+                (
+                    f"{origin.name}{began} or a net before it was trained on {len(run.learnt_before)} of the {scored} "
+                    f"images that {run.name} is scored on",
+                    "Their figures flatter: judge it by images that none of these nets has learnt.",
+                )
+            )
+        if origin is not None and origin.unknown:
+            found.append(
+                (
+                    f"What {' and '.join(origin.unknown)} was trained on is not known here",
+                    f"Images that {run.name} is scored on may be among it; then their figures flatter.",
                 )
             )
         chose = run.checkpoint is not None and bool(run.checkpoint.split["validation"])

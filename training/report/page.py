@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from training.pictures import Picture, data_uri, png_bytes
 from training.report.charts import number
+from training.writing import write_text
 
 _TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "IoU, pixels pooled", "seg": "SEG"}
 
@@ -78,13 +79,12 @@ def write_page(path: Path, template: str, **values: Any) -> None:  # noqa: ANN40
 
     Raises
     ------
-    OSError
-        Where the file cannot be written.
+    Unwritable
+        Where the file cannot be written; one that lies there stays as it was.
 
     """
     html = _environment().get_template(template).render(**values)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
 
 
 def picture_uri(picture: Picture) -> str:
