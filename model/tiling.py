@@ -157,6 +157,11 @@ class Geometry:
     y: AxisGeometry
     x: AxisGeometry
 
+    @property
+    def shrink_yx(self) -> tuple[int, int]:
+        """Pixels by which the net's output is smaller than its input."""
+        return self.y.shrink, self.x.shrink
+
     def output_shape(self, input_yx: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the net's output for an input of ``input_yx`` pixels."""
         return input_yx[0] - self.y.shrink, input_yx[1] - self.x.shrink

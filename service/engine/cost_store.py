@@ -52,8 +52,8 @@ class CostStore:
 
     folder: Path | None
 
-    def load(self, key: CostKey) -> CostModel | None:
-        """Return what was measured before, or None."""
+    def load(self, key: CostKey, shrink_yx: tuple[int, int] = (0, 0)) -> CostModel | None:
+        """Return what was measured before, of a net whose output is so much smaller than its input, or None."""
         if self.folder is None:
             return None
         wanted = key.document()
@@ -62,7 +62,8 @@ class CostStore:
             found = json.loads(path.read_text())
             if {name: found.get(name) for name in wanted} != wanted:
                 return None
-            return fit_cost([Measurement((int(y), int(x)), float(seconds)) for y, x, seconds in found["tiles"]])
+            tiles = [Measurement((int(y), int(x)), float(seconds)) for y, x, seconds in found["tiles"]]
+            return fit_cost(tiles, shrink_yx)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -90,11 +90,11 @@ def make_planner(
         shapes = fixed_shapes(spec.geometry, pixels)
         channels = len(spec.channels)
         measured = [measure(device.run, channels, shapes, math.inf, clock) for device in each_device(session)]
-        cost = fit_cost(measured[0])
+        cost = fit_cost(measured[0], spec.geometry.shrink_yx)
         for device in each_device(session):
             _warm_batches(device, channels, shapes, limits.batch_tiles, pixels)
         return replace(fallback, cost=cost, shapes=shapes)
-    kept = limits.store.load(_key(package, session, options))
+    kept = limits.store.load(_key(package, session, options), spec.geometry.shrink_yx)
     if kept is not None and _still_true(kept, session, len(spec.channels), clock):
         cost = kept
     else:
@@ -122,7 +122,7 @@ def measure_cost(
     spec = package.spec
     pixels = min(_MOST_TILE_PIXELS, limits.tile_memory_bytes // spec.activation_bytes_per_pixel)
     shapes = shapes_to_measure(spec.geometry, pixels)
-    cost = fit_cost(measure(session.run, len(spec.channels), shapes, budget_s, clock))
+    cost = fit_cost(measure(session.run, len(spec.channels), shapes, budget_s, clock), spec.geometry.shrink_yx)
     if len(cost.measurements) >= min(_WORTH_KEEPING, len(shapes)):
         limits.store.save(_key(package, session, options), cost.measurements)
     return cost

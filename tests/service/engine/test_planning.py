@@ -136,7 +136,8 @@ def test_speeds_that_no_longer_hold_are_measured_anew(tmp_path: Path, slowness: 
     session.slowness = slowness
     second = started(package, session, tmp_path / "speeds")
     plan = first.plan((3000, 2000))
-    assert second.expected(plan).seconds == pytest.approx(slowness * first.expected(plan).seconds)
+    # a slow net has time for fewer shapes: what the net returns weighs a little otherwise
+    assert second.expected(plan).seconds == pytest.approx(slowness * first.expected(plan).seconds, rel=0.02)
 
 
 def test_another_graph_in_the_package_has_speeds_of_its_own(tmp_path: Path) -> None:
