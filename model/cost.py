@@ -4,8 +4,9 @@ Time for each pixel that is read is no constant. A net without padding returns l
 is in what it returns: of a 252 px tile it does a third as much for each pixel as of a 1148 px tile. Pixels read and
 ``output_weight`` times the pixels returned, its *work*, tell the time of any tile to some 4 % (``nuclei``, ONNX Runtime
 in fp32 and int8, OpenVINO in int8, squares and rectangles of 252 to 1212 px; weights of 1.4 to 3.9). What is left,
-caches, is interpolated: seconds for each unit of work over its logarithm, and squares and strips told apart by a factor
-that grows with the logarithm of width over height.
+caches, and other programs, is interpolated: seconds for each unit of work over its logarithm, and squares and strips
+told apart by a factor that grows with the logarithm of width over height. Where work explains so much, a quarter of
+what is left is believed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _OUTPUT_WEIGHTS = np.geomspace(0.25, 16, 49)
 _USUAL_OUTPUT_WEIGHT = 3.0
 _NOISE = 0.1  # of the logarithm of a measured time, and, beside it, of what weights differ by from net to net
 _VARIETY = math.log(2)
+_TRUST = 0.25  # in what work does not explain where it explains nearly all: on a busy machine the rest is mostly noise
 _MOST_ASPECT = 0.15  # nothing measured differed by more for e times as wide a tile; what does is noise
 _FLATTENING = 0.5  # of the slope measured is assumed beyond the largest tile measured: growth slows outside the caches
 _MOST_SLOPE = 0.6
@@ -163,14 +165,16 @@ def fit_cost(measurements: Sequence[Measurement], shrink_yx: tuple[int, int] = (
         # noise may say that a larger tile took less time; no planner should see that
         total = max(math.log(measured.seconds), sum(knots[-1]) if knots else -math.inf)
         knots.append((work, total - work))
-    log_work, log_rate = zip(*knots, strict=True)
-    square = CostModel(log_work, log_rate, 0.0, tuple(measurements), shrink_yx, weight)
+    log_work, log_rate = map(np.array, zip(*knots, strict=True))
+    trust = _TRUST if any(shrink_yx) else 1.0
+    log_rate = log_rate.mean() + trust * (log_rate - log_rate.mean())
+    square = CostModel(tuple(log_work.tolist()), tuple(log_rate.tolist()), 0.0, tuple(measurements), shrink_yx, weight)
     slopes = [
         math.log(m.seconds / square.seconds(m.input_yx)) / math.log(m.input_yx[1] / m.input_yx[0])
         for m in (measurements if squares else ())
         if m.input_yx[1] > _SQUARE * m.input_yx[0]
     ]
-    aspect = float(np.clip(np.mean(slopes), -_MOST_ASPECT, _MOST_ASPECT)) if slopes else 0.0
+    aspect = trust * float(np.clip(np.mean(slopes), -_MOST_ASPECT, _MOST_ASPECT)) if slopes else 0.0
     return replace(square, aspect=aspect)
 
 

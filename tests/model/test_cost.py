@@ -83,7 +83,24 @@ def test_a_few_tiles_tell_of_all_shapes_of_a_net_without_padding(row: str, known
     shapes = [shape for shape in shapes_to_measure(PAPER, 10**7) if shape in seconds][:known]
     cost = fit_cost([Measurement(shape, seconds[shape]) for shape in shapes], PAPER.shrink_yx)
     told = {shape: cost.seconds(shape) / measured for shape, measured in seconds.items() if shape not in shapes}
-    assert 0.84 < min(told.values()) <= max(told.values()) < 1.14  # 0.84 to 1.32 by the pixels that are read
+    assert 0.84 < min(told.values()) <= max(told.values()) < 1.17  # 0.83 to 1.32 by the pixels that are read
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [(0.0373, 0.3765, 0.3214, 1.2497), (0.0328, 0.3387, 0.2795, 1.0559), (0.0470, 0.5043, 0.3865, 1.2176)],
+)
+def test_what_a_busy_machine_measures_makes_no_bad_plan(seconds: tuple[float, ...]) -> None:
+    """Three starts beside other work; by the pixels that are read two of them would take a quarter too long."""
+    shapes = shapes_to_measure(PAPER, 10**7)[: len(seconds)]
+    measured = [Measurement(shape, value) for shape, value in zip(shapes, seconds, strict=True)]
+    true = fit_cost([Measurement(*pair) for pair in MEASURED["cpu fp32"].items()], PAPER.shrink_yx)
+    plans = [
+        Planner(PAPER, 1_100_000, cost=cost, tile_seconds=0.25).plan((2048, 2048))
+        for cost in (fit_cost(measured, PAPER.shrink_yx), true)
+    ]
+    taken, best = (len(plan) * true.seconds(plan.input_yx) for plan in plans)
+    assert taken < 1.15 * best
 
 
 @given(
