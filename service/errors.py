@@ -86,6 +86,7 @@ class ProblemKind:
 
 
 INTERNAL = ProblemKind("internal-error", 500, "The service failed")
+_NET_FAILED = ProblemKind("inference-failed", 500, "The net failed")
 INVALID_PARAMETER = ProblemKind("invalid-parameter", 422, "A parameter is not valid")
 
 HTTP_PROBLEMS: Mapping[int, ProblemKind] = {
@@ -129,7 +130,8 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     model_errors.NonFiniteImage: ProblemKind("non-finite-image", 422, "The image holds NaN or infinity"),
     model_errors.ExtremePixels: ProblemKind("extreme-pixels", 422, "The net cannot compute with such pixels"),
     model_errors.PlanError: ProblemKind("tile-budget", 503, "No tile fits the memory budget"),
-    model_errors.InferenceFailed: ProblemKind("inference-failed", 500, "The net failed"),
+    model_errors.InferenceFailed: _NET_FAILED,
+    model_errors.NonFiniteOutput: _NET_FAILED,
     model_errors.OutOfDeviceMemory: ProblemKind("out-of-device-memory", 503, "The accelerator is out of memory"),
 }
 """Problem by error class; a class that is not listed counts as its nearest listed base."""

@@ -110,7 +110,7 @@ class _Shuffle(nn.Module):
 
     Its integer convolutions keep channels last. There the shuffle moves rows of u * c values, where DepthToSpace turns
     everything round, moves single bytes, and turns all back; a fifth of the net's time. OpenVINO is the other way
-    round and gets DepthToSpace: :mod:`model.openvino_int8`.
+    round, and gets the up-convolution back: :mod:`model.openvino_int8`.
     """
 
     def __init__(self, side: int) -> None:
