@@ -5,7 +5,7 @@ is in what it returns: of a 252 px tile it does a third as much for each pixel a
 ``output_weight`` times the pixels returned, its *work*, tell the time of any tile to some 4 % (``nuclei``, ONNX Runtime
 in fp32 and int8, OpenVINO in int8, squares and rectangles of 252 to 1212 px; weights of 1.4 to 3.9). What is left,
 caches, and other programs, is interpolated: seconds for each unit of work over its logarithm, and squares and strips
-told apart by a factor that grows with the logarithm of width over height. Where work explains so much, a quarter of
+told apart by a factor that grows with the logarithm of width over height. Where work explains nearly all, a quarter of
 what is left is believed.
 """
 
@@ -35,7 +35,8 @@ _OUTPUT_WEIGHTS = np.geomspace(0.25, 16, 49)
 _USUAL_OUTPUT_WEIGHT = 3.0
 _NOISE = 0.1  # of the logarithm of a measured time, and, beside it, of what weights differ by from net to net
 _VARIETY = math.log(2)
-_TRUST = 0.25  # in what work does not explain where it explains nearly all: on a busy machine the rest is mostly noise
+_TRUST = 0.25  # in what work does not explain where that is little: on a busy machine most of it is noise
+_MOST_NOISE = 0.2  # standard deviation of logarithms
 _MOST_ASPECT = 0.15  # nothing measured differed by more for e times as wide a tile; what does is noise
 _FLATTENING = 0.5  # of the slope measured is assumed beyond the largest tile measured: growth slows outside the caches
 _MOST_SLOPE = 0.6
@@ -137,6 +138,12 @@ def _output_weight(measurements: Sequence[Measurement], shrink_yx: tuple[int, in
     return float(_OUTPUT_WEIGHTS[(unlike + unusual).argmin()])
 
 
+def _trust(log_rate: NDArray[np.float64]) -> float:
+    """How much of what work does not explain is believed: the more of it there is, the less can be noise."""
+    spread = float(log_rate.std())
+    return max(_TRUST, 1 - (_MOST_NOISE / spread) ** 2) if spread > 0 else 1.0
+
+
 def fit_cost(measurements: Sequence[Measurement], shrink_yx: tuple[int, int] = (0, 0)) -> CostModel:
     """Fit the model; a larger tile is never taken to be faster than a smaller one.
 
@@ -166,7 +173,7 @@ def fit_cost(measurements: Sequence[Measurement], shrink_yx: tuple[int, int] = (
         total = max(math.log(measured.seconds), sum(knots[-1]) if knots else -math.inf)
         knots.append((work, total - work))
     log_work, log_rate = map(np.array, zip(*knots, strict=True))
-    trust = _TRUST if any(shrink_yx) else 1.0
+    trust = _trust(log_rate) if any(shrink_yx) else 1.0
     log_rate = log_rate.mean() + trust * (log_rate - log_rate.mean())
     square = CostModel(tuple(log_work.tolist()), tuple(log_rate.tolist()), 0.0, tuple(measurements), shrink_yx, weight)
     slopes = [

@@ -90,7 +90,7 @@ def make_planner(
         shapes = fixed_shapes(spec.geometry, pixels)
         channels = len(spec.channels)
         measured = [measure(device.run, channels, shapes, math.inf, clock) for device in each_device(session)]
-        cost = fit_cost(measured[0], spec.geometry.shrink_yx)
+        cost = fit_cost(measured[0])  # all that will run: nothing has to be told from anything else
         for device in each_device(session):
             _warm_batches(device, channels, shapes, limits.batch_tiles, pixels)
         return replace(fallback, cost=cost, shapes=shapes)

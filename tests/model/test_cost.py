@@ -86,6 +86,15 @@ def test_a_few_tiles_tell_of_all_shapes_of_a_net_without_padding(row: str, known
     assert 0.84 < min(told.values()) <= max(told.values()) < 1.17  # 0.83 to 1.32 by the pixels that are read
 
 
+def test_what_is_too_much_to_be_noise_is_believed() -> None:
+    """A tiny net, of which each call takes half a second whatever the tile."""
+    shapes = [shape for shape in shapes_to_measure(PAPER, 10**7) if shape[0] == shape[1]]
+    measured = [Measurement(shape, 0.5 + 1e-7 * math.prod(shape)) for shape in shapes]
+    cost = fit_cost(measured, PAPER.shrink_yx)
+    for known in measured:
+        assert cost.seconds(known.input_yx) == pytest.approx(known.seconds, rel=0.1)
+
+
 @pytest.mark.parametrize(
     "seconds",
     [(0.0373, 0.3765, 0.3214, 1.2497), (0.0328, 0.3387, 0.2795, 1.0559), (0.0470, 0.5043, 0.3865, 1.2176)],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.cost import Measurement
+from model.cost import CostModel, Measurement
 from model.errors import PlanError
 from model.package import Package, read_package
 from model.planner import Planner, batch_room
@@ -192,3 +192,23 @@ def test_the_default_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         CostStore(tmp_path / "none-yet").load(KEY)
     assert not caplog.records
+
+
+def test_a_gpu_is_taken_by_what_was_measured_not_by_the_work_of_a_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU small tiles cost far more than their share; there all shapes are measured, and none is guessed."""
+
+    class Slow(Clockwork):
+        def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.now += 0.5  # however small
+            return super().run(tiles_bcyx)
+
+    monkeypatch.setattr(planning, "GPU_BACKENDS", frozenset({"cpu"}))
+    package = write_tiny_package(tmp_path)
+    session = Slow(package)
+    planner = make_planner(package, session, OPTIONS, PlanLimits(16 * 10**6), 1.0, clock=lambda: session.now)
+    assert isinstance(planner.cost, CostModel)
+    assert len(planner.cost.measurements) > 2
+    for measured in planner.cost.measurements:
+        assert planner.cost.seconds(measured.input_yx) == pytest.approx(measured.seconds, rel=0.05)
