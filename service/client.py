@@ -140,7 +140,7 @@ class Client:
         given = {name: value for name, value in options.items() if value is not None}
         response = self._request("POST", "/segment", given, _npy(image) if isinstance(image, np.ndarray) else image)
         if RECEIPT not in response.headers:
-            raise ServiceProblem(_somebody_else(response))
+            raise ServiceProblem(_somebody_else(response, f"header {RECEIPT}"))
         return response
 
     def segment_array(self, image: Path | bytes | NDArray[Any], **options: str | float | bool | None) -> NDArray[Any]:
@@ -201,7 +201,7 @@ class Client:
         response = self._request("GET", path, params or {}, b"")
         document = _object(response)
         if holding not in document:
-            raise ServiceProblem(_somebody_else(response))
+            raise ServiceProblem(_somebody_else(response, f"field {holding!r}"))
         return document
 
     def _request(self, method: str, path: str, params: Mapping[str, str | float], body: Path | bytes) -> httpx.Response:
@@ -259,15 +259,15 @@ def _document(response: httpx.Response) -> dict[str, Any]:
     return {"status": response.status_code, "title": response.reason_phrase, "detail": detail}
 
 
-def _somebody_else(response: httpx.Response) -> dict[str, Any]:
+def _somebody_else(response: httpx.Response, lacking: str) -> dict[str, Any]:
     """Problem of an answer that this service does not give."""
     kind = response.headers.get("content-type", "nothing")
     place = response.url.copy_with(userinfo=b"", query=None)
     return {
         "status": response.status_code,
         "title": "This is another server",
-        "detail": f"{len(response.content)} bytes of {kind} came from {place}, which is no U-Net service; give the "
-        f"address of one, such as {_EXAMPLE}",
+        "detail": f"{len(response.content)} bytes of {kind} without {lacking} came from {place}: that is no U-Net "
+        f"service, or a proxy drops it; give the address of one, such as {_EXAMPLE}",
     }
 
 
