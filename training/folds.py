@@ -171,12 +171,14 @@ def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], re
 
 
 def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
-    """Say in the log where a run called ``name`` is judged by images that ``origin``, its net to begin with, knows.
+    """Say in the log where a net is judged by images that ``origin`` knows, its net to begin with, or it itself.
 
     Parameters
     ----------
-    origin, name
-        Of the run.
+    origin
+        Of the run; of a package, what is known of it.
+    name
+        Of the run; the name in ``origin`` of a package.
     pixels
         Digest of the pixels of each image that it is judged by, by stem.
 
@@ -184,12 +186,12 @@ def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
     seen = origin.seen_among(pixels)
     if seen:
         _log.warning(
-            "%s: of %d images that it is judged by, %d taught %s, which it began with, or a net before that one "
-            "(%s is the first): their figures flatter. Judge it by images that none of these nets has learnt",
+            "%s: of %d images that it is judged by, %d taught %s, or a net before that one (%s is the first): their "
+            "figures flatter. Judge it by images that none of these nets has learnt",
             name,
             len(pixels),
             len(seen),
-            origin.name,
+            "it" if name == origin.name else f"{origin.name}, which it began with",
             seen[0],
         )
     if origin.unknown:

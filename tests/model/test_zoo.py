@@ -35,6 +35,12 @@ def test_the_packages_ship() -> None:
     assert [path.name for path in PACKAGES] == ["nuclei", "phase-t98g"]
 
 
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.name)
+def test_a_package_knows_each_image_that_it_has_learnt(path: Path) -> None:
+    facts = read_package(path).spec.facts
+    assert len(set(facts["seen"].split())) == facts["images"]["training"]
+
+
 def engines() -> Iterator[tuple[Path, SessionOptions]]:
     """Every package on every backend and in every precision that it has here."""
     backends: tuple[Backend, ...] = ("cpu", "openvino")

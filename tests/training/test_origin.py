@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from model.package import Package, read_package
 from training.card import run_card
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.datasets import AnnotatedImage
+from training.datasets import AnnotatedImage, load_images
 from training.finetune import open_origin
-from training.options import Schedule
+from training.options import Data, Schedule
 from training.origin import Origin, name_digest, package_origin
 from training.recipe import Recipe
 from training.trainer import train
@@ -115,9 +116,10 @@ def test_a_resumed_run_keeps_its_origin_and_warns_of_nothing(
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_package_that_does_not_say_what_it_has_learnt_is_told(tiny_recipe: Recipe) -> None:
-    origin = package_origin(read_package(ZOO))
-    assert origin == Origin("nuclei@1.3.0", read_package(ZOO).sha256, (), ("nuclei@1.3.0",))
+def test_a_package_that_does_not_say_what_it_has_learnt_is_told(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    older = read_package(package_that_has_seen(None, tmp_path))
+    origin = package_origin(older)
+    assert origin == Origin("nuclei@1.3.0", older.sha256, (), ("nuclei@1.3.0",))
     split = {"training": ["a"], "validation": ["b"]}
     checkpoint = Checkpoint(tiny_recipe.model_dump(mode="json"), 1, 1.0, {}, None, None, split, origin=origin)
     readme, package = card_of(checkpoint)
@@ -126,12 +128,43 @@ def test_a_package_that_does_not_say_what_it_has_learnt_is_told(tiny_recipe: Rec
     assert package_origin(package).unknown == ("nuclei@1.3.0",), "and so it is of a net that begins with this one"
 
 
-def test_a_report_says_what_a_package_has_learnt_or_that_nobody_knows(nuclei_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("knows", [True, False])
+def test_what_judges_a_package_although_it_taught_it_is_said(
+    nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, knows: bool
+) -> None:
+    images = load_images(nuclei_folder, Data(), 1, 3)
+    seen = " ".join(image.pixels_digest() for image in images[1:3]) if knows else None
+    path = package_that_has_seen(seen, tmp_path)
     (tmp_path / "any.toml").write_text('name = "any"\n')
-    out = tmp_path / "report.html"
-    arguments = ["report", str(ZOO), "--data", str(nuclei_folder), "--out", str(out), "--worst", "0", "--split", "all"]
-    assert main([*arguments, "--recipe", str(tmp_path / "any.toml")]) == 0
-    assert "What nuclei@1.3.0 was trained on is not known here" in out.read_text()
+    asked = [str(path), "--data", str(nuclei_folder), "--split", "all", "--recipe", str(tmp_path / "any.toml")]
+    with caplog.at_level(logging.INFO):
+        assert main(["report", *asked, "--out", str(tmp_path / "report.html"), "--worst", "0"]) == 0
+        report = (tmp_path / "report.html").read_text()
+        said = caplog.text
+        caplog.clear()
+        assert main(["evaluate", *asked]) == 0
+    if knows:
+        judged = f"nuclei@1.3.0: of {len(images)} images that it is judged by, 2 taught it, or a net before that one"
+        assert f"{judged} ({images[1].stem} is the first): their figures flatter" in said
+        assert judged in caplog.text
+        assert f"was trained on 2 of the {len(images)} images" in report
+    else:
+        assert "what nuclei@1.3.0 was trained on is not known here" in said
+        assert "what nuclei@1.3.0 was trained on is not known here" in caplog.text
+        assert "What nuclei@1.3.0 was trained on is not known here" in report
+
+
+def package_that_has_seen(digests: str | None, folder: Path) -> Path:
+    """A copy of the shipped package, of other training images, or of an older version, which does not tell them."""
+    path = folder / "package"
+    shutil.copytree(ZOO, path)
+    description = yaml.safe_load((path / "rdf.yaml").read_text())
+    facts = description["config"]["unet_service"]["facts"]
+    del facts["seen"]
+    if digests is not None:
+        facts["seen"] = digests
+    (path / "rdf.yaml").write_text(yaml.safe_dump(description, allow_unicode=True))
+    return path
 
 
 def test_images_are_known_by_their_pixels_whatever_their_names_and_labels() -> None:

@@ -16,6 +16,7 @@ from training.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed, warn_of_seen
+from training.origin import Origin, package_origin
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path, is_run
@@ -52,7 +53,10 @@ def run(options: argparse.Namespace) -> None:
     report: Evaluation | CrossValidation
     if len(options.targets) == 1:
         predictor, recipe = _open(options.targets[0], options)
-        report = score(predictor, recipe, options.data, options.split, checkpoint_of(options.targets[0]))
+        checkpoint = checkpoint_of(options.targets[0])
+        origin = origin_of(options.targets[0], checkpoint)
+        images = chosen_images(recipe, options.data, options.split, checkpoint, origin)
+        report = score(predictor, recipe, images)
     else:
         report = _pool(options)
     text = json.dumps(report.as_json(), indent=2, allow_nan=False) if options.json else report.as_table()
@@ -77,10 +81,7 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
         checkpoint = checkpoint_of(target)
         if checkpoint is not None:
             require_unseen(checkpoint, held_out, recipe, str(target))
-        instances = recipe.data.kind == "instances"
-        folds.append(
-            Fold(str(target), evaluate_images(held_out, predictor, instances=instances, scoring=recipe.scoring))
-        )
+        folds.append(Fold(str(target), score(predictor, recipe, held_out)))
         trained = recipe if checkpoint is None else checkpoint.read_recipe()
         most, chose = max(most, len(images)), chose or trained.schedule.keep == "best"
     return CrossValidation(tuple(folds), most, held_out_chose=chose)
@@ -153,26 +154,30 @@ def checkpoint_of(target: Path) -> Checkpoint | None:
     return load_checkpoint(checkpoint_path(target)) if is_run(target) else None
 
 
-def score(
-    predictor: Predictor, recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None = None
-) -> Evaluation:
-    """Score a net on one side of the split, ``validation`` or ``training``, or on ``all`` images of a folder."""
-    images = chosen_images(recipe, data, split, checkpoint)
+def origin_of(target: Path, checkpoint: Checkpoint | None) -> Origin | None:
+    """Return what ``checkpoint``, a run, began with; of a package, what is known of its own training."""
+    return package_origin(read_package(target)) if checkpoint is None else checkpoint.origin
+
+
+def score(predictor: Predictor, recipe: Recipe, images: Sequence[AnnotatedImage]) -> Evaluation:
+    """Score a net on images, by what the recipe measures."""
     return evaluate_images(images, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
-def chosen_images(recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None = None) -> list[AnnotatedImage]:
+def chosen_images(
+    recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None, origin: Origin | None
+) -> list[AnnotatedImage]:
     """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it.
 
     The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others, and
-    where the net that it began with was trained on them.
+    where ``origin``, the net that it began with, or the package that is scored, was trained on them.
     """
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, validation = split_images(images, recipe.data)
     chosen = {"training": training, "validation": validation, "all": images}[split]
     if checkpoint is not None:
         warn_of_changed(checkpoint, chosen, recipe, str(data))
-        if checkpoint.origin is not None:
-            pixels = {image.stem: image.pixels_digest() for image in chosen}
-            warn_of_seen(checkpoint.origin, pixels, checkpoint.recipe["name"])
+    if origin is not None and split != "training":
+        name = origin.name if checkpoint is None else checkpoint.recipe["name"]
+        warn_of_seen(origin, {image.stem: image.pixels_digest() for image in chosen}, name)
     return chosen

@@ -11,7 +11,7 @@ from model.errors import ModelError
 from training.card import license_notice, run_card
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.command_line import public_command_line
-from training.commands.evaluate import score
+from training.commands.evaluate import chosen_images, score
 from training.commands.quantize import add
 from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
@@ -84,7 +84,8 @@ def run(options: argparse.Namespace) -> None:
         label_rule=recipe.labels,
     )
     if options.data is not None:
-        figures = score(net_predictor(net, recipe), recipe, options.data, "validation", checkpoint).means()
+        held_out = chosen_images(recipe, options.data, "validation", checkpoint, checkpoint.origin)
+        figures = score(net_predictor(net, recipe), recipe, held_out).means()
         checkpoint = replace(checkpoint, figures=figures)
     package, agreement = export_package(
         net,

@@ -9,11 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from model.package import read_package
-from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor
+from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor, origin_of, score
 from training.errors import NothingToLearn, RecipeError
-from training.evaluate import evaluate_images
-from training.origin import package_origin
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
@@ -80,19 +77,19 @@ def run(options: argparse.Namespace) -> None:
 def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     predictor, recipe = open_predictor(target, options.recipe, options.device)
     checkpoint = checkpoint_of(target)
-    images = chosen_images(recipe, options.data, options.split, checkpoint)
+    origin = origin_of(target, checkpoint)
+    images = chosen_images(recipe, options.data, options.split, checkpoint, origin)
     if not images:
         raise NothingToLearn(f"no image of {options.data} is kept for {options.split}; choose another --split")
     instances = recipe.data.kind == "instances"
     _log.info("%s: scoring %d images", name, len(images))
-    evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
+    evaluation = score(predictor, recipe, images)
     of_stem = {image.stem: image for image in images}
     cases = tuple(
         show_case(of_stem[row.stem], row, predictor, instances=instances)
         for row in worst_rows(evaluation, options.worst)
     )
     log = RunLog() if checkpoint is None else read_log(RunFiles(checkpoint_path(target).parent).log)
-    origin = package_origin(read_package(target)) if checkpoint is None else checkpoint.origin
     pixels = {image.stem: image.pixels_digest() for image in images}
     learnt_before = () if origin is None else tuple(origin.seen_among(pixels))
     return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, learnt_before)
