@@ -23,6 +23,8 @@ from model.rdf import from_rdf, to_rdf
 from model.spec import ModelSpec, PackageFile
 
 RDF_NAME = "rdf.yaml"
+ZOO = Path(__file__).parent / "zoo"
+"""The packages that ship with the project, each in a folder of its name."""
 _MAX_FILE_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
 
 

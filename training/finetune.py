@@ -33,7 +33,7 @@ from training.options import Data, Net, Schedule, Scoring, Targets
 from training.origin import Origin, package_origin
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
-from training.run_folder import RunFiles, checkpoint_path, is_run
+from training.run_folder import RunFiles, checkpoint_path, is_run, require_net
 from training.splits import validation_stems
 from training.survey import Survey
 
@@ -77,6 +77,7 @@ def open_origin(path: Path) -> Beginning:
     """
     if is_run(path):
         return load_checkpoint(checkpoint_path(path)).begun_with(str(path))
+    require_net(path)
     if (path / "rdf.yaml").exists() or path.suffix.lower() == ".zip":
         package = read_package(path)
         return Beginning(package_checkpoint(package), package_origin(package))

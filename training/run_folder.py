@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.package import RDF_NAME, ZOO
 from training.errors import CheckpointError
 from training.state import TrainingState
 from training.writing import replacing, require_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+NET_HELP = "folder of a run, a .pt file, or a package (folder, zip, or the name of one that ships)"
+"""What :func:`net_path` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,29 @@ class RunFiles:
 def is_run(target: Path) -> bool:
     """Whether a path is a checkpoint or the folder of a run, and not a package."""
     return target.suffix == ".pt" or RunFiles(target).best.exists() or RunFiles(target).last.exists()
+
+
+def net_path(named: str) -> Path:
+    """Path of a run, a checkpoint or a package that a command is given: where there is none, a shipped one's name."""
+    path, shipped = Path(named), ZOO / named
+    return shipped if path.name == named and not path.exists() and (shipped / RDF_NAME).exists() else path
+
+
+def require_net(path: Path) -> None:
+    """Make sure that there is something.
+
+    Raises
+    ------
+    CheckpointError
+        With what would do.
+
+    """
+    if not path.exists():
+        ships = ", ".join(sorted(package.parent.name for package in ZOO.glob(f"*/{RDF_NAME}")))
+        raise CheckpointError(
+            f"there is no {str(path)!r}; name the folder of a run, a .pt file, a package (folder or zip), or one that "
+            f"ships: {ships}"
+        )
 
 
 def checkpoint_path(run: Path) -> Path:

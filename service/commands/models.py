@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from model.errors import ModelError
-from model.package import read_package
+from model.package import ZOO, read_package
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
-from service.engine.registry import ZOO, find_packages
+from service.engine.registry import find_packages
 from service.settings import Settings
 
 

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import model as model_package
 from model.agreement import Agreement
 from model.devices import each_device
 from model.errors import BackendUnavailable, ModelError
-from model.package import RDF_NAME, Package, read_package
+from model.package import RDF_NAME, ZOO, Package, read_package
 from model.planner import Planner
 from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
@@ -25,9 +24,6 @@ from service.engine.planning import PlanLimits, make_planner
 _LOG = logging.getLogger("unet.engine")
 _TYPICAL_SIZE_YX = (768, 768)
 _CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
-
-ZOO = Path(model_package.__file__).parent / "zoo"
-"""The packages that ship with the project."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # a key of batches: each package is loaded once, its parts do not hash

@@ -22,13 +22,12 @@ from benchmarks.speed import Measured, lines
 from benchmarks.turns import Ratio, median_s, orders, ratio, take_turns
 from benchmarks.worker import LeftOut, working
 from model.normalization import fit
-from model.package import Package, read_package
+from model.package import ZOO, Package, read_package
 from model.session import SessionOptions, open_session
 from model.stitching import predict_tiled
 from model.tiling import plan_whole, valid_unet_geometry
 from model.unet import UNet
 from service.bench import blobs
-from service.engine.registry import ZOO
 from tests.packages import write_tiny_package
 
 

@@ -11,11 +11,10 @@ from onnx import TensorProto
 
 from model.errors import BackendUnavailable, UnsupportedPackage
 from model.half import half_graph
-from model.package import Package, read_package
+from model.package import ZOO, Package, read_package
 from model.precision import open_checked
 from model.session import SessionOptions, gpu_count, open_session, self_test
 from model.spec import PackageFile
-from service.engine.registry import ZOO
 from tests.packages import threshold_net, write_tiny_package
 
 HALF = SessionOptions(backend="cpu", precision="fp16", threads=1)

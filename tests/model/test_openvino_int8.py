@@ -15,9 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from model.agreement import agreement
 from model.normalization import fit
 from model.openvino_int8 import Rewritten, rewrite
-from model.package import read_package
+from model.package import ZOO, read_package
 from model.session import Backend, SessionOptions, open_session
-from service.engine.registry import ZOO
 
 NUCLEI = read_package(ZOO / "nuclei")
 NOTHING = Rewritten(up_convolutions=0, concatenations=0, crops=0)

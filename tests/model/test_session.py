@@ -12,9 +12,8 @@ import pytest
 from model import backends
 from model.backends import OnnxRuntimeSession
 from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage, UnsupportedPackage
-from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
+from model.package import RDF_NAME, ZOO, Package, read_package, tensor_bytes, write_package
 from model.session import Backend, Precision, SessionOptions, gpu_count, open_session, resolve_backend, self_test
-from service.engine.registry import ZOO
 from tests.packages import expected_foreground, threshold_net, write_tiny_package
 
 CPU_BACKENDS: list[Backend] = ["cpu", "openvino"]

@@ -165,7 +165,7 @@ def test_a_recipe_that_cannot_be_composed_is_an_error_with_a_remedy(
         (["--workers", "-1"], "--workers -1 is no number of processes"),
         (["--steps", "-3"], "--steps -3 is no time to train"),
         (["--device", "tpu"], "no device 'tpu'"),
-        (["--from", "/nowhere"], "/nowhere is nothing to begin with"),
+        (["--from", "/nowhere"], "there is no '/nowhere'; name the folder of a run"),
     ],
 )
 def test_what_cannot_be_planned_is_said(

@@ -15,13 +15,14 @@ from training.commands.evaluate import recipe_of
 from training.datasets import load_images
 from training.errors import NothingToLearn
 from training.judging import judge
+from training.run_folder import net_path
 from training.splits import split_images
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("compare", help="compare a lower precision with fp32 on held-out images")
-    parser.add_argument("package", type=Path, metavar="PACKAGE", help="folder or zip of a package")
+    parser.add_argument("package", type=net_path, metavar="PACKAGE", help="folder, zip, or the name of one that ships")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument(
         "--precision", choices=[name for name in get_args(Precision) if name not in ("auto", "fp32")], required=True

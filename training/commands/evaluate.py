@@ -19,7 +19,7 @@ from training.folds import CrossValidation, Fold, require_unseen, warn_of_change
 from training.origin import Origin, package_origin
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
-from training.run_folder import checkpoint_path, is_run
+from training.run_folder import NET_HELP, checkpoint_path, is_run, net_path, require_net
 from training.splits import split_images
 from training.state import require_device
 
@@ -29,10 +29,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("evaluate", help="score a run, a checkpoint or a package on annotated images")
     parser.add_argument(
         "targets",
-        type=Path,
+        type=net_path,
         nargs="+",
         metavar="TARGET",
-        help="folder of a run, a .pt file, or a package (folder or zip); several folds are pooled",
+        help=f"{NET_HELP}; several folds are pooled",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
@@ -106,6 +106,7 @@ def open_predictor(target: Path, recipe_name: str | None, device: str) -> tuple[
         recipe = own if recipe_name is None else read_recipe(recipe_name)
         _require_fitting(recipe, target, own.net.in_channels, own.targets.classes, own.labels)
         return net_predictor(checkpoint.build_net().to(device), own), recipe
+    require_net(target)
     package = read_package(target)
     recipe = recipe_of(package, recipe_name)
     return package_predictor(package), recipe

@@ -19,6 +19,7 @@ from training.loading import require_workers
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Choice, Plan
 from training.recipe import named_in_errors
+from training.run_folder import NET_HELP, net_path
 from training.state import require_device
 from training.survey import survey_folder
 from training.writing import require_file
@@ -40,7 +41,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what a choice depends on beside the images."""
     parser.add_argument(
-        "--from", dest="origin", type=Path, metavar="RUN_OR_PACKAGE", help="begin with the net of a run or of a package"
+        "--from",
+        dest="origin",
+        type=net_path,
+        metavar="RUN_OR_PACKAGE",
+        help=f"begin with this net: {NET_HELP}",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, metavar="M", help="end by the clock, the learning rate with it")

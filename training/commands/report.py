@@ -16,7 +16,7 @@ from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
 from training.report.page import write_page
 from training.report.run_log import RunLog, read_log
-from training.run_folder import RunFiles, checkpoint_path
+from training.run_folder import NET_HELP, RunFiles, checkpoint_path, net_path
 from training.state import require_device
 from training.writing import require_file
 
@@ -28,10 +28,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("report", help="write one HTML file: curves, figures of each image, worst cases")
     parser.add_argument(
         "targets",
-        type=Path,
+        type=net_path,
         nargs="+",
         metavar="RUN",
-        help="folder of a run, a .pt file, or a package; several compare",
+        help=f"{NET_HELP}; several compare",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
