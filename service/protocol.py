@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with what it lacks.
 
-A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection.
+A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; and
+requests that wish for another protocol are answered in this one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import socket
 import sys
 from collections import deque
 
+from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HANG_UP = "unet.hang_up"
@@ -27,9 +29,16 @@ _REFUSAL = (
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Counts the bytes since the parser last got somewhere; it keeps them all in memory until it does."""
+    """Counts the bytes since the parser last got somewhere; it keeps them all in memory until it does.
+
+    Of a request that wishes for another protocol the parser reads the headers, takes what follows for that protocol's,
+    and what comes after it for the next request. None is spoken here, and such a wish is to be ignored (RFC 9110,
+    section 7.8): the parser is given the headers again without it, and then the rest. Java's HttpClient, as it comes,
+    wishes for HTTP/2 with each request.
+    """
 
     _pending_bytes = 0
+    _upgrade_at: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
@@ -50,6 +59,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
         self._pending_bytes += len(data)
         super().data_received(data)
+        while self._upgrade_at is not None:
+            rest, self._upgrade_at = data[self._upgrade_at :], None
+            super().data_received(data := self._headers_without_upgrade() + rest)
         if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
@@ -63,14 +75,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools."""
+        if self._will_be_read_again():
+            return
         self._pending_bytes = 0
         super().on_headers_complete()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
-        if self.cycle is not None and (
-            not self._unanswered or self._unanswered[-1] is not self.cycle
-        ):  # an upgrade has none
-            self._unanswered.append(self.cycle)
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
@@ -79,5 +90,24 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See httptools."""
+        if self._will_be_read_again():
+            return
         self._pending_bytes = 0
         super().on_message_complete()
+
+    def _will_be_read_again(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"  # that one has no other form
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called by uvicorn while it handles the exception that says where headers that wish for an upgrade end."""
+        stopped = sys.exception()
+        if isinstance(stopped, HttpParserUpgrade) and self._will_be_read_again():
+            (self._upgrade_at,) = stopped.args
+
+    def _headers_without_upgrade(self) -> bytes:
+        kept = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            wishes = [wish for wish in value.split(b",") if wish.strip().lower() != b"upgrade"]
+            if name != b"upgrade":
+                kept.append(name + b": " + (b",".join(wishes) if name == b"connection" else value))
+        return b"\r\n".join([*kept, b"", b""])

@@ -104,3 +104,51 @@ def test_bytes_that_are_no_http_do_not_disturb_the_next_request(server: LiveServ
         line.sendall(bytes(range(256)) * 16)
         assert b" 400 " in line.recv(4096).split(b"\r\n")[0]
     assert httpx.post(f"{server.url}/segment", content=GOOD).status_code == 200
+
+
+def converse(server: LiveServer, *sent: bytes) -> bytes:
+    """All that is answered on one connection to what is sent, each part read by the server on its own."""
+    host, port = server.url.removeprefix("http://").split(":")
+    answers = b""
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        for part in sent:
+            line.sendall(part)
+            time.sleep(0.1)  # parts may come as one: no less is answered then
+        line.shutdown(socket.SHUT_WR)
+        while received := line.recv(1 << 16):
+            answers += received
+    return answers
+
+
+WISH = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(GOOD)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKS = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (100, GOOD[:100], len(GOOD) - 100, GOOD[100:])
+LAST = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param([WISH + LENGTH + b"\r\n" + GOOD + LAST], id="at once"),
+        pytest.param([WISH + LENGTH + b"\r\n", GOOD, LAST], id="headers first, as Java does"),
+        pytest.param([WISH[:30], WISH[30:] + LENGTH + b"\r", b"\n" + GOOD[:9], GOOD[9:], LAST], id="in pieces"),
+        pytest.param([WISH + CHUNKED + b"\r\n", CHUNKS[:300], CHUNKS[300:], LAST], id="in chunks"),
+        pytest.param([LENGTH + WISH.replace(b"h2c", b"websocket") + b"\r\n" + GOOD, LAST], id="another protocol"),
+    ],
+)
+def test_who_wishes_for_another_protocol_is_answered_in_this_one(server: LiveServer, sent: list[bytes]) -> None:
+    begun = b"POST /segment?format=rle HTTP/1.1\r\nHost: x\r\n"
+    answers = converse(server, begun + sent[0], *sent[1:])
+    assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200 OK") == 2
+    assert httpx.post(f"{server.url}/segment?format=rle", content=GOOD).content in answers
+    assert not [event for event in server.events() if "upgrade" in str(event).lower()]
+
+
+def test_the_body_of_such_a_request_is_not_taken_for_the_next_one(server: LiveServer) -> None:
+    smuggled = b"GET /models/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    wish = b"POST /segment HTTP/1.1\r\nHost: x\r\n" + WISH + b"Content-Length: %d\r\n\r\n" % len(smuggled)
+    answers = converse(server, wish, smuggled, LAST)
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b"unsupported-image-format" in answers
+    assert b"smuggled" not in answers
