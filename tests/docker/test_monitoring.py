@@ -31,9 +31,13 @@ DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
 pytestmark = needs_prometheus
 
 
+def configuration() -> dict[str, Any]:
+    return dict(yaml.safe_load((MONITORING / "prometheus.yml").read_text()))
+
+
 def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"]
-    return list(group["rules"])
+    files = [yaml.safe_load((MONITORING / name).read_text()) for name in configuration()["rule_files"]]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 def panels(file: Path) -> list[dict[str, Any]]:
@@ -126,9 +130,11 @@ def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_tiny_package(folder / "packages")
     with live_server(folder, folder / "packages") as server:
         target = server.url.removeprefix("http://")
-        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-        job = {"job_name": config["scrape_configs"][0]["job_name"], "static_configs": [{"targets": [target]}]}
-        settings = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": [job]}
+        config = configuration()
+        # in place of the proxy too, of which the rules ask no more than whether it answers
+        targets = [{"targets": [target], "labels": {"service": "service"}}]
+        jobs = [{"job_name": job["job_name"], "static_configs": targets} for job in config["scrape_configs"]]
+        settings = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": jobs}
         settings["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
         with prometheus(folder, settings) as url:
             _use(server.url)
