@@ -11,10 +11,17 @@ from service.api.schemas import Liveness, ReadinessReport
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez", summary="Is the process alive?")
-async def livez() -> Liveness:
-    """200 as long as the event loop turns, under any load and while packages load."""
-    return Liveness()
+@router.get(
+    "/livez",
+    summary="Is the process alive?",
+    responses={503: {"model": Liveness, "description": "Only a new process can help; `status` says why."}},
+)
+async def livez(engine: EngineOf, response: Response) -> Liveness:
+    """200 as long as the event loop turns, under any load and while packages load; 503 where a net fails for good."""
+    if (reason := engine.lost) is None:
+        return Liveness()
+    response.status_code = 503
+    return Liveness(status=reason)
 
 
 @router.get(

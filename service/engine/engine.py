@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from model.errors import BackendUnavailable
+from model.errors import BackendUnavailable, InferenceFailed
 from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
@@ -21,6 +21,7 @@ from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
 from service.engine.scheduler import Scheduler
+from service.engine.soundness import Soundness
 from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -57,6 +58,7 @@ class Engine:
         self._lanes: ThreadPoolExecutor | None = None
         self._registry: Registry | None = None
         self._pipeline: Pipeline | None = None
+        self._soundness: Soundness | None = None
         self._failure: str | None = None
         self._leaving = False
         self._draining = False
@@ -112,6 +114,7 @@ class Engine:
         self._pipeline = Pipeline(
             self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels
         )
+        self._soundness = Soundness(self._lanes)
         self._registry = registry
         for entry in registry.models:
             spec, session = entry.package.spec, entry.session
@@ -158,8 +161,9 @@ class Engine:
         while self._active:
             self._idle.clear()
             await self._idle.wait()
-        if self._pipeline is not None:
+        if self._pipeline is not None and self._soundness is not None:
             await self._pipeline.scheduler.stop()
+            await self._soundness.stop()
         for executor in (self._lanes, self._workers):
             if executor is not None:
                 # a thread that still computes asks this loop for memory: it must go on
@@ -201,7 +205,14 @@ class Engine:
             reasons.append(self._registry.problem or "no model package is served")
         elif self._pipeline is None or not self._pipeline.scheduler.alive:
             reasons.append("the scheduler has stopped")
+        if self._soundness is not None:
+            reasons += self._soundness.reasons
         return Readiness(not reasons, tuple(reasons))
+
+    @property
+    def lost(self) -> str | None:
+        """Why only a new process can help; None where it is not known to."""
+        return None if self._soundness is None else self._soundness.lost
 
     @property
     def backlog_pixels(self) -> int:
@@ -239,12 +250,12 @@ class Engine:
         """
         chosen = self.model(request.model)
         header = imagined(size_yx, planes, len(chosen.package.spec.channels))
-        return self._working().forecast(header, request, chosen, request.timeout_s or self._settings.deadline_s)
+        return self._working()[0].forecast(header, request, chosen, request.timeout_s or self._settings.deadline_s)
 
-    def _working(self) -> Pipeline:
-        if self._pipeline is None:
+    def _working(self) -> tuple[Pipeline, Soundness]:
+        if self._pipeline is None or self._soundness is None:
             raise NotReady("the scheduler has not started; try again in a few seconds")
-        return self._pipeline
+        return self._pipeline, self._soundness
 
     async def segment(self, source: BinaryIO, request: SegmentRequest) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
@@ -263,11 +274,18 @@ class Engine:
 
         """
         chosen = self.model(request.model)
-        pipeline = self._working()
+        pipeline, soundness = self._working()
+        if reason := soundness.reason(chosen):
+            raise NotReady(f"{reason}; try again, another replica may answer")
         timeout_s = request.timeout_s or self._settings.deadline_s
         try:
             async with asyncio.timeout(timeout_s):
-                return await pipeline.segment(source, request, chosen, timeout_s)
+                answer = await pipeline.segment(source, request, chosen, timeout_s)
+            soundness.passed(chosen)
+            return answer
+        except InferenceFailed as error:
+            soundness.failed(chosen, error)
+            raise
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"

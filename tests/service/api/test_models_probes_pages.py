@@ -7,6 +7,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engine.engine import Engine
 from service.errors import HTTP_PROBLEMS, PROBLEMS
 from service.formats import ENCODERS
 from tests.app_client import AppClient
@@ -48,6 +49,14 @@ def test_probes_answer(client: AppClient) -> None:
     assert ready["ready"] is True
     assert ready["reasons"] == []
     assert "tiny@1.10.0" in ready["models"]
+
+
+def test_a_process_that_only_a_new_one_can_replace_is_not_alive(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "lost", "the net of tiny@1.0.0 fails: CUDA error 700")
+    answer = client.get("/livez")
+    assert (answer.status_code, answer.json()) == (503, {"status": "the net of tiny@1.0.0 fails: CUDA error 700"})
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/", "/docs", "/models", "/models/tiny"])
@@ -153,7 +162,7 @@ def test_openapi_promises_no_other_shape_of_failure(client: AppClient) -> None:
         if status >= "400" and media != "application/problem+json"
     }
     # an unready service answers with the same document as a ready one, and its reasons
-    assert shapes == {("/readyz", "503", "application/json")}
+    assert shapes == {("/readyz", "503", "application/json"), ("/livez", "503", "application/json")}
     assert "HTTPValidationError" not in document["components"]["schemas"]
     segment = document["paths"]["/segment"]["post"]["responses"]
     assert segment["422"]["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}

@@ -1,0 +1,105 @@
+"""Whether the nets that were sound when they were loaded still are.
+
+A device can fail for good while the process goes on: after some errors of CUDA every later call fails, until the
+process is started anew. Such a replica fails faster than others work, so that a balancer sends it most of what comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from concurrent.futures import Executor
+
+import numpy as np
+
+from model.devices import each_device
+from model.errors import InferenceFailed, ModelError, OutOfDeviceMemory
+from service.engine.registry import LoadedModel
+
+_LOG = logging.getLogger("unet.engine")
+FAILURES = 3
+"""Requests in a row that a net fails on before it is examined: one hostile image takes no replica out."""
+LOST = 12
+"""Examinations in a row that a net fails before the process is given up."""
+
+
+class Soundness:
+    """Told how requests end; examines nets that fail, and says which are broken. Lives on one event loop.
+
+    Parameters
+    ----------
+    executor
+        Inference threads.
+    pause_s
+        Between two examinations of a net that is broken.
+
+    """
+
+    def __init__(self, executor: Executor, pause_s: float = 5.0) -> None:
+        self._executor = executor
+        self._pause_s = pause_s
+        self._failures: Counter[LoadedModel] = Counter()
+        self._broken: dict[LoadedModel, str] = {}
+        self._tries: Counter[LoadedModel] = Counter()
+        self._examinations: dict[LoadedModel, asyncio.Task[None]] = {}
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What is wrong with each net that is broken."""
+        return tuple(self._broken.values())
+
+    @property
+    def lost(self) -> str | None:
+        """What is wrong with a net that has been broken for so long that only a new process may help."""
+        return next((self._broken[model] for model, tries in self._tries.items() if tries >= LOST), None)
+
+    def reason(self, model: LoadedModel) -> str | None:
+        """What is wrong with a net; None where it is not known to be broken."""
+        return self._broken.get(model)
+
+    def passed(self, model: LoadedModel) -> None:
+        """Note an answer."""
+        self._failures.pop(model, None)
+
+    def failed(self, model: LoadedModel, error: InferenceFailed) -> None:
+        """Note a request that the net failed on; for want of memory a smaller one may pass."""
+        if isinstance(error, OutOfDeviceMemory):
+            return
+        self._failures[model] += 1
+        if self._failures[model] >= FAILURES and model not in self._examinations:
+            self._examinations[model] = asyncio.create_task(self._examine(model))
+
+    async def stop(self) -> None:
+        """End all examinations; those under way are waited for by their executor."""
+        for task in self._examinations.values():
+            task.cancel()
+        await asyncio.gather(*self._examinations.values(), return_exceptions=True)
+
+    async def _examine(self, model: LoadedModel) -> None:
+        """Run the net until it works."""
+        loop, name = asyncio.get_running_loop(), model.package.spec.reference
+        while (trouble := await loop.run_in_executor(self._executor, what_ails, model)) is not None:
+            if model not in self._broken:
+                _LOG.error("the net of %s fails on whatever it is given: %s", name, trouble)
+            self._broken[model] = f"the net of {name} fails: {trouble}; restart the service if it stays so"
+            self._tries[model] += 1
+            await asyncio.sleep(self._pause_s)
+        if self._broken.pop(model, None):
+            _LOG.warning("the net of %s works again", name)
+        for noted in (self._failures, self._tries, self._examinations):
+            noted.pop(model, None)
+
+
+def what_ails(model: LoadedModel) -> str | None:
+    """Run a net on one tile of zeros, on each of its devices; return what happens, None where all is well."""
+    tile_bcyx = np.zeros((1, len(model.package.spec.channels), *model.planner.plan((1, 1)).input_yx), np.float32)
+    try:
+        for device in each_device(model.session):
+            if not np.isfinite(device.run(tile_bcyx)).all():
+                return "it returns NaN or infinity for a tile of zeros"
+    except OutOfDeviceMemory:
+        return None
+    except ModelError as error:
+        return str(error)
+    return None
