@@ -6,7 +6,6 @@ What computes runs in worker threads; the event loop only passes work on.
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +26,18 @@ from model.pixels import Pixels
 from model.stitching import Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan, plan_views
 from service.engine.admission import Admission, Ticket
+from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs, outline_memory
 from service.engine.plane import check_channels, check_output, chosen_run, empty_plane, read_image, result_classes
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
-from service.engine.request import Answer, Body, SegmentRequest
+from service.engine.request import Answer, SegmentRequest
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
 from service.engine.wanted import WantedPixels
-from service.formats import ENCODERS, Encoder, SegmentationResult
+from service.formats import ENCODERS, SegmentationResult
 from service.telemetry import Metrics
 
 _T = TypeVar("_T")
@@ -103,8 +103,8 @@ class Pipeline:
                 if request.format in _OUTLINES:
                     edges = await self.in_worker(outline_memory, result.planes, ticket=ticket)
                     self.admission.grow(ticket, edges)
-                file = self.spool.file() if room.on_disk else io.BytesIO()
-                body = await self.in_worker(write_body, encoder, result, file, ticket=ticket)
+                spool = self.spool if room.on_disk else None
+                body = await self.in_worker(write_body, encoder, result, spool, ticket=ticket)
             # until it is sent: a client that takes its time holds no less memory than one that waits
             body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
@@ -151,16 +151,6 @@ class Pipeline:
         if ticket is not None:
             ticket.runs(thread)
         return await asyncio.wrap_future(thread)
-
-
-def write_body(encoder: Encoder, result: SegmentationResult, file: IO[bytes]) -> Body:
-    """Encode a result into an empty file, which the body then owns."""
-    try:
-        encoder.write(result, file)
-    except BaseException:
-        file.close()
-        raise
-    return Body(file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,7 @@ class SpooledArray:
                 # writing to a page for which the disk has no room would end the process, so all of it is taken now
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
-                raise SpoolFull(
-                    f"{math.ceil(size / 1e6)} MB are needed in the spool folder, which refuses them: {error.strerror}; "
-                    "make room there, point UNET_SPOOL_DIR to a larger disk, or send the image in parts"
-                ) from error
+                raise spool_full(f"{math.ceil(size / 1e6)} MB are", error) from error
             self._map = mmap.mmap(file.fileno(), size)
         self._array: NDArray[Any] = np.ndarray(shape, dtype, buffer=self._map)
         self._touched = 0
@@ -90,6 +87,14 @@ class SpooledArray:
         if forget:
             # of a shared mapping this loses nothing: whatever is touched again comes back from the page cache
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def spool_full(what: str, error: OSError) -> SpoolFull:
+    """Return what a refusal of the spool's disk means; ``what`` ends in a verb: ``5 MB are``."""
+    return SpoolFull(
+        f"{what} needed in the spool folder, which refuses to take it: {error.strerror}; make room there, point "
+        "UNET_SPOOL_DIR to a larger disk, or send the image in parts"
+    )
 
 
 class Spool:

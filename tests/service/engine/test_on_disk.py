@@ -24,7 +24,7 @@ from model.labels import LabelRule
 from service.engine import pipeline
 from service.engine.admission import Admission, Throughput
 from service.engine.engine import Engine
-from service.engine.errors import Overloaded, TooLargeForMemory
+from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.spool import Spool
@@ -118,6 +118,18 @@ def test_answers_through_files_are_those_through_memory(
     in_memory, on_disk = asyncio.run(both_ways())
     assert on_disk == in_memory
     assert_empty(spool)
+
+
+@pytest.mark.parametrize("format_name", ["npy", "tiff"])
+def test_a_disk_that_is_full_when_the_answer_is_written_is_the_spools_trouble(
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, format_name: str
+) -> None:
+    to_disk(monkeypatch)
+    monkeypatch.setattr(Spool, "file", lambda self: Path("/dev/full").open("r+b"))  # noqa: SIM115 - closed by whom it serves
+    monkeypatch.setattr(Spool, "array", lambda self, shape, dtype: np.zeros(shape, dtype))
+    asked = SegmentRequest(output="probabilities", format=format_name)
+    with pytest.raises(SpoolFull, match=r"the answer is needed in the spool .* No space left .* UNET_SPOOL"):
+        answers(packages, spool, tiff(blobs()), asked)
 
 
 @pytest.mark.parametrize("step", ["read_image", "fit", "write_body"])
