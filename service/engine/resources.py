@@ -1,4 +1,8 @@
-"""What the container allows: CPUs by affinity and control group, memory by control group, version 1 or 2."""
+"""What this process is allowed: CPUs by affinity and control group, memory by control group, version 1 or 2.
+
+A container sees its own group at the root of the file system of groups; a unit of systemd or a job of SLURM lies
+somewhere below, and each group above it limits it too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROCESS_GROUPS = Path("/proc/self/cgroup")
 _MOUNTS = Path("/proc/self/mounts")
 _MOST_BUDGET = 2048 << 20  # more makes no tile faster, and is there for whoever asks for it
 _LEAST_BUDGET = 128 << 20  # below it the tiles of a classic net do not fit
@@ -45,14 +50,15 @@ def memory_conflict(budget: int, limit: int | None, temporary: int) -> str | Non
     )
 
 
-def memory_limit(cgroup: Path = _CGROUP) -> int | None:
-    """Bytes that this process may take: the control group's limit, at most what the machine has; None if unknown."""
+def memory_limit(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> int | None:
+    """Bytes that this process may take: the control groups' limit, at most what the machine has; None if unknown."""
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         machine = None
     # without a limit version 2 says max, version 1 a number beyond all machines
-    texts = (_text(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes"))
+    texts = [_text(group / "memory.max") for group in _groups("", cgroup, process)]
+    texts += [_text(group / "memory.limit_in_bytes") for group in _groups("memory", cgroup, process)]
     limits = [int(text) for text in texts if text.isdigit()]
     return min([*limits, *([machine] if machine else [])], default=None)
 
@@ -70,23 +76,30 @@ def temporary_memory(folder: Path | None = None, mounts: Path = _MOUNTS) -> int:
     return 0
 
 
-def available_cpus(cgroup: Path = _CGROUP) -> int:
-    """Number of CPUs that this process may keep busy: affinity, cut by the control group's quota; at least 1."""
+def available_cpus(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> int:
+    """Number of CPUs that this process may keep busy: affinity, cut by the control groups' quotas; at least 1."""
     cpus = len(os.sched_getaffinity(0))
-    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
-    return max(1, min(cpus, math.ceil(quota))) if quota else cpus
+    # version 2: max 100000 or 150000 100000; version 1: -1 for none; microseconds
+    texts = [_text(group / "cpu.max") for group in _groups("", cgroup, process)]
+    texts += [
+        f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
+        for group in _groups("cpu", cgroup, process)
+    ]
+    parts = [text.split() for text in texts]
+    quotas = [(int(part[0]), int(part[1])) for part in parts if len(part) == 2 and all(map(str.isdigit, part))]
+    return max(1, min([cpus, *(math.ceil(quota / period) for quota, period in quotas if period)]))
 
 
-def _quota_v2(cgroup: Path) -> float | None:
-    """CPUs' worth of quota from ``cpu.max`` (``max 100000`` or ``150000 100000``, microseconds)."""
-    quota, _, period = _text(cgroup / "cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
-
-
-def _quota_v1(cgroup: Path) -> float | None:
-    """CPUs' worth of quota from ``cpu.cfs_quota_us`` (-1: none) over ``cpu.cfs_period_us``."""
-    quota, period = (_text(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+def _groups(controller: str, cgroup: Path, process: Path) -> list[Path]:
+    """Folders of the groups that this process is in, its own last; ``controller`` of version 1, empty for version 2."""
+    root = cgroup / controller
+    own = Path("/")
+    for line in _text(process).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            own = Path(path)
+    # a container's group may be told as seen from outside, /docker/1f0...: no such folder, and the root is its own
+    return [root / part.relative_to("/") for part in (*reversed(own.parents), own)]
 
 
 def _text(path: Path) -> str:

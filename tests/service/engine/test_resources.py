@@ -60,6 +60,38 @@ def test_the_memory_limit_is_the_control_groups_or_the_machines(
 
 
 @pytest.mark.parametrize(
+    ("groups", "files", "memory_mb", "cpus"),
+    [
+        ("0::/lab/unet.service", {"lab/unet.service/memory.max": "629145600"}, 600, ALL),
+        ("0::/lab/unet.service", {"lab/unet.service/memory.max": "max", "lab/memory.max": "629145600"}, 600, ALL),
+        ("0::/lab/unet.service", {"lab/unet.service/cpu.max": "100000 100000", "lab/cpu.max": "max 100000"}, None, 1),
+        ("0::/lab/unet.service", {"lab/cpu.max": "50000 100000"}, None, 1),
+        ("0::/lab", {"lab/unet.service/memory.max": "629145600", "other/memory.max": "1048576"}, None, ALL),
+        ("0::/docker/1f0", {"memory.max": "629145600"}, 600, ALL),
+        ("0::/../other", {"memory.max": "629145600"}, 600, ALL),
+        ("9:memory:/slurm/job_7\n3:cpu:/", {"memory/slurm/job_7/memory.limit_in_bytes": "629145600"}, 600, ALL),
+        (
+            "4:cpu,cpuacct:/slurm/job_7\n9:memory:/",
+            {"cpu/slurm/job_7/cpu.cfs_quota_us": "100000", "cpu/slurm/job_7/cpu.cfs_period_us": "100000"},
+            None,
+            1,
+        ),
+    ],
+)
+def test_limits_of_the_groups_that_this_process_is_in_count_and_of_those_above(
+    tmp_path: Path, groups: str, files: dict[str, str], memory_mb: int | None, cpus: int
+) -> None:
+    """As of ``MemoryMax=`` and ``CPUQuota=`` of a systemd unit, or of a SLURM job."""
+    process, root = tmp_path / "cgroup", tmp_path / "fs"
+    process.write_text(groups + "\n")
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert memory_limit(root, process) == (MACHINE if memory_mb is None else memory_mb << 20)
+    assert available_cpus(root, process) == cpus
+
+
+@pytest.mark.parametrize(
     ("setting_mb", "limit_mb", "temporary_mb", "expected_mb"),
     [
         (0, 65536, 0, 2048),
