@@ -7,6 +7,8 @@
     shard       which of them are this process's
     segmenters  in this process, or on a server
     ledger      what is finished, and how it is written so that it is there whole or not at all
+    failures    what is listed of it, also by other shards
+    locks       that no two processes do the same
     work        from first to last, going on after a failure
     progress    how far it is, and how long it will take
 """

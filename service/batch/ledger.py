@@ -13,26 +13,24 @@ import hashlib
 import json
 import os
 import secrets
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from service.batch.failures import list_name, lists, still_true
 from service.batch.images import Image
-from service.batch.shard import WHOLE, Shard
+from service.batch.locks import idle, wait_for
+from service.batch.shard import WHOLE, Shard, hashed
 from service.batch.targets import BadTarget, Work
 
 FOLDER = ".unet"
 """Below the folder of results; hidden, so that viewers and patterns pass it by."""
 
-_LOCK_POLL_S = 1.0
 # nothing that another image could do better
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # some network file systems have none
 
 
 class NoRoomForResults(Exception):
@@ -70,7 +68,7 @@ class Ledger:
         Returns
         -------
         frozenset of str
-            Keys of the images that an earlier process for this shard was killed over.
+            Keys of this shard's images that an earlier process was killed over, whatever share it had.
 
         Raises
         ------
@@ -81,17 +79,26 @@ class Ledger:
         try:
             for folder in (self._parts, self._receipts, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
-            lock = (self._locks / self._label).open("w")
+            lock = (self._locks / self.shard.label).open("w")
         except OSError as error:
             raise BadTarget(f"no results can be written to {str(self.out)!r}: {error.strerror}") from error
         with lock:
-            _wait_for(
+            wait_for(
                 lock, lambda: waiting(f"another process works on shard {self.shard} of {self.out}; waiting for it")
             )
-            left = list(self._parts.iterdir())
+            left = [*self._parts.iterdir(), *self._left_by_others()]
             for part in left:
                 part.unlink(missing_ok=True)
-            yield frozenset(part.name.partition(".")[0] for part in left)
+            yield frozenset(_whose(part) for part in left)
+
+    def _left_by_others(self) -> Iterator[Path]:
+        """Parts of this shard's images that are left of a run in other shares, of which no process works any more."""
+        folder = self._parts.parent
+        others = [of.name for of in folder.iterdir() if of.name != self.shard.label and any(of.iterdir())]
+        for label in idle(self._locks, others):
+            for part in (folder / label).iterdir():
+                if not part.suffix or self.shard.takes_hashed(_whose(part)):  # without one: of a list of failures
+                    yield part
 
     def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
         """Whether the result is there, made from this image as it is now and under the same ``identity``."""
@@ -178,8 +185,17 @@ class Ledger:
                 ) from error
             raise
 
-    def report(self, failures: list[dict[str, str]]) -> Path:
+    def report(self, failures: list[dict[str, str]], done: Sequence[Path]) -> Path:
         """Write the list of images that failed, or remove that of an earlier run where none did; returns its path.
+
+        Lists of earlier runs in other shares lose what this one tells anew, and go with their last entry.
+
+        Parameters
+        ----------
+        failures
+            Of this run.
+        done
+            The images that this run was about, failed, finished now or finished before.
 
         Raises
         ------
@@ -187,22 +203,26 @@ class Ledger:
             As for :meth:`finish`.
 
         """
-        label = "" if self.shard == WHOLE else f"-{self._label}"
-        path = self.out / f"failures{label}.json"
+        path = self.out / list_name(self.shard)
+        self._list(path, failures)
+        others = lists(self.out)
+        others.pop(self.shard.label, None)
+        for label in idle(self._locks, others):
+            left = still_true(others[label], done)
+            if left is not None:
+                self._list(others[label], left)
+        return path
+
+    def _list(self, path: Path, failures: list[dict[str, str]]) -> None:
         if failures:
             with self._room():
                 replace(path, (json.dumps(failures, indent=2) + "\n").encode(), self._parts / "failures")
         else:
             path.unlink(missing_ok=True)
-        return path
-
-    @property
-    def _label(self) -> str:
-        return f"{self.shard.index}-of-{self.shard.count}"
 
     @property
     def _parts(self) -> Path:
-        return self.out / FOLDER / "parts" / self._label
+        return self.out / FOLDER / "parts" / self.shard.label
 
     @property
     def _receipts(self) -> Path:
@@ -219,7 +239,12 @@ class Ledger:
 
 def key(work: Work) -> str:
     """Name of an image in file names: short and of plain characters, whatever it is called."""
-    return hashlib.sha256(work.image.name.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    return hashed(work.image.name)
+
+
+def _whose(part: Path) -> str:
+    """Key of the image that a part is of."""
+    return part.name.partition(".")[0]
 
 
 def stamp(image: Path) -> dict[str, int]:
@@ -253,26 +278,3 @@ def write_alone(target: Path, content: bytes) -> None:
         replace(target, content, part)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _wait_for(lock: IO[str], waiting: Callable[[], None]) -> None:
-    """Lock a file until it is closed or this process ends."""
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    told = False
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not told:
-                waiting()
-            told = True
-            time.sleep(_LOCK_POLL_S)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            return
-        else:
-            return

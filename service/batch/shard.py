@@ -27,14 +27,27 @@ class Shard:
         """As it is written on the command line."""
         return f"{self.index}/{self.count}"
 
+    @property
+    def label(self) -> str:
+        """As it is written in file names."""
+        return f"{self.index}-of-{self.count}"
+
     def takes(self, name: PurePath) -> bool:
         """Whether an image is in this share.
 
         By a hash of its name: shards need not see the same listing. Images that come while an array runs, or tasks
         that start an hour apart, move no other image. Shares differ by chance, about sqrt(images per shard).
         """
-        digest = hashlib.sha256(name.as_posix().encode("utf-8", "surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") % self.count == self.index
+        return self.takes_hashed(hashed(name))
+
+    def takes_hashed(self, name: str) -> bool:
+        """Whether an image is in this share whose name is ``hashed`` so."""
+        return int(name[:16], 16) % self.count == self.index
+
+
+def hashed(name: PurePath) -> str:
+    """Hash of an image's name, 20 hexadecimal digits."""
+    return hashlib.sha256(name.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
 WHOLE = Shard(0, 1)

@@ -140,7 +140,7 @@ def _folder(
         finally:
             progress.close()
         failures = [*unreadable, *failed]
-        report = ledger.report([failure.as_json() for failure in failures])
+        report = ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
     for failure in failures[:_SHOWN_FAILURES]:
         say(f"{failure.image}: {failure.message}", sys.stderr)
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "

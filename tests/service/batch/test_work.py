@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,7 +18,7 @@ from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key, write_alone
 from service.batch.progress import Progress
 from service.batch.segmenters import Result
-from service.batch.shard import Shard
+from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import left_to_do, segment_all
 
@@ -171,7 +173,7 @@ def test_a_full_disk_is_said_when_failures_are_listed_and_images_begun(
         with monkeypatch.context() as patched:
             patched.setattr("os.fsync", full)
             with pytest.raises(NoRoomForResults, match="what is finished stays so"):
-                ledger.report([{"image": "a"}])
+                ledger.report([{"image": "a"}], [])
         with monkeypatch.context() as patched:
             patched.setattr(Path, "touch", full)
             with pytest.raises(NoRoomForResults, match="No space left on device"), ledger.begun(work):
@@ -191,11 +193,89 @@ def test_a_ledger_knows_its_results_and_what_they_were_made_from(tmp_path: Path)
 def test_failures_are_listed_for_each_shard_and_the_list_goes_with_them(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Shard(1, 4))
     with ledger.opened(lambda _: None):
-        path = ledger.report([{"image": "a"}])
+        path = ledger.report([{"image": "a"}], [])
         assert path == tmp_path / "failures-1-of-4.json"
         assert '"image": "a"' in path.read_text()
-        ledger.report([])
+        ledger.report([], [])
         assert not path.exists()
+
+
+def run_shard(shard: Shard, work: list[Work], segmenter: Scripted, out: Path) -> None:
+    """A share from its start to its list of failures, as the command does it."""
+    mine = [item for item in work if shard.takes(item.image.name)]
+    ledger = Ledger(out, shard)
+    with ledger.opened(lambda _: pytest.fail("it waits for another")) as interrupted:
+        todo = left_to_do(mine, ledger, segmenter.identity, interrupted)
+        failures = segment_all(todo, segmenter, ledger, 1, Progress(len(todo), 0))
+        ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
+
+
+def listed(out: Path) -> dict[str, list[str]]:
+    """Names of the images in each list of failures."""
+    return {
+        path.name: [Path(entry["image"]).name for entry in json.loads(path.read_text())]
+        for path in out.glob("failures*.json")
+    }
+
+
+@pytest.mark.parametrize("then", [WHOLE, Shard(1, 3)], ids=str)
+def test_lists_of_other_shares_keep_what_was_not_done_since(tmp_path: Path, then: Shard) -> None:
+    out, work = tmp_path / "out", works(tmp_path, *"abcdefgh")
+    broken = Scripted(raises=dict.fromkeys("abcdefgh", UndecodableImage("broken")))
+    run_shard(Shard(0, 2), work, broken, out)
+    before = listed(out)["failures-0-of-2.json"]
+    mine = {name for name in before if then.takes(PurePosixPath(name))}
+    assert mine, "the shares have no image in common: nothing is shown"
+    run_shard(then, work, Scripted(raises={min(mine): UndecodableImage("still")}), out)
+    rest = [name for name in before if name not in mine]
+    now = {f"failures{'' if then == WHOLE else '-1-of-3'}.json": [min(mine)]}
+    assert listed(out) == now | ({"failures-0-of-2.json": rest} if rest else {})
+    run_shard(WHOLE, work, Scripted(), out)
+    assert listed(out) == {}
+
+
+def test_a_list_loses_folders_that_can_be_looked_into_and_is_left_alone_where_it_is_none(tmp_path: Path) -> None:
+    entries = [{"image": str(tmp_path / name)} for name in ("folder", "gone")]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "failures-0-of-2.json").write_text(json.dumps(entries))
+    other = {"failures-1-of-2.json": "[{}]", "failures-2.json": "[]"}
+    for name, text in other.items():
+        (tmp_path / name).write_text(text)
+    run_shard(WHOLE, [], Scripted(), tmp_path)
+    assert json.loads((tmp_path / "failures-0-of-2.json").read_text()) == entries[1:]
+    assert {name: (tmp_path / name).read_text() for name in other} == other
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_nothing_of_another_share_is_touched_while_a_process_works_on_it(tmp_path: Path) -> None:
+    out, work = tmp_path / "out", works(tmp_path, "a", "b")
+    other = Ledger(out, Shard(0, 1000))
+    with other.opened(lambda _: None), other.begun(work[0]) as part:
+        path = other.report([{"image": str(work[0].source)}], [])
+        seen = Scripted()
+        run_shard(WHOLE, work, seen, out)
+        assert seen.seen == ["a", "b"], "its image is at work, not left over"
+        assert part.exists()
+        assert listed(out) == {path.name: ["a"]}
+    run_shard(WHOLE, work, Scripted(), out)
+    assert listed(out) == {}
+
+
+def test_what_a_process_of_another_share_was_killed_over_comes_last_and_is_removed(tmp_path: Path) -> None:
+    out, work = tmp_path / "out", works(tmp_path, *"abcdefgh")
+    parts = out / ".unet" / "parts" / "2-of-3"
+    parts.mkdir(parents=True)
+    now = [Shard(index, 2) for index in (0, 1)]
+    halves = {shard: [item for item in work if shard.takes(item.image.name)] for shard in now}
+    assert all(len(half) > 1 for half in halves.values()), "no image could come last"
+    for half in halves.values():
+        (parts / f"{key(half[0])}.1234").write_bytes(b"half")
+    (parts / "failures").write_bytes(b"[")
+    for shard, half in halves.items():
+        segmenter = Scripted()
+        run_shard(shard, work, segmenter, out)
+        assert segmenter.seen == [item.image.name.name for item in (*half[1:], half[0])]
+    assert list(parts.iterdir()) == []
 
 
 def test_a_result_that_cannot_be_written_leaves_no_debris(tmp_path: Path) -> None:
