@@ -146,6 +146,8 @@ class ReadLimits:
     """Pixels of all planes together; channels are not counted."""
     max_bytes: int
     """Decoded bytes of all planes and channels together."""
+    setting: str = "the limit"
+    """What to raise for more pixels, as the remedy names it."""
 
     def check(self, header: ImageHeader) -> None:
         """Refuse a header that declares no pixel at all, or more than the limits.
@@ -168,7 +170,7 @@ class ReadLimits:
         what = f"{header.planes} x {height} x {width} (planes, height, width)"
         if pixels > self.max_pixels:
             msg = f"the image declares {what} = {pixels} pixels, the limit is {self.max_pixels}"
-            raise ImageTooLarge(f"{msg}; crop it, send fewer planes, or raise the service's limit")
+            raise ImageTooLarge(f"{msg}; crop it, send fewer planes, or raise {self.setting}")
         decoded = pixels * header.channels * header.dtype.itemsize
         if decoded > self.max_bytes:
             msg = (

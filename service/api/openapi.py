@@ -57,7 +57,7 @@ _RUN_LENGTHS = {
 _DETAILS = {
     "empty-body": "the body has 0 bytes; send the image as the body, or as multipart field 'image'",
     "unknown-model": "no model 'nucleii' is served; there are nuclei@1.0.0",
-    "unknown-format": "format 'gif' does not exist; ask for one of npy, png, rle, tiff",
+    "unknown-format": f"format 'gif' does not exist; ask for one of {', '.join(sorted(ENCODERS))}",
     "body-too-large": "the body has 900000000 bytes, the limit is 536870912 bytes; compress the image ...",
     "image-too-large": "the image declares 900 x 65535 x 65535 (planes, height, width) = 3865352602500 pixels, ...",
     "invalid-parameter": "parameter 'thresold' does not exist; did you mean 'threshold'?",
@@ -67,6 +67,9 @@ _DETAILS = {
 
 def _form() -> dict[str, Any]:
     fields = SegmentParameters.model_json_schema()["properties"]
+    for field in fields.values():
+        if "enum" not in field and field.get("default", "") is None:
+            field["example"] = ""  # not given; a page that sends what it shows would ask for values of its own making
     image = {"type": "string", "format": "binary", "description": "The image file."}
     return {"schema": {"type": "object", "required": ["image"], "properties": {"image": image, **fields}}}
 
@@ -124,8 +127,9 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The segmentation, in the format asked for.",
         "content": {
-            encoder.media_type: {"example": _RUN_LENGTHS} if name == "rle" else _BINARY
-            for name, encoder in reversed(list(ENCODERS.items()))
+            # the first is what pages ask for by themselves: PNG, the default
+            **{encoder.media_type: _BINARY for encoder in ENCODERS.values()},
+            ENCODERS["rle"].media_type: {"example": _RUN_LENGTHS},
         },
         "headers": {
             "X-UNet-Receipt": {

@@ -32,10 +32,21 @@ _Timeout: TypeAlias = Annotated[
 ]
 
 
-class SegmentParameters(BaseModel):
-    """What may be asked of one segmentation; everything is optional, nothing unknown is taken."""
+class _Parameters(BaseModel):
+    """Nothing unknown is taken, and what is empty counts as not given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, given: Any) -> Any:  # noqa: ANN401 - whatever pydantic is given
+        if not isinstance(given, Mapping):
+            return given
+        return {name: value for name, value in given.items() if value != "" or name not in cls.model_fields}
+
+
+class SegmentParameters(_Parameters):
+    """What may be asked of one segmentation; everything is optional."""
 
     model: _Model = None
     output: _Output = "mask"
@@ -68,13 +79,6 @@ class SegmentParameters(BaseModel):
     )
     timeout: _Timeout = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_not_given(cls, given: Any) -> Any:  # noqa: ANN401 - whatever pydantic is given
-        if not isinstance(given, Mapping):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name not in cls.model_fields}
-
     @field_validator("pixel_size")
     @classmethod
     def _has_one_or_two_lengths(cls, text: str | None) -> str | None:
@@ -88,10 +92,8 @@ class SegmentParameters(BaseModel):
         return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
 
 
-class PlanParameters(BaseModel):
+class PlanParameters(_Parameters):
     """What may be asked of ``GET /plan``; the same names as in :class:`SegmentParameters` mean the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: str = Field(
         description="Height and width of the image in px.", json_schema_extra={"examples": ["4096x4096", "1024x1360"]}
@@ -202,7 +204,7 @@ def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
         return f"parameter {name!r} is missing; give it"
     if item["type"] == "bool_parsing":
         return f"{name} is {str(item['input'])[:40]!r}, it should be true or false"
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{name} is {str(item['input'])[:40]!r}, it {message}"
 
 

@@ -134,7 +134,7 @@ class Pipeline:
 
     @property
     def _limits(self) -> ReadLimits:
-        return ReadLimits(max_pixels=self.max_pixels, max_bytes=self.max_pixels * _MOST_SAMPLE_BYTES)
+        return ReadLimits(self.max_pixels, self.max_pixels * _MOST_SAMPLE_BYTES, "UNET_MAX_PIXELS")
 
     @property
     def _most(self) -> Needs:

@@ -41,7 +41,7 @@ class PngEncoder:
             msg = "PNG has no floating point samples; ask for format=tiff or npy"
             raise UnsupportedOutput(msg)
         if len(result.planes) != 1:
-            msg = f"PNG holds one plane, the result has {len(result.planes)}; ask for format=tiff"
+            msg = "PNG holds one plane, the result is a stack; ask for format=tiff"
             raise UnsupportedOutput(msg)
         if result.kind == "labels":
             largest = max(int(band.max()) for band in result.bands(0))

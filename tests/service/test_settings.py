@@ -102,3 +102,16 @@ def test_other_devices_are_refused(text: str) -> None:
 def test_a_device_named_twice_is_refused(text: str) -> None:
     with pytest.raises(InvalidSettings, match="name each GPU once"):
         load_settings({"devices": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("", ""), ("/", ""), ("/unet", "/unet"), ("/unet/", "/unet"), ("/a/b-1//", "/a/b-1")]
+)
+def test_a_path_prefix_ends_without_a_slash(text: str, meant: str) -> None:
+    assert load_settings({"root_path": text}).root_path == meant
+
+
+@pytest.mark.parametrize("text", ["unet", "//elsewhere", "/a//b", "/a b", "/a?b", "/a#b", "/\\b", " /a", "http://a/b"])
+def test_other_path_prefixes_are_refused(text: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"--root-path\) is .*: input should begin with one /"):
+        load_settings({"root_path": text})

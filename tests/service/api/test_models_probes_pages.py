@@ -151,6 +151,19 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     assert failures == set(answers) - {"200"}
 
 
+def test_what_a_page_sends_by_itself_asks_for_nothing(client: AppClient) -> None:
+    """Swagger's takes the first media type, and shows and sends each field's example, or one that it makes up."""
+    described = client.get("/openapi.json").json()["paths"]["/segment"]["post"]
+    answers = described["responses"]["200"]["content"]
+    assert next(iter(answers)) == "image/png"
+    assert answers["application/json"]["example"]["format"] == "coco_rle"
+    fields = described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert [name for name in fields if {"example", "default", "enum"}.isdisjoint(fields[name])] == ["image"]
+    assert {name for name in fields if fields[name].get("example") == ""} == {
+        "model", "threshold", "min_area", "min_score", "channel", "pixel_size", "timeout",
+    }  # fmt: skip
+
+
 def test_openapi_promises_no_other_shape_of_failure(client: AppClient) -> None:
     document = client.get("/openapi.json").json()
     shapes = {

@@ -27,6 +27,11 @@ def test_a_plan_is_what_the_request_then_gets(client: AppClient) -> None:
     assert plan["memory_bytes"] >= 300 * 500 * 2
 
 
+def test_empty_parameters_are_not_given_as_in_a_request(client: AppClient) -> None:
+    empty = dict.fromkeys(["planes", "model", "output", "mirror", "timeout"], "")
+    assert client.get("/plan", params={"size": "300x500", **empty}).json() == client.get("/plan?size=300x500").json()
+
+
 def test_planes_and_views_count(client: AppClient) -> None:
     def asked(**more: str) -> dict[str, float]:
         plan: dict[str, float] = client.get("/plan", params={"size": "1000x900", **more}).json()
@@ -49,6 +54,7 @@ def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: App
 @pytest.mark.parametrize(
     ("query", "status", "slug", "said"),
     [
+        ({"size": ""}, 422, "invalid-parameter", "parameter 'size' is missing"),
         ({}, 422, "invalid-parameter", "parameter 'size' is missing"),
         ({"size": "12"}, 422, "invalid-parameter", "size is '12', it should be height and width in px"),
         ({"size": "0x5"}, 422, "invalid-parameter", "write it as 4096x4096"),

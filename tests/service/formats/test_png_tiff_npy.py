@@ -55,7 +55,7 @@ def test_png_carries_the_receipt() -> None:
     ("result", "reason"),
     [
         (labels([[65_536]], dtype=np.uint32), "65536 labels, PNG holds 65535; ask for format=tiff"),
-        (labels([[1]], [[1]]), "has 2; ask for format=tiff"),
+        (labels([[1]], [[1]]), "PNG holds one plane, the result is a stack; ask for format=tiff"),
         (probabilities(np.zeros((2, 1, 1))), "ask for format=tiff"),
     ],
 )
