@@ -44,6 +44,13 @@ def _device_list(text: str) -> str:
     return ",".join(str(int(number)) for number in numbers)
 
 
+def _path_prefix(text: str) -> str:
+    prefix = text.rstrip("/")
+    if not re.fullmatch(r"(/[^/\\?#\s]+)*", prefix):
+        raise PydanticCustomError("root_path", "Input should begin with one /, without blanks, ? or #, such as /unet")
+    return prefix
+
+
 class Settings(BaseSettings):
     """Everything that can be set, with units in the names; read once, passed to :func:`service.app.create_app`."""
 
@@ -53,7 +60,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on; 0 takes a free one, which the log names."
     )
-    root_path: str = Field(
+    root_path: Annotated[str, AfterValidator(_path_prefix)] = Field(
         "", description="Path prefix under which a proxy shows the service and which it strips, such as /unet."
     )
     models_dir: Path | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,9 +28,12 @@ _POLICY = "default-src 'self'; style-src 'unsafe-inline'; img-src 'self' blob: d
 
 
 @router.get("/")
-async def page() -> HTMLResponse:
+async def page(request: Request) -> HTMLResponse:
     """Drop an image, see its segmentation."""
-    return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+    root = request.scope.get("root_path", "")
+    # proxies also hand over the prefix without a slash behind it, from where relative links would lead elsewhere
+    base = f'<head>\n<base href="{escape(root)}/">' if root else "<head>"
+    return HTMLResponse(_PAGE.replace("<head>", base, 1), headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/static/{name}")
