@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, and what happens between SIGTERM and the end.
+"""The HTTP server: uvicorn, and what happens between SIGTERM, SIGINT or SIGHUP and the end.
 
 At the signal readiness fails, and nothing else changes: whoever still comes, because no load balancer has noticed yet,
 is answered. ``drain_delay_s`` seconds later the listener closes; then requests in work have ``shutdown_grace_s``
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
 import time
 from types import FrameType
 
@@ -49,6 +50,8 @@ class Server(uvicorn.Server):
             Where the address is taken, or is none of this machine.
 
         """
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self.handle_exit)  # the terminal is gone; uvicorn would end without a drain
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -62,7 +65,8 @@ class Server(uvicorn.Server):
         for server in self.servers:
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
-                _LOG.info("listening on http://%s:%d", host, port, extra=fields(host=host, port=port))
+                shown = f"[{host}]" if ":" in host else host
+                _LOG.info("listening on http://%s:%d", shown, port, extra=fields(host=host, port=port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal; at a second one leave now.

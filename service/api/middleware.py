@@ -129,7 +129,7 @@ class LastResort:
                 task.uncancel()
             error = Draining(
                 f"the service stops, and this request was not finished in the {self._shutdown_grace_s} s that it had "
-                "left for that; send it again, or raise UNET_SHUTDOWN_GRACE_S"
+                "left for that, if no second signal ended them; send it again, or raise UNET_SHUTDOWN_GRACE_S"
             )
             _LOG.warning("%s", error)
             if not started:

@@ -19,7 +19,8 @@ from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE}
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *_NO_FILES}
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
@@ -158,9 +159,10 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
+            remedy = "allow more open files (ulimit -n)" if error.errno in _NO_FILES else "give the folder more room"
             raise NoRoomForUpload(
                 f"the body of {length or 'unknown'} bytes finds no room beside other uploads in the temporary folder: "
-                f"{error.strerror}; try again in {NoRoomForUpload.retry_after_s} s, or give the folder more room"
+                f"{error.strerror}; try again in {NoRoomForUpload.retry_after_s} s, or {remedy}"
             ) from error
         try:
             yield upload

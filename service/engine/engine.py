@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ class Engine:
                 plan_limits(settings),
             )
         except OSError as error:
-            self._failure = f"the model packages cannot be read: {error}"
+            self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
             raise
         # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
         lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1

@@ -65,7 +65,10 @@ def memory_limit(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> int
 
 def temporary_memory(folder: Path | None = None, mounts: Path = _MOUNTS) -> int:
     """Bytes of memory that files in the temporary folder may take: its size where it is a tmpfs, else 0."""
-    folder = (folder or Path(tempfile.gettempdir())).resolve()
+    try:
+        folder = (folder or Path(tempfile.gettempdir())).resolve()
+    except FileNotFoundError:  # no folder can be written; what needs one says so
+        return 0
     points = {Path(line.split()[1]): line.split()[2] for line in _text(mounts).splitlines()}
     for point in (folder, *folder.parents):
         if point in points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -153,10 +154,23 @@ def test_an_answer_on_its_way_at_the_end_of_the_grace_breaks_off(packages: Path,
         assert any("send it again" in event["message"] for event in server.events())
 
 
-def test_sigterm_while_idle_exits_with_0(packages: Path, tmp_path: Path) -> None:
-    with live_server(tmp_path, packages) as server:
-        server.terminate()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_idle_drains_and_exits_with_0(packages: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with live_server(tmp_path, packages, drain_delay_s=1) as server:
+        server.process.send_signal(number)
         assert server.process.wait(30) == 0
+        assert [event["message"] for event in server.events()][-2:] == ["draining", "stopped"]
+
+
+def test_where_nobody_shall_notice_that_the_terminal_is_gone_nothing_ends(packages: Path, tmp_path: Path) -> None:
+    """As under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a new process inherits
+    try:
+        with live_server(tmp_path, packages) as server:
+            server.process.send_signal(signal.SIGHUP)
+            assert httpx.get(f"{server.url}/readyz").json()["ready"]
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_large_image_keeps_memory_bounded_while_probes_answer(packages: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -125,3 +128,25 @@ def test_what_is_only_declared_takes_no_room_from_others() -> None:
         assert room.on_disk == 0
 
     asyncio.run(try_it())
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; try again in 5 s, or give the folder more room"),
+        (errno.EMFILE, "Too many open files; try again in 5 s, or allow more open files (ulimit -n)"),
+    ],
+)
+def test_what_the_temporary_folder_refuses_is_told_with_its_own_remedy(
+    monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async def scenario() -> None:
+        async with received(upload(b"i" * 2 * SPOOL), Settings(), UploadRoom(SPOOL, ROOM)):
+            pytest.fail("there was room")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refusing)
+    with pytest.raises(NoRoomForUpload, match=re.escape(remedy)):
+        asyncio.run(scenario())

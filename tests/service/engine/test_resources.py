@@ -120,3 +120,13 @@ def test_only_a_temporary_folder_in_memory_takes_memory(tmp_path: Path) -> None:
     assert temporary_memory(tmp_path, mounts) == size.f_blocks * size.f_frsize > 0
     assert temporary_memory(tmp_path.parent, mounts) == 0
     assert temporary_memory(tmp_path, tmp_path / "missing") == 0
+
+
+def test_where_no_folder_can_be_written_none_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ends for it here: the engine is not ready then, and says why."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert temporary_memory() == 0
