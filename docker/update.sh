@@ -21,12 +21,37 @@ healthy() {
   return 1
 }
 
+# An old one goes: its drain is waited for, stop_grace_period at most.
+retire() { docker stop "$1" >/dev/null && docker rm "$1" >/dev/null; }
+
+# However this ends in the middle of a round, there are as many replicas as before, or the next run would count one more.
+before= leaving=
+ended() {
+  trap - HUP INT TERM
+  if [ -n "$leaving" ]; then
+    echo "a replica of $service drains and goes, those that it has not come to stay as they were" >&2
+    retire "$leaving"
+  elif [ -n "$before" ]; then
+    for newer in $(replicas); do
+      case $before in *"$newer"*) continue ;; esac
+      docker stop --time 30 "$newer" >/dev/null || true # the proxy may have found it already
+      docker rm --force "$newer" >/dev/null
+      echo "the new replica $newer of $service was removed; those that ran before go on" >&2
+    done
+  fi
+}
+trap ended EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 count=$(replicas | grep -c . || true)
 # one that was killed would be started again as it was, and count as new
 removed=$(docker compose rm --force "$service" 2>&1) || { echo "$removed" >&2; exit 1; }
 old=$(docker compose ps --quiet "$service")
 if [ -z "$old" ]; then
-  echo "no replica of $service runs; start it with: docker compose up --detach" >&2
+  case $service in service-gpu) start="--profile gpu up --detach proxy-gpu" ;; *) start="up --detach" ;; esac
+  echo "no replica of $service runs; start it with: docker compose $start" >&2
   exit 1
 fi
 for container in $old; do
@@ -37,14 +62,12 @@ for container in $old; do
     case $before in *"$started"*) continue ;; esac
     healthy "$started" && continue
     docker logs --tail 3 "$started" >&2
-    for newer in $(replicas); do
-      case $before in *"$newer"*) ;; *) docker rm --force "$newer" >/dev/null ;; esac
-    done
-    echo "a new replica of $service is not healthy and was removed; those that ran before go on" >&2
+    echo "a new replica of $service is not healthy" >&2
     exit 1
   done
+  leaving=$container
   sleep 2 # the proxy asks the name server twice a second, and a new replica whether it is ready
-  docker stop "$container" >/dev/null # waits for its drain, stop_grace_period at most
-  docker rm "$container" >/dev/null
+  retire "$container"
+  before= leaving=
 done
 echo "$count of $count replicas of $service are new"

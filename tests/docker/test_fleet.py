@@ -47,18 +47,24 @@ class Fleet:
         """Have so many replicas; return when they are healthy, or have drained and gone."""
         self.compose("up", "--detach", "--no-recreate", "--wait", f"--scale=service={count}", "service")
 
-    def update(self, settings: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run ``docker/update.sh`` with further settings of the service, written to a file of their own."""
+    def updating(self, settings: Path, **environment: str) -> subprocess.Popen[str]:
+        """Start ``docker/update.sh`` with further settings of the service, written to a file of their own."""
         settings.write_text(json.dumps({"services": {"service": {"environment": environment}}}))
         files = f"{self.environment['COMPOSE_FILE']}:{settings}"
-        return subprocess.run(
+        return subprocess.Popen(
             [PROJECT / "docker" / "update.sh"],
             cwd=PROJECT,
             env={**os.environ, **self.environment, "COMPOSE_FILE": files},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+
+    def update(self, settings: Path, **environment: str) -> tuple[int, str]:
+        """Run it to its end; gives its exit status and what it wrote to standard error."""
+        process = self.updating(settings, **environment)
+        said = process.communicate()[1]
+        return process.returncode, said
 
     def usable(self) -> int:
         """Replicas that the proxy sends requests to."""
@@ -152,9 +158,9 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     before = fleet.replicas()
     with load(fleet.url, SMALL, LARGE) as tally:
         tally.wait_for(5)
-        updated = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="debug")
+        status, said = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="debug")
         tally.wait_for(5)
-    assert updated.returncode == 0, updated.stderr
+    assert status == 0, said
     report(f"rolling update of 2 replicas: {tally}")
     assert tally.failed == []
     after = fleet.replicas()
@@ -169,8 +175,8 @@ def test_an_update_replaces_a_replica_that_was_killed_or_hangs(fleet: Fleet, tmp
     docker("kill", f"--signal={how}", broken.name)
     if how == "STOP":
         broken.wait_for("unhealthy", 90)
-    updated = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="warning")
-    assert updated.returncode == 0, updated.stderr
+    status, said = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="warning")
+    assert status == 0, said
     after = fleet.replicas()
     assert len(after) == 2
     assert all("UNET_LOG_LEVEL=warning" in container.inspect()["Config"]["Env"] for container in after)
@@ -178,11 +184,25 @@ def test_an_update_replaces_a_replica_that_was_killed_or_hangs(fleet: Fleet, tmp
 
 def test_an_update_that_does_not_become_healthy_leaves_what_ran_before(fleet: Fleet, tmp_path: Path) -> None:
     before = {container.name for container in fleet.replicas()}
-    updated = fleet.update(tmp_path / "newer.json", UNET_PRECISION="fp17")
-    assert updated.returncode == 1
-    assert "was removed" in updated.stderr
+    status, said = fleet.update(tmp_path / "newer.json", UNET_PRECISION="fp17")
+    assert status == 1
+    assert "is not healthy" in said
+    assert "was removed" in said
     assert {container.name for container in fleet.replicas()} == before
     fleet.wait_for_usable(2)
+
+
+def test_an_update_that_is_broken_off_leaves_what_ran_before(fleet: Fleet, tmp_path: Path) -> None:
+    """The new replica has no packages: it runs and does not become healthy."""
+    before = {container.name for container in fleet.replicas()}
+    process = fleet.updating(tmp_path / "newer.json", UNET_MODELS_DIR="/nothing")
+    while len(fleet.replicas()) == len(before):
+        assert process.poll() is None, process.communicate()
+    process.terminate()
+    said = process.communicate()[1]
+    assert process.returncode == 143, said
+    assert "was removed" in said
+    assert set(fleet.compose("ps", "--all", "--quiet", "--no-trunc", "service").split()) == before
 
 
 def test_a_killed_replica_costs_patient_clients_nothing(fleet: Fleet) -> None:
