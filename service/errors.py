@@ -72,12 +72,15 @@ class ProblemKind:
         HTTP status.
     title
         The kind in a few words, the same for every occurrence.
+    remedy
+        What to do about it, in Markdown.
 
     """
 
     slug: str
     status: int
     title: str
+    remedy: str
 
     @property
     def uri(self) -> str:
@@ -85,54 +88,158 @@ class ProblemKind:
         return f"/problems/{self.slug}"
 
 
-INTERNAL = ProblemKind("internal-error", 500, "The service failed")
-_NET_FAILED = ProblemKind("inference-failed", 500, "The net failed")
-INVALID_PARAMETER = ProblemKind("invalid-parameter", 422, "A parameter is not valid")
+INTERNAL = ProblemKind("internal-error", 500, "The service failed", "Report the `request_id`; the log has the cause.")
+_NET_FAILED = ProblemKind("inference-failed", 500, "The net failed", "Report the `request_id`; the log has the cause.")
+INVALID_PARAMETER = ProblemKind(
+    "invalid-parameter",
+    422,
+    "A parameter is not valid",
+    "`detail` names each parameter, its value and what is allowed.",
+)
+_BAD_REQUEST = ProblemKind("bad-request", 400, "The request is malformed", "Look at `/docs` for how a request is made.")
 
 HTTP_PROBLEMS: Mapping[int, ProblemKind] = {
-    400: ProblemKind("bad-request", 400, "The request is malformed"),
-    404: ProblemKind("not-found", 404, "There is nothing at this path"),
-    405: ProblemKind("method-not-allowed", 405, "The path does not take this method"),
+    400: _BAD_REQUEST,
+    404: ProblemKind("not-found", 404, "There is nothing at this path", "See `/docs` for the paths that exist."),
+    405: ProblemKind(
+        "method-not-allowed", 405, "The path does not take this method", "Use a method that the `Allow` header names."
+    ),
 }
 """Refusals by the router, by status."""
 
 PROBLEMS: Mapping[type[Exception], ProblemKind] = {
-    RequestError: ProblemKind("bad-request", 400, "The request is malformed"),
-    EmptyBody: ProblemKind("empty-body", 400, "The request has no body"),
-    MissingImage: ProblemKind("missing-image", 400, "The multipart body has no image"),
-    BrokenMultipart: ProblemKind("broken-multipart", 400, "The multipart body is malformed"),
-    UploadTooSlow: ProblemKind("upload-too-slow", 408, "The body took too long to arrive"),
-    NoRoomForUpload: ProblemKind("no-room-for-upload", 503, "There is no room for the body"),
-    BodyTooLarge: ProblemKind("body-too-large", 413, "The body is too large"),
-    EncodedBody: ProblemKind("encoded-body", 415, "The body has a content encoding"),
+    RequestError: _BAD_REQUEST,
+    EmptyBody: ProblemKind(
+        "empty-body", 400, "The request has no body", "Send the image as the body, or as field `image`."
+    ),
+    MissingImage: ProblemKind(
+        "missing-image", 400, "The multipart body has no image", "Name the file field `image` and give it a file name."
+    ),
+    BrokenMultipart: ProblemKind(
+        "broken-multipart",
+        400,
+        "The multipart body is malformed",
+        "Send one form, whole, with a single file field `image`.",
+    ),
+    UploadTooSlow: ProblemKind(
+        "upload-too-slow", 408, "The body took too long to arrive", "Send less, or over a faster line."
+    ),
+    NoRoomForUpload: ProblemKind(
+        "no-room-for-upload",
+        503,
+        "There is no room for the body",
+        "Try again after `Retry-After`; give the temporary folder more room, or raise `UNET_UPLOAD_LIMIT_MB`.",
+    ),
+    BodyTooLarge: ProblemKind(
+        "body-too-large",
+        413,
+        "The body is too large",
+        "Compress inside the file (TIFF with Deflate or ZSTD), crop, or raise `UNET_MAX_BODY_MB`.",
+    ),
+    EncodedBody: ProblemKind(
+        "encoded-body", 415, "The body has a content encoding", "Send the file without `Content-Encoding`."
+    ),
     InvalidParameter: INVALID_PARAMETER,
     image_errors.FormatError: INTERNAL,
-    image_errors.UndecodableImage: ProblemKind("undecodable-image", 422, "The image cannot be decoded"),
-    image_errors.UnsupportedImageFormat: ProblemKind("unsupported-image-format", 415, "The body is no known image"),
-    image_errors.ImageTooLarge: ProblemKind("image-too-large", 413, "The image has too many pixels"),
-    format_errors.UnknownFormat: ProblemKind("unknown-format", 406, "There is no such output format"),
-    format_errors.UnsupportedOutput: ProblemKind("unsupported-output", 406, "The format cannot hold this output"),
+    image_errors.UndecodableImage: ProblemKind(
+        "undecodable-image",
+        422,
+        "The image cannot be decoded",
+        "Write the file again; it is damaged, cut off, or of a kind that `detail` names.",
+    ),
+    image_errors.UnsupportedImageFormat: ProblemKind(
+        "unsupported-image-format", 415, "The body is no known image", "Send TIFF, PNG, JPEG or `.npy`."
+    ),
+    image_errors.ImageTooLarge: ProblemKind(
+        "image-too-large",
+        413,
+        "The image has too many pixels",
+        "Crop, send fewer planes, or raise `UNET_MAX_PIXELS`. Nothing was decoded.",
+    ),
+    format_errors.UnknownFormat: ProblemKind(
+        "unknown-format", 406, "There is no such output format", "Ask for a format of the table above."
+    ),
+    format_errors.UnsupportedOutput: ProblemKind(
+        "unsupported-output",
+        406,
+        "The format cannot hold this output",
+        "Ask for the format that `detail` names, mostly `tiff`.",
+    ),
     engine_errors.EngineError: INTERNAL,
-    engine_errors.UnknownModel: ProblemKind("unknown-model", 404, "There is no such model"),
-    engine_errors.NotReady: ProblemKind("not-ready", 503, "The service is not ready"),
-    engine_errors.Draining: ProblemKind("draining", 503, "The service is about to stop"),
-    engine_errors.Overloaded: ProblemKind("overloaded", 503, "The service has as much work as it can promise"),
-    engine_errors.TooLargeForMemory: ProblemKind("too-large-for-memory", 413, "The image needs too much memory"),
-    engine_errors.SpoolFull: ProblemKind("spool-full", 503, "The disk has no room for the image"),
-    engine_errors.DeadlineExceeded: ProblemKind("deadline-exceeded", 504, "The answer would be too late"),
+    engine_errors.UnknownModel: ProblemKind(
+        "unknown-model", 404, "There is no such model", "Ask for one that `known` lists; `GET /models` has them all."
+    ),
+    engine_errors.NotReady: ProblemKind(
+        "not-ready",
+        503,
+        "The service is not ready",
+        "Try again: packages load in seconds, or another replica answers; `/readyz` says what is missing.",
+    ),
+    engine_errors.Draining: ProblemKind(
+        "draining", 503, "The service is about to stop", "Try again: another replica takes over."
+    ),
+    engine_errors.Overloaded: ProblemKind(
+        "overloaded",
+        503,
+        "The service has as much work as it can promise",
+        "Try again after `Retry-After` seconds: queued pixels over measured speed.",
+    ),
+    engine_errors.TooLargeForMemory: ProblemKind(
+        "too-large-for-memory",
+        413,
+        "The image needs too much memory",
+        "Crop, ask for `mask` in place of `probabilities`, or raise `UNET_MEMORY_BUDGET_MB` or, where `detail` speaks "
+        "of files, `UNET_SPOOL_LIMIT_MB`.",
+    ),
+    engine_errors.SpoolFull: ProblemKind(
+        "spool-full",
+        503,
+        "The disk has no room for the image",
+        "Make room in `UNET_SPOOL_DIR`, or point it to a larger disk; the image is beyond the memory budget.",
+    ),
+    engine_errors.DeadlineExceeded: ProblemKind(
+        "deadline-exceeded",
+        504,
+        "The answer would be too late",
+        "Ask for a longer `timeout`, send less, or raise `UNET_DEADLINE_S`.",
+    ),
     engine_errors.BadParameter: INVALID_PARAMETER,
     model_errors.ModelError: INTERNAL,
     model_errors.PackageError: INTERNAL,
     model_errors.InvalidPackage: INTERNAL,
     model_errors.UnsupportedPackage: INTERNAL,
-    model_errors.BackendUnavailable: ProblemKind("backend-unavailable", 503, "The accelerator is not available"),
-    model_errors.ImageMismatch: ProblemKind("image-mismatch", 422, "The image does not fit the model"),
-    model_errors.NonFiniteImage: ProblemKind("non-finite-image", 422, "The image holds NaN or infinity"),
-    model_errors.ExtremePixels: ProblemKind("extreme-pixels", 422, "The net cannot compute with such pixels"),
-    model_errors.PlanError: ProblemKind("tile-budget", 503, "No tile fits the memory budget"),
+    model_errors.BackendUnavailable: ProblemKind(
+        "backend-unavailable",
+        503,
+        "The accelerator is not available",
+        "The operator has to look at the accelerator; `/readyz` says more.",
+    ),
+    model_errors.ImageMismatch: ProblemKind(
+        "image-mismatch",
+        422,
+        "The image does not fit the model",
+        "Send the channels that `GET /models/{name}` lists, or choose one with `channel`.",
+    ),
+    model_errors.NonFiniteImage: ProblemKind(
+        "non-finite-image", 422, "The image holds NaN or infinity", "Replace NaN and infinity, or send integers."
+    ),
+    model_errors.ExtremePixels: ProblemKind(
+        "extreme-pixels",
+        422,
+        "The net cannot compute with such pixels",
+        "Replace pixels that are far brighter or darker than all others.",
+    ),
+    model_errors.PlanError: ProblemKind(
+        "tile-budget", 503, "No tile fits the memory budget", "Raise `UNET_MEMORY_BUDGET_MB`."
+    ),
     model_errors.InferenceFailed: _NET_FAILED,
     model_errors.NonFiniteOutput: _NET_FAILED,
-    model_errors.OutOfDeviceMemory: ProblemKind("out-of-device-memory", 503, "The accelerator is out of memory"),
+    model_errors.OutOfDeviceMemory: ProblemKind(
+        "out-of-device-memory",
+        503,
+        "The accelerator is out of memory",
+        "Try again after `Retry-After`; lower `UNET_MEMORY_BUDGET_MB`.",
+    ),
 }
 """Problem by error class; a class that is not listed counts as its nearest listed base."""
 

@@ -62,10 +62,7 @@ async def docs(request: Request) -> HTMLResponse:
 @router.get("/problems/{slug}")
 async def problem(slug: str) -> PlainTextResponse:
     """Explain one kind of problem: what its ``type`` leads to."""
-    for error, kind in PROBLEMS.items():
-        if kind.slug == slug:
-            return PlainTextResponse(f"{kind.status} {kind.title}\n\n{error.__doc__}\n")
-    for kind in HTTP_PROBLEMS.values():
-        if kind.slug == slug:
-            return PlainTextResponse(f"{kind.status} {kind.title}\n")
-    raise HTTPException(404)
+    kind = next((kind for kind in (*PROBLEMS.values(), *HTTP_PROBLEMS.values()) if kind.slug == slug), None)
+    if kind is None:
+        raise HTTPException(404)
+    return PlainTextResponse(f"{kind.status} {kind.title}\n\n{kind.remedy}\n")

@@ -101,7 +101,9 @@ def test_metrics_count_requests_by_model_format_and_status(client: AppClient) ->
 def test_the_type_of_every_problem_leads_to_its_explanation(client: AppClient, slug: str) -> None:
     answer = client.get(f"/problems/{slug}")
     assert answer.status_code == 200
-    assert answer.text.strip()
+    title, remedy = answer.text.strip().split("\n\n")
+    assert re.fullmatch(r"[45]\d\d [A-Z].+", title)
+    assert re.fullmatch(r"[A-Z`].+\.", remedy)
 
 
 def test_an_explanation_that_does_not_exist_is_a_problem(client: AppClient) -> None:
