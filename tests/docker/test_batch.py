@@ -22,6 +22,7 @@ from tests.kubernetes.manifests import quantity
 from tests.packages import write_tiny_package
 
 IMAGES = 9
+SBATCH = PROJECT / "docker" / "unet-batch.sbatch"
 
 
 @pytest.fixture
@@ -84,14 +85,12 @@ def test_the_job_has_a_pod_for_each_shard_and_its_options_are_known(
 
 
 def test_the_slurm_script_takes_its_share_of_an_array(workplace: Path) -> None:
-    script = PROJECT / "docker" / "unet-batch.sbatch"
-    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", script.read_text())[0])
+    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", SBATCH.read_text())[0])
     tools = Path(sys.executable).parent
     for task in (first, last):
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "USER"},  # as where --export says so
             "PATH": f"{tools}:{os.environ['PATH']}",
-            "USER": "somebody",
             "TMPDIR": str(workplace),
             "UNET_MODELS_DIR": str(workplace / "packages"),
             "UNET_BACKEND": "cpu",
@@ -101,7 +100,7 @@ def test_the_slurm_script_takes_its_share_of_an_array(workplace: Path) -> None:
             "SLURM_CPUS_PER_TASK": "1",
         }
         done = subprocess.run(
-            [script, f"{workplace}/images/*.png", workplace / "results", "--format=npy"],
+            [SBATCH, f"{workplace}/images/*.png", workplace / "results", "--format=npy"],
             env=environment,
             capture_output=True,
             text=True,
@@ -109,6 +108,12 @@ def test_the_slurm_script_takes_its_share_of_an_array(workplace: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"shard {task - first}/{last + 1 - first}: wrote ")
+
+
+def test_the_slurm_script_says_what_it_needs() -> None:
+    done = subprocess.run([SBATCH, "/data"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: sbatch unet-batch.sbatch IMAGES RESULTS")
 
 
 @pytest.mark.docker
