@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from model.devices import each_device
-from model.errors import InferenceFailed, ModelError, OutOfDeviceMemory
+from model.errors import InferenceFailed, OutOfDeviceMemory
 from service.engine.registry import LoadedModel
 
 _LOG = logging.getLogger("unet.engine")
@@ -100,6 +100,6 @@ def what_ails(model: LoadedModel) -> str | None:
                 return "it returns NaN or infinity for a tile of zeros"
     except OutOfDeviceMemory:
         return None
-    except ModelError as error:
+    except Exception as error:  # whatever it is, the net cannot be run
         return str(error)
     return None
