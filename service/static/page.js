@@ -1,218 +1,165 @@
 "use strict";
-// The page: chosen file and options, the request, and what the service answers.
+// The page: the file and the options that are chosen, and how it goes with them.
 
 const $ = (id) => document.getElementById(id);
 const FORMATS = { tiff: "TIFF", png: "PNG", geojson: "QuPath GeoJSON", rois: "ImageJ ROIs", coco: "COCO JSON", rle: "run lengths (JSON)", npy: "NumPy .npy" };
+const ASK_FOR_MODELS_MS = 2000;   // as long as there is none
 let image = null;      // the chosen File
+let others = "";       // what to say of the files that were dropped with it
 let backdrop = null;   // ImageBitmap of it, where the browser can decode it
 let result = null;     // JSON of the last answer
 let running = null;    // AbortController of the request in work
+let saving = false;    // a download is in work
+let waiting = 0;       // timer of the next question for models, where there were none
 
-function say(text, problem = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("problem", problem);
-}
-
-function query(path, given, names) {
-  given.output = $("output").value;
-  for (const name of names) if ($(name).value) given[name] = $(name).value;
-  if ($("mirror").checked) given.mirror = "true";
-  return `${path}?` + new URLSearchParams(given);
-}
-
-async function ask(format, signal) {
-  const answer = await fetch(query("segment", { format }, ["model", "channel", "threshold", "min_area", "min_score"]), { method: "POST", body: image, signal }).catch((error) => {
-    throw error.name === "AbortError" ? error : new Error("The service does not answer, or the file cannot be read any more.");
-  });
-  if (answer.ok) return answer;
-  const problem = await answer.json().catch(() => ({}));
-  throw new Error(problem.detail || problem.title || `The service answers ${answer.status}.`);
-}
-
-// What the service expects to need for the image; null where its size is not known before it is decoded.
-async function forecast(signal) {
-  const size = await measured(image).catch(() => null);
-  if (!size) return null;
-  const given = { size: `${size.height}x${size.width}`, planes: size.planes };
-  const answer = await fetch(query("plan", given, ["model"]), { signal }).catch(() => null);
-  const plan = await answer?.json().catch(() => null), refusal = answer?.status === 413 ? plan : plan?.refusal;
-  // only the service knows for sure how the pages of a file make planes, and what its bits take
-  if (refusal?.type.endsWith("/image-too-large") && size.planes === 1) throw new Error(refusal.detail);
-  return answer?.ok ? plan : null;
+function say(text, problem = false, line = $("status")) {
+  line.textContent = text;
+  line.classList.toggle("problem", problem);
 }
 
 function duration(seconds) {
   return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
 }
 
+function offer() {   // one download at a time, of what is shown
+  $("download").disabled = saving || !result;
+}
+
 function forget() {   // what is shown always belongs to the file and the options that are chosen
   result = backdrop = null;
-  $("stage").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
+  $("stage").hidden = $("zoom").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
   $("facts").textContent = "";
-  $("download").disabled = true;
+  if (!saving) say("", false, $("saved"));
+  offer();
 }
 
-async function segment() {
+async function segment(renewed = false) {
   if (!image) return;
   running?.abort();
-  const mine = running = new AbortController();
-  const started = performance.now();
-  say(`Segmenting ${image.name} …`);
+  const mine = running = new AbortController(), file = image, note = others;
+  const started = performance.now(), seconds = (digits) => `${((performance.now() - started) / 1000).toFixed(digits)} s`;
+  say(`Segmenting ${file.name} …${note}`);
   let expected = "";
-  const name = image.name;
-  const clock = setInterval(() => {
-    if (mine.signal.aborted) clearInterval(clock);   // another image's words are not overwritten
-    else say(`Segmenting ${name} … ${((performance.now() - started) / 1000).toFixed(1)} s${expected}`);
+  const clock = setInterval(() => {   // beside the words, which are read aloud whenever they change
+    if (running === mine) $("clock").textContent = seconds(1) + expected;
   }, 100);
   try {
-    const plan = await forecast(mine.signal);
+    if (file.size === 0) throw new Error(`${file.name} is empty: it has 0 bytes.`);
+    const plan = await forecast(file, mine.signal);
     if (plan) expected = ` of about ${duration(plan.expected_seconds)}`;
-    const answer = await (await ask("rle", mine.signal)).json();
-    const bitmap = await decoded(image, answer, 0);
+    const answer = await ask(file, query("segment", { format: "rle" }, OPTIONS), "json", mine.signal);
+    const picture = await decoded(file, answer.body, 0);
     if (mine.signal.aborted) return;
-    [result, backdrop] = [answer, bitmap];
+    [result, backdrop] = [answer.body, picture.bitmap];
     const planes = result.planes?.length ?? 1;
-    $("plane").max = planes - 1;
-    $("plane").value = 0;
+    $("plane").max = planes;
+    $("plane").value = 1;
     $("plane-label").hidden = planes < 2;
-    $("download").disabled = false;
+    offer();
     $("receipt").textContent = JSON.stringify(result.receipt, null, 2);
     $("receipt-box").hidden = false;
-    clearInterval(clock);
-    say(`Done in ${((performance.now() - started) / 1000).toFixed(2)} s` + (backdrop ? "" : "; this browser does not show such a file, so the result stands alone"));
+    say(`Done in ${seconds(2)}` + (picture.bitmap ? "" : `; ${picture.why}, so the result stands alone`) + note);
     draw();
   } catch (error) {
-    if (!mine.signal.aborted) {
-      forget();
-      say(error.message, true);
-    }
+    if (error.unknownModel && !renewed) await listModels();
+    if (mine.signal.aborted) return;
+    if (error.unknownModel && !renewed) return segment(true);
+    forget();
+    say(error.message + note, true);
   } finally {
     clearInterval(clock);
+    if (running === mine) $("clock").textContent = "";
   }
-}
-
-// COCO's compressed counts: six bits per character, five of them value, signed, differences from the last but one
-function counts(text) {
-  const found = [];
-  for (let at = 0; at < text.length;) {
-    let value = 0, shift = 0, bits;
-    do {
-      bits = text.charCodeAt(at++) - 48;
-      value |= (bits & 31) << shift;
-      shift += 5;
-    } while (bits & 32);
-    if ((bits & 16) && shift < 32) value |= -1 << shift;
-    if (found.length > 2) value += found[found.length - 2];
-    found.push(value);
-  }
-  return found;
-}
-
-function colour(number) {   // hues a golden angle apart, so that neighbours in number differ
-  const hue = (number * 137.508) % 360, f = (n) => {
-    const k = (n + hue / 30) % 12;
-    return Math.round(255 * (0.55 - 0.45 * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
-  };
-  return [f(0), f(8), f(4)];
-}
-
-function draw() {
-  if (!result) return;
-  const [height, width] = result.size;
-  const canvas = $("canvas"), context = canvas.getContext("2d", { willReadFrequently: true });
-  canvas.width = width;
-  canvas.height = height;
-  $("stage").hidden = false;
-  canvas.style.width = canvas.classList.contains("whole") ? "" : `min(${2 * width}px, ${80 * width / height}vh)`;   // small ones enlarged
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, width, height);
-  if (backdrop) context.drawImage(backdrop, 0, 0, width, height);
-  const pixels = context.getImageData(0, 0, width, height);
-  if (backdrop) stretch(pixels.data);
-  const opacity = backdrop ? Number($("opacity").value) : 1;
-  const plane = Number($("plane").value);
-  const objects = result.planes ? result.planes[plane].objects : result.objects;
-  let area = 0;
-  for (const [index, entry] of objects.entries()) {
-    const tint = colour(index + 1);
-    area += entry.area;
-    let at = 0, inside = false;
-    for (const length of counts(entry.segmentation.counts)) {
-      for (let end = at + length; inside && at < end; at++) {   // runs go down the columns
-        const place = 4 * ((at % height) * width + Math.floor(at / height));
-        for (let c = 0; c < 3; c++) pixels.data[place + c] += opacity * (tint[c] - pixels.data[place + c]);
-      }
-      if (!inside) at += length;
-      inside = !inside;
-    }
-  }
-  context.putImageData(pixels, 0, 0);
-  const share = (100 * area / (width * height)).toFixed(1);
-  const what = result.output === "labels"
-    ? `${objects.length} objects, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
-    : objects.map((entry) => `${entry.class}: ${entry.area} px`).join(", ");
-  $("facts").textContent = `${width} × ${height} px · ${result.planes ? `plane ${plane + 1} of ${result.planes.length} · ` : ""}${what} · ${share} % of the image`;
 }
 
 async function download() {
+  const file = image, line = $("saved");   // others may be chosen meanwhile
+  saving = true;
+  offer();
   try {
-    say("Writing the file …");
-    const answer = await ask($("format").value);
+    say(`Writing the file of ${file.name} …`, false, line);
+    const answer = await ask(file, query("segment", { format: $("format").value }, OPTIONS), "blob");
     const named = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "result";
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await answer.blob());
-    link.download = image.name.replace(/\.[^.]*$/, "") + "-" + named;
+    link.href = URL.createObjectURL(answer.body);
+    link.download = file.name.replace(/\.[^.]*$/, "") + "-" + named;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say(`Saved ${link.download}`);
+    say(`Saved ${link.download}`, false, line);
   } catch (error) {
-    say(error.message, true);
+    say(`Nothing is saved of ${file.name}: ${error.message}`, true, line);
+    if (error.unknownModel) {   // what is shown is of it, too
+      await listModels();
+      segment();
+    }
+  } finally {
+    saving = false;
+    offer();
   }
 }
 
-function choose(file) {
-  if (!file) return;
-  image = file;
+function choose(files) {
+  if (files.length === 0) return;
+  image = files[0];
+  others = files.length > 1 ? ` (${files.length} files dropped; this page takes one at a time, and this is ${image.name})` : "";
   forget();
   segment();
 }
 
+// Fills the list of models; asks again until there are some. The choice stays as it is, or else the same name's next version.
 async function listModels() {
-  for (const [name, title] of Object.entries(FORMATS)) $("format").add(new Option(title, name));
-  try {
-    const listed = await (await fetch("models")).json();
-    for (const model of listed.models) {
-      const reference = `${model.name}@${model.version}`;
-      $("model").add(new Option(`${model.title} (${reference})`, reference, model.default, model.default));
-    }
-    if (listed.models.length === 0) say("No model is served yet; readiness says why.", true);
-  } catch {
-    say("The service does not answer.", true);
+  const listed = await fetch("models").then((answer) => answer.json()).catch(() => null), models = listed?.models ?? [];
+  clearTimeout(waiting);
+  if (models.length === 0) {
+    if (!waiting) say(listed ? "No model is served yet; readiness says why." : "The service does not answer.", true);
+    waiting = setTimeout(listModels, ASK_FOR_MODELS_MS);
+    return;
   }
+  const list = $("model"), before = list.value, references = models.map((model) => `${model.name}@${model.version}`);
+  list.replaceChildren(...models.map((model, index) => new Option(`${model.title} (${references[index]})`, references[index], model.default, model.default)));
+  const kept = references.find((reference) => reference === before) ?? references.find((reference) => reference.startsWith(before.split("@")[0] + "@"));
+  if (kept) list.value = kept;
+  if (!waiting) return;
+  waiting = 0;
+  if (!image) say("");
+  else if (!result) segment();
 }
 
 const drop = $("drop");
 drop.addEventListener("click", () => $("file").click());
-drop.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") $("file").click(); });
-$("file").addEventListener("change", (event) => { choose(event.target.files[0]); event.target.value = ""; });
+drop.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" && event.key !== " ") return;
+  event.preventDefault();   // space would scroll the page
+  $("file").click();
+});
+$("file").addEventListener("change", (event) => { choose(event.target.files); event.target.value = ""; });
 $("file").addEventListener("click", (event) => event.stopPropagation());
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", name === "dragover");
-    if (name === "drop") choose(event.dataTransfer.files[0]);
+    if (name === "drop") choose(event.dataTransfer.files);
   });
 }
-for (const name of ["model", "output", "channel", "threshold", "min_area", "min_score", "mirror"]) $(name).addEventListener("change", segment);
+for (const name of [...OPTIONS, "output", "mirror"]) {
+  $(name).addEventListener("change", () => segment());
+  $(name).addEventListener("blur", () => { if ($(name).validity.badInput) segment(); });   // which is no change from empty
+}
 $("opacity").addEventListener("input", draw);
 $("plane").addEventListener("input", async () => {
   const [answer, plane] = [result, Number($("plane").value)];
-  const bitmap = answer && await decoded(image, answer, plane);
+  const picture = answer && await decoded(image, answer, plane - 1);
   if (answer !== result || plane !== Number($("plane").value)) return;
-  backdrop = bitmap;
+  backdrop = picture?.bitmap;
   draw();
 });
-$("canvas").addEventListener("click", () => { $("canvas").classList.toggle("whole"); draw(); });
+for (const name of ["canvas", "zoom"]) {
+  $(name).addEventListener("click", () => {
+    $("zoom").setAttribute("aria-pressed", $("canvas").classList.toggle("whole"));
+    draw();
+  });
+}
 $("download").addEventListener("click", download);
 $("options").addEventListener("submit", (event) => event.preventDefault());
+$("format").append(...Object.entries(FORMATS).map(([name, title]) => new Option(title, name)));
 listModels();

@@ -3,7 +3,11 @@
 
 const MOST_PAGES = 1000;     // that are counted for a forecast
 const MOST_TEXT = 1 << 20;   // bytes of a description that are read for it
-const MOST_SHOWN = 1 << 25;  // pixels that are decoded here: more would keep the page from answering for seconds
+const MOST_READ = 1 << 28;   // bytes of a TIFF that are read to show it
+const MOST_SHOWN = 1 << 25;  // pixels that are drawn, or decoded here: more would keep the page from answering for seconds
+const LONGEST_SHOWN = 32767; // pixels of an edge: the longest that every browser draws
+const MOST_DECODED = 1 << 27;   // pixels that the browser may decode, four bytes each, to draw fewer
+const PNG = 0x8950, JPEG = 0xffd8, TIFFS = [0x4949, 0x4d4d], NUMPY = 0x934e;   // first two bytes
 const TAGS = new Set([256, 257, 258, 259, 262, 266, 270, 273, 277, 278, 279, 317, 322, 323, 324, 325, 339]);   // that tiffPlane reads
 
 async function slice(file, at, length) {
@@ -13,19 +17,26 @@ async function slice(file, at, length) {
 // Height, width and planes by a file's header, for a forecast; null where that does not say it plainly.
 async function measured(file) {
   const start = await slice(file, 0, 1024), signature = start.getUint16(0);
-  if (signature === 0x8950) return { height: start.getUint32(20), width: start.getUint32(16), planes: 1 };
-  if (signature === 0xffd8) {
-    const { height, width } = await createImageBitmap(file);
-    return { height, width, planes: 1 };
-  }
-  if (signature === 0x934e) {
+  if (signature === PNG) return { height: start.getUint32(20), width: start.getUint32(16), planes: 1 };
+  if (signature === JPEG) return measuredJpeg(file);
+  if (signature === NUMPY) {
     const text = new TextDecoder("latin1").decode(start);
     const shape = /'shape': \(([\d, ]+)\)/.exec(text)[1].split(",").filter((part) => part.trim()).map(Number);
     if (shape.length > 2 && shape.at(-1) <= 4) shape.pop();   // channels
     const [width, height] = [shape.pop(), shape.pop()];
     return { height, width, planes: shape.reduce((product, length) => product * length, 1) };
   }
-  return signature === 0x4949 || signature === 0x4d4d ? measuredTiff(file, start) : null;
+  return TIFFS.includes(signature) ? measuredTiff(file, start) : null;
+}
+
+// JPEG, ITU-T T.81: the size is in the frame header, before which there are other segments.
+async function measuredJpeg(file) {
+  for (let at = 2, left = MOST_PAGES; left; left--) {
+    const head = await slice(file, at, 9), marker = head.getUint16(0);
+    if (marker >= 0xffc0 && marker <= 0xffcf && ![0xffc4, 0xffc8, 0xffcc].includes(marker)) return { height: head.getUint16(5), width: head.getUint16(7), planes: 1 };
+    at += 2 + head.getUint16(2);
+  }
+  return null;
 }
 
 // TIFF 6.0 and BigTIFF: the first directory's size, and how many there are of it.
@@ -65,10 +76,37 @@ async function measuredTiff(file, start) {
   return { ...size, planes: Math.max(1, Math.round(planes / channels)) };
 }
 
-// The browser turns pictures by their EXIF orientation, the service does not: a turned one would not lie under its objects.
+// What of an image is drawn: each step-th pixel of each step-th row, as few as browsers take.
+function reduced([height, width]) {
+  for (let step = Math.ceil(Math.max(height, width) / LONGEST_SHOWN); ; step++) {
+    const [across, down] = [Math.ceil(width / step), Math.ceil(height / step)];
+    if (across * down <= MOST_SHOWN) return { step, across, down };
+  }
+}
+
+// The picture to lie under the objects, or why there is none.
 async function decoded(file, answer, plane) {
-  if (answer.receipt.input.notes.some((note) => note.includes("rientation"))) return null;
-  return createImageBitmap(file).catch(() => tiffPlane(file, plane, answer)).catch(() => null);
+  const unknown = { why: "this browser does not show such a file" }, tooLarge = { why: "the picture is too large to be shown here" };
+  const signature = await slice(file, 0, 2).then((start) => start.getUint16(0)).catch(() => 0), isTiff = TIFFS.includes(signature);
+  if (!isTiff && signature !== PNG && signature !== JPEG) return unknown;
+  const noted = (words) => answer.receipt.input.notes.some((note) => words.test(note));
+  if (noted(/orientation/i)) return { why: "browsers turn such a picture by the orientation in it and the service does not" };
+  const [height, width] = answer.size, { across, down } = reduced(answer.size);
+  if (height * width > MOST_DECODED) return tooLarge;
+  let bitmap = await createImageBitmap(file, { resizeWidth: across, resizeHeight: down }).catch(() => null);
+  if (bitmap) return !noted(/alpha channel|transparency/) || opaque(bitmap) ? { bitmap } : { why: "parts of the picture are transparent, which the net does not see" };
+  if (!isTiff) return unknown;
+  if (height * width > MOST_SHOWN || file.size > MOST_READ) return tooLarge;
+  bitmap = await tiffPlane(file, plane, answer).catch(() => null);
+  return bitmap ? { bitmap } : unknown;
+}
+
+// Canvases keep no colour of what is transparent.
+function opaque(bitmap) {
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const pixels = new Uint32Array(context.getImageData(0, 0, bitmap.width, bitmap.height).data.buffer);
+  return pixels.every((pixel) => pixel >= 0xff000000);   // opacity is the highest byte wherever browsers run
 }
 
 // LZW of TIFF 6.0, section 13: codes of 9 to 12 bits, the highest first; null where the bits run the other way.
@@ -108,7 +146,7 @@ function unpackLzw(packed, length) {
 
 // One plane of a grey TIFF in strips or tiles, plain, deflated or LZW (TIFF 6.0); null where the file is of another kind.
 async function tiffPlane(file, plane, answer) {
-  if (file.size > 2 ** 28 || answer.stack_axes?.length > 1) return null;
+  if (answer.stack_axes?.length > 1) return null;
   const buffer = await file.arrayBuffer(), view = new DataView(buffer), little = view.getUint16(0) === 0x4949;
   const short = (at) => view.getUint16(at, little), long = (at) => view.getUint32(at, little);
   if (short(2) !== 42) return null;
@@ -133,7 +171,7 @@ async function tiffPlane(file, plane, answer) {
   const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;
   const type = { "1,8": "Uint8", "1,16": "Uint16", "2,16": "Int16", "3,32": "Float32" }[`${one(339, 1)},${bits}`];
   const plain = [1, 5, 8, 32946].includes(packing) && one(277, 1) === 1 && one(262) === 1 && one(266, 1) === 1 && (one(317, 1) === 1 || (differences && type !== "Float32"));
-  if (!type || !plain || one(256) !== width || one(257) !== height || width * height > MOST_SHOWN) return null;
+  if (!type || !plain || one(256) !== width || one(257) !== height) return null;
   const across = one(322, width), down = one(323, Math.min(one(278, height), height)), columns = Math.ceil(width / across);
   const starts = tags.get(324) ?? tags.get(273), lengths = tags.get(325) ?? tags.get(279), values = new Float32Array(width * height);
   if (across * down > 4 * Math.max(width * height, 1 << 20)) return null;   // most of it would be beyond the image
@@ -169,16 +207,4 @@ async function tiffPlane(file, plane, answer) {
     whole[index] = 0xff << 24 | 0x010101 * grey[0];   // red is the lowest byte wherever browsers run
   }
   return createImageBitmap(pixels);
-}
-
-// 16 bit images mostly use the lowest few bits: grey from the darkest to the brightest half percent, all channels alike
-function stretch(pixels) {
-  const counted = new Uint32Array(256);
-  for (let at = 0; at < pixels.length; at += 4) counted[Math.max(pixels[at], pixels[at + 1], pixels[at + 2])]++;
-  const ignored = pixels.length / 4 / 200;
-  let low = 0, high = 255;
-  for (let seen = counted[low]; seen <= ignored; seen += counted[++low]);
-  for (let seen = counted[high]; seen <= ignored && high > low + 1; seen += counted[--high]);
-  const gain = 255 / Math.max(1, high - low);
-  for (let at = 0; at < pixels.length; at++) if (at % 4 < 3) pixels[at] = (pixels[at] - low) * gain;
 }

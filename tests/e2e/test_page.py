@@ -6,12 +6,7 @@ import base64
 import io
 import json
 import re
-import shutil
 import struct
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import imagecodecs
@@ -20,19 +15,13 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.select import Select
-from selenium.webdriver.support.wait import WebDriverWait
+from selenium.webdriver.common.keys import Keys
 
 from service.client import Client
-from tests.images import disc, npy, png, tiff
-from tests.live import LiveServer
+from tests.e2e.page import IMAGE, Page
+from tests.images import disc, jpeg, npy, png, tiff
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-WAIT_S = 60
-IMAGE = np.tile(disc(64, 64), (4, 6))  # 24 discs on 256 x 384 px
 COLOURS = """
     const canvas = document.getElementById("canvas");
     const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -42,11 +31,12 @@ COLOURS = """
         found.add(`${data[at]},${data[at + 1]},${data[at + 2]}`);
     return found.size;
 """
-DROP = """
-    const bytes = Uint8Array.from(atob("CONTENT"), (character) => character.charCodeAt(0));
-    const data = new DataTransfer();
-    data.items.add(new File([bytes], "dropped.png"));
-    document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}));
+
+
+NOTE_CHANGES = """
+    window.noted = {clock: [], status: []};
+    for (const [name, texts] of Object.entries(noted))
+      new MutationObserver(() => texts.push($(name).textContent)).observe($(name), {childList: true});
 """
 
 
@@ -60,121 +50,6 @@ def contrast(one: list[int], other: list[int]) -> float:
     """Contrast ratio, as WCAG 2.2 defines it: 1 to 21."""
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
-
-
-class Page:
-    """The page as a person uses it."""
-
-    def __init__(self, browser: Chrome, url: str, folder: Path) -> None:
-        self.browser = browser
-        self.url = url
-        self.folder = folder
-        self.asked: list[str] = []
-        browser.get(url)
-        self.until(lambda: self.script("return document.getElementById('model').length") == 1)
-
-    def script(self, code: str) -> Any:
-        return self.browser.execute_script(code)
-
-    def text(self, name: str) -> str:
-        return str(self.browser.find_element(By.ID, name).text)
-
-    def shown(self, name: str) -> bool:
-        return bool(self.browser.find_element(By.ID, name).is_displayed())
-
-    def choose(self, name: str, content: bytes) -> None:
-        """Choose a file and wait until the page says how it went."""
-        path = self.folder / name
-        path.write_bytes(content)
-        self.script("say('')")  # else words on the file before could be taken for words on this one
-        self.browser.find_element(By.ID, "file").send_keys(str(path))
-        self.settled()
-
-    def pixel(self, x: int, y: int) -> list[int]:
-        """Red, green, blue and opacity on the canvas."""
-        picture = f"document.getElementById('canvas').getContext('2d').getImageData({x}, {y}, 1, 1)"
-        rgba: list[int] = self.script(f"return [...{picture}.data]")
-        return rgba
-
-    def overflow(self) -> int:
-        """Pixels by which the page is wider than its window."""
-        root = "document.documentElement"
-        pixels: int = self.script(f"return {root}.scrollWidth - {root}.clientWidth")
-        return pixels
-
-    def colour(self, selector: str, name: str) -> list[int]:
-        """Return a computed colour as red, green and blue."""
-        value = self.script(f"return getComputedStyle(document.querySelector('{selector}')).getPropertyValue('{name}')")
-        return [int(number) for number in re.findall(r"\d+", value)[:3]]
-
-    def ground(self) -> list[int]:
-        """Colour behind the words, read from the screen: the page leaves it to the browser."""
-        shot = Image.open(io.BytesIO(self.browser.get_screenshot_as_png())).convert("RGB")
-        corner = shot.getpixel((2, 2))
-        assert isinstance(corner, tuple)
-        return [int(value) for value in corner]
-
-    def settled(self) -> None:
-        self.until(lambda: self.text("status").startswith("Done") or self.failed())
-
-    def failed(self) -> bool:
-        return "problem" in (self.browser.find_element(By.ID, "status").get_attribute("class") or "")
-
-    def set(self, name: str, value: str) -> None:
-        """Type a value and leave the field, or choose an entry of a list."""
-        field = self.browser.find_element(By.ID, name)
-        if field.tag_name == "select":
-            Select(field).select_by_value(value)
-        else:
-            field.clear()
-            field.send_keys(value, "\t")
-
-    def until(self, condition: Any) -> None:
-        WebDriverWait(self.browser, WAIT_S, poll_frequency=0.05).until(lambda _: condition())
-
-    def complaints(self) -> list[dict[str, Any]]:
-        """What the browser has written to its console."""
-        entries: list[dict[str, Any]] = self.browser.get_log("browser")
-        return entries
-
-    def requested(self) -> list[str]:
-        """Addresses that the browser has asked for since the page was opened."""
-        entries = self.browser.get_log("performance")
-        messages = [json.loads(entry["message"])["message"] for entry in entries]
-        self.asked += [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return self.asked
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser with a profile of its own; downloads go where fixture ``page`` says."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    running = Chrome(options=options, service=Service(driver))
-    yield running
-    running.quit()
-
-
-@pytest.fixture
-def page(browser: Chrome, server: LiveServer, tmp_path: Path) -> Iterator[Page]:
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    browser.set_window_size(1280, 900)
-    opened = Page(browser, server.url, tmp_path)
-    opened.complaints()
-    yield opened
-    allowed = {"127.0.0.1"}
-    web = [urlsplit(url) for url in opened.requested() if url.startswith(("http", "ws"))]
-    assert web
-    assert {address.hostname for address in web} == allowed
-    # a refused request is the browser's own remark; anything else is a fault of the page
-    assert not [entry for entry in opened.complaints() if entry["source"] != "network"]
 
 
 @pytest.mark.parametrize(
@@ -243,12 +118,6 @@ def test_the_page_unpacks_lzw_as_others_do(page: Page, name: str) -> None:
     assert unpacked == content.tolist()
 
 
-def jpeg(image_yx: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image_yx).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 STACK = np.stack([IMAGE] * 6)
 
 
@@ -312,9 +181,14 @@ def test_a_picture_of_many_strips_is_shown(page: Page) -> None:
 
 
 def test_the_page_says_how_long_it_will_take(page: Page) -> None:
-    page.script("window.said = []; say = ((before) => (...words) => { said.push(words[0]); before(...words); })(say)")
+    page.script(NOTE_CHANGES)
     page.choose("large.png", png(np.tile(IMAGE, (6, 4))))
-    assert any(re.search(r"… \d+\.\d s of about \d+ (s|min)$", text) for text in page.script("return said"))
+    noted = page.script("return noted")
+    assert any(re.search(r"^\d+\.\d s of about \d+ (s|min)$", text) for text in noted["clock"])
+    # words that change are read aloud
+    assert [text.partition(" ")[0] for text in noted["status"] if text] == ["Segmenting", "Done"]
+    assert page.script("return $('clock').ariaHidden") == "true"
+    assert page.text("clock") == ""
 
 
 def test_an_image_that_is_too_large_is_not_sent(page: Page) -> None:
@@ -325,35 +199,22 @@ def test_an_image_that_is_too_large_is_not_sent(page: Page) -> None:
     refusal = httpx.get(f"{page.url}/plan", params={"size": "400000x400000"})
     assert refusal.status_code == 413
     assert page.text("status") == refusal.json()["detail"]
-    asked = [urlsplit(url).path for url in page.requested()]
-    assert "/plan" in asked
-    assert "/segment" not in asked
-
-
-def bits_in_reverse(content: bytes) -> bytes:
-    """Say that each byte's lowest bit comes first (FillOrder 2), in the place of the resolution's unit."""
-    before = struct.pack("<HHII", 296, 3, 1, 1)
-    assert content.count(before) == 1
-    return content.replace(before, struct.pack("<HHII", 266, 3, 1, 2))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("reversed.tif", bits_in_reverse(tiff(IMAGE))),
-        ("ome.tif", tiff(np.stack([IMAGE] * 2), ome=True, photometric="minisblack", metadata={"axes": "ZYX"})),
-    ],
-    ids=["bits in reverse", "pages in an order of their own"],
-)
-def test_what_the_page_cannot_read_for_sure_is_not_shown(page: Page, name: str, content: bytes) -> None:
-    page.choose(name, content)
-    assert page.text("status").endswith("the result stands alone")
+    assert "/plan" in page.paths()
+    assert "/segment" not in page.paths()
 
 
 def test_a_dropped_file_is_segmented(page: Page) -> None:
-    page.script(DROP.replace("CONTENT", base64.b64encode(png(IMAGE)).decode()))
-    page.settled()
+    page.drop({"dropped.png": png(IMAGE)})
     assert "24 objects" in page.text("facts")
+    assert "files" not in page.text("status")
+
+
+def test_of_several_dropped_files_the_page_says_which_it_takes(page: Page) -> None:
+    page.drop({"one.png": png(IMAGE), "two.png": png(disc()), "three.png": png(disc())})
+    assert "24 objects" in page.text("facts")
+    assert page.text("status").endswith(" s (3 files dropped; this page takes one at a time, and this is one.png)")
+    page.choose("two.png", png(disc()))
+    assert "files" not in page.text("status")
 
 
 def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
@@ -389,7 +250,9 @@ def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     stack = np.stack([IMAGE, np.where(np.arange(384) < 64, IMAGE, 20).astype(np.uint8)])
     page.choose("stack.tif", tiff(stack, imagej=True, metadata={"axes": "ZYX"}))
     assert "plane 1 of 2 · 24 objects" in page.text("facts")
-    page.browser.find_element(By.ID, "plane").send_keys("\ue014")  # arrow to the right
+    plane = page.browser.find_element(By.ID, "plane")
+    assert plane.get_attribute("value") == "1", "as it is read aloud"
+    plane.send_keys(Keys.ARROW_RIGHT)
     page.until(lambda: "plane 2 of 2 · 4 objects" in page.text("facts"))
     page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
     assert page.pixel(32, 32)[:3] == [255, 255, 255]
@@ -404,8 +267,8 @@ def test_a_download_is_what_the_service_answers(page: Page, form: str, extension
     page.choose("cells.png", png(IMAGE))
     page.set("format", form)
     page.browser.find_element(By.ID, "download").click()
-    page.until(lambda: page.text("status").startswith("Saved"))
-    saved = page.folder / page.text("status").removeprefix("Saved ")
+    page.until(lambda: page.text("saved").startswith("Saved"))
+    saved = page.folder / page.text("saved").removeprefix("Saved ")
     assert saved.name.startswith("cells-")
     assert saved.suffix == extension
     page.until(saved.is_file)
@@ -416,6 +279,26 @@ def test_a_download_is_what_the_service_answers(page: Page, form: str, extension
         np.testing.assert_array_equal(np.asarray(read(saved)), np.asarray(read(io.BytesIO(direct))))
     else:
         assert saved.read_bytes() == direct
+
+
+def test_all_is_done_by_keyboard(page: Page) -> None:
+    drop = page.browser.find_element(By.ID, "drop")
+    assert drop.accessible_name == drop.text
+    page.script("window.opened = 0; $('file').click = () => opened++")
+    press = "return $('drop').dispatchEvent(new KeyboardEvent('keydown', {key: '%s', cancelable: true}))"
+    assert [page.script(press % key) for key in (" ", "Enter", "a")] == [False, False, True], "a space does not scroll"
+    assert page.script("return opened") == 2
+    assert not page.shown("zoom")
+    page.choose("wide.png", png(np.tile(IMAGE, (1, 6))))
+    canvas, zoom = (page.browser.find_element(By.ID, name) for name in ("canvas", "zoom"))
+    for key, pressed in ((Keys.SPACE, "true"), (Keys.ENTER, "false")):
+        zoom.send_keys(key)
+        assert zoom.get_attribute("aria-pressed") == pressed
+        assert (canvas.rect["width"] == 6 * 384) == (pressed == "true")
+    canvas.click()
+    assert zoom.get_attribute("aria-pressed") == "true"
+    page.browser.find_element(By.ID, "stage").send_keys(Keys.ARROW_RIGHT)
+    page.until(lambda: page.script("return $('stage').scrollLeft") > 0)
 
 
 def test_a_service_that_is_gone_is_named(page: Page) -> None:
@@ -455,6 +338,10 @@ def test_the_layout_fits_narrow_and_wide_windows(page: Page, scheme: str, width:
     # the words have the contrast that WCAG 2.2 asks for (1.4.3) on the ground of the scheme
     assert (luminance(page.colour("body", "color")) > luminance(page.ground())) == (scheme == "dark")
     assert contrast(page.colour("body", "color"), page.ground()) >= 4.5
+    for element in ("#channel", "#threshold"):
+        ground, ink = page.colour(element, "background-color"), page.colour(element, "color", "::placeholder")
+        opacity = float(page.style(element, "opacity", "::placeholder"))
+        assert contrast([round(b + opacity * (a - b)) for a, b in zip(ink, ground, strict=True)], ground) >= 4.5
     page.choose("letter.txt", b"Dear editor, " * 20)
     assert contrast(page.colour("#status", "color"), page.ground()) >= 4.5
     assert page.overflow() == 0

@@ -1,0 +1,134 @@
+"""What the page shows of a picture, and what it says where it shows none."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from selenium.webdriver.common.by import By
+
+from service.client import Client
+from tests.e2e.page import IMAGE, Page
+from tests.images import disc, npy, png, tiff
+
+
+def bits_in_reverse(content: bytes) -> bytes:
+    """Say that each byte's lowest bit comes first (FillOrder 2), in the place of the resolution's unit."""
+    before = struct.pack("<HHII", 296, 3, 1, 1)
+    assert content.count(before) == 1
+    return content.replace(before, struct.pack("<HHII", 266, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reversed.tif", bits_in_reverse(tiff(IMAGE))),
+        ("ome.tif", tiff(np.stack([IMAGE] * 2), ome=True, photometric="minisblack", metadata={"axes": "ZYX"})),
+        ("a.npy", npy(IMAGE)),
+    ],
+    ids=["bits in reverse", "pages in an order of their own", "npy"],
+)
+def test_what_the_page_cannot_read_for_sure_is_not_shown(page: Page, name: str, content: bytes) -> None:
+    page.choose(name, content)
+    assert page.text("status").endswith("; this browser does not show such a file, so the result stands alone")
+
+
+def test_a_picture_that_browsers_turn_is_measured_as_it_is_stored_and_not_shown(page: Page) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(IMAGE).save(buffer, "JPEG", exif=exif)
+    page.choose("turned.jpg", buffer.getvalue())
+    assert "browsers turn such a picture" in page.text("status")
+    assert page.script("return [backdrop ?? null, canvas.width, canvas.height]") == [None, 384, 256]
+    measured = page.browser.execute_async_script("measured(image).then(arguments[0])")
+    assert measured == {"height": 256, "width": 384, "planes": 1}
+
+
+def with_alpha(opacity: int) -> bytes:
+    alpha = np.full_like(IMAGE, 255)
+    alpha[:64] = opacity
+    return png(np.dstack([IMAGE, alpha]))
+
+
+def without_darkest() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, "PNG", transparency=int(IMAGE.min()))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [(with_alpha(255), True), (with_alpha(254), False), (with_alpha(0), False), (without_darkest(), False)],
+    ids=["opaque", "nearly opaque", "transparent", "one grey transparent"],
+)
+def test_a_picture_with_transparent_parts_is_not_shown_as_black(page: Page, content: bytes, shown: bool) -> None:
+    page.choose("alpha.png", content)
+    assert "24 objects" in page.text("facts")
+    assert page.text("status").endswith(" s") == shown
+    assert ("parts of the picture are transparent" in page.text("status")) != shown
+
+
+def coloured(page: Page) -> NDArray[np.bool_]:
+    """Where the canvas has colour (y, x)."""
+    packed = base64.b64decode(page.script("return canvas.toDataURL()").partition(",")[2])
+    rgb = np.asarray(Image.open(io.BytesIO(packed)).convert("RGB"))
+    return np.asarray(rgb.max(axis=2) != rgb.min(axis=2))
+
+
+def test_a_picture_that_is_longer_than_canvases_is_shown_smaller(page: Page) -> None:
+    cells = np.pad(np.tile(disc(64, 64), (1, 300)), ((64, 0), (64 * 300 + 1, 0)), constant_values=20)
+    page.choose("long.png", png(cells))
+    assert page.text("facts").startswith("38401 \N{MULTIPLICATION SIGN} 128 px · shown 1:2 · 300 objects")
+    assert page.text("status").endswith(" s"), "with its picture"
+    with Client(page.url) as client:
+        labels = client.segment_array(cells, output="labels")
+    np.testing.assert_array_equal(coloured(page), labels[::2, ::2] > 0)
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    assert page.pixel(9600 + 16, 48) == [255, 255, 255, 255]
+    assert page.pixel(9600 + 16, 16) == [0, 0, 0, 255]
+
+
+def png_declaring(edge: int) -> bytes:
+    content = bytearray(png(IMAGE))
+    content[16:24] = edge.to_bytes(4, "big") * 2
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "edge", "step"),
+    [
+        ("huge.png", png_declaring(20_000), 20_000, 4),
+        ("plain.tif", tiff(np.zeros((6_000, 6_000), np.uint8), compression="zlib"), 6_000, 2),
+    ],
+    ids=["PNG", "TIFF"],
+)
+def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_smaller(
+    page: Page, name: str, content: bytes, edge: int, step: int
+) -> None:
+    lengths = [edge * 1000 + 2000, 2000, edge * edge - edge * 1000 - 4000]  # part of one column
+    object_ = {"area": 2000, "segmentation": {"counts": "COUNTS"}}
+    answer = {"size": [edge, edge], "output": "labels", "objects": [object_], "receipt": {"input": {"notes": []}}}
+    # the service would take minutes
+    page.script(f"counts = () => {lengths}; ask = async () => ({{body: {json.dumps(answer)}}})")
+    page.choose(name, content)
+    assert page.text("status").endswith("; the picture is too large to be shown here, so the result stands alone")
+    assert f"shown 1:{step} · 1 objects, 2000 px" in page.text("facts")
+    assert page.script("return [canvas.width, canvas.height]") == [edge // step] * 2
+    red, green, blue, _ = page.pixel(1000 // step, 2000 // step)
+    assert max(red, green, blue) > min(red, green, blue)
+    assert page.pixel(1000 // step, 2000 // step - 1)[:3] == [0, 0, 0]
+    assert page.pixel(1000 // step + 1, 2000 // step)[:3] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("edge", [1, 5])
+def test_a_very_small_picture_is_enlarged(page: Page, edge: int) -> None:
+    page.choose("small.png", png(np.full((edge, edge), 7, np.uint8)))
+    assert not page.failed()
+    shown = page.browser.find_element(By.ID, "canvas").rect
+    assert 128 <= shown["width"] == shown["height"] < 140
