@@ -70,6 +70,7 @@ def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmente
     finally:
         if local is not None:
             local.close()
+        asyncio.run_coroutine_threadsafe(_broken_off(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -79,6 +80,14 @@ async def _started(settings: Settings) -> Engine:
     engine = Engine(settings, Metrics())
     await engine.start()
     return engine
+
+
+async def _broken_off() -> None:
+    """End what still runs on this loop: an interrupt comes while the packages load, too."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Local:
