@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -105,6 +107,52 @@ def test_without_replicas_the_proxy_refuses_as_the_service_would(proxy_image: st
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["status"] == 503
+
+
+def test_half_a_head_from_everybody_leaves_room_for_the_health_check(proxy_image: str) -> None:
+    with proxied(proxy_image, "good") as proxy, ExitStack() as stack:
+        address = _address(proxy)
+        for _ in range(600):
+            client = stack.enter_context(socket.create_connection(address))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        asked = (
+            "exec 3<>/dev/tcp/127.0.0.1/8404; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; read -r _ status _ <&3"
+        )
+        assert proxy.run("timeout", "5", "bash", "-c", f"{asked}; echo $status") == "200"
+
+
+def test_a_head_has_less_time_than_the_body_after_it(proxy_image: str) -> None:
+    with proxied(proxy_image, "good") as proxy, _connected(proxy) as half, _connected(proxy) as slow:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 2\r\n\r\nx")
+        assert half.recv(12) == b"HTTP/1.1 408"
+        slow.sendall(b"x")
+        assert slow.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_body_that_stays_away_is_a_problem_that_says_when_to_come_back(proxy_image: str) -> None:
+    with proxied(proxy_image, "good") as proxy, _connected(proxy) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 2\r\n\r\nx")
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert (answer.status, answer.headers["Retry-After"]) == (408, "1")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert json.loads(answer.read())["status"] == 408
+
+
+def _address(proxy: Container) -> tuple[str, int]:
+    host, port = proxy.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def _connected(proxy: Container) -> socket.socket:
+    return socket.create_connection(_address(proxy), 90)
+
+
+def test_what_becomes_of_a_replica_is_logged_once(proxy_image: str) -> None:
+    with proxied(proxy_image, "good") as proxy:
+        lines = [line for line in proxy.logs().splitlines() if " is UP" in line]
+    assert len(lines) == 1, lines
 
 
 def test_bodies_of_512_mb_pass_and_request_ids_too(proxy_image: str) -> None:
