@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from PIL import Image
 
-from tests.docker.containers import Container, docker
+from tests.docker.containers import PROJECT, Container, docker
 from tests.images import disc, png
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,6 +31,22 @@ def project(image: str) -> Iterator[tuple[str, ...]]:
 @pytest.mark.parametrize("profile", ["", "gpu", "monitoring", "training"])
 def test_the_file_is_valid(engine: None, profile: str) -> None:
     docker("compose", "config", "--quiet", COMPOSE_PROFILES=profile)
+
+
+@pytest.mark.parametrize(
+    ("service", "start"), [("service", "up --detach"), ("service-gpu", "--profile gpu up --detach proxy-gpu")]
+)
+def test_an_update_of_nothing_says_how_to_start_it(engine: None, service: str, start: str) -> None:
+    done = subprocess.run(
+        [PROJECT / "docker" / "update.sh", service],
+        env={**os.environ, "COMPOSE_PROJECT_NAME": f"unet-none-{os.getpid()}"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"no replica of {service} runs; start it with: docker compose {start}\n"
 
 
 def replicas(project: tuple[str, ...]) -> list[Container]:
