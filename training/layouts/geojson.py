@@ -4,25 +4,27 @@ Coordinates are pixels of the image from its upper left corner (:mod:`training.l
 annotation, detection or cell; of a cell the outline counts, not the nucleus. A class of the name ``Ignore*`` marks what
 nobody has annotated, and so do all classes whose names end in ``*``, as QuPath has it
 (``qupath.lib.objects.classes.PathClassTools.isIgnoredClass``), but ``Region*``: where a file has such regions, only
-what lies in them is annotated.
+what lies in them is annotated. An annotation without a class around cells or detections is what they were looked for
+in, as QuPath needs one for that: such a region too, no object.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import AliasChoices, BeforeValidator, Field, TypeAdapter
 
 from training.errors import MaskMismatch, UnreadableFile
 from training.layouts.beside import list_beside, recognise_beside
 from training.layouts.documents import Entry, hold, parse_json
 from training.layouts.raster import fill_rings, unite
-from training.layouts.shapes import Shape
+from training.layouts.shapes import Shape, number_pixels
 from training.layouts.source import Source
 from training.options import Data
 
@@ -35,6 +37,9 @@ _SUFFIXES = (".geojson",)
 _GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPoint", "LineString", "MultiLineString")
 _FEWEST_CORNERS = 3
 _MOST_OF_A_NAME = 60
+_FOUND = ("cell", "detection", "tile")
+_FEWEST_FOUND = 2
+_MOST_NAMED = 5
 _REMEDY = (
     "expected an area: Polygon, MultiPolygon or a GeometryCollection of them, with rings of 3 corners or more. Take it "
     "away, or draw the object's area"
@@ -84,9 +89,10 @@ class _Classification(Entry):
 
 
 class _Properties(Entry):
-    """``name`` is for messages alone, so that numbers and all else will do."""
+    """``name`` is for messages alone, so that numbers and all else will do. QuPath 0.3 wrote ``object_type``."""
 
     name: object = None
+    kind: object = Field(default=None, validation_alias=AliasChoices("objectType", "object_type"))
     classification: Annotated[_Classification | None, BeforeValidator(_named)] = None
 
 
@@ -131,7 +137,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
     """Read the features of a FeatureCollection or of a list, one feature, or a geometry, which is one object.
 
-    Features without geometry are left out, and the log says so.
+    Features without geometry are left out, and annotations around cells are regions; the log says so.
 
     Raises
     ------
@@ -141,16 +147,20 @@ def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:
         Where a feature belongs to another plane than the first.
 
     """
-    features = _read(path)
-    shapes = [
-        _shape(feature, feature.geometry, number, path, size_yx)
-        for number, feature in enumerate(features)
-        if feature.geometry is not None
-    ]
+    features, shapes, kinds = _read(path), [], []
+    for number, feature in enumerate(features):
+        if feature.geometry is not None:
+            shapes.append(_shape(feature, feature.geometry, number, path, size_yx))
+            kinds.append((feature.properties or _Properties()).kind)
     if len(shapes) < len(features):
         bare = len(features) - len(shapes)
         _log.warning("%s: %d of %d features have no geometry: left out", path, bare, len(features))
-    return shapes
+    around = _around_others(shapes, kinds, size_yx)
+    if around:
+        names = ", ".join(shapes[place].name for place in around[:_MOST_NAMED])
+        more = f" and {len(around) - _MOST_NAMED} more" if len(around) > _MOST_NAMED else ""
+        _log.info("%s: taken as regions, not as objects, for the cells in them: %s%s", path, names, more)
+    return [replace(shape, role="region") if place in around else shape for place, shape in enumerate(shapes)]
 
 
 def read_categories(path: Path) -> set[str]:
@@ -188,6 +198,21 @@ def _shape(feature: _Feature, geometry: _Geometry, number: int, path: Path, size
         raise UnreadableFile(f"{path}: {name} is a {geometry.type} without polygons; {_REMEDY}")
     patch = unite([fill_rings([_corners(ring) for ring in rings], size_yx) for rings in polygons])
     return Shape(name, patch, category, _role(category))
+
+
+def _around_others(shapes: Sequence[Shape], kinds: Sequence[object], size_yx: tuple[int, int]) -> list[int]:
+    """Places of the annotations without a class that cover most of two cells or detections, or of more."""
+    found = [shape for shape, kind in zip(shapes, kinds, strict=True) if kind in _FOUND and shape.role == "object"]
+    numbers = number_pixels(found, size_yx)
+    areas = np.bincount(numbers.ravel(), minlength=len(found) + 1)
+    around = []
+    for place, (shape, kind) in enumerate(zip(shapes, kinds, strict=True)):
+        if kind != "annotation" or shape.category is not None or len(found) < _FEWEST_FOUND:
+            continue
+        covered = np.bincount(shape.patch.of(numbers)[shape.patch.mask_yx], minlength=len(found) + 1)
+        if np.count_nonzero(2 * covered[1:] > areas[1:]) >= _FEWEST_FOUND:
+            around.append(place)
+    return around
 
 
 def _polygons(geometry: _Polygon | _MultiPolygon | _Arealess, where: str) -> list[list[_Ring]]:

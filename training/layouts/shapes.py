@@ -66,9 +66,7 @@ def paint(shapes: Sequence[Shape], size_yx: tuple[int, int], file: str, data: Da
             f"{file} has shapes of the categories {', '.join(sorted(others))}; expected data.categories to name them "
             "in the order of the recipe's classes, or shapes of one category"
         )
-    numbers = np.zeros(size_yx, dtype=np.int32)
-    for number, shape in enumerate(objects, start=1):
-        shape.patch.of(numbers)[shape.patch.mask_yx] = number
+    numbers = number_pixels(objects, size_yx)
     _report_lost(objects, numbers, size_yx, file)
     unknown = _covered([shape for shape in shapes if shape.role == "unknown"], size_yx)
     regions = [shape for shape in shapes if shape.role == "region"]
@@ -79,6 +77,14 @@ def paint(shapes: Sequence[Shape], size_yx: tuple[int, int], file: str, data: Da
         classes = [0, *(1 + data.categories.index(str(shape.category)) if data.categories else 1 for shape in objects)]
         return Labels(np.array(classes, dtype=np.int32)[numbers], unknown)
     return Labels(numbers, unknown)
+
+
+def number_pixels(shapes: Sequence[Shape], size_yx: tuple[int, int]) -> NDArray[np.int32]:
+    """Number the pixels of each shape from 1 on, 0 beyond all of them; later shapes have the pixels."""
+    numbers = np.zeros(size_yx, dtype=np.int32)
+    for number, shape in enumerate(shapes, start=1):
+        shape.patch.of(numbers)[shape.patch.mask_yx] = number
+    return numbers
 
 
 def _is_taken(shape: Shape, data: Data) -> bool:
