@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.layouts.choice import layout_of
-from training.layouts.source import Labels, Source
+from training.layouts.source import NUMBERED, Labels, Source, whole_numbers
 from training.options import Data, Include
 from training.origin import DIGEST_BYTES
 
@@ -167,12 +167,11 @@ def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, cla
     mask = labels.values_yx
     if mask.ndim != 2:
         raise MaskMismatch(
-            f"{name} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes"
+            f"{name} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes. {NUMBERED}"
         )
     if mask.shape != size_yx:
         raise MaskMismatch(f"{name} is {mask.shape[0]} x {mask.shape[1]} px, its image {size_yx[0]} x {size_yx[1]} px")
-    if mask.dtype.kind not in "uib":
-        raise MaskMismatch(f"{name} holds {mask.dtype} values; expected whole numbers")
+    mask = whole_numbers(mask, name)
     known = np.ones(size_yx, dtype=bool) if data.ignore_value is None else mask != data.ignore_value
     if labels.unknown_yx is not None:
         known &= ~labels.unknown_yx

@@ -114,7 +114,7 @@ def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
 
 def test_a_mask_in_colours_is_refused(folder: Path) -> None:
     Image.fromarray(np.ones((12, 16, 3), dtype=np.uint8)).save(folder / "labels" / "cell-2.png")
-    with pytest.raises(MaskMismatch, match=r"cell-2.png has shape \(12, 16, 3\).*not colours"):
+    with pytest.raises(MaskMismatch, match=r"cell-2.png has shape \(12, 16, 3\).*not colours .* in grey of 16 bits"):
         load_images(folder, Data(), 1, 2)
 
 
@@ -220,9 +220,35 @@ def test_labels_of_64_bits_are_taken_by_their_values(tmp_path: Path, dtype: type
     assert taken.labels_yx.tolist() == [[1, 2, IGNORE]]
 
 
-def test_fractions_are_no_labels(tmp_path: Path) -> None:
-    write(tmp_path, "a", np.ones((4, 4), dtype=np.uint8), np.ones((4, 4), dtype=np.float32), ".tif")
-    with pytest.raises(MaskMismatch, match="float32 values; expected whole numbers"):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_that_are_whole_are_labels(tmp_path: Path, dtype: type) -> None:
+    """ImageJ saves label images of 32 bits as floats."""
+    mask: NDArray[Any] = np.array([[0, 1, 2048]], dtype=dtype)
+    write(tmp_path, "a", np.ones((1, 3), dtype=np.uint8), mask, ".tif")
+    assert load_images(tmp_path, Data(), 1, 2)[0].labels_yx.tolist() == [[0, 1, 2048]]
+    assert load_images(tmp_path, Data(ignore_value=1), 1, 2)[0].labels_yx.tolist() == [[0, IGNORE, 2048]]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (1e30, r"1e\+30")]
+)
+def test_other_floats_are_no_labels(tmp_path: Path, value: float, shown: str) -> None:
+    mask = np.array([[0, 1, value, value]], dtype=np.float32)
+    write(tmp_path, "a", np.ones((1, 4), dtype=np.uint8), mask, ".tif")
+    expected = f"a.tif holds float32 values, 2 of which are no whole numbers, such as {shown}; .* in grey of 16 bits"
+    with pytest.raises(MaskMismatch, match=expected):
+        load_images(tmp_path, Data(), 1, 2)
+
+
+def test_floats_beyond_the_largest_number_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", np.ones((1, 2), dtype=np.uint8), np.array([[0, 2.0**31]], dtype=np.float32), ".tif")
+    with pytest.raises(MaskMismatch, match=r"a.tif holds the value 2147483648; expected .* to 2147483647. Number"):
+        load_images(tmp_path, Data(), 1, 2)
+
+
+def test_complex_numbers_are_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, "a", np.ones((4, 4), dtype=np.uint8), np.ones((4, 4), dtype=np.complex64), ".tif")
+    with pytest.raises(MaskMismatch, match="complex64 values; expected whole numbers"):
         load_images(tmp_path, Data(), 1, 2)
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import read_array, read_image
 from training.layouts.folders import mask_source
-from training.layouts.source import Labels, Source, choose
+from training.layouts.source import Labels, Source, choose, whole_numbers
 from training.options import Data
 
 _log = logging.getLogger(__name__)
@@ -174,8 +174,7 @@ def _read_gold(gold: Path, silver: Path, stem: str, lacking: str, _size_yx: tupl
     values, computed = read_array(gold), read_array(silver)
     if computed.shape != values.shape:
         raise MaskMismatch(f"{silver} has shape {computed.shape}, {gold} has {values.shape}; expected the same")
-    if values.dtype.kind not in "uib" or computed.dtype.kind not in "uib":
-        raise MaskMismatch(f"{gold} holds {values.dtype} and {silver} {computed.dtype} values; expected whole numbers")
+    values, computed = whole_numbers(values, str(gold)), whole_numbers(computed, str(silver))
     lacked = lacked_objects(values, computed)
     if not lacked:
         return Labels(values)

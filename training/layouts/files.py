@@ -35,6 +35,9 @@ _KINDS = {
 }
 """Suffixes by a file's first bytes."""
 
+_PNG_HEADER = 26
+"""Bytes up to bit depth and kind of colours, 0 for grey."""
+
 _LIMITS = ReadLimits(max_pixels=1 << 96, max_bytes=1 << 96)
 """More than any header can declare: here memory alone limits."""
 
@@ -118,6 +121,9 @@ def read_planes(path: Path) -> NDArray[Any]:
 def read_array(path: Path) -> NDArray[Any]:
     """Read a PNG or TIFF file as stored, a palette's numbers above all: (y, x) or (y, x, c).
 
+    Grey of 2 and 4 bits keeps its numbers, which Pillow spreads over 8 bits. Of a TIFF file axes of length 1 besides y
+    and x are left out.
+
     Raises
     ------
     UnreadableFile
@@ -128,8 +134,12 @@ def read_array(path: Path) -> NDArray[Any]:
         _require_kind(path)
         if path.suffix.lower() == ".png":
             with PngImageFile(path) as image:  # Image.open refuses what has more than 90 million pixels
-                return np.asarray(image)
-        return np.asarray(tifffile.imread(path))
+                spread, stored = _spread(path), np.asarray(image)
+                return stored // spread if spread > 1 else stored
+        with _opened_tiff(path) as file:
+            axes, array = file.series[0].axes, file.series[0].asarray()
+        lone = tuple(at for at, axis in enumerate(axes) if axis not in "YX" and array.shape[at] == 1)
+        return np.asarray(array).squeeze(lone)
 
 
 def read_stack(path: Path) -> NDArray[Any]:
@@ -141,7 +151,7 @@ def read_stack(path: Path) -> NDArray[Any]:
         Where the file is damaged.
 
     """
-    with _named_when_damaged(path), tifffile.TiffFile(path) as file:
+    with _named_when_damaged(path), _opened_tiff(path) as file:
         series = [part.asarray() for part in file.series]
         return np.asarray(series[0] if len(series) == 1 else np.stack(series))
 
@@ -158,7 +168,7 @@ def stack_axes(path: Path) -> tuple[str, tuple[int, ...]]:
         Where the file is damaged.
 
     """
-    with _named_when_damaged(path), tifffile.TiffFile(path) as file:
+    with _named_when_damaged(path), _opened_tiff(path) as file:
         shapes = [(part.axes, part.shape) for part in file.series]
     axes, shape = shapes[0]
     if len(shapes) == 1:
@@ -181,6 +191,18 @@ def is_stack(path: Path) -> bool:
             return reader.header.planes > 1
     except UnreadableFile:
         return False
+
+
+def _opened_tiff(path: Path) -> tifffile.TiffFile:
+    """Open a TIFF file for its own pages: OME-XML may name further files, whose pages are other masks."""
+    return tifffile.TiffFile(path, _multifile=False)
+
+
+def _spread(path: Path) -> int:
+    """Return by how much Pillow multiplies the grey values of a PNG: to white where they have 2 or 4 bits."""
+    with path.open("rb") as file:
+        depth, colours = file.read(_PNG_HEADER)[-2:]
+    return 255 // (2**depth - 1) if colours == 0 and depth in {2, 4} else 1
 
 
 def _require_kind(path: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import MissingFile
+from training.errors import MaskMismatch, MissingFile
 from training.layouts.names import composed
 from training.options import Data
+
+NUMBERED = "Save the mask in grey of 16 bits: 0 for background, a number for each object or class"
+"""Remedy for masks that hold something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,29 @@ class Layout(Protocol):
 
         """
         ...
+
+
+def whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Take the values of a mask as whole numbers: floats, as ImageJ's 32-bit label images have, become int64.
+
+    Raises
+    ------
+    MaskMismatch
+        Where a value is no whole number, or too large to be told from its neighbours.
+
+    """
+    if values.dtype.kind in "uib":
+        return values
+    if values.dtype.kind != "f":
+        raise MaskMismatch(f"{name} holds {values.dtype} values; expected whole numbers. {NUMBERED}")
+    exact = values.astype(np.float64)
+    strange = exact[~(np.abs(exact) < 1 << 53) | (exact != np.floor(exact))]
+    if strange.size:
+        raise MaskMismatch(
+            f"{name} holds {values.dtype} values, {strange.size} of which are no whole numbers, such as "
+            f"{strange[0]:g}; expected whole numbers. {NUMBERED}"
+        )
+    return exact.astype(np.int64)
 
 
 def choose(sources: Sequence[Source], wanted: Sequence[str] | None, folder: Path) -> list[Source]:

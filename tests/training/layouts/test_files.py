@@ -20,7 +20,7 @@ from PIL import Image
 from model.images import ReadLimits, open_image
 from training.datasets import load_images
 from training.errors import UnreadableFile
-from training.layouts.files import read_array, read_image, read_planes
+from training.layouts.files import is_one_page, read_array, read_image, read_planes
 from training.options import Data
 from training.survey import survey_folder
 
@@ -94,6 +94,59 @@ def test_a_palette_of_a_mask_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(with_palette(GREY))
     np.testing.assert_array_equal(read_array(path), GREY)
+
+
+def grey_of_bits(numbers_yx: NDArray[np.uint8], depth: int) -> bytes:
+    """PNG of less than 8 bits, which no encoder at hand writes."""
+    rows = [
+        b"\0" + np.packbits(np.unpackbits(row[:, np.newaxis], axis=1)[:, -depth:].ravel()).tobytes()
+        for row in numbers_yx
+    ]
+    header = (
+        numbers_yx.shape[1].to_bytes(4, "big") + numbers_yx.shape[0].to_bytes(4, "big") + bytes([depth, 0, 0, 0, 0])
+    )
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_grey_of_few_bits_keeps_its_numbers(tmp_path: Path, depth: int) -> None:
+    numbers = (np.arange(33) % 2**depth).astype(np.uint8).reshape(3, 11)
+    path = tmp_path / "a.png"
+    path.write_bytes(grey_of_bits(numbers, depth))
+    np.testing.assert_array_equal(read_array(path), numbers)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("lone", [1, 2])
+def test_axes_of_length_1_are_left_out(tmp_path: Path, axis: int, lone: int) -> None:
+    path, mask = tmp_path / "a.tif", MASK[:1]
+    path.write_bytes(tiff(np.expand_dims(mask, tuple(axis - at if axis else at for at in range(lone)))))
+    np.testing.assert_array_equal(read_array(path), mask)
+
+
+def test_a_mask_of_an_ome_set_is_its_own_pages(tmp_path: Path) -> None:
+    names = ["a_t0.ome.tif", "a_t1.ome.tif"]
+    parts = "".join(
+        f'<TiffData FirstT="{time}" IFD="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{time}</UUID></TiffData>'
+        for time, name in enumerate(names)
+    )
+    for time, name in enumerate(names):
+        pixels = 'DimensionOrder="XYZCT" Type="uint8" SizeX="10" SizeY="8" SizeZ="1" SizeC="1" SizeT="2"'
+        document = f'<OME UUID="urn:uuid:{time}"><Image ID="Image:0"><Pixels {pixels}>{parts}</Pixels></Image></OME>'
+        tifffile.imwrite(tmp_path / name, MASK + np.uint8(time), description=document, metadata=None)
+    assert tifffile.imread(tmp_path / names[0]).shape == (2, 8, 10)
+    for time, name in enumerate(names):
+        np.testing.assert_array_equal(read_array(tmp_path / name), MASK + np.uint8(time))
+        assert is_one_page(tmp_path / name)
+
+
+def test_a_mask_of_a_single_ome_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    path.write_bytes(tiff(MASK[np.newaxis, np.newaxis], ome=True, metadata={"axes": "TCYX"}))
+    np.testing.assert_array_equal(read_array(path), MASK)
 
 
 @pytest.mark.parametrize(
