@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from training.datasets import AnnotatedImage
 from training.errors import NothingToLearn, RecipeError
 from training.layouts.names import composed
 from training.options import Data
+
+Side = Literal["validation", "training", "all"]
+"""Which images of a folder are meant: those of one side of the split, or all of them."""
 
 
 def is_validation(stem: str, fraction: float) -> bool:
@@ -35,17 +40,48 @@ def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[Ann
         Where one side is empty although the recipe asks for both.
 
     """
-    chosen = validation_stems([image.stem for image in images], data)
-    training = [image for image in images if image.stem not in chosen]
-    validation = [image for image in images if image.stem in chosen and not image.training_only]
-    wanted = data.fold is not None or data.validation_fraction > 0
-    if not training or (wanted and not validation):
+    training, validation = _sides(images, data)
+    if not training or (asks_for_validation(data) and not validation):
         asked = f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"
         raise NothingToLearn(
             f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
             f"add images or change data.validation_fraction or the fold (now {asked})"
         )
     return training, validation
+
+
+def take_side(
+    images: Sequence[AnnotatedImage], data: Data, side: Side, folder: Path, *, required: bool = True
+) -> list[AnnotatedImage]:
+    """Take the images of one side of the split of ``folder``, or all of them, however few stand on the other side.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such fold.
+    NothingToLearn
+        Where there are none. Where they are not ``required``, a recipe that asks for no validation may leave none.
+
+    """
+    if side == "all":
+        return list(images)
+    training, validation = _sides(images, data)
+    taken = training if side == "training" else validation
+    if not taken and (required or asks_for_validation(data)):
+        raise NothingToLearn(f"no image of {folder} is kept for {side}; choose another --split, or another --data")
+    return taken
+
+
+def asks_for_validation(data: Data) -> bool:
+    """Whether images shall be kept for validation."""
+    return data.fold is not None or data.validation_fraction > 0
+
+
+def _sides(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Images for training and for validation."""
+    chosen = validation_stems([image.stem for image in images], data)
+    training = [image for image in images if image.stem not in chosen]
+    return training, [image for image in images if image.stem in chosen and not image.training_only]
 
 
 def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
@@ -81,7 +117,7 @@ def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
 
 def describe_split(data: Data) -> str:
     """Say in one or two sentences which images validate."""
-    if data.fold is None and data.validation_fraction == 0:
+    if not asks_for_validation(data):
         return "No image was kept for validation."
     number, count = data.fold or (0, max(2, round(1 / data.validation_fraction)))
     if data.split == "blocks":

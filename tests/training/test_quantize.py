@@ -163,7 +163,10 @@ def test_the_command_adds_it_again_and_again(
     assert "backend cpu has none" in capsys.readouterr().err
     recipe.write_text('name = "squares"\n[data]\nvalidation_fraction = 0\n')
     assert main([*compare, "--precision", "int8"]) == 2
-    assert "holds none of 8 images out" in capsys.readouterr().err
+    remedy = f"no image of {tmp_path} is kept for validation; choose another --split"
+    assert remedy in capsys.readouterr().err
+    assert main([*compare, "--precision", "int8", "--split", "all"]) == 0
+    assert "int8 against fp32 on cpu, 8 images: another class in" in capsys.readouterr().out
 
 
 def test_a_loss_beyond_a_limit_is_named() -> None:

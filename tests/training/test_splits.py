@@ -15,7 +15,7 @@ from training.datasets import AnnotatedImage, load_images
 from training.errors import NothingToLearn, RecipeError
 from training.options import Data
 from training.recipe import read_recipe
-from training.splits import describe_split, is_validation, split_images, validation_stems
+from training.splits import describe_split, is_validation, split_images, take_side, validation_stems
 
 STEMS = [f"{number:02d}" for number in range(24)]
 
@@ -79,6 +79,19 @@ def test_a_fold_that_is_not_there_is_refused() -> None:
 def test_a_side_without_images_is_refused() -> None:
     with pytest.raises(NothingToLearn, match="3 for training and 0 for validation"):
         split_images(images(3), Data(validation_fraction=0.0001))
+
+
+def test_one_side_can_be_taken_where_the_other_is_empty() -> None:
+    none, folder = Data(validation_fraction=0), Path("few")
+    chance = Data(validation_fraction=0.0001)
+    for data in (none, chance):
+        assert len(take_side(images(3), data, "all", folder)) == 3
+        assert len(take_side(images(3), data, "training", folder)) == 3
+        with pytest.raises(NothingToLearn, match="no image of few is kept for validation; choose another --split"):
+            take_side(images(3), data, "validation", folder)
+    assert take_side(images(3), none, "validation", folder, required=False) == []
+    with pytest.raises(NothingToLearn, match="is kept for validation"):
+        take_side(images(3), chance, "validation", folder, required=False)
 
 
 def test_no_validation_can_be_asked_for() -> None:

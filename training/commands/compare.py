@@ -1,4 +1,4 @@
-"""``unet-train compare``: what a lower precision costs, on images held out of training."""
+"""``unet-train compare``: what a lower precision costs, on images held out of training or on all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from model.package import read_package
 from model.session import Backend, Precision, SessionOptions, resolve_backend
 from training.commands.evaluate import recipe_of
 from training.datasets import load_images
-from training.errors import NothingToLearn
 from training.judging import judge
 from training.run_folder import net_path
-from training.splits import split_images
+from training.splits import take_side
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +29,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--backend", choices=get_args(Backend), default="auto", help="default: auto, as the service takes it"
     )
+    parser.add_argument(
+        "--split", choices=("validation", "all"), default="validation", help="which images (default: %(default)s)"
+    )
     parser.add_argument("--recipe", help="how to read DIR, where the package's own recipe does not fit")
     parser.add_argument("--json", action="store_true", help="JSON instead of a sentence")
     parser.set_defaults(run=run)
@@ -40,21 +42,16 @@ def run(options: argparse.Namespace) -> None:
     package = read_package(options.package)
     recipe = recipe_of(package, options.recipe)
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    _, held_out = split_images(images, recipe.data)
-    if not held_out:
-        raise NothingToLearn(
-            f"{options.data}: the recipe holds none of {len(images)} images out (data.validation_fraction is "
-            f"{recipe.data.validation_fraction}); give a recipe that does"
-        )
+    taken = take_side(images, recipe.data, options.split, options.data)
     chosen = SessionOptions(backend=options.backend, precision=options.precision)
-    judged, backend = judge(package, recipe, held_out, chosen), resolve_backend(chosen)
+    judged, backend = judge(package, recipe, taken, chosen), resolve_backend(chosen)
     problem = judged.problem()
     if options.json:
-        report = {**asdict(judged), "backend": backend, "images": len(held_out), "problem": problem}
+        report = {**asdict(judged), "backend": backend, "images": len(taken), "problem": problem}
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
+    which = "images" if options.split == "all" else "held-out images"
     verdict = "within the limits" if problem is None else f"too much: {problem}"
     sys.stdout.write(
-        f"{package.path}: {options.precision} against fp32 on {backend}, {len(held_out)} held-out images: {judged}; "
-        f"{verdict}\n"
+        f"{package.path}: {options.precision} against fp32 on {backend}, {len(taken)} {which}: {judged}; {verdict}\n"
     )

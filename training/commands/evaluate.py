@@ -20,7 +20,7 @@ from training.origin import Origin, package_origin
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import NET_HELP, checkpoint_path, is_run, net_path, require_net
-from training.splits import split_images
+from training.splits import Side, take_side
 from training.state import require_device
 
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         predictor, recipe = _open(options.targets[0], options)
         checkpoint = checkpoint_of(options.targets[0])
         origin = origin_of(options.targets[0], checkpoint)
-        images = chosen_images(recipe, options.data, options.split, checkpoint, origin)
+        images = chosen_images(recipe, options.data, options.split, checkpoint, origin, required=True)
         report = score(predictor, recipe, images)
     else:
         report = _pool(options)
@@ -77,7 +77,7 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
     for target in options.targets:
         predictor, recipe = _open(target, options)
         images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-        _, held_out = split_images(images, recipe.data)
+        held_out = take_side(images, recipe.data, "validation", options.data)
         checkpoint = checkpoint_of(target)
         if checkpoint is not None:
             require_unseen(checkpoint, held_out, recipe, str(target))
@@ -166,16 +166,21 @@ def score(predictor: Predictor, recipe: Recipe, images: Sequence[AnnotatedImage]
 
 
 def chosen_images(
-    recipe: Recipe, data: Path, split: str, checkpoint: Checkpoint | None, origin: Origin | None
+    recipe: Recipe,
+    data: Path,
+    split: Side,
+    checkpoint: Checkpoint | None,
+    origin: Origin | None,
+    *,
+    required: bool = False,
 ) -> list[AnnotatedImage]:
-    """Read a folder and take one side of the split, ``validation`` or ``training``, or ``all`` of it.
+    """Read a folder and take one side of the split or all of it, as :func:`training.splits.take_side` does.
 
     The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others, and
     where ``origin``, the net that it began with, or the package that is scored, was trained on them.
     """
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    training, validation = split_images(images, recipe.data)
-    chosen = {"training": training, "validation": validation, "all": images}[split]
+    chosen = take_side(images, recipe.data, split, data, required=required)
     if checkpoint is not None:
         warn_of_changed(checkpoint, chosen, recipe, str(data))
     if origin is not None and split != "training":

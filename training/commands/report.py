@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor, origin_of, score
-from training.errors import NothingToLearn, RecipeError
+from training.errors import RecipeError
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
@@ -78,9 +78,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     predictor, recipe = open_predictor(target, options.recipe, options.device)
     checkpoint = checkpoint_of(target)
     origin = origin_of(target, checkpoint)
-    images = chosen_images(recipe, options.data, options.split, checkpoint, origin)
-    if not images:
-        raise NothingToLearn(f"no image of {options.data} is kept for {options.split}; choose another --split")
+    images = chosen_images(recipe, options.data, options.split, checkpoint, origin, required=True)
     instances = recipe.data.kind == "instances"
     _log.info("%s: scoring %d images", name, len(images))
     evaluation = score(predictor, recipe, images)
