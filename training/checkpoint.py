@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from training.writing import replacing
 _log = logging.getLogger(__name__)
 
 _FORMAT = 1
+_SHOWN = 3  # values that differ, in an error
 
 Arguments = tuple[tuple[str, str], ...]
 """Options of a command with their values, ``("--recipe", "nuclei")``, in the order in which they are quoted."""
@@ -176,25 +177,51 @@ def build_net(recipe: Recipe) -> UNet:
     )
 
 
+def require_own_recipe(path: Path, recipe: Recipe) -> None:
+    """Make sure that a run is resumed by the recipe that it began with, but for its card.
+
+    Raises
+    ------
+    CheckpointError
+        With the values that differ.
+
+    """
+    # read as a recipe first: options that did not exist when it was written have their default
+    theirs, ours = (
+        dict(_values(each.model_dump(mode="json", exclude={"card"})))
+        for each in (load_checkpoint(path).read_recipe(), recipe)
+    )
+    differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    if differing:
+        shown = ", ".join(f"{key} was {theirs.get(key)} and is {ours.get(key)}" for key in differing[:_SHOWN])
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise CheckpointError(
+            f"{path} was made by another recipe: {shown}{more}. Resume with what it began with, or begin another run "
+            f"with its net (--from {path}, another --out)"
+        )
+
+
+def _values(part: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a recipe by their keys, ``schedule.steps``."""
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            yield from _values(value, f"{place}{key}.")
+        else:
+            yield place + key, value
+
+
 def load_own_checkpoint(
-    path: Path, recipe: Recipe, split: dict[str, list[str]], digests: Mapping[str, str], processes: int
+    path: Path, split: dict[str, list[str]], digests: Mapping[str, str], processes: int
 ) -> Checkpoint:
     """Read the state that a run resumes from; the log says where an older version left nothing to compare images by.
 
     Raises
     ------
     CheckpointError
-        Where recipe (but for its card), images, their pixels or labels, or the number of processes are others.
+        Where images, their pixels or labels, or the number of processes are others.
 
     """
     last = load_checkpoint(path)
-    # read as a recipe first: options that did not exist when it was written have their default
-    ours, theirs = (each.model_dump(mode="json") for each in (recipe, last.read_recipe()))
-    differing = sorted(key for key, value in ours.items() if key != "card" and value != theirs[key])
-    if differing:
-        raise CheckpointError(
-            f"{path} was made by another recipe ({', '.join(differing)} differ); choose another --out"
-        )
     if last.split != split:
         raise CheckpointError(f"{path} was made from other images; choose another --out, or bring the images back")
     if not last.digests:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from model.package import RDF_NAME, ZOO
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+_PATIENCE_S = 15.0
+"""Processes that make tiles hold the lock, too, and notice a kill of the one that they work for after five seconds."""
 NET_HELP = "folder of a run, a .pt file, or a package (folder, zip, or the name of one that ships)"
 """What :func:`net_path` takes."""
 
@@ -62,13 +67,39 @@ class RunFiles:
         """
         require_folder(self.folder)
         if resume and not self.last.exists():
-            raise CheckpointError(f"nothing to resume: there is no {self.last}; leave --resume out, or correct --out")
+            raise CheckpointError(
+                f"nothing to resume: there is no {self.last}; leave --resume out to begin, or correct --out"
+            )
         if not resume and self.last.exists():
             raise CheckpointError(
                 f"{self.last} is there already; resume it (--resume), or choose another folder (--out)"
             )
         if not resume and self.best.exists():
             raise CheckpointError(f"{self.best} is there already; choose another folder (--out)")
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Keep other processes from training into the folder, until the block or this process ends, killed or not.
+
+        Raises
+        ------
+        CheckpointError
+            Where one does.
+
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=_PATIENCE_S)
+        except Timeout as error:
+            raise CheckpointError(
+                f"another process trains into {self.folder}; let it end, or choose another folder (--out)"
+            ) from error
+        except NotImplementedError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def is_run(target: Path) -> bool:

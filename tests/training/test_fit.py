@@ -67,9 +67,26 @@ def test_neither_a_run_nor_an_edited_recipe_is_overwritten(
     assert "--resume" in capsys.readouterr().err
     (tmp_path / "recipe.toml").write_text("edited")
     assert fit("--data", nuclei_folder, "--out", tmp_path) == 2
-    assert f"--recipe {tmp_path / 'recipe.toml'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'recipe.toml'} is not TOML" in capsys.readouterr().err
     assert main(["plan", "--data", str(nuclei_folder), "--out", str(tmp_path / "recipe.toml")]) == 2
     assert (tmp_path / "recipe.toml").read_text() == "edited"
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_by_the_recipe_that_is_there(
+    run: Path, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(run / "recipe.toml", tmp_path)
+    again = ["--data", nuclei_folder, "--out", tmp_path]
+    assert fit(*again, "--steps", 3, "--resume") == 2
+    assert "leave --resume out to begin" in capsys.readouterr().err
+    assert fit(*again, "--steps", 4) == 2
+    assert (
+        f"--steps 4 is not what {tmp_path}/recipe.toml says, which is there already: 3 steps" in capsys.readouterr().err
+    )
+    assert fit(*again, "--steps", 3) == 0
+    assert (tmp_path / "recipe.toml").read_bytes() == (run / "recipe.toml").read_bytes()
+    first, second = (load_checkpoint(folder / "best.pt").net for folder in (run, tmp_path))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_plan_prints_what_fit_would_do_and_trains_nothing(

@@ -57,7 +57,7 @@ def test_a_run_whose_images_cannot_be_compared_is_resumed_with_a_warning(
     digests = {"a": "0123456789abcdef"}
     last = replace(checkpoint(recipe.model_dump(mode="json")), split={"training": ["a"], "validation": []})
     replace(last, digests={} if older else digests).save(path)
-    assert load_own_checkpoint(path, recipe, last.split, digests, processes=1).split == last.split
+    assert load_own_checkpoint(path, last.split, digests, processes=1).split == last.split
     messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert [message.startswith(f"{path} was written by an older version") for message in messages] == [True] * older
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import Beginning, load_checkpoint
 from training.command_line import arguments_of
-from training.commands.plan import add_options, compose, require_length, require_no_file
+from training.commands.plan import add_options, compose, require_length
 from training.distributed import Processes, joined
 from training.errors import RecipeError
 from training.finetune import open_origin
@@ -90,9 +90,14 @@ def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes:
     else:
         files.require(resume=False)
         chosen = files.recipe
-        require_no_file(chosen)
+        begun = chosen.exists()
         processes.wait()  # until all have seen that the folder is free: now it fills
-        if processes.first:
+        if begun:
+            # ended before its first checkpoint; perhaps the recipe was edited since
+            recipe = read_recipe(str(chosen))
+            _require_same_length(options, recipe)
+            _log.warning("training by %s, which is there already; remove it to have it chosen anew", chosen)
+        elif processes.first:
             plan = compose(options, beginning)
             sys.stdout.write(plan.as_text() + "\n")
             plan.write(chosen)
@@ -105,19 +110,35 @@ def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes:
 
 def _require_nothing_new(options: argparse.Namespace, recipe: Recipe) -> None:
     """Refuse what a run that goes on by its own recipe would leave out of account; the same again is no harm."""
-    own = {"steps": recipe.schedule.steps, "minutes": recipe.schedule.max_minutes}
-    changes = [
-        f"--{name} {getattr(options, name):g}" for name in own if getattr(options, name) not in {None, own[name]}
-    ]
+    changes, length = _other_length(options, recipe)
     if options.origin is not None:
         changes.append(f"--from {options.origin}")
     if changes:
-        length = f"{own['steps']} steps" + (f" or {own['minutes']:g} minutes" if own["minutes"] else "")
         raise RecipeError(
             f"{' and '.join(changes)} cannot change a run that is resumed: {options.out} goes on by its own recipe, "
             f"from its own net, to {length}. Leave it out, or begin another run with this net (--from {options.out}, "
             "another --out)"
         )
+
+
+def _require_same_length(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Refuse another length than that of the recipe that was chosen for a run before."""
+    changes, length = _other_length(options, recipe)
+    if changes:
+        chosen = RunFiles(options.out).recipe
+        raise RecipeError(
+            f"{' and '.join(changes)} is not what {chosen} says, which is there already: {length}. Leave it out, or "
+            "remove the file to have the recipe chosen anew"
+        )
+
+
+def _other_length(options: argparse.Namespace, recipe: Recipe) -> tuple[list[str], str]:
+    """Options that ask for another length than a recipe has, and that length in words."""
+    own = {"steps": recipe.schedule.steps, "minutes": recipe.schedule.max_minutes}
+    changes = [
+        f"--{name} {getattr(options, name):g}" for name in own if getattr(options, name) not in {None, own[name]}
+    ]
+    return changes, f"{own['steps']} steps" + (f" or {own['minutes']:g} minutes" if own["minutes"] else "")
 
 
 def _named(name: str, data: Path) -> Recipe:
