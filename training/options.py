@@ -294,3 +294,5 @@ class Card(Part):
     data: str = ""
     scale: str = ""
     limits: str = ""
+    images: str = ""
+    """Digests of the pixels of the images that it speaks of, with blanks between them; without, of any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import resources
@@ -46,6 +46,12 @@ class Recipe(Part):
             return self
         data = self.data.model_copy(update={"include": None})
         return self.model_copy(update={"data": data, "card": Card(license=self.card.license)})
+
+    def for_images(self, pixels: Iterable[str]) -> Self:
+        """Return the recipe without its card where that speaks of others than the images of these digests."""
+        if not self.card.images or not set(self.card.images.split()).isdisjoint(pixels):
+            return self
+        return self.model_copy(update={"card": Card()})
 
     def with_fold(self, fold: str) -> Self:
         """Return the recipe that validates on one fold, ``"2/5"``: the second of five.

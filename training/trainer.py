@@ -6,12 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from training.checkpoint import Arguments, Beginning, Checkpoint, Provenance, load_own_checkpoint
+from training.checkpoint import Arguments, Beginning, Checkpoint, Provenance, load_own_checkpoint, require_own_recipe
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
@@ -92,9 +93,7 @@ def train(
     # 0. what needs no image to be refused
     require_device(device)
     require_workers(workers)
-    files.require(resume=resume)
-    if beginning is not None:
-        require_fitting_net(beginning.net, recipe)
+    _require_possible(files, recipe, beginning, resume=resume)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # all tiles have one shape: the fastest kernels are looked for once
 
@@ -112,6 +111,7 @@ def train(
         arguments,
         processes.count,
     )
+    recipe = _with_own_card(recipe, provenance)
     _log.info("%d images for training, %d for validation", len(training), len(validation))
     if cautious and processes.first and not resume:
         _log.info("looking at the images and their labels for what a person should see before it is learnt ...")
@@ -120,41 +120,61 @@ def train(
     if origin is not None and processes.first and not resume:
         warn_of_seen(origin, {stem: provenance.pixels[stem] for stem in split["validation"]}, recipe.name)
 
-    # 2. a fresh net, or the one to go on with
-    state = fresh_state(recipe, device)
-    if beginning is not None:
-        state.adopt(beginning.net, recipe)
+    with files.taken() if processes.first else nullcontext():
+        files.require(resume=resume)  # another process may have filled the folder since
+
+        # 2. a fresh net, or the one to go on with
+        state = fresh_state(recipe, device)
+        if beginning is not None:
+            state.adopt(beginning.net, recipe)
+        if resume:
+            last = load_own_checkpoint(files.last, split, provenance.digests, processes.count)
+            state.restore(last)
+            known = last.origin if last.pixels else origin  # an older version kept none
+            provenance = replace(provenance, origin=known, arguments=last.arguments)
+            _log.info("resumed after step %d", state.step)
+        state.learner = processes.learner(state.net)
+        processes.wait()  # until all have seen that the folder is free: now it fills
+        record = None
+        if processes.first:
+            journal = Journal(files.log, state.step, tensorboard=tensorboard)
+            progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
+            record = _Record(recipe, provenance, validation, files, journal, progress)
+            if not resume:
+                record.save(state, files.last)  # from here on a kill leaves something to resume
+
+        # 3. weight maps once; tiles from then on in the order of their numbers
+        wc = class_weights(training, recipe)
+        _log.info("class weights: %s", dict(zip(recipe.targets.classes, wc.round(3).tolist(), strict=True)))
+        batch = recipe.schedule.batch
+        numbers = processes.tile_numbers(batch, state.step, recipe.schedule.steps)
+        tiles = tile_batches(TileDataset(prepare(training, recipe), recipe, wc), numbers, batch, workers, device)
+
+        # 4. steps, until they or the minutes are used up
+        _learn(state, tiles, recipe, record, processes)
+
+        # 5. where no validation image chooses, the last net is the best that is known
+        if record is not None:
+            record.close(state)
+        processes.wait()
+        return state.checkpoint(recipe, provenance, resumable=True)
+
+
+def _with_own_card(recipe: Recipe, provenance: Provenance) -> Recipe:
+    """Leave out a card that speaks of other images: no package may claim data that it has not seen."""
+    own = recipe.for_images(provenance.pixels.values())
+    if own is not recipe:
+        _log.info("none of the images of recipe %s; its card is left out", recipe.name)
+    return own
+
+
+def _require_possible(files: RunFiles, recipe: Recipe, beginning: Beginning | None, *, resume: bool) -> None:
+    """Make sure of what the run's folder, and the net to begin with, can tell before any image is read."""
+    files.require(resume=resume)
     if resume:
-        last = load_own_checkpoint(files.last, recipe, split, provenance.digests, processes.count)
-        state.restore(last)
-        known = last.origin if last.pixels else origin  # an older version kept none
-        provenance = replace(provenance, origin=known, arguments=last.arguments)
-        _log.info("resumed after step %d", state.step)
-    state.learner = processes.learner(state.net)
-    processes.wait()  # until all have seen that the folder is free: now it fills
-    record = None
-    if processes.first:
-        journal = Journal(files.log, state.step, tensorboard=tensorboard)
-        progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
-        record = _Record(recipe, provenance, validation, files, journal, progress)
-        if not resume:
-            record.save(state, files.last)  # from here on a kill leaves something to resume
-
-    # 3. weight maps once; tiles from then on in the order of their numbers
-    wc = class_weights(training, recipe)
-    _log.info("class weights: %s", dict(zip(recipe.targets.classes, wc.round(3).tolist(), strict=True)))
-    batch = recipe.schedule.batch
-    numbers = processes.tile_numbers(batch, state.step, recipe.schedule.steps)
-    tiles = tile_batches(TileDataset(prepare(training, recipe), recipe, wc), numbers, batch, workers, device)
-
-    # 4. steps, until they or the minutes are used up
-    _learn(state, tiles, recipe, record, processes)
-
-    # 5. where no validation image chooses, the last net is the best that is known
-    if record is not None:
-        record.close(state)
-    processes.wait()
-    return state.checkpoint(recipe, provenance, resumable=True)
+        require_own_recipe(files.last, recipe)
+    if beginning is not None:
+        require_fitting_net(beginning.net, recipe)
 
 
 @dataclass(frozen=True, slots=True)

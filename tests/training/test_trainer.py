@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import tifffile
 import torch
 from PIL import Image
 
+from training import run_folder
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
+from training.datasets import load_images
 from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile, Unwritable
-from training.options import Loss, Schedule
+from training.options import Card, Loss, Schedule
 from training.recipe import Recipe, read_recipe
 from training.run_folder import RunFiles
 from training.state import fresh_state, learning_rate, require_device
@@ -197,6 +200,46 @@ def test_an_unknown_device_is_refused_with_those_that_are_here(device: str) -> N
         require_device(device)
 
 
+def test_a_card_is_kept_for_the_images_that_it_speaks_of(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    some = load_images(nuclei_folder, tiny_recipe.data, 1, 3)[2]
+    for name, digests in {"own": f"0123456789ab {some.pixels_digest()}", "others": "0123456789ab", "any": ""}.items():
+        card = Card(data="Somebody's images", license="CC0-1.0", images=digests)
+        recipe = with_schedule(tiny_recipe, steps=1).model_copy(update={"card": card})
+        kept = train(recipe, nuclei_folder, tmp_path / name, workers=0).read_recipe().card
+        assert kept == (Card() if name == "others" else card)
+        train(recipe, nuclei_folder, tmp_path / name, resume=True, workers=0)
+
+
+def test_a_folder_that_another_process_trains_into_is_left_to_it(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "_PATIENCE_S", 0)
+    recipe, files = with_schedule(tiny_recipe, steps=1), RunFiles(tmp_path / "run")
+    with files.taken(), pytest.raises(CheckpointError, match=r"another process trains into .*/run; let it end"):
+        train(recipe, nuclei_folder, files.folder, workers=0)
+    assert not files.last.exists()
+    train(recipe, nuclei_folder, files.folder, workers=0)
+    before = files.last.read_bytes(), files.log.read_bytes()
+    with files.taken(), pytest.raises(CheckpointError, match="another process trains into"):
+        train(recipe, nuclei_folder, files.folder, resume=True, workers=0)
+    assert (files.last.read_bytes(), files.log.read_bytes()) == before
+
+
+def test_a_folder_that_was_filled_while_images_were_read_is_not_overwritten(
+    tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*arguments: Any) -> Any:
+        (tmp_path / "best.pt").write_bytes(b"another's net")
+        return load_images(*arguments)
+
+    monkeypatch.setattr("training.trainer.load_images", meanwhile)
+    with pytest.raises(CheckpointError, match=r"best.pt is there already"):
+        train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
+    assert (tmp_path / "best.pt").read_bytes() == b"another's net"
+
+
 def test_cuda_without_a_gpu_is_refused_before_the_images_are_read(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +292,7 @@ def test_the_loss_of_a_step_holds_the_dice_that_the_recipe_asks_for(tiny_recipe:
 
 def test_a_run_is_not_resumed_by_another_recipe(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
     train(with_schedule(tiny_recipe, steps=1), nuclei_folder, tmp_path, workers=0)
-    with pytest.raises(CheckpointError, match=r"another recipe \(schedule differ\)"):
+    with pytest.raises(CheckpointError, match=r"another recipe: schedule.steps was 1 and is 2\. Resume with"):
         train(with_schedule(tiny_recipe, steps=2), nuclei_folder, tmp_path, resume=True, workers=0)
 
 
