@@ -76,10 +76,13 @@ class Registry:
 
 
 def find_packages(folder: Path) -> list[Path]:
-    """Package folders and zips directly under ``folder``, by name; ``folder`` itself where it is a package."""
+    """Package folders and zips directly under ``folder``, by name; ``folder`` itself where it is a package.
+
+    Hidden ones are drafts that somebody writes, or what a killed export has left.
+    """
     if (folder / RDF_NAME).is_file():
         return [folder]
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".") if folder.is_dir() else []
     return [entry for entry in entries if entry.suffix.lower() == ".zip" or _holds_package(entry)]
 
 

@@ -50,6 +50,14 @@ def test_the_same_version_twice_is_served_once(tmp_path: Path) -> None:
     assert "tiny already" in registry.refused["tiny-copy"]
 
 
+def test_what_a_killed_export_has_left_is_not_served(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    shutil.copytree(package.path, tmp_path / ".tiny-x1y2.old")
+    registry = load(tmp_path)
+    assert [entry.package.path.name for entry in registry.models] == ["tiny"]
+    assert registry.refused == {}
+
+
 def test_a_zip_is_one_whatever_the_case_of_its_suffix(tmp_path: Path) -> None:
     package = write_tiny_package(tmp_path / "made", name="cells")
     (tmp_path / "served").mkdir()
