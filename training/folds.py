@@ -171,14 +171,14 @@ def warn_of_changed(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], re
 
 
 def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
-    """Say in the log where a net is judged by images that ``origin`` knows, its net to begin with, or it itself.
+    """Say in the log where a net is judged by images that ``origin`` knows: its net to begin with, or it itself.
 
     Parameters
     ----------
     origin
-        Of the run; of a package, what is known of it.
+        What the run began with; of a run or a package itself, what is known of it.
     name
-        Of the run; the name in ``origin`` of a package.
+        Of the run; where ``origin`` is the net itself, the name in there.
     pixels
         Digest of the pixels of each image that it is judged by, by stem.
 
@@ -198,8 +198,29 @@ def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
         _log.info("what %s was trained on is not known here", " and ".join(origin.unknown))
 
 
+def among_side(checkpoint: Checkpoint, side: str, pixels: Mapping[str, str]) -> list[str]:
+    """Return the stems, in the given order, of the images that stand on one side of a run's split.
+
+    They are known by their pixels; by their names where the run is of an older version, which kept no digests.
+
+    Parameters
+    ----------
+    checkpoint
+        Of the run.
+    side
+        ``training`` or ``validation``.
+    pixels
+        Digest of the pixels of each image by stem.
+
+    """
+    of_side = replace(checkpoint, origin=None, split={"training": checkpoint.split[side]})
+    return of_side.begun_with("").origin.seen_among(pixels)
+
+
 def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], recipe: Recipe, name: str) -> None:
     """Make sure that a net was trained on none of the images that it shall be scored on.
+
+    Pictures that the run itself held out, although copies of them taught it, are only warned of.
 
     Raises
     ------
@@ -208,9 +229,10 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], rec
 
     """
     warn_of_changed(checkpoint, images, recipe, name)
-    if checkpoint.origin is not None:
-        warn_of_seen(checkpoint.origin, {image.stem: image.pixels_digest() for image in images}, name)
-    seen = sorted({image.stem for image in images} & set(checkpoint.split["training"]))
+    pixels = {image.stem: image.pixels_digest() for image in images}
+    warn_of_seen(checkpoint.begun_with(name).origin, pixels, name)
+    held_out = set(among_side(checkpoint, "validation", pixels))
+    seen = [stem for stem in among_side(checkpoint, "training", pixels) if stem not in held_out]
     if seen:
         raise FoldsMismatch(
             f"{name} was trained on {len(seen)} of the {len(images)} images that it shall be scored on ({seen[0]}); "

@@ -177,13 +177,13 @@ def chosen_images(
     """Read a folder and take one side of the split or all of it, as :func:`training.splits.take_side` does.
 
     The log says where images have the names of those of ``checkpoint``, the run that is scored, but are others, and
-    where ``origin``, the net that it began with, or the package that is scored, was trained on them.
+    where that run, or a net before it, or ``origin``, the package that is scored, was trained on them.
     """
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     chosen = take_side(images, recipe.data, split, data, required=required)
     if checkpoint is not None:
         warn_of_changed(checkpoint, chosen, recipe, str(data))
-    if origin is not None and split != "training":
-        name = origin.name if checkpoint is None else checkpoint.recipe["name"]
-        warn_of_seen(origin, {image.stem: image.pixels_digest() for image in chosen}, name)
+    known = origin if checkpoint is None else checkpoint.begun_with(checkpoint.recipe["name"]).origin
+    if known is not None and split != "training":
+        warn_of_seen(known, {image.stem: image.pixels_digest() for image in chosen}, known.name)
     return chosen

@@ -89,8 +89,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     )
     log = RunLog() if checkpoint is None else read_log(RunFiles(checkpoint_path(target).parent).log)
     pixels = {image.stem: image.pixels_digest() for image in images}
-    learnt_before = () if origin is None else tuple(origin.seen_among(pixels))
-    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, learnt_before)
+    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, pixels)
 
 
 def _names(targets: list[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from markupsafe import Markup
 from training.checkpoint import Checkpoint
 from training.command_line import command_line
 from training.evaluate import Evaluation, format_figure, row_as_json
-from training.folds import CrossValidation, Fold
+from training.folds import CrossValidation, Fold, among_side
 from training.origin import Origin
 from training.recipe import Recipe
 from training.report.cases import Case
 from training.report.charts import histogram, line_chart, number
 from training.report.page import Table, flatten, table_of, title_of
 from training.report.run_log import RunLog, best_point
+from training.splits import asks_for_validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class ScoredRun:
         Rows of all images, and the worst of them as pictures.
     origin
         What the run began with; of a package what is known of itself.
-    learnt_before
-        Images among the scored ones that ``origin`` was trained on.
+    pixels
+        Digest of the pixels of each scored image by its stem.
 
     """
 
@@ -57,7 +58,7 @@ class ScoredRun:
     evaluation: Evaluation
     cases: tuple[Case, ...]
     origin: Origin | None
-    learnt_before: tuple[str, ...]
+    pixels: Mapping[str, str]
 
     @property
     def trained_by(self) -> Recipe:
@@ -66,10 +67,20 @@ class ScoredRun:
 
     @property
     def trained_on(self) -> list[str]:
-        """Images among the scored ones that the net was trained on."""
-        if self.checkpoint is None:
+        """Images among the scored ones that the run was trained on."""
+        return [] if self.checkpoint is None else among_side(self.checkpoint, "training", self.pixels)
+
+    @property
+    def learnt_before(self) -> list[str]:
+        """Images among the scored ones that ``origin`` was trained on."""
+        return [] if self.origin is None else self.origin.seen_among(self.pixels)
+
+    @property
+    def chosen_by(self) -> list[str]:
+        """Images among the scored ones that chose the state of the run's net."""
+        if self.checkpoint is None or self.trained_by.schedule.keep == "last":
             return []
-        return sorted({row.stem for row in self.evaluation.rows} & set(self.checkpoint.split["training"]))
+        return among_side(self.checkpoint, "validation", self.pixels)
 
 
 def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str, Any]:
@@ -88,7 +99,7 @@ def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str
         "split": {"all": "images"}.get(split, f"{split} images"),
         "scored": len({row["stem"] for row in rows}),
         "numbers": _headline(runs, pooled),
-        "cautions": _cautions(runs, split),
+        "cautions": _cautions(runs),
         "run_table": table_of([_facts(run) for run in runs], "Runs", sortable=False, bars=False),
         "commands": [command_line(run.checkpoint, run.target, data) for run in runs if run.checkpoint is not None],
         "figure_table": table_of(
@@ -145,11 +156,12 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
         return facts
     data, schedule = run.trained_by.data, run.trained_by.schedule
     part = f"fold {data.fold[0]}/{data.fold[1]}" if data.fold else f"{data.validation_fraction:.0%}"
+    split = f"{part} by {data.split}" if asks_for_validation(data) else "none"
     began = {} if checkpoint.origin is None else {"began with": checkpoint.origin.name}
     return facts | {
         "trained on": len(checkpoint.split["training"]),
         "validated on": len(checkpoint.split["validation"]),
-        "split": f"{part} by {data.split}",
+        "split": split,
         "seed": schedule.seed,
         "steps": checkpoint.step,
         "minutes": round(checkpoint.elapsed_s / 60, 1),
@@ -159,7 +171,7 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
     }
 
 
-def _cautions(runs: Sequence[ScoredRun], split: str) -> list[tuple[str, str]]:
+def _cautions(runs: Sequence[ScoredRun]) -> list[tuple[str, str]]:
     """What flatters the figures."""
     found = []
     for run in runs:
@@ -188,11 +200,10 @@ def _cautions(runs: Sequence[ScoredRun], split: str) -> list[tuple[str, str]]:
                     f"Images that {run.name} is scored on may be among it; then their figures flatter.",
                 )
             )
-        chose = run.checkpoint is not None and bool(run.checkpoint.split["validation"])
-        if chose and split != "training" and run.trained_by.schedule.keep == "best":
+        if run.chosen_by:
             found.append(
                 (
-                    f"The validation images chose the state of {run.name} that is scored on them",
+                    f"{len(run.chosen_by)} of the {scored} images that {run.name} is scored on chose its state",
                     'Its figures flatter a little; schedule.keep = "last" lets no image choose.',
                 )
             )
