@@ -71,7 +71,7 @@ def find_sources(folder: Path, data: Data) -> list[Source]:
         Where two files share a stem.
 
     """
-    layout = layout_of(folder, data)
+    layout, data = layout_of(folder, data)
     wanted = None if data.include is None else _included(folder, data.include)
     sources = layout.list_sources(folder, data, wanted)
     if data.include is not None and wanted is None:

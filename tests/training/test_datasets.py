@@ -158,6 +158,32 @@ def test_a_corrupt_file_in_the_middle_is_named(folder: Path, suffix: str) -> Non
         load_images(folder, Data(), 1, 2)
 
 
+@pytest.mark.parametrize("place", ["images", "labels"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_link_that_leads_nowhere_is_named_with_its_target(folder: Path, place: str, suffix: str) -> None:
+    (folder / place / "cell-1.png").unlink()
+    path = folder / place / f"cell-1{suffix}"
+    path.symlink_to("/mnt/elsewhere/cell.png")
+    with pytest.raises(UnreadableFile) as caught:
+        load_images(folder, Data(), 1, 2)
+    assert str(caught.value).endswith(
+        f"{path} is a link that leads nowhere: expected a file at /mnt/elsewhere/cell.png, found none. Bring it there, "
+        "or put the file itself in the place of the link"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".json", ".geojson", ".zip", ".roi"])
+def test_shapes_behind_a_link_that_leads_nowhere_are_named(folder: Path, suffix: str) -> None:
+    shutil.rmtree(folder / "labels")
+    for stem in ("cell-1", "cell-2"):
+        (folder / "images" / f"{stem}.png").unlink()
+    ((folder if suffix == ".json" else folder / "images") / f"cell-0{suffix}").symlink_to("nowhere")
+    with pytest.raises(
+        UnreadableFile, match=rf"cell-0{suffix} is a link that leads nowhere: expected a file at nowhere"
+    ):
+        load_images(folder, Data(), 1, 2)
+
+
 def test_every_broken_file_is_listed_at_once(folder: Path) -> None:
     for stem in ("cell-0", "cell-2"):
         (folder / "labels" / f"{stem}.png").write_bytes(b"no image")

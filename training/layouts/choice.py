@@ -22,9 +22,15 @@ LAYOUTS: dict[str, Layout] = {
 }
 _MOST_NAMES = 8
 
+_OTHER_FOLDERS = ({"masks": "masks"}, {"images": ".", "masks": "."})
+"""Where images and masks lie for StarDist, and for Cellpose."""
 
-def layout_of(folder: Path, data: Data) -> Layout:
+
+def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
     """Return the layout that the recipe names, or recognise it; the log says what was recognised.
+
+    ``data`` comes back with the folders that the layout is read from: where nothing lies in those that it names by
+    default, images and masks are looked for where other programs keep them.
 
     Raises
     ------
@@ -35,17 +41,24 @@ def layout_of(folder: Path, data: Data) -> Layout:
     if not folder.is_dir():
         raise MissingFile(f"{folder} is not a folder; expected annotated images in it")
     if data.layout != "auto":
-        return LAYOUTS[data.layout]
+        return LAYOUTS[data.layout], data
     fitting = {name: found for name, layout in LAYOUTS.items() if (found := layout.recognise(folder, data)) is not None}
     if len(fitting) > 1:
         listed = "\n".join(f"  {name}: {found}" for name, found in fitting.items())
         raise MissingFile(f"{folder} fits {len(fitting)} layouts; name one of them as data.layout:\n{listed}")
+    if not fitting and (data.images, data.masks) == (Data().images, Data().masks):
+        for places in _OTHER_FOLDERS:
+            moved = data.model_copy(update=places)
+            found = folders.recognise(folder, moved)
+            if found is not None:
+                fitting, data = {"folders": found}, moved
+                break
     if not fitting:
         expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
         raise MissingFile(f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}")
     ((name, found),) = fitting.items()
     _log.info("%s: layout %s, %s", folder, name, found)
-    return LAYOUTS[name]
+    return LAYOUTS[name], data
 
 
 def _listing(folder: Path) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile
-from training.layouts.files import read_array, read_image
+from training.layouts.files import TIFF_SUFFIXES, list_files, read_array, read_image
 from training.layouts.folders import mask_source
 from training.layouts.source import Labels, Source, choose, whole_numbers
 from training.options import Data
@@ -75,9 +75,11 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         for number in sorted(masks):
             frame = sequence.frames.get(number)
             if frame is None:
+                odd = _misnamed(folder / sequence.name, _FRAME, "t000.tif")
                 raise MissingFile(
                     f"{masks[number]} has no image: expected {folder / sequence.name / f't{number:03d}.tif'}, found "
-                    f"{len(sequence.frames)} other frames. Add the frame or take its mask away"
+                    f"{len(sequence.frames)} other frames{odd}. {'Rename them' if odd else 'Add the frame'} or "
+                    "take the mask away"
                 )
             stem = f"{sequence.name}-t{number:0{max(3, digits)}d}"
             gold, silver = sequence.gold.get(number), sequence.silver.get(number)
@@ -163,10 +165,19 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
 
 def _no_truth(sequence: _Sequence, folder: Path, truth: str) -> str:
     """Say that a sequence has no mask of the truth asked for, and which it has."""
+    places = [f"{sequence.name}_{kind}/SEG" for kind in _TRUTHS]
+    odd = [_misnamed(folder / place, _MASK, "man_seg000.tif") for place in places]
+    remedy = "Rename them, or change data.truth" if any(odd) else "Change data.truth"
     return (
         f"sequence {sequence.name} of {folder} has no {truth} truth; found {len(sequence.gold)} gold masks in "
-        f"{sequence.name}_GT/SEG and {len(sequence.silver)} silver ones in {sequence.name}_ST/SEG. Change data.truth"
+        f"{places[0]}{odd[0]} and {len(sequence.silver)} silver ones in {places[1]}{odd[1]}. {remedy}"
     )
+
+
+def _misnamed(folder: Path, pattern: re.Pattern[str], example: str) -> str:
+    """Say how many TIFF files of a folder are not named as frames or masks are; nothing where all are."""
+    others = [path.name for path in list_files(folder, TIFF_SUFFIXES) if not pattern.fullmatch(path.name)]
+    return f" ({len(others)} files there are not named {example}, such as {others[0]})" if others else ""
 
 
 def _read_gold(gold: Path, silver: Path, stem: str, lacking: str, _size_yx: tuple[int, int]) -> Labels:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from training.errors import UnreadableFile
+from training.layouts.files import require_target
 
 Read = TypeVar("Read")
 _MOST_SHOWN = 60
@@ -29,6 +30,7 @@ def parse_json(path: Path) -> object:
         Where it cannot be read, or is not JSON.
 
     """
+    require_target(path)
     try:
         parsed: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

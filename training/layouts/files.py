@@ -193,6 +193,22 @@ def is_stack(path: Path) -> bool:
         return False
 
 
+def require_target(path: Path) -> None:
+    """Refuse a symbolic link that leads nowhere.
+
+    Raises
+    ------
+    UnreadableFile
+        Names what the link points at.
+
+    """
+    if path.is_symlink() and not path.exists():
+        raise UnreadableFile(
+            f"{path} is a link that leads nowhere: expected a file at {path.readlink()}, found none. Bring it "
+            "there, or put the file itself in the place of the link"
+        )
+
+
 def _opened_tiff(path: Path) -> tifffile.TiffFile:
     """Open a TIFF file for its own pages: OME-XML may name further files, whose pages are other masks."""
     return tifffile.TiffFile(path, _multifile=False)
@@ -231,6 +247,7 @@ def _named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "er
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(on_warning)
+            require_target(path)
             yield
     except UnreadableFile:
         raise

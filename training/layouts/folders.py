@@ -1,4 +1,8 @@
-"""Layout ``folders``: a folder of images and a folder of masks, paired by the stem of the file names."""
+"""Layout ``folders``: a folder of images and a folder of masks, paired by the stem of the file names.
+
+Where both are the same folder the masks are named as Cellpose names them: ``NAME_masks.png`` or ``NAME_cp_masks.png``
+beside ``NAME.tif``, which may end in ``_img`` too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from training.errors import MissingFile
+from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -15,6 +19,7 @@ from training.layouts.files import (
     files_by_stem,
     is_one_page,
     is_stack,
+    list_files,
     read_array,
     read_image,
 )
@@ -22,19 +27,31 @@ from training.layouts.names import composed, stem_of
 from training.layouts.source import Labels, Source
 from training.options import Data
 
-EXPECTS = "images/NAME.png and labels/NAME.png (or .tif); data.images and data.masks name other folders"
+_MASK_ENDINGS = ("_cp_masks", "_masks")
+_IMAGE_ENDING = "_img"
+_BESIDE = f"NAME{' or NAME'.join(_MASK_ENDINGS)}"
+
+EXPECTS = (
+    f"images/NAME.png and labels/NAME.png (or .tif, or masks/), or NAME.png with {_BESIDE} beside it; data.images and "
+    "data.masks name other folders"
+)
 
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Say how many images and masks there are; None where one kind is missing, or the first of both are stacks."""
-    if not count_files(folder / data.images, IMAGE_SUFFIXES) or not count_files(folder / data.masks):
+    beside = _is_one_folder(folder, data)
+    masked = [path for path in list_files(folder / data.masks, SUFFIXES) if not beside or _mask_ending(path)]
+    if not count_files(folder / data.images, IMAGE_SUFFIXES) or not masked:
         return None
-    images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
+    images, masks = _images_and_masks(folder, data)
+    if not images:
+        return None
     stem, first = next(iter(images.items()))
     mask = masks.get(stem)
     if mask is not None and mask.suffix.lower() in TIFF_SUFFIXES and not is_one_page(mask) and is_stack(first):
         return None
-    return f"{len(images)} images in {data.images}/, {len(masks)} masks in {data.masks}/"
+    where = f"beside them as {_BESIDE}" if beside else f"in {data.masks}/"
+    return f"{len(images)} images in {data.images}/, {len(masks)} masks {where}"
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
@@ -48,10 +65,11 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         Where two files share a stem.
 
     """
-    images, masks = files_by_stem(folder / data.images, IMAGE_SUFFIXES), files_by_stem(folder / data.masks)
+    images, masks = _images_and_masks(folder, data)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
-    require_partners(stems, masks, folder / data.masks, "mask", SUFFIXES)
+    what = f"mask ({_BESIDE})" if _is_one_folder(folder, data) else "mask"
+    require_partners(stems, masks, folder / data.masks, what, SUFFIXES)
     if wanted is None:
         require_images(masks, images, folder / data.images, "masks", IMAGE_SUFFIXES)
     if not stems:
@@ -59,6 +77,32 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
             f"{folder / data.images} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}"
         )
     return [mask_source(stem, images[stem], masks[stem]) for stem in stems]
+
+
+def _images_and_masks(folder: Path, data: Data) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks by stem."""
+    files = files_by_stem(folder / data.images, IMAGE_SUFFIXES)
+    if not _is_one_folder(folder, data):
+        return files, files_by_stem(folder / data.masks)
+    images: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    for stem, path in files.items():
+        ending = _mask_ending(path)
+        found, name = masks if ending else images, stem.removesuffix(ending).removesuffix(_IMAGE_ENDING)
+        if name in found:
+            raise MaskMismatch(f"{found[name]} and {path} are of the same image; keep one of them")
+        found[name] = path
+    return images, masks
+
+
+def _is_one_folder(folder: Path, data: Data) -> bool:
+    return (folder / data.images) == (folder / data.masks)
+
+
+def _mask_ending(path: Path) -> str:
+    """What makes a file the mask of the image beside it; empty for any other file."""
+    named = (ending for ending in _MASK_ENDINGS if path.suffix.lower() in SUFFIXES and stem_of(path).endswith(ending))
+    return next(named, "")
 
 
 def mask_source(stem: str, image: Path, mask: Path, *, training_only: bool = False) -> Source:

@@ -18,6 +18,7 @@ from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.beside import list_beside, recognise_beside
+from training.layouts.files import require_target
 from training.layouts.raster import Patch, fill_oval, fill_rings
 from training.layouts.shapes import Shape
 from training.layouts.source import Source
@@ -108,6 +109,7 @@ def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each ROI."""
+    require_target(path)
     try:
         if path.suffix.lower() == ".roi":
             yield path.stem, path.read_bytes()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.errors import MissingFile
+from training.datasets import find_sources
+from training.errors import MaskMismatch, MissingFile
 from training.layouts.choice import LAYOUTS, layout_of
 from training.options import Data
 
@@ -48,7 +49,7 @@ def test_a_layout_is_recognised_by_what_lies_there(
 ) -> None:
     fill(tmp_path, layout)
     with caplog.at_level("INFO", logger="training"):
-        assert layout_of(tmp_path, Data()) is LAYOUTS[layout]
+        assert layout_of(tmp_path, Data()) == (LAYOUTS[layout], Data())
     (message,) = caplog.messages
     assert message.startswith(f"{tmp_path}: layout {layout}, ")
 
@@ -56,12 +57,74 @@ def test_a_layout_is_recognised_by_what_lies_there(
 def test_stacks_in_folders_are_a_volume(tmp_path: Path) -> None:
     touch(tmp_path, "images/stack.tif")
     touch(tmp_path, "labels/stack.tif")
-    assert layout_of(tmp_path, Data()) is LAYOUTS["volume"]
+    assert layout_of(tmp_path, Data())[0] is LAYOUTS["volume"]
 
 
 def test_the_word_of_the_recipe_is_taken(tmp_path: Path) -> None:
     fill(tmp_path, "folders")
-    assert layout_of(tmp_path, Data(layout="rois")) is LAYOUTS["rois"]
+    assert layout_of(tmp_path, Data(layout="rois"))[0] is LAYOUTS["rois"]
+
+
+def load_named(folder: Path, data: Data) -> list[tuple[str, str, str]]:
+    return [
+        (
+            source.stem,
+            str(Path(source.image_name).relative_to(folder)),
+            str(Path(source.labels_name).relative_to(folder)),
+        )
+        for source in find_sources(folder, data)
+    ]
+
+
+def test_masks_may_lie_in_a_folder_of_that_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """StarDist's examples have ``images`` and ``masks``."""
+    touch(tmp_path, "images/a.tif")
+    touch(tmp_path, "masks/a.tif")
+    with caplog.at_level("INFO", logger="training"):
+        assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "masks/a.tif")]
+    assert caplog.messages == [f"{tmp_path}: layout folders, 1 images in images/, 1 masks in masks/"]
+    touch(tmp_path, "labels/a.tif")
+    assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "labels/a.tif")]
+    with pytest.raises(MissingFile, match="fits no layout"):
+        layout_of(tmp_path, Data(masks="truth"))
+
+
+def test_masks_may_lie_beside_their_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Cellpose names them so."""
+    names = [
+        "a.tif",
+        "a_cp_masks.tif",
+        "b.tif",
+        "b_masks.tif",
+        "c_img.tif",
+        "c_masks.tif",
+        "d_img.tif",
+        "d_img_cp_masks.tif",
+    ]
+    for name in names:
+        touch(tmp_path, name)
+    with caplog.at_level("INFO", logger="training"):
+        assert load_named(tmp_path, Data()) == list(zip("abcd", names[::2], names[1::2], strict=True))
+    assert caplog.messages == [
+        f"{tmp_path}: layout folders, 4 images in ./, 4 masks beside them as NAME_cp_masks or NAME_masks"
+    ]
+    touch(tmp_path, "e.tif")
+    with pytest.raises(MissingFile, match=r"1 of 5 have no mask \(NAME_cp_masks or NAME_masks\): expected .*/e with"):
+        find_sources(tmp_path, Data())
+
+
+def test_two_masks_beside_one_image_are_refused(tmp_path: Path) -> None:
+    for name in ("a.tif", "a_masks.tif", "a_cp_masks.tif"):
+        touch(tmp_path, name)
+    with pytest.raises(MaskMismatch, match=r"a_cp_masks.tif and .*a_masks.tif are of the same image; keep one"):
+        layout_of(tmp_path, Data())
+
+
+def test_images_beside_each_other_are_not_taken_for_masks(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.png", "b_masks.jpg"):
+        touch(tmp_path, name)
+    with pytest.raises(MissingFile, match="fits no layout"):
+        layout_of(tmp_path, Data())
 
 
 @pytest.mark.parametrize(("one", "other"), [("folders", "coco"), ("rois", "geojson"), ("ctc", "volume")])
@@ -104,4 +167,4 @@ def test_hidden_files_do_not_count(tmp_path: Path) -> None:
     fill(tmp_path, "folders")
     touch(tmp_path, "labels/._a.zip")
     touch(tmp_path, ".index.json", "{")
-    assert layout_of(tmp_path, Data()) is LAYOUTS["folders"]
+    assert layout_of(tmp_path, Data())[0] is LAYOUTS["folders"]

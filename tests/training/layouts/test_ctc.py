@@ -152,6 +152,22 @@ def test_truth_that_is_nowhere_is_named_with_what_is_there(folder: Path) -> None
         load(folder)
 
 
+def test_frames_and_masks_of_other_names_are_counted_and_named(folder: Path) -> None:
+    for path in [*(folder / "01").iterdir(), *(folder / "01_GT" / "SEG").iterdir()]:
+        path.rename(path.with_name(path.name.replace("00", "0")))
+    with pytest.raises(MissingFile) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        f"sequence 01 of {folder} has no gold truth; found 0 gold masks in 01_GT/SEG (2 files there are not named "
+        "man_seg000.tif, such as man_seg01.tif) and 4 silver ones in 01_ST/SEG. Rename them, or change data.truth"
+    )
+    with pytest.raises(
+        MissingFile,
+        match=r"found 0 other frames \(5 files there are not named t000.tif, such as t00.tif\). Rename them",
+    ):
+        load(folder, truth="silver")
+
+
 def test_slices_of_volumes_are_refused(folder: Path) -> None:
     tifffile.imwrite(folder / "01_GT" / "SEG" / "man_seg_004_002.tif", np.zeros((8, 16), dtype=np.uint16))
     with pytest.raises(MaskMismatch, match=r"man_seg_004_002.tif is a slice of a volume"):
