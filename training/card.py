@@ -11,7 +11,7 @@ from training.checkpoint import Checkpoint
 from training.command_line import public_name
 from training.evaluate import format_figure
 from training.export import Card
-from training.origin import Origin
+from training.origin import Origin, copies_told
 from training.recipe import Recipe
 from training.splits import describe_split
 
@@ -110,12 +110,14 @@ def _beginning(checkpoint: Checkpoint) -> str:
 
 
 def _flattery(checkpoint: Checkpoint) -> str:
-    """Say which figures flatter, or may, because of what the net to begin with was trained on."""
+    """Say which figures flatter, or may, because of what the net, or the one to begin with, was trained on."""
+    told = copies_told(checkpoint.split, checkpoint.pixels)
+    said = f" {told}." if told else ""
     if checkpoint.origin is None:
-        return ""
-    origin, learnt, said = _public(checkpoint.origin), len(checkpoint.learnt_before()), ""
+        return said
+    origin, learnt = _public(checkpoint.origin), len(checkpoint.learnt_before())
     if learnt:
-        said = (
+        said += (
             f" {origin.name}, which the run began with, or a net before it was trained on {learnt} of these images: "
             "the figures flatter."
         )

@@ -13,7 +13,7 @@ from training.checkpoint import Checkpoint
 from training.datasets import AnnotatedImage
 from training.errors import FoldsMismatch
 from training.evaluate import Evaluation, format_figure, row_as_json
-from training.origin import Origin
+from training.origin import Origin, copies_told
 from training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -196,6 +196,13 @@ def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
         )
     if origin.unknown:
         _log.info("what %s was trained on is not known here", " and ".join(origin.unknown))
+
+
+def tell_split(split: Mapping[str, Sequence[str]], pixels: Mapping[str, str], *, warn: bool) -> None:
+    """Say in the log how many images train and validate and, to ``warn``, which do both under two names."""
+    _log.info("%d images for training, %d for validation", len(split["training"]), len(split["validation"]))
+    if warn and (told := copies_told(split, pixels)):
+        _log.warning("%s. Keep each picture once in the folder", told)
 
 
 def among_side(checkpoint: Checkpoint, side: str, pixels: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,27 @@ class Origin:
     def as_facts(self) -> dict[str, Any]:
         """Return name, hash and what is not known, JSON-able, for a package's description."""
         return {"name": self.name, "sha256": self.sha256, "unknown": list(self.unknown)}
+
+
+def copies_told(split: Mapping[str, Sequence[str]], pixels: Mapping[str, str]) -> str:
+    """Say how many validation images of a split are training images under a second name; nothing where none is.
+
+    Parameters
+    ----------
+    split
+        Stems of the ``training`` and of the ``validation`` images.
+    pixels
+        Digests of their pixels; empty where an older version kept none.
+
+    """
+    taught = {pixels[stem] for stem in split["training"] if stem in pixels}
+    copies = [stem for stem in split["validation"] if pixels.get(stem) in taught]
+    if not copies:
+        return ""
+    return (
+        f"{len(copies)} of {len(split['validation'])} validation images are the same pictures as training images "
+        f"({copies[0]} is the first): their figures flatter"
+    )
 
 
 def name_digest(stem: str) -> str:

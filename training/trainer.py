@@ -17,7 +17,7 @@ from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
 from training.evaluate import Evaluation, evaluate_images
-from training.folds import warn_of_seen
+from training.folds import tell_split, warn_of_seen
 from training.loading import Batch, require_workers, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
 from training.pictures import Picture
@@ -112,7 +112,7 @@ def train(
         processes.count,
     )
     recipe = _with_own_card(recipe, provenance)
-    _log.info("%d images for training, %d for validation", len(training), len(validation))
+    tell_split(split, provenance.pixels, warn=processes.first)
     if cautious and processes.first and not resume:
         _log.info("looking at the images and their labels for what a person should see before it is learnt ...")
         for caution in cautions(folder_facts(images, recipe), recipe):

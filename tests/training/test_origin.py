@@ -18,8 +18,9 @@ from training.cli import main
 from training.datasets import AnnotatedImage, load_images
 from training.finetune import open_origin
 from training.options import Data, Schedule
-from training.origin import Origin, name_digest, package_origin
+from training.origin import Origin, copies_told, name_digest, package_origin
 from training.recipe import Recipe
+from training.splits import validation_stems
 from training.trainer import train
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
@@ -178,6 +179,29 @@ def test_images_are_known_by_their_pixels_whatever_their_names_and_labels() -> N
     assert one.pixels_digest() not in {image.pixels_digest() for image in others}
     origin = Origin("net", seen=(one.pixels_digest(),))
     assert origin.seen_among({image.stem: image.pixels_digest() for image in (*same[:1], others[0])}) == ["renamed"]
+
+
+def test_a_picture_on_both_sides_of_the_split_is_told_in_log_report_and_card(
+    first: Path, nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, run, out = tmp_path / "data", tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(nuclei_folder, data)
+    net = load_checkpoint(first / "best.pt")
+    recipe, copied = net.read_recipe().with_fold("1/3"), net.split["training"][0]
+    sides = {name: validation_stems([*net.pixels, name], recipe.data) for name in map("copy-{}".format, range(50))}
+    copy = next(name for name, chosen in sides.items() if name in chosen and copied not in chosen)
+    for part in ("images", "labels"):
+        (file,) = (data / part).glob(f"{copied}.*")
+        shutil.copy(file, data / part / f"{copy}{file.suffix}")
+    checkpoint = train(recipe, data, run, workers=0)
+    assert copied in checkpoint.split["training"]
+    said = f"1 of 3 validation images are the same pictures as training images ({copy} is the first): their figures"
+    assert said in caplog.text
+    assert said in card_of(checkpoint)[0]
+    assert main(["report", str(run), "--data", str(data), "--out", str(out), "--worst", "0"]) == 0
+    assert said in out.read_text()
+    assert "the same pictures" not in card_of(net)[0]
+    assert copies_told(checkpoint.split, {}) == "", "an older run keeps no pixels"
 
 
 def test_an_older_run_knows_its_images_by_their_names(first: Path) -> None:

@@ -16,7 +16,7 @@ from training.checkpoint import Checkpoint
 from training.command_line import command_line
 from training.evaluate import Evaluation, format_figure, row_as_json
 from training.folds import CrossValidation, Fold, among_side
-from training.origin import Origin
+from training.origin import Origin, copies_told
 from training.recipe import Recipe
 from training.report.cases import Case
 from training.report.charts import histogram, line_chart, number
@@ -200,6 +200,9 @@ def _cautions(runs: Sequence[ScoredRun]) -> list[tuple[str, str]]:
                     f"Images that {run.name} is scored on may be among it; then their figures flatter.",
                 )
             )
+        copies = "" if run.checkpoint is None else copies_told(run.checkpoint.split, run.checkpoint.pixels)
+        if copies:
+            found.append((f"{run.name}: {copies}", "Keep each picture once in the folder, and train again."))
         if run.chosen_by:
             found.append(
                 (
