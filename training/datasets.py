@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.layouts.choice import layout_of
+from training.layouts.files import is_turned
 from training.layouts.source import NUMBERED, Labels, Source, whole_numbers
 from training.options import Data, Include
 from training.origin import DIGEST_BYTES
@@ -109,18 +110,32 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     """
     loaded: list[AnnotatedImage] = []
     problems: list[DatasetError] = []
-    for source in find_sources(folder, data):
+    sources = find_sources(folder, data)
+    _name_turned(sources)
+    for source in sources:
         try:
             loaded.append(_load(source, data, in_channels, classes))
         except DatasetError as error:
             problems.append(error)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS])
-        raise type(problems[0])(
-            f"{len(problems)} broken of {len(problems) + len(loaded)} images in {folder}:\n{listed}"
-        )
+        raise type(problems[0])(f"{len(problems)} broken of {len(sources)} images in {folder}:\n{listed}")
     _require_something_to_learn(loaded, folder, data)
     return loaded
+
+
+def _name_turned(sources: Sequence[Source]) -> None:
+    """Warn of files, not of pages in stacks, that viewers turn: a mask drawn on what they show lies elsewhere."""
+    turned = [source.image_name for source in sources if is_turned(Path(source.image_name))]
+    if turned:
+        _log.warning(
+            "%d of %d images have an orientation other than upright (EXIF, or TIFF's tag), %s is the first: they are "
+            "read as stored, as the service reads them, where viewers turn them. Unless the masks were drawn on the "
+            "pictures as stored, save these upright and draw on those",
+            len(turned),
+            len(sources),
+            turned[0],
+        )
 
 
 def _load(source: Source, data: Data, in_channels: int, classes: int) -> AnnotatedImage:

@@ -184,6 +184,41 @@ def test_shapes_behind_a_link_that_leads_nowhere_are_named(folder: Path, suffix:
         load_images(folder, Data(), 1, 2)
 
 
+def test_images_that_viewers_turn_are_read_as_stored_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    for stem, orientation in (("cell-0", 1), ("cell-1", 3)):
+        exif[0x0112] = orientation
+        path = folder / "images" / f"{stem}.png"
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), exif=exif)
+        path.unlink()
+    with Image.open(folder / "images" / "cell-2.png") as image:
+        stored = np.asarray(image)
+    (folder / "images" / "cell-2.png").unlink()
+    tifffile.imwrite(folder / "images" / "cell-2.tif", stored, extratags=[(274, 3, 1, 3, True)])
+    with caplog.at_level("WARNING", logger="training"):
+        images = load_images(folder, Data(), 1, 2)
+    np.testing.assert_array_equal(images[2].image_yxc[..., 0], stored)
+    (message,) = caplog.messages
+    assert message == (
+        "2 of 3 images have an orientation other than upright (EXIF, or TIFF's tag), "
+        f"{folder}/images/cell-1.jpg is the first: they are read as stored, as the service reads them, where viewers "
+        "turn them. Unless the masks were drawn on the pictures as stored, save these upright and draw on those"
+    )
+
+
+def test_a_mask_of_the_turned_picture_is_refused_for_its_size_and_the_orientation_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "images" / "cell-1.png").unlink()
+    Image.fromarray(np.zeros((16, 12), dtype=np.uint8)).save(folder / "images" / "cell-1.jpg", exif=exif)
+    with pytest.raises(MaskMismatch, match=r"1 broken of 3 (?s:.*)cell-1.png is 12 x 16 px, its image 16 x 12 px"):
+        load_images(folder, Data(), 1, 2)
+    assert "1 of 3 images have an orientation other than upright" in caplog.text
+
+
 def test_every_broken_file_is_listed_at_once(folder: Path) -> None:
     for stem in ("cell-0", "cell-2"):
         (folder / "labels" / f"{stem}.png").write_bytes(b"no image")

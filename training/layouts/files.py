@@ -38,6 +38,9 @@ _KINDS = {
 _PNG_HEADER = 26
 """Bytes up to bit depth and kind of colours, 0 for grey."""
 
+_TURNED = ("EXIF orientation ", "the Orientation tag ")
+"""How the reader's notes on an orientation begin."""
+
 _LIMITS = ReadLimits(max_pixels=1 << 96, max_bytes=1 << 96)
 """More than any header can declare: here memory alone limits."""
 
@@ -99,6 +102,15 @@ def read_image(path: Path) -> NDArray[Any]:
         "one image, as its mask is. Save each plane with a mask of its own, or the masks as a TIFF stack of as many "
         "pages (layout volume); planes that are channels must say so (tifffile: metadata={'axes': 'CYX'})"
     )
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an image asks to be shown turned or mirrored, which :func:`read_image` leaves; a damaged one does not."""
+    try:
+        with _opened(path) as reader:
+            return any(note.startswith(_TURNED) for note in reader.header.notes)
+    except UnreadableFile:
+        return False
 
 
 def read_planes(path: Path) -> NDArray[Any]:

@@ -180,6 +180,20 @@ def test_silver_of_another_size_is_named_with_both_shapes(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("truth", ["01_GT", "01_ST"])
+def test_floats_that_are_whole_are_taken(folder: Path, truth: str) -> None:
+    path = folder / truth / "SEG" / "man_seg003.tif"
+    mask = tifffile.imread(path).astype(np.float32)
+    expected = load(folder)["01-t003"].labels_yx
+    tifffile.imwrite(path, mask)
+    np.testing.assert_array_equal(load(folder)["01-t003"].labels_yx, expected)
+    tifffile.imwrite(path, mask + np.float32(0.5))
+    with pytest.raises(
+        MaskMismatch, match=rf"{truth}/SEG/man_seg003.tif holds float32 values, 128 of which are no whole"
+    ):
+        load(folder)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "gold", "silver", "unknown"), [("PhC-C2DH-U373", 15, 33, 0), ("DIC-C2DH-HeLa", 9, 24, 137_661)]
