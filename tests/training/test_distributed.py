@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_learns_from_twice_the_batch(
 
 @pytest.mark.slow
 def test_the_first_process_alone_writes(together: Path) -> None:
-    assert sorted(file.name for file in together.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
+    assert sorted(file.name for file in together.iterdir()) == [".lock", "best.pt", "last.pt", "log.jsonl"]
     entries = [json.loads(line) for line in RunFiles(together).log.read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [3, 6]
     assert load_checkpoint(RunFiles(together).best).build_net().training is False
