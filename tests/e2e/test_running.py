@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -156,7 +157,7 @@ def test_an_answer_on_its_way_at_the_end_of_the_grace_breaks_off(packages: Path,
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_idle_drains_and_exits_with_0(packages: Path, tmp_path: Path, number: signal.Signals) -> None:
-    with live_server(tmp_path, packages, drain_delay_s=1) as server:
+    with hang_up_means(signal.SIG_DFL), live_server(tmp_path, packages, drain_delay_s=1) as server:
         server.process.send_signal(number)
         assert server.process.wait(30) == 0
         assert [event["message"] for event in server.events()][-2:] == ["draining", "stopped"]
@@ -164,11 +165,17 @@ def test_a_signal_while_idle_drains_and_exits_with_0(packages: Path, tmp_path: P
 
 def test_where_nobody_shall_notice_that_the_terminal_is_gone_nothing_ends(packages: Path, tmp_path: Path) -> None:
     """As under ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a new process inherits
+    with hang_up_means(signal.SIG_IGN), live_server(tmp_path, packages) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{server.url}/readyz").json()["ready"]
+
+
+@contextmanager
+def hang_up_means(action: signal.Handlers) -> Iterator[None]:
+    """Say what a new process does at SIGHUP, which it inherits: whoever runs the tests may ignore it."""
+    before = signal.signal(signal.SIGHUP, action)
     try:
-        with live_server(tmp_path, packages) as server:
-            server.process.send_signal(signal.SIGHUP)
-            assert httpx.get(f"{server.url}/readyz").json()["ready"]
+        yield
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -103,7 +103,7 @@ def up_path(
     graph, channels, step = Graph(), 4, 0.02
     outputs = side * side * channels
     scales = random.uniform(0.5, 1.0, outputs) * 0.001
-    integers = random.integers(-127, 128, (outputs, 8, 1, 1))
+    integers = random.integers(-63, 64, (outputs, 8, 1, 1))  # more would saturate without VNNI: two products in 16 bits
     if float_weights:
         weights = graph.constant(integers * scales.reshape(-1, 1, 1, 1), np.float32)
     else:

@@ -41,4 +41,4 @@ def test_tensorboard_reads_the_log_and_sees_the_worst_validation_image(
 
 def test_without_tensorboard_no_event_file_is_written(tiny_recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
     train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
-    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "best.pt", "log.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "last.pt", "best.pt", "log.jsonl"}
