@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from model.locks import NO_LOCKS, release, take
 from model.package import RDF_NAME, ZOO
 from training.errors import CheckpointError
 from training.state import TrainingState
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+_POLL_S = 0.2
 _PATIENCE_S = 15.0
 """Processes that make tiles hold the lock, too, and notice a kill of the one that they work for after five seconds."""
 NET_HELP = "folder of a run, a .pt file, or a package (folder, zip, or the name of one that ships)"
@@ -87,19 +90,35 @@ class RunFiles:
             Where one does.
 
         """
-        lock = FileLock(self.folder / ".lock")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = _open_lock(self.folder / ".lock")
         try:
-            lock.acquire(timeout=_PATIENCE_S)
-        except Timeout as error:
-            raise CheckpointError(
-                f"another process trains into {self.folder}; let it end, or choose another folder (--out)"
-            ) from error
-        except NotImplementedError:  # a file system without locks
-            pass
-        try:
+            self._wait_for(lock)
             yield
         finally:
-            lock.release()
+            release(lock)  # processes that make tiles have it open, too
+            os.close(lock)
+
+    def _wait_for(self, lock: int) -> None:
+        until = time.monotonic() + _PATIENCE_S
+        try:
+            while not take(lock):
+                if time.monotonic() >= until:
+                    raise CheckpointError(
+                        f"another process trains into {self.folder}; let it end, or choose another folder (--out)"
+                    )
+                time.sleep(_POLL_S)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file for locking; one that somebody else has made can be read, and that is enough."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
 
 
 def is_run(target: Path) -> bool:

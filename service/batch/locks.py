@@ -1,17 +1,16 @@
-"""Locks on files, which go with their process, killed or not."""
+"""Who works for which share of a batch: locks on files (:mod:`model.locks`)."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO
 
+from model.locks import NO_LOCKS, take
+
 _POLL_S = 1.0
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # some network file systems have none
 
 
 def wait_for(lock: IO[str], waiting: Callable[[], None]) -> None:
@@ -28,10 +27,10 @@ def wait_for(lock: IO[str], waiting: Callable[[], None]) -> None:
     told = False
     while True:
         try:
-            if _taken(lock):
+            if take(lock.fileno()):
                 return
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             return
         if not told:
@@ -51,18 +50,5 @@ def idle(locks: Path, labels: Collection[str]) -> Iterator[str]:
         wait_for(turn, lambda: None)
         for label in labels:
             with contextlib.suppress(OSError), (locks / label).open("w") as lock:
-                if _taken(lock):
+                if take(lock.fileno()):
                     yield label
-
-
-def _taken(lock: IO[str]) -> bool:
-    """Lock a file until it is closed or this process ends, where no other process holds it; whether that was so."""
-    if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "files have no such locks")
-    import fcntl
-
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

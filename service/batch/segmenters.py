@@ -60,7 +60,7 @@ def _model(card: Mapping[str, Any]) -> dict[str, Any]:
 def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmenter]:
     """Segment in this process, through the engine that also serves."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="unet-batch-loop")
+    thread = threading.Thread(target=loop.run_forever, name="unet-batch-loop", daemon=True)  # a second Ctrl-C ends all
     thread.start()
     local = None
     try:

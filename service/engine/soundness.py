@@ -93,8 +93,8 @@ class Soundness:
 
 def what_ails(model: LoadedModel) -> str | None:
     """Run a net on one tile of zeros, on each of its devices; return what happens, None where all is well."""
-    tile_bcyx = np.zeros((1, len(model.package.spec.channels), *model.planner.plan((1, 1)).input_yx), np.float32)
     try:
+        tile_bcyx = np.zeros((1, len(model.package.spec.channels), *model.planner.plan((1, 1)).input_yx), np.float32)
         for device in each_device(model.session):
             if not np.isfinite(device.run(tile_bcyx)).all():
                 return "it returns NaN or infinity for a tile of zeros"

@@ -107,14 +107,13 @@ def test_bytes_that_are_no_http_do_not_disturb_the_next_request(server: LiveServ
 
 
 def converse(server: LiveServer, *sent: bytes) -> bytes:
-    """All that is answered on one connection to what is sent, each part read by the server on its own."""
+    """All that is answered on one connection to what is sent, of which the last request ends it."""
     host, port = server.url.removeprefix("http://").split(":")
     answers = b""
     with socket.create_connection((host, int(port)), timeout=20) as line:
         for part in sent:
             line.sendall(part)
             time.sleep(0.1)  # parts may come as one: no less is answered then
-        line.shutdown(socket.SHUT_WR)
         while received := line.recv(1 << 16):
             answers += received
     return answers

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from model.locks import NO_LOCKS
 from model.package import ZOO, read_package
+from training import run_folder
 from training.cli import main
-from training.run_folder import net_path
+from training.errors import CheckpointError
+from training.run_folder import RunFiles, net_path
 
 
 def test_a_package_that_ships_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +21,36 @@ def test_a_package_that_ships_is_known_by_its_name(tmp_path: Path, monkeypatch: 
     assert read_package(net_path("nuclei")).spec.name == "nuclei"
     (tmp_path / "nuclei").mkdir()
     assert net_path("nuclei") == Path("nuclei"), "what lies here is meant first"
+
+
+@pytest.mark.parametrize("number", sorted(NO_LOCKS))
+def test_a_folder_is_taken_without_a_lock_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with RunFiles(tmp_path / "run").taken(), RunFiles(tmp_path / "run").taken():
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_lock_that_somebody_else_has_made_is_taken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "_PATIENCE_S", 0)
+    open_file = os.open
+
+    def readable(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, flags, mode)
+
+    (tmp_path / ".lock").touch(0o444)
+    monkeypatch.setattr("training.run_folder.os.open", readable)
+    files = RunFiles(tmp_path)
+    with files.taken(), pytest.raises(CheckpointError, match="another process"), files.taken():
+        pytest.fail("taken twice")
 
 
 @pytest.mark.parametrize("named", ["nowhere", "runs/nuclei", f"{ZOO}/nothing"])
