@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import torch
 from model.unet import UNet
 from training.errors import CheckpointError, RecipeError
 from training.origin import Origin, name_digest
-from training.recipe import Recipe, stored_recipe
+from training.recipe import Recipe, differences, stored_recipe
 from training.writing import replacing
 
 _log = logging.getLogger(__name__)
 
 _FORMAT = 1
-_SHOWN = 3  # values that differ, in an error
 
 Arguments = tuple[tuple[str, str], ...]
 """Options of a command with their values, ``("--recipe", "nuclei")``, in the order in which they are quoted."""
@@ -187,27 +186,12 @@ def require_own_recipe(path: Path, recipe: Recipe) -> None:
 
     """
     # read as a recipe first: options that did not exist when it was written have their default
-    theirs, ours = (
-        dict(_values(each.model_dump(mode="json", exclude={"card"})))
-        for each in (load_checkpoint(path).read_recipe(), recipe)
-    )
-    differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    differing = differences(load_checkpoint(path).read_recipe(), recipe, {"card"})
     if differing:
-        shown = ", ".join(f"{key} was {theirs.get(key)} and is {ours.get(key)}" for key in differing[:_SHOWN])
-        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         raise CheckpointError(
-            f"{path} was made by another recipe: {shown}{more}. Resume with what it began with, or begin another run "
+            f"{path} was made by another recipe: {differing}. Resume with what it began with, or begin another run "
             f"with its net (--from {path}, another --out)"
         )
-
-
-def _values(part: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of a recipe by their keys, ``schedule.steps``."""
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            yield from _values(value, f"{place}{key}.")
-        else:
-            yield place + key, value
 
 
 def load_own_checkpoint(

@@ -16,7 +16,7 @@ from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold
 from training.loading import require_workers
 from training.prediction import net_predictor
-from training.recipe import Recipe
+from training.recipe import Recipe, differences
 from training.run_folder import RunFiles
 from training.splits import split_images
 from training.trainer import train
@@ -152,10 +152,9 @@ def _require_same(
         Where it is not.
 
     """
-    ours, theirs = (each.model_dump(exclude={"card", "scoring"}) for each in (recipe, checkpoint.read_recipe()))
-    changed = sorted(name for name, value in ours.items() if value != theirs[name])
-    if changed:
-        raise FoldsMismatch(f"{run} is of another recipe ({', '.join(changed)} differ); choose another --out")
+    differing = differences(checkpoint.read_recipe(), recipe, {"card", "scoring"})
+    if differing:
+        raise FoldsMismatch(f"{run} is of another recipe: {differing}; choose another --out")
     if checkpoint.split != split:
         raise FoldsMismatch(f"{run} was trained on other images; choose another --out, or bring the images back")
     altered = checkpoint.changed(digests)

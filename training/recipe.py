@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import resources
@@ -20,6 +20,8 @@ from model.tiling import Geometry, valid_unet_geometry
 from training.errors import RecipeError
 from training.layouts.documents import shown
 from training.options import Augmentation, Card, Data, Loss, Net, Part, Schedule, Scoring, Targets, Weights
+
+_SHOWN = 3  # values that differ, in an error
 
 
 class Recipe(Part):
@@ -144,6 +146,23 @@ class Recipe(Part):
         if problem is not None:
             raise ValueError(problem)
         return self
+
+
+def differences(before: Recipe, now: Recipe, but_for: set[str]) -> str:
+    """Name the values that differ between two recipes, the first three of them, but for some parts; empty for none."""
+    old, new = (dict(_values(each.model_dump(mode="json", exclude=but_for))) for each in (before, now))
+    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    told = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in differing[:_SHOWN]]
+    return ", ".join(told) + (f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
+
+
+def _values(part: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of a recipe by their keys, ``schedule.steps``."""
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            yield from _values(value, f"{place}{key}.")
+        else:
+            yield place + key, value
 
 
 def shipped_recipes() -> list[str]:

@@ -152,7 +152,7 @@ def test_a_finished_fold_of_another_recipe_is_refused_before_anything_is_trained
     out = tmp_path / "run"
     shutil.copytree(fold_folder(run, 1, 2), fold_folder(out, 1, 2))
     other = with_schedule(recipe, seed=5)
-    with pytest.raises(FoldsMismatch, match=r"fold-1-of-2 is of another recipe \(schedule differ\)"):
+    with pytest.raises(FoldsMismatch, match=r"fold-1-of-2 is of another recipe: schedule.seed was 0 and is 5; choose"):
         cross_validate(other, nuclei_folder, out, folds=2, only=[2], workers=0)
     assert not fold_folder(out, 2, 2).exists()
 
