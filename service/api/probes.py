@@ -17,7 +17,7 @@ router = APIRouter(tags=["operations"])
     responses={503: {"model": Liveness, "description": "Only a new process can help; `status` says why."}},
 )
 async def livez(engine: EngineOf, response: Response) -> Liveness:
-    """200 as long as the event loop turns, under any load and while packages load; 503 where a net fails for good."""
+    """200 as long as the event loop turns, under any load and while packages load; 503 where a net fails or hangs."""
     if (reason := engine.lost) is None:
         return Liveness()
     response.status_code = 503

@@ -22,7 +22,7 @@ from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
 from service.engine.scheduler import Scheduler
-from service.engine.soundness import Soundness
+from service.engine.soundness import LEAST_PATIENCE_S, Soundness
 from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -115,7 +115,8 @@ class Engine:
         self._pipeline = Pipeline(
             self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels
         )
-        self._soundness = Soundness(self._lanes)
+        patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
+        self._soundness = Soundness(self._lanes, lambda: scheduler.longest_s, patience_s)
         self._registry = registry
         for entry in registry.models:
             spec, session = entry.package.spec, entry.session

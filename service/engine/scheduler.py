@@ -149,7 +149,7 @@ class Scheduler:
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._ring: deque[Job[Any]] = deque()
         self._changed = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -160,6 +160,11 @@ class Scheduler:
     def alive(self) -> bool:
         """Whether the owner task runs."""
         return self._owner is not None and not self._owner.done()
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds for which the oldest batch in work has been there; 0 where there is none."""
+        return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
 
     async def stop(self) -> None:
         """End the owner task after the batches in work; jobs still waiting are cancelled."""
@@ -190,11 +195,11 @@ class Scheduler:
             self._changed.clear()
             while len(self._running) < self._lanes and (batch := self._next_batch()):
                 task = asyncio.create_task(self._process(batch))
-                self._running.add(task)
+                self._running[task] = asyncio.get_running_loop().time()
                 task.add_done_callback(self._batch_ended)
 
     def _batch_ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task)
         self._changed.set()
 
     def _next_batch(self) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 A device can fail for good while the process goes on: after some errors of CUDA every later call fails, until the
 process is started anew. Such a replica fails faster than others work, so that a balancer sends it most of what comes.
+Or it hangs: a call never comes back, and whoever is sent there waits in vain.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -21,7 +23,9 @@ _LOG = logging.getLogger("unet.engine")
 FAILURES = 3
 """Requests in a row that a net fails on before it is examined: one hostile image takes no replica out."""
 LOST = 12
-"""Examinations in a row that a net fails before the process is given up."""
+"""Examinations in a row that a net fails before the process is given up; one that hangs has as much time."""
+LEAST_PATIENCE_S = 60.0
+"""A batch that takes less hangs nowhere, however short the time is that requests may take."""
 
 
 class Soundness:
@@ -31,13 +35,21 @@ class Soundness:
     ----------
     executor
         Inference threads.
+    longest_s
+        Says for how many seconds the oldest batch in work has been there.
+    patience_s
+        For how long it may be: as long as any request may take.
     pause_s
         Between two examinations of a net that is broken.
 
     """
 
-    def __init__(self, executor: Executor, pause_s: float = 5.0) -> None:
+    def __init__(
+        self, executor: Executor, longest_s: Callable[[], float], patience_s: float, pause_s: float = 5.0
+    ) -> None:
         self._executor = executor
+        self._longest_s = longest_s
+        self._patience_s = patience_s
         self._pause_s = pause_s
         self._failures: Counter[LoadedModel] = Counter()
         self._broken: dict[LoadedModel, str] = {}
@@ -46,17 +58,30 @@ class Soundness:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What is wrong with each net that is broken."""
-        return tuple(self._broken.values())
+        """What is wrong with each net that is broken, or with all."""
+        hanging = self._hanging
+        return (*self._broken.values(), *([hanging] if hanging else []))
+
+    @property
+    def _hanging(self) -> str | None:
+        taken_s = self._longest_s()
+        if taken_s <= self._patience_s:
+            return None
+        return (
+            f"a batch of tiles has been in work for {taken_s:.0f} s, no request may take more than "
+            f"{self._patience_s:g} s; restart the service if it stays so"
+        )
 
     @property
     def lost(self) -> str | None:
-        """What is wrong with a net that has been broken for so long that only a new process may help."""
+        """What has been wrong for so long that only a new process may help."""
+        if self._longest_s() > self._patience_s + LOST * self._pause_s:
+            return self._hanging
         return next((self._broken[model] for model, tries in self._tries.items() if tries >= LOST), None)
 
     def reason(self, model: LoadedModel) -> str | None:
-        """What is wrong with a net; None where it is not known to be broken."""
-        return self._broken.get(model)
+        """What is wrong with a net; None where it is not known to be broken, or to wait for one that hangs."""
+        return self._broken.get(model) or self._hanging
 
     def passed(self, model: LoadedModel) -> None:
         """Note an answer."""

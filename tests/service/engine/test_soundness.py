@@ -1,9 +1,11 @@
-"""A net that fails on whatever it is given takes its replica out; one that fails on some image does not."""
+"""A net that fails on whatever it is given, or hangs, takes its replica out; one that fails on some image does not."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +19,7 @@ from model.backends import OnnxRuntimeSession, inference_error
 from model.errors import InferenceFailed, OutOfDeviceMemory
 from service.engine import engine as engine_module
 from service.engine.engine import Engine
-from service.engine.errors import NotReady
+from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.request import SegmentRequest
 from service.engine.soundness import FAILURES, Soundness
 from service.settings import Settings
@@ -56,9 +58,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[Engine]:
+async def running(tmp_path: Path, deadline_s: float = 300.0) -> AsyncIterator[Engine]:
     write_tiny_package(tmp_path / "packages")
-    engine = Engine(Settings(models_dir=tmp_path / "packages", backend="cpu"), Metrics())
+    engine = Engine(Settings(models_dir=tmp_path / "packages", backend="cpu", deadline_s=deadline_s), Metrics())
     await engine.start()
     try:
         yield engine
@@ -138,3 +140,35 @@ def test_answers_between_failures_and_want_of_memory_ask_for_no_examination(tmp_
             assert engine.readiness().ready
 
     asyncio.run(scenario())
+
+
+def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(engine_module, "LEAST_PATIENCE_S", 0.0)
+
+    def hang(tiles: NDArray[np.float32]) -> bool:
+        goes_on.wait(60)
+        return False
+
+    async def scenario() -> None:
+        async with running(tmp_path, deadline_s=0.5) as engine:
+            await engine.segment(image(), PROBABILITIES)
+            device.fails = hang
+            await fail(engine, 1, DeadlineExceeded)
+            await until(lambda: engine.lost)
+            (reason,) = engine.readiness().reasons
+            assert re.fullmatch(
+                r"a batch of tiles has been in work for \d+ s, no request may take more than 0.5 s; .*", reason
+            )
+            await fail(engine, 1, NotReady)
+            goes_on.set()
+            await until(lambda: engine.readiness().ready)
+            assert engine.lost is None
+            await engine.segment(image(), PROBABILITIES)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        goes_on.set()
