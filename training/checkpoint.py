@@ -6,7 +6,7 @@ import logging
 import math
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,22 @@ class Checkpoint:
         own = {self.pixels.get(stem) or name_digest(stem) for stem in self.split["training"]}
         before = self.origin or Origin(name)
         return Beginning(self, Origin(name, None, tuple(sorted(own | set(before.seen))), before.unknown))
+
+    def among_side(self, side: str, pixels: Mapping[str, str]) -> list[str]:
+        """Return the stems, in the given order, of the images that stand on one side of the run's split.
+
+        They are known by their pixels; by their names where the run is of an older version, which kept no digests.
+
+        Parameters
+        ----------
+        side
+            ``training`` or ``validation``.
+        pixels
+            Digest of the pixels of each image by stem.
+
+        """
+        of_side = replace(self, origin=None, split={"training": self.split[side]})
+        return of_side.begun_with("").origin.seen_among(pixels)
 
     def learnt_before(self) -> list[str]:
         """Stems of the validation images that the net to begin with, or a forerunner of it, was trained on."""

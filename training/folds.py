@@ -205,25 +205,6 @@ def tell_split(split: Mapping[str, Sequence[str]], pixels: Mapping[str, str], *,
         _log.warning("%s. Keep each picture once in the folder", told)
 
 
-def among_side(checkpoint: Checkpoint, side: str, pixels: Mapping[str, str]) -> list[str]:
-    """Return the stems, in the given order, of the images that stand on one side of a run's split.
-
-    They are known by their pixels; by their names where the run is of an older version, which kept no digests.
-
-    Parameters
-    ----------
-    checkpoint
-        Of the run.
-    side
-        ``training`` or ``validation``.
-    pixels
-        Digest of the pixels of each image by stem.
-
-    """
-    of_side = replace(checkpoint, origin=None, split={"training": checkpoint.split[side]})
-    return of_side.begun_with("").origin.seen_among(pixels)
-
-
 def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], recipe: Recipe, name: str) -> None:
     """Make sure that a net was trained on none of the images that it shall be scored on.
 
@@ -238,8 +219,8 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], rec
     warn_of_changed(checkpoint, images, recipe, name)
     pixels = {image.stem: image.pixels_digest() for image in images}
     warn_of_seen(checkpoint.begun_with(name).origin, pixels, name)
-    held_out = set(among_side(checkpoint, "validation", pixels))
-    seen = [stem for stem in among_side(checkpoint, "training", pixels) if stem not in held_out]
+    held_out = set(checkpoint.among_side("validation", pixels))
+    seen = [stem for stem in checkpoint.among_side("training", pixels) if stem not in held_out]
     if seen:
         raise FoldsMismatch(
             f"{name} was trained on {len(seen)} of the {len(images)} images that it shall be scored on ({seen[0]}); "

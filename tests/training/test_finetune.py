@@ -246,7 +246,7 @@ def test_a_recipe_with_batch_normalisation_cannot_begin_with_a_package(zoo: Chec
 @exports
 @pytest.mark.slow
 def test_a_package_learns_a_new_kind_from_four_images(
-    tmp_path: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, nuclei_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = recipe_from(
         {
@@ -265,6 +265,9 @@ def test_a_package_learns_a_new_kind_from_four_images(
     train(recipe, nuclei_folder, tmp_path / "first", workers=0)
     package = tmp_path / "small.zip"
     assert main(["export", str(tmp_path / "first"), "--out", str(package)]) == 0
+    compare = ["compare", str(package), "--data", str(nuclei_folder), "--split", "all", "--precision", "fp16"]
+    assert main([*compare, "--backend", "cpu"]) == 0
+    assert "8 images that it is judged by, 8 taught it" in caplog.text
 
     scene = NucleiScene(size_yx=(96, 120), bit_depth=8, radius_px=(6.0, 10.0))
     write_dataset(tmp_path / "new", 4, scene, seed=7)

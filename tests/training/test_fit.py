@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Beginning, load_checkpoint
 from training.cli import main
+from training.commands.plan import compose
 from training.pace import bf16_support, seconds_per_step
+from training.plan import Plan
 from training.recipe import Recipe, read_recipe
 
 
@@ -87,6 +90,20 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_by_the_recipe_that_
     assert (tmp_path / "recipe.toml").read_bytes() == (run / "recipe.toml").read_bytes()
     first, second = (load_checkpoint(folder / "best.pt").net for folder in (run, tmp_path))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_of_two_that_begin_at_once_the_later_does_not_write_over_the_recipe_of_the_other(
+    run: Path, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def overtaken(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
+        plan = compose(options, beginning)
+        shutil.copy(run / "recipe.toml", tmp_path)  # by the other, meanwhile
+        return plan
+
+    monkeypatch.setattr("training.commands.fit.compose", overtaken)
+    assert fit("--data", nuclei_folder, "--out", tmp_path, "--steps", 2) == 2
+    assert "--steps 2 is not what" in capsys.readouterr().err
+    assert (tmp_path / "recipe.toml").read_bytes() == (run / "recipe.toml").read_bytes()
 
 
 def test_plan_prints_what_fit_would_do_and_trains_nothing(

@@ -11,11 +11,10 @@ from typing import get_args
 
 from model.package import read_package
 from model.session import Backend, Precision, SessionOptions, resolve_backend
-from training.commands.evaluate import recipe_of
-from training.datasets import load_images
+from training.commands.evaluate import chosen_images, recipe_of
 from training.judging import judge
+from training.origin import package_origin
 from training.run_folder import net_path
-from training.splits import take_side
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,8 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """Compare, and say whether the difference keeps within the limits of :mod:`training.judging`."""
     package = read_package(options.package)
     recipe = recipe_of(package, options.recipe)
-    images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    taken = take_side(images, recipe.data, options.split, options.data)
+    taken = chosen_images(recipe, options.data, options.split, None, package_origin(package), required=True)
     chosen = SessionOptions(backend=options.backend, precision=options.precision)
     judged, backend = judge(package, recipe, taken, chosen), resolve_backend(chosen)
     problem = judged.problem()

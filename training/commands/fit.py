@@ -89,23 +89,28 @@ def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes:
         _require_nothing_new(options, recipe)
     else:
         files.require(resume=False)
-        chosen = files.recipe
-        begun = chosen.exists()
         processes.wait()  # until all have seen that the folder is free: now it fills
-        if begun:
-            # ended before its first checkpoint; perhaps the recipe was edited since
-            recipe = read_recipe(str(chosen))
-            _require_same_length(options, recipe)
-            _log.warning("training by %s, which is there already; remove it to have it chosen anew", chosen)
-        elif processes.first:
-            plan = compose(options, beginning)
-            sys.stdout.write(plan.as_text() + "\n")
-            plan.write(chosen)
-            sys.stdout.write(f"recipe: {chosen}\n")
-            sys.stdout.flush()
+        if processes.first:
+            _choose(options, beginning)
         processes.wait()
-        recipe = read_recipe(str(chosen))  # the run does what the file says, in every process
+        recipe = read_recipe(str(files.recipe))  # the run does what the file says, in every process
     return recipe if options.fold is None else recipe.with_fold(options.fold)
+
+
+def _choose(options: argparse.Namespace, beginning: Beginning | None) -> None:
+    """Choose a recipe from the images and write it to the run's folder, unless another process has done so before."""
+    files = RunFiles(options.out)
+    plan = None if files.recipe.exists() else compose(options, beginning)
+    with files.taken():
+        if plan is None or files.recipe.exists():
+            # that run ended before its first checkpoint; perhaps the recipe was edited since
+            _require_same_length(options, read_recipe(str(files.recipe)))
+            _log.warning("training by %s, which is there already; remove it to have it chosen anew", files.recipe)
+            return
+        sys.stdout.write(plan.as_text() + "\n")
+        plan.write(files.recipe)
+        sys.stdout.write(f"recipe: {files.recipe}\n")
+        sys.stdout.flush()
 
 
 def _require_nothing_new(options: argparse.Namespace, recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from training.checkpoint import Checkpoint
 from training.command_line import command_line
 from training.evaluate import Evaluation, format_figure, row_as_json
-from training.folds import CrossValidation, Fold, among_side
+from training.folds import CrossValidation, Fold
 from training.origin import Origin, copies_told
 from training.recipe import Recipe
 from training.report.cases import Case
@@ -68,7 +68,7 @@ class ScoredRun:
     @property
     def trained_on(self) -> list[str]:
         """Images among the scored ones that the run was trained on."""
-        return [] if self.checkpoint is None else among_side(self.checkpoint, "training", self.pixels)
+        return [] if self.checkpoint is None else self.checkpoint.among_side("training", self.pixels)
 
     @property
     def learnt_before(self) -> list[str]:
@@ -80,7 +80,7 @@ class ScoredRun:
         """Images among the scored ones that chose the state of the run's net."""
         if self.checkpoint is None or self.trained_by.schedule.keep == "last":
             return []
-        return among_side(self.checkpoint, "validation", self.pixels)
+        return self.checkpoint.among_side("validation", self.pixels)
 
 
 def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str, Any]:
