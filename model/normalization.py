@@ -71,6 +71,7 @@ Step = Annotated[
 ]
 
 
+_ROUNDING = 1e-6  # of float32, generously: a spread below this share of the values is none
 _MOST_NORMALISED = 1e4  # images have values of some tens; half precision ends at 65,504, which sums soon reach
 
 
@@ -90,6 +91,8 @@ class FittedNormalization:
     channels: int
     wide: bool = False
     """Whether differences of pixels leave the range of float32."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know of this image."""
 
     def apply(self, region_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise a region (y, x, c) of any real dtype; returns float32 (c, y, x), C-contiguous."""
@@ -137,6 +140,7 @@ def fit(steps: Sequence[Step], image_yxc: Pixels) -> FittedNormalization:
     wide = _largest_finite(image_yxc) > float(np.finfo(np.float32).max) / 4
     channels = image_yxc.shape[-1]
     operations: list[_Affine | Clip] = []
+    notes: list[str] = []
     for step in steps:
         match step:
             case Clip():
@@ -151,9 +155,20 @@ def fit(steps: Sequence[Step], image_yxc: Pixels) -> FittedNormalization:
             case ZeroMeanUnitVariance() | ScaleRange():
                 low, width = _statistics(step, image_yxc)
                 gain_before, shift_before = _so_far(operations, channels)
+                if np.issubdtype(image_yxc.dtype, np.floating) and _is_lost(low, width, width * gain_before, step.eps):
+                    order = round(np.log10(width.max()))  # alike for the planes of a stack, which is noted once
+                    notes.append(
+                        f"pixel values are spread over about 1e{order}, to which the package's normalisation adds "
+                        f"{step.eps:g}: hardly anything stands out; multiply them, by 1e{-order} say"
+                    )
                 # statistics of (x - s) * g are those of x, moved along
                 operations.append(_Affine((low - shift_before) * gain_before, 1.0 / (width * gain_before + step.eps)))
-    return FittedNormalization(tuple(operations), channels, wide)
+    return FittedNormalization(tuple(operations), channels, wide, tuple(notes))
+
+
+def _is_lost(low: NDArray[np.float64], width: NDArray[np.float64], spread: NDArray[np.float64], eps: float) -> bool:
+    """Whether what is to be seen drowns in a rule's eps in every channel, and is no rounding of an even image."""
+    return bool((spread < eps).all() and (width > _ROUNDING * np.abs(low)).any())
 
 
 def explained(error: Exception, tile_cyx: NDArray[np.float32]) -> Exception:

@@ -32,6 +32,11 @@ class Result:
     body: bytes
     receipt: Mapping[str, Any]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the receipt says of how the image was read."""
+        return tuple(self.receipt.get("input", {}).get("notes", ()))
+
 
 class Segmenter(Protocol):
     """Segments image files; may be called from several threads."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from service.batch.ledger import Ledger, NoRoomForResults, key, stamp
 from service.batch.progress import Progress
@@ -18,6 +18,9 @@ from service.client import ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, problem_kind
 
 _LOG = logging.getLogger("unet.batch")
+
+Notes: TypeAlias = dict[str, list[Path]]
+"""Images by what is to be known of how they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,9 @@ def left_to_do(
 
 
 def segment_all(
-    work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, progress: Progress
+    work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, progress: Progress, *, notes: Notes
 ) -> list[Failure]:
-    """Segment images, ``in_flight`` at a time; returns what failed, by name.
+    """Segment images, ``in_flight`` at a time; returns what failed, by name, and adds to ``notes``.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def segment_all(
     failures: list[Failure] = []
     stopping = threading.Event()
 
-    def one(item: Work) -> Failure | None:
+    def one(item: Work) -> Failure | tuple[str, ...]:
         try:
             with ledger.begun(item) as part:
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
@@ -86,28 +89,28 @@ def segment_all(
                     "receipt": result.receipt,
                 }
                 ledger.finish(item, part, result.body, record)
+                return result.notes
         except NoRoomForResults:
             raise
         except Exception as error:
             if stopping.is_set():
-                return None
+                return ()
             failure = failure_of(item.source, error)
             if not ledger.withdraw(item):
                 return failure
             return replace(failure, message=f"{failure.message}; the result of what was there before has been removed")
-        return None
 
     waiting = iter(work)
-    running: dict[Future[Failure | None], Work] = {}
+    running: dict[Future[Failure | tuple[str, ...]], Work] = {}
     with ThreadPoolExecutor(in_flight, thread_name_prefix="unet-batch") as threads:
         try:
             # never more than a few ahead: an interrupt then has little to take back, and a million images no queue
             for item in waiting:
                 running[threads.submit(one, item)] = item
                 if len(running) > in_flight:
-                    failures += _collect(running, progress)
+                    failures += _collect(running, progress, notes)
             while running:
-                failures += _collect(running, progress)
+                failures += _collect(running, progress, notes)
         except BaseException:
             stopping.set()
             threads.shutdown(wait=False, cancel_futures=True)
@@ -115,16 +118,19 @@ def segment_all(
     return sorted(failures, key=lambda failure: failure.image)
 
 
-def _collect(running: dict[Future[Failure | None], Work], progress: Progress) -> list[Failure]:
+def _collect(running: dict[Future[Failure | tuple[str, ...]], Work], progress: Progress, notes: Notes) -> list[Failure]:
     """Wait until at least one image is done; returns the failures among those that are."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     failures = []
     for future in done:
         item = running.pop(future)
-        failure = future.result()
-        progress.advance(size_bytes(item), failed=failure is not None)
-        if failure is not None:
-            failures.append(failure)
+        outcome = future.result()
+        progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+            continue
+        for note in outcome:
+            notes.setdefault(note, []).append(item.source)
     return failures
 
 

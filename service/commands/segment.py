@@ -15,7 +15,7 @@ from service.batch.progress import Progress
 from service.batch.segmenters import Segmenter, by_server, in_process
 from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
-from service.batch.work import Failure, failure_of, folder_failure, left_to_do, segment_all, size_bytes
+from service.batch.work import Failure, Notes, failure_of, folder_failure, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
 from service.engine.request import SegmentRequest
 from service.formats import negotiate
@@ -25,6 +25,7 @@ from service.telemetry import configure_logging
 _DAY_S = 86_400.0
 _IN_FLIGHT = {"here": 2, "server": 4}
 _SHOWN_FAILURES = 20
+_SHOWN_NOTES = 10
 _SHOWN_LEFT_OUT = 3
 
 
@@ -108,11 +109,23 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
     """One image to one file, every time anew."""
     with opened as segmenter:
         try:
-            write_alone(item.target, segmenter.segment(item.source).body)
+            result = segmenter.segment(item.source)
+            write_alone(item.target, result.body)
         except Exception as error:
             return fail(f"{item.source}: {failure_of(item.source, error).message}", 1)
+    _say_notes({note: [item.source] for note in result.notes})
     say(f"wrote {item.target}")
     return 0
+
+
+def _say_notes(notes: Notes) -> None:
+    """What receipts note of images, those of most images first."""
+    for note in sorted(notes, key=lambda note: -len(notes[note]))[:_SHOWN_NOTES]:
+        first, *others = sorted(notes[note])
+        more = f" and {len(others)} more" if others else ""
+        say(f"note on {first}{more}: {note}", sys.stderr)
+    if len(notes) > _SHOWN_NOTES:
+        say(f"{len(notes) - _SHOWN_NOTES} further notes are in the receipts", sys.stderr)
 
 
 def _say_what_is_left_out(files: list[Path]) -> None:
@@ -135,12 +148,14 @@ def _folder(
     with ledger.opened(lambda text: say(text, sys.stderr)) as interrupted, opened as segmenter:
         todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
         progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
+        notes: Notes = {}
         try:
-            failed = segment_all(todo, segmenter, ledger, in_flight, progress)
+            failed = segment_all(todo, segmenter, ledger, in_flight, progress, notes=notes)
         finally:
             progress.close()
         failures = [*unreadable, *failed]
         report = ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
+    _say_notes(notes)
     for failure in failures[:_SHOWN_FAILURES]:
         say(f"{failure.image}: {failure.message}", sys.stderr)
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "

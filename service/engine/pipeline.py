@@ -184,7 +184,7 @@ class _Work:
     async def plane(self, index: int) -> _FinishedPlane:
         """Take one plane through every stage but the encoder."""
         values, normalization, note = await self._infer(index)
-        notes: tuple[str, ...] = (note,) if note else ()
+        notes = (*((note,) if note else ()), *normalization.notes)
         if self.request.output != "labels":
             return _FinishedPlane(values, normalization, notes, None)
         with self.clock.stage("label"):

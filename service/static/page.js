@@ -29,6 +29,7 @@ function forget() {   // what is shown always belongs to the file and the option
   result = backdrop = null;
   $("stage").hidden = $("zoom").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
   $("facts").textContent = "";
+  $("notes").replaceChildren();
   if (!saving) say("", false, $("saved"));
   offer();
 }
@@ -56,6 +57,7 @@ async function segment(renewed = false) {
     $("plane").value = 1;
     $("plane-label").hidden = planes < 2;
     offer();
+    $("notes").replaceChildren(...result.receipt.input.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
     $("receipt").textContent = JSON.stringify(result.receipt, null, 2);
     $("receipt-box").hidden = false;
     say(`Done in ${seconds(2)}` + (picture.bitmap ? "" : `; ${picture.why}, so the result stands alone`) + note);

@@ -74,6 +74,15 @@ def test_a_picture_with_transparent_parts_is_not_shown_as_black(page: Page, cont
     assert ("parts of the picture are transparent" in page.text("status")) != shown
 
 
+def test_notes_on_how_an_image_was_read_stand_under_it_and_go_with_it(page: Page) -> None:
+    page.choose("alpha.png", with_alpha(254))
+    assert page.text("notes") == "alpha channel dropped"
+    assert page.shown("notes")
+    page.choose("plain.png", png(IMAGE))
+    assert not page.text("notes")
+    assert not page.shown("notes")
+
+
 def coloured(page: Page) -> NDArray[np.bool_]:
     """Where the canvas has colour (y, x)."""
     packed = base64.b64decode(page.script("return canvas.toDataURL()").partition(",")[2])

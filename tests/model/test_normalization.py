@@ -124,3 +124,33 @@ def test_float32_images_of_any_finite_range_are_normalised() -> None:
     image_yxc = np.array([[3e38, -3e38], [0, 1]], dtype=np.float32)[..., np.newaxis]
     values = fit([ScaleRange()], image_yxc).apply(image_yxc)[0]
     np.testing.assert_allclose(values, np.array([[1.0, 0.0], [0.5, 0.5]]), atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [ScaleRange(), ZeroMeanUnitVariance()])
+@pytest.mark.parametrize(
+    ("unit", "offset", "dtype", "noted"),
+    [
+        (1e-9, 0.0, np.float32, True),
+        (1e-9, 0.0, np.float64, True),
+        (1e-4, 0.0, np.float32, False),
+        (1e-9, 0.1, np.float64, False),  # an even image, and rounding
+        (0.0, 1e-9, np.float32, False),
+        (1.0, 0.0, np.uint8, False),
+    ],
+)
+def test_an_image_whose_contrast_drowns_in_eps_is_noted(
+    step: Step, unit: float, offset: float, dtype: Any, noted: bool
+) -> None:
+    image_yxc = (np.arange(64).reshape(8, 8, 1) / 8 * unit + offset).astype(dtype)
+    notes = fit([step], image_yxc).notes
+    assert bool(notes) == noted
+    if noted:
+        assert notes[0].startswith("pixel values are spread over about 1e-")
+        factor = float(notes[0].split()[-2].strip(","))
+        assert not fit([step], image_yxc * factor).notes
+
+
+def test_a_channel_that_can_be_seen_is_enough() -> None:
+    image_yxc = np.stack([np.arange(16.0), np.arange(16.0) * 1e-9], axis=-1).reshape(4, 4, 2)
+    assert not fit([ScaleRange()], image_yxc).notes
+    assert fit([ScaleRange(per_channel=True)], image_yxc[..., 1:]).notes

@@ -19,6 +19,7 @@ from training.weight_map import class_targets, close_numbers
 SMALL_OBJECT_PX = 4.0
 SATURATED = 0.01
 NEARLY_EMPTY = 0.001
+_FAINT = 1e-4
 _MOST_PIECES = 5
 _NAMED = 5
 
@@ -135,6 +136,11 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
             "Images without contrast: every pixel has the same value",
             "Nothing can be learned from them. Look at the files, or take them away.",
             those(lambda fact: fact.highest <= fact.lowest),
+        ),
+        Caution(
+            f"Pixel values within a range of less than {_FAINT:g}",
+            "Normalisation adds 1e-6 to the range and little stands out. Multiply the values, here and later on.",
+            those(lambda fact: fact.dtype.startswith("float") and 0 < fact.highest - fact.lowest < _FAINT),
         ),
         Caution(
             "Objects in many separate pieces",

@@ -52,7 +52,7 @@ def do(work: list[Work], segmenter: Scripted, out: Path, in_flight: int = 1) -> 
     ledger = Ledger(out)
     with ledger.opened(lambda _: None) as interrupted:
         todo = left_to_do(work, ledger, segmenter.identity, interrupted)
-        failures = segment_all(todo, segmenter, ledger, in_flight, Progress(len(todo), 0))
+        failures = segment_all(todo, segmenter, ledger, in_flight, Progress(len(todo), 0), notes={})
     return [(failure.image.name, failure.type) for failure in failures]
 
 
@@ -80,7 +80,7 @@ def test_no_result_stays_of_what_an_image_was_before_it_became_unreadable(tmp_pa
     raises = dict.fromkeys(("same", "changed"), UndecodableImage("broken"))
     ledger = Ledger(tmp_path / "out")
     with ledger.opened(lambda _: None):
-        failures = segment_all(work, Scripted(raises=raises), ledger, 1, Progress(2, 0))
+        failures = segment_all(work, Scripted(raises=raises), ledger, 1, Progress(2, 0), notes={})
     said = {failure.image.name: failure.message for failure in failures}
     assert said == {"same": "broken", "changed": "broken; the result of what was there before has been removed"}
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} - {"0-of-1"}
@@ -206,7 +206,7 @@ def run_shard(shard: Shard, work: list[Work], segmenter: Scripted, out: Path) ->
     ledger = Ledger(out, shard)
     with ledger.opened(lambda _: pytest.fail("it waits for another")) as interrupted:
         todo = left_to_do(mine, ledger, segmenter.identity, interrupted)
-        failures = segment_all(todo, segmenter, ledger, 1, Progress(len(todo), 0))
+        failures = segment_all(todo, segmenter, ledger, 1, Progress(len(todo), 0), notes={})
         ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
 
 
