@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from service.api import models, pages, plan, probes, segment
+from service.api.keys import ApiKeys, KeyCheck
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS
@@ -39,8 +40,14 @@ def create_app(settings: Settings) -> FastAPI:
     settings
         All there is to set; nothing is read from the environment here.
 
+    Raises
+    ------
+    InvalidSettings
+        Where the file of keys cannot be used.
+
     """
     metrics = Metrics()
+    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
     engine = Engine(settings, metrics)
 
     @asynccontextmanager
@@ -66,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
             Middleware(LastResort, shutdown_grace_s=settings.shutdown_grace_s, metrics=metrics),
+            Middleware(KeyCheck, keys=keys, metrics=metrics),
             Middleware(HeadAsGet),
             Middleware(BodyLimit, limit_bytes=settings.max_body_mb << 20, metrics=metrics),
         ],
@@ -81,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")
     # written once, here: it takes 30 ms, which the event loop does not have
-    app.openapi_schema = with_problems_alone(app.openapi())
+    app.openapi_schema = with_problems_alone(app.openapi(), keys=keys is not None)
     return app
 
 

@@ -56,6 +56,10 @@ class EncodedBody(RequestError):
     """The body is compressed as a whole."""
 
 
+class Unauthorized(RequestError):
+    """The request came without a key, or with one that is not known."""
+
+
 class InvalidParameter(RequestError):
     """A parameter does not exist, or has a value that it cannot have."""
 
@@ -138,6 +142,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     ),
     EncodedBody: ProblemKind(
         "encoded-body", 415, "The body has a content encoding", "Send the file without `Content-Encoding`."
+    ),
+    Unauthorized: ProblemKind(
+        "unauthorized",
+        401,
+        "The service wants a key",
+        "Send a key that the operator gave you: `Authorization: Bearer KEY`, or as the password in the address.",
     ),
     InvalidParameter: INVALID_PARAMETER,
     image_errors.FormatError: INTERNAL,

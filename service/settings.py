@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     root_path: Annotated[str, AfterValidator(_path_prefix)] = Field(
         "", description="Path prefix under which a proxy shows the service and which it strips, such as /unet."
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of the keys with which the service may be used, NAME:KEY on each line; empty lets everybody.",
+    )
     models_dir: Path | None = Field(
         None, description="Folder of model packages (folders or zips); empty for those that ship with the software."
     )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.types import Scope
+
 ACCESS = "unet.access"
 """Key of the ASGI scope under which a request's :class:`Access` travels."""
 
@@ -17,6 +19,8 @@ class Access:
     status: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    user: str | None = None
+    """To whom the key belongs that it came with."""
     segments: bool = False
     """Whether it is a request for a segmentation, which the request metrics count."""
     model: str | None = None
@@ -25,6 +29,12 @@ class Access:
     provider: str | None = None
     problem: str | None = None
     """Slug of the problem it was answered with."""
+
+    @staticmethod
+    def path(scope: Scope) -> str:
+        """Path of a request, without the prefix that a proxy shows it under."""
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", ""))
 
     def fill(self, receipt: Mapping[str, Any]) -> None:
         """Note what a finished segmentation's receipt says."""

@@ -57,7 +57,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = Access.path(scope)
         access = scope[ACCESS] = Access(segments=path == "/segment" and scope["method"] == "POST")
         started = time.perf_counter()
 
@@ -85,6 +85,7 @@ class AccessLog:
         shown = fields(
             method=scope["method"],
             path=path,
+            user=access.user,
             status=access.status,
             ms=round(seconds * 1000, 1),
             bytes_in=access.bytes_in,

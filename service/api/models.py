@@ -19,7 +19,7 @@ async def list_models(engine: EngineOf) -> ModelList:
     return ModelList(models=[ModelSummary.of(engine, model) for model in engine.models], refused=dict(engine.refused))
 
 
-@router.get("/{name}", summary="Describe a model package", responses=problem_responses(404, 503))
+@router.get("/{name}", summary="Describe a model package", responses=problem_responses(401, 404, 503))
 async def describe_model(name: str, engine: EngineOf) -> ModelCard:
     """Everything known of the package `name` (its highest version) or `name@version`."""
     # its README is read from disk, so not on the event loop

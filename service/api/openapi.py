@@ -58,6 +58,7 @@ _DETAILS = {
     "empty-body": "the body has 0 bytes; send the image as the body, or as multipart field 'image'",
     "unknown-model": "no model 'nucleii' is served; there are nuclei@1.0.0",
     "unknown-format": f"format 'gif' does not exist; ask for one of {', '.join(sorted(ENCODERS))}",
+    "unauthorized": "no key was sent; send one as Authorization: Bearer KEY, or as password (Basic)",
     "body-too-large": "the body has 900000000 bytes, the limit is 536870912 bytes; compress the image ...",
     "image-too-large": "the image declares 900 x 65535 x 65535 (planes, height, width) = 3865352602500 pixels, ...",
     "invalid-parameter": "parameter 'thresold' does not exist; did you mean 'threshold'?",
@@ -92,8 +93,15 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-def with_problems_alone(document: dict[str, Any]) -> dict[str, Any]:
-    """Take out what FastAPI says of failures by itself: plain JSON beside each problem, and its own kind of 422."""
+def with_problems_alone(document: dict[str, Any], *, keys: bool) -> dict[str, Any]:
+    """Take out what FastAPI says of failures by itself: plain JSON beside each problem, and its own kind of 422.
+
+    Where the service wants ``keys``, they are declared.
+    """
+    if keys:
+        schemes = {"bearer": {"type": "http", "scheme": "bearer"}, "basic": {"type": "http", "scheme": "basic"}}
+        document["components"]["securitySchemes"] = schemes
+        document["security"] = [{name: []} for name in schemes]
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in list(operation["responses"].items()):
@@ -141,6 +149,6 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
             "X-Request-ID": {"description": "The client's, or a new one.", "schema": {"type": "string"}},
         },
     },
-    **problem_responses(400, 404, 406, 408, 413, 415, 422, 500, 503, 504),
+    **problem_responses(400, 401, 404, 406, 408, 413, 415, 422, 500, 503, 504),
 }
 """Answers of ``POST /segment``."""

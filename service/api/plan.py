@@ -15,7 +15,7 @@ from service.engine.request import SegmentRequest
 router = APIRouter(tags=["segmentation"])
 
 
-@router.get("/plan", summary="How long will it take?", responses=problem_responses(404, 413, 422, 503))
+@router.get("/plan", summary="How long will it take?", responses=problem_responses(401, 404, 413, 422, 503))
 async def plan(
     request: Request, query: Annotated[PlanParameters, Query()], engine: EngineOf, settings: SettingsOf
 ) -> Plan:

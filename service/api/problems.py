@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from service.api.access import ACCESS, Access
@@ -19,7 +20,10 @@ from service.telemetry import REQUEST_ID, Metrics
 
 _LOG = logging.getLogger("unet.api")
 _SHOWN = ("retry_after_s", "reason", "known", "limit_bytes")
+_SHOWN_PATH = 200  # characters
 _RETRY_AFTER_S = 30  # where an error cannot tell how long its cause will last
+# the one scheme that browsers and most client programs can speak by themselves; Bearer is taken, too
+_CHALLENGE = 'Basic realm="unet-service", charset="UTF-8"'
 CLIENT_GONE = 499  # nginx's status for it; nobody is there to read it, but the access log is
 
 
@@ -63,6 +67,8 @@ def _response_for(error: Exception) -> Response:
     headers = {}
     if kind.status == 503:
         headers["Retry-After"] = str(extensions.setdefault("retry_after_s", _RETRY_AFTER_S))
+    elif kind.status == 401:
+        headers["WWW-Authenticate"] = _CHALLENGE
     return problem_response(kind, str(error), headers=headers, extensions=extensions)
 
 
@@ -81,12 +87,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     kind = HTTP_PROBLEMS.get(status, INTERNAL)
     path, method = request.url.path, request.method
-    without_slash = path.rstrip("/")
-    known = without_slash.removeprefix(request.scope.get("root_path", "")) in request.app.openapi()["paths"]
-    remedy = f"did you mean {without_slash!r}?" if known else "see /docs for the paths that do"
+    tidy = "/" + "/".join(part for part in path.split("/") if part)
+    known = tidy != path and any(
+        not isinstance(route, Mount) and route.matches({**request.scope, "path": tidy})[0] is not Match.NONE
+        for route in request.app.routes
+    )
+    remedy = f"did you mean {tidy[:_SHOWN_PATH]!r}?" if known else "see /docs for the paths that do"
     details = {
-        404: f"{path!r} does not exist; {remedy}",
-        405: f"{path!r} does not take {method}; see the Allow header for what it takes",
+        404: f"{path[:_SHOWN_PATH]!r} does not exist; {remedy}",
+        405: f"{path[:_SHOWN_PATH]!r} does not take {method[:20]}; see the Allow header for what it takes",
     }
     headers = error.headers if isinstance(error, HTTPException) else None
     detail = details.get(status, "the request cannot be understood; see /docs")

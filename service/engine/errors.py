@@ -26,7 +26,7 @@ class UnknownModel(EngineError):
     """No package of that name and version is served."""
 
     def __init__(self, reference: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"no model {reference!r} is served; there are {', '.join(known) or 'none'}")
+        super().__init__(f"no model {reference[:100]!r} is served; there are {', '.join(known) or 'none'}")
         self.reference = reference
         self.known = known
 

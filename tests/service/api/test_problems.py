@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
         (GOOD, {"pixel_size": "0.5,1e7", "format": "tiff"}, 422, "invalid-parameter", "from 1e-06 to 1e+06"),
         (GOOD, {"pixel_size": "nan"}, 422, "invalid-parameter", "pixel_size is 'nan'"),
         (GOOD, {"pixel_size": "1,2,3"}, 422, "invalid-parameter", "micrometres"),
+        (GOOD, {"origin": "5"}, 422, "invalid-parameter", "origin is '5', it should be y,x in px"),
+        (GOOD, {"origin": "1,2,3"}, 422, "invalid-parameter", "write it as 2048,10240"),
+        (GOOD, {"origin": "nan,0"}, 422, "invalid-parameter", "from -1000000000 to 1000000000"),
+        (GOOD, {"origin": "0,-1e10"}, 422, "invalid-parameter", "from -1000000000 to 1000000000"),
+        (GOOD, {"downsample": "0"}, 422, "invalid-parameter", "downsample is '0', it should be greater than"),
+        (GOOD, {"downsample": "inf"}, 422, "invalid-parameter", "less than or equal to 100000"),
+        (GOOD, {"downsample": "nan"}, 422, "invalid-parameter", "downsample is 'nan'"),
+        (GOOD, {"downsample": "4"}, 422, "invalid-parameter", "format png takes neither"),
         (GOOD, {"timeout": "61"}, 422, "invalid-parameter", "the service's deadline is 60 s"),
         (GOOD, {"output": "outline"}, 422, "invalid-parameter", "'mask', 'labels'"),
         (GOOD, {"timeout": "0.0000001"}, 504, "deadline-exceeded", "1e-07 s"),
@@ -161,12 +170,38 @@ def test_a_path_that_does_not_exist_is_a_problem(client: AppClient) -> None:
     assert_problem(client.get("/segments"), 404, "not-found")
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/segment/"), ("GET", "/models/"), ("GET", "/livez//")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/segment/"),
+        ("GET", "/models/"),
+        ("GET", "/livez//"),
+        ("GET", "/models/tiny/"),
+        ("GET", "/docs/"),
+        ("GET", "/problems/not-found/"),
+    ],
+)
 def test_a_slash_too_many_is_a_problem_that_names_the_path_and_no_redirect(
     client: AppClient, method: str, path: str
 ) -> None:
     answer = client.request(method, path, content=GOOD if method == "POST" else b"")
-    assert f"did you mean {path.rstrip('/')!r}?" in assert_problem(answer, 404, "not-found")["detail"]
+    tidy = path.replace("//", "/").rstrip("/")
+    assert f"did you mean {tidy!r}?" in assert_problem(answer, 404, "not-found")["detail"]
+
+
+@pytest.mark.parametrize("path", ["/segment", "/plan"])
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_thousands_of_wrong_parameters_are_named_in_a_few_words(client: AppClient, path: str, repeated: int) -> None:
+    query = "&".join(f"a{number}=1" for number in range(3000) for _ in range(repeated))
+    answer = client.request("GET" if path == "/plan" else "POST", f"{path}?{query}")
+    detail = assert_problem(answer, 422, "invalid-parameter")["detail"]
+    assert re.search("and [0-9]{4} more of the kind", detail)
+    assert len(detail) < 1500
+
+
+def test_long_names_and_paths_come_back_shortened(client: AppClient) -> None:
+    for path, name in (("/models/" + "a" * 30_000, "unknown-model"), ("/" + "a" * 30_000, "not-found")):
+        assert len(assert_problem(client.get(path), 404, name)["detail"]) < 500
 
 
 @pytest.mark.parametrize("query", ["output=labels&output=mask", "model=tiny&model=", "threshold=0.5&threshold=0.5"])

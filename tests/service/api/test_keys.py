@@ -1,0 +1,174 @@
+"""Keys: who has none gets nothing but probes and metrics; changed files count without a restart."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.api.keys import ApiKeys
+from service.cli import main
+from service.client import Client
+from service.errors import Unauthorized
+from service.settings import InvalidSettings, Settings
+from tests.app_client import AppClient, running_app
+from tests.images import disc, png
+from tests.live import live_server
+
+ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
+LINES = f"# lab\n\nalice:{ALICE}\nbob:sha256:{hashlib.sha256(BOB.encode()).hexdigest()}\n"
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def basic(user: str, key: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{key}".encode()).decode()}
+
+
+@pytest.fixture(scope="module")
+def guarded(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(LINES)
+    with running_app(settings.model_copy(update={"api_keys_file": file})) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_probes_and_metrics_need_no_key(guarded: AppClient, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/models", "/docs", "/openapi.json", "/plan", "/static/page.js", "/nothing", "/livez/"]
+)
+def test_all_else_needs_one(guarded: AppClient, path: str) -> None:
+    answer = guarded.get(path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["type"] == "/problems/unauthorized"
+    assert "no key was sent" in answer.json()["detail"]
+    assert guarded.get(path, headers=bearer(ALICE)).status_code != 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [bearer(ALICE), bearer(BOB), basic("whoever", BOB), basic("", ALICE), {"Authorization": f"bEaReR  {BOB} "}],
+)
+def test_a_key_opens_in_either_form(guarded: AppClient, headers: dict[str, str]) -> None:
+    assert guarded.segment(png(disc()), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (bearer(ALICE[:-1]), "the key is none of the 2 that are known"),
+        (bearer(""), "the key is none of the 2"),
+        (bearer(hashlib.sha256(BOB.encode()).hexdigest()), "none of the 2"),
+        (bearer("sha256:" + hashlib.sha256(BOB.encode()).hexdigest()), "none of the 2"),
+        (basic(ALICE, "no"), "none of the 2"),
+        ({"Authorization": "Basic %%%"}, "neither 'Bearer KEY' nor"),
+        ({"Authorization": f"Digest {ALICE}"}, "neither 'Bearer KEY' nor"),
+        ({"Authorization": ALICE}, "neither 'Bearer KEY' nor"),
+        ({"Authorization": b"Bearer \xff\xfe"}, "none of the 2"),
+    ],
+)
+def test_what_opens_nothing_is_explained(guarded: AppClient, headers: dict[str, str], said: str) -> None:
+    answer = guarded.segment(png(disc()), headers=headers)
+    assert answer.status_code == 401
+    assert said in answer.json()["detail"]
+    assert ALICE not in answer.text
+
+
+def test_the_log_says_whose_key_it_was(guarded: AppClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="unet.access"):
+        guarded.get("/models", headers=basic("somebody", BOB))
+        guarded.get("/models")
+    shown = [vars(record)["fields"] for record in caplog.records if record.name == "unet.access"]
+    assert [(fields.get("user"), fields["status"], fields.get("problem")) for fields in shown] == [
+        ("bob", 200, None),
+        (None, 401, "unauthorized"),
+    ]
+
+
+def test_the_interface_declares_keys_where_they_are_asked_for(guarded: AppClient, client: AppClient) -> None:
+    document = guarded.get("/openapi.json", headers=bearer(ALICE)).json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "basic"}
+    assert "security" not in client.get("/openapi.json").json()
+
+
+def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    now, file = 0.0, tmp_path / "keys"
+    file.write_text(LINES)
+    keys = ApiKeys(file, lambda: now)
+    file.write_text(f"carol:{'c' * 16}\n")
+    assert keys.owner(f"Bearer {ALICE}") == "alice", "it is not looked at with every request"
+    now = 1.0
+    with pytest.raises(Unauthorized, match="none of the 1 that"):
+        keys.owner(f"Bearer {ALICE}")
+    assert keys.owner(f"Bearer {'c' * 16}") == "carol"
+    for broken in ("carol", ""):
+        now += 1
+        file.write_text(broken)
+        assert keys.owner(f"Bearer {'c' * 16}") == "carol"
+        assert "the keys stay as they were" in caplog.messages[-1]
+    now += 1
+    file.unlink()
+    assert keys.owner(f"Bearer {'c' * 16}") == "carol"
+    now += 1
+    # as Kubernetes changes a Secret: another file behind a link
+    (tmp_path / "new").write_text(f"dave:{'d' * 16}\n")
+    file.symlink_to(tmp_path / "new")
+    assert keys.owner(f"Bearer {'d' * 16}") == "dave"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds 0 keys, 1 is needed"),
+        (b"# alice:0123456789abcdef", "holds 0 keys"),
+        (b"alice:short", "line 1 is no key"),
+        (b"ok:0123456789abcdef\n0123456789abcdef", "line 2 is no key"),
+        (b"alice:sha256:0123456789abcdef", ""),
+        (b"alice:0123456789 abcdef", "line 1 is no key"),
+        (b"\xff\xfe", "cannot be read: it is no text"),
+    ],
+)
+def test_a_service_with_unusable_keys_does_not_start_open(
+    tmp_path: Path, content: bytes | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    if not said:  # a plain key that looks like the beginning of a digest
+        assert ApiKeys(file).owner("Bearer sha256:0123456789abcdef") == "alice"
+        return
+    with pytest.raises(InvalidSettings, match=said):
+        ApiKeys(file)
+    assert main(["serve", "--api-keys-file", str(file)]) == 2
+    assert f"UNET_API_KEYS_FILE (--api-keys-file) is '{file}'" in capsys.readouterr().err
+
+
+def test_clients_give_a_key_or_an_address_with_one(tmp_path: Path, packages: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(LINES)
+    with live_server(tmp_path, packages, default_model="tiny", api_keys_file=file) as server:
+        # refused before the body has come: its end is never sent
+        with httpx.stream("POST", f"{server.url}/segment", content=iter([b"II*\0"])) as answer:
+            assert answer.status_code == 401
+        for url, key in ((server.url, ALICE), (server.url.replace("://", f"://x:{BOB}@"), None)):
+            with Client(url, api_key=key) as client:
+                assert client.segment_array(disc()).shape == disc().shape
+        users = [event.get("user") for event in server.events() if event.get("path") == "/segment"]
+    assert users == [None, "alice", "bob"]
+    assert ALICE not in json.dumps(server.events())
