@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from model.images import PIXEL_SIZE_LIMITS_UM
-from service.engine.request import OutputKind
+from service.engine.request import OutputKind, SegmentRequest
 from service.errors import InvalidParameter
-from service.formats import ENCODERS
+from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
+from service.formats.placement import DOWNSAMPLE_LIMITS, ORIGIN_LIMIT_PX
 from service.settings import Settings
+
+_MOST_DESCRIBED = 5
 
 _Model: TypeAlias = Annotated[
     str | None, Field(max_length=200, description="`name` or `name@version` of a package; see `/models`.")
@@ -77,6 +82,15 @@ class SegmentParameters(_Parameters):
         description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
         json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
     )
+    origin: str | None = Field(
+        None,
+        description="`Y,X`: where the image begins in a larger one, px of that one; coordinates of the answer are "
+        "those of the larger image (`format=geojson`).",
+        json_schema_extra={"examples": ["2048,10240"]},
+    )
+    downsample: Annotated[float, Field(ge=DOWNSAMPLE_LIMITS[0], le=DOWNSAMPLE_LIMITS[1])] | None = Field(
+        None, description="How many pixels of the larger image one pixel is wide and high (`format=geojson`)."
+    )
     timeout: _Timeout = None
 
     @field_validator("pixel_size")
@@ -85,6 +99,57 @@ class SegmentParameters(_Parameters):
         if text is not None:
             parse_pixel_size(text)
         return text
+
+    @field_validator("origin")
+    @classmethod
+    def _has_two_coordinates(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_origin(text)
+        return text
+
+    def request(self, format_name: str) -> SegmentRequest:
+        """Return what is asked of the engine, given the format that was negotiated.
+
+        Raises
+        ------
+        InvalidParameter
+            Where the format has no coordinates that could be those of a larger image.
+
+        """
+        return SegmentRequest(
+            model=self.model,
+            output=self.output,
+            format=format_name,
+            threshold=self.threshold,
+            min_area=self.min_area,
+            min_score=self.min_score,
+            channel=self.channel,
+            mirror=self.mirror,
+            pixel_size_um=self.pixel_size_um,
+            placement=self.placement(format_name),
+            timeout_s=self.timeout,
+        )
+
+    def placement(self, format_name: str) -> Placement:
+        """Return where the image lies in a larger one.
+
+        Raises
+        ------
+        InvalidParameter
+            Where the format has no coordinates that could be those of a larger image.
+
+        """
+        placement = Placement(
+            parse_origin(self.origin) if self.origin is not None else (0.0, 0.0),
+            self.downsample if self.downsample is not None else 1.0,
+        )
+        if placement != UNPLACED and format_name not in PLACED_FORMATS:
+            y, x = placement.origin_yx
+            raise InvalidParameter(
+                f"origin is {y:g},{x:g} and downsample {placement.downsample:g}, format {format_name} takes neither; "
+                f"ask for format={' or '.join(PLACED_FORMATS)}, or leave them out"
+            )
+        return placement
 
     @property
     def pixel_size_um(self) -> tuple[float, float] | None:
@@ -126,6 +191,27 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_origin(text: str) -> tuple[float, float]:
+    """Y and x in px from ``2048,10240``.
+
+    Raises
+    ------
+    ValueError
+        Where it is not two numbers within :data:`ORIGIN_LIMIT_PX`.
+
+    """
+    try:
+        y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        y = x = math.nan
+    if not (abs(y) <= ORIGIN_LIMIT_PX and abs(x) <= ORIGIN_LIMIT_PX):
+        raise ValueError(
+            f"should be y,x in px of the larger image, each from -{ORIGIN_LIMIT_PX:.0f} to {ORIGIN_LIMIT_PX:.0f}; "
+            "write it as 2048,10240"
+        )
+    return y, x
+
+
 def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
     """Refuse parameters that are given more than once, of which one would win in silence.
 
@@ -137,7 +223,7 @@ def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
     """
     repeated = [(name[:40], times) for name, times in Counter(name for name, _ in given).items() if times > 1]
     if repeated:
-        found = "; ".join(f"{name} is given {times} times" for name, times in repeated)
+        found = _listed([partial("{} is given {} times".format, name, times) for name, times in repeated])
         raise InvalidParameter(f"{found}, the limit is once; keep the value that is meant")
 
 
@@ -190,7 +276,14 @@ def describe_invalid(errors: Iterable[Mapping[str, Any]], known: Sequence[str]) 
         Parameters that there are.
 
     """
-    return "; ".join(_describe(item, known) for item in errors) or "a parameter is not valid"
+    return _listed([partial(_describe, item, known) for item in errors]) or "a parameter is not valid"
+
+
+def _listed(descriptions: Sequence[Callable[[], str]]) -> str:
+    """The first few, and how many there are beside: thousands would keep the event loop, and the answer long."""
+    more = len(descriptions) - _MOST_DESCRIBED
+    shown = [describe() for describe in descriptions[:_MOST_DESCRIBED]]
+    return "; ".join([*shown, f"and {more} more of the kind"] if more > 0 else shown)
 
 
 def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ async def segment(
     engine.model(query.model)
     accept = ", ".join(request.headers.getlist("accept")) or None  # lines of one list (RFC 9110, section 5.3)
     negotiate(accept, query.format)
+    if query.format is not None:
+        query.placement(query.format)
     with engine.arrival():
         async with received(request, settings, room) as upload:
             refuse_repeated(upload.fields)
@@ -66,18 +68,7 @@ async def segment(
 
 def _wanted(parameters: SegmentParameters, accept: str | None, settings: Settings) -> SegmentRequest:
     check_timeout(parameters.timeout, settings)
-    return SegmentRequest(
-        model=parameters.model,
-        output=parameters.output,
-        format=negotiate(accept, parameters.format),
-        threshold=parameters.threshold,
-        min_area=parameters.min_area,
-        min_score=parameters.min_score,
-        channel=parameters.channel,
-        mirror=parameters.mirror,
-        pixel_size_um=parameters.pixel_size_um,
-        timeout_s=parameters.timeout,
-    )
+    return parameters.request(negotiate(accept, parameters.format))
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:

@@ -18,6 +18,7 @@ from service.client import RECEIPT, Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.request import Answer, SegmentRequest
+from service.formats import UNPLACED
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -173,13 +174,26 @@ class _Remote:
 
 def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:
     """Everything asked for but the package, which is known by name, version and hash once it is found."""
-    chosen = {
+    chosen: dict[str, str | float | bool | None] = {
         "output": request.output,
         "format": request.format,
         "threshold": request.threshold,
         "min_area": request.min_area,
         "channel": request.channel,
     }
+    # named only where they are asked for, so that results of versions that did not have them stay finished
     if request.min_score is not None:
         chosen["min_score"] = request.min_score
-    return {**chosen, "mirror": True} if request.mirror else chosen
+    if request.mirror:
+        chosen["mirror"] = True
+    if request.pixel_size_um is not None:
+        chosen["pixel_size"] = _pair(request.pixel_size_um)
+    if request.placement != UNPLACED:
+        chosen["origin"] = _pair(request.placement.origin_yx)
+        chosen["downsample"] = request.placement.downsample
+    return chosen
+
+
+def _pair(values: tuple[float, float]) -> str:
+    """Two numbers as a parameter takes them, without loss."""
+    return ",".join(map(repr, values))

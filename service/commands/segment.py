@@ -17,7 +17,6 @@ from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
 from service.batch.work import Failure, Notes, failure_of, folder_failure, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
-from service.engine.request import SegmentRequest
 from service.formats import negotiate
 from service.settings import Settings
 from service.telemetry import configure_logging
@@ -51,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--redo", action="store_true", help="do again what is finished")
     for name, field in SegmentParameters.model_fields.items():
-        if name not in ("pixel_size", "timeout"):
+        if name != "timeout":
             text = (field.description or "").replace("`", "")
             flag = f"--{name.replace('_', '-')}"
             if field.annotation is bool:
@@ -80,16 +79,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     found = find_images(options.images, options.listed, options.out)
     images = found.images
     format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
-    request = SegmentRequest(
-        model=parameters.model,
-        output=parameters.output,
-        format=format_name,
-        threshold=parameters.threshold,
-        min_area=parameters.min_area,
-        min_score=parameters.min_score,
-        channel=parameters.channel,
-        mirror=parameters.mirror,
-    )
+    request = parameters.request(format_name)
     ledger = Ledger(options.out, shard)
     work = plan(images, options.out, parameters.output, format_name, ledger.has)
     _say_what_is_left_out([path for path in found.like_results if not ledger.made(path)])

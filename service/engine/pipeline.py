@@ -98,6 +98,7 @@ class Pipeline:
                 interval_s=header.interval_s,
                 scores=scores if request.output == "labels" else None,
                 receipt=receipt,
+                placement=request.placement,
             )
             with clock.stage("encode"):
                 if request.format in _OUTLINES:

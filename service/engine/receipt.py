@@ -11,6 +11,7 @@ from model.images import ImageHeader
 from model.views import ViewPlan
 from service.engine.registry import LoadedModel
 from service.engine.request import SegmentRequest
+from service.formats import UNPLACED
 
 _PLANES_IN_FULL = 4  # a receipt travels in a header: constants of longer stacks are given for the first planes only
 
@@ -82,6 +83,8 @@ def build_receipt(
         receipt["agreement"] = asdict(chosen.agreement)
     chosen_values = {name: getattr(request, name) for name in ("threshold", "min_area", "min_score", "channel")}
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
+    if request.placement != UNPLACED:
+        receipt["output"] |= asdict(request.placement)
     if request.output == "labels":
         receipt["output"]["objects"] = sum(objects)
     return receipt

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from service.formats import UNPLACED, Placement
+
 OutputKind = Literal["mask", "labels", "probabilities"]
 
 
@@ -35,6 +37,8 @@ class SegmentRequest:
         Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
     pixel_size_um
         Height and width of a pixel in place of what the file says, micrometres.
+    placement
+        Where the image lies in a larger one, for formats with coordinates.
     timeout_s
         Seconds until the caller gives up; None for the service's own limit.
 
@@ -49,6 +53,7 @@ class SegmentRequest:
     channel: int | None = None
     mirror: bool = False
     pixel_size_um: tuple[float, float] | None = None
+    placement: Placement = UNPLACED
     timeout_s: float | None = None
 
 

@@ -9,6 +9,7 @@ from service.formats.errors import UnknownFormat, UnsupportedOutput
 from service.formats.geojson import GeoJsonEncoder
 from service.formats.negotiate import choose_format
 from service.formats.npy import NpyEncoder
+from service.formats.placement import PLACED_FORMATS, UNPLACED, Placement
 from service.formats.png import PngEncoder
 from service.formats.result import Encoder, SegmentationResult
 from service.formats.rle import RleEncoder
@@ -40,7 +41,10 @@ def negotiate(accept: str | None, format: str | None) -> str:  # noqa: A002 - th
 
 __all__ = [
     "ENCODERS",
+    "PLACED_FORMATS",
+    "UNPLACED",
     "Encoder",
+    "Placement",
     "SegmentationResult",
     "UnknownFormat",
     "UnsupportedOutput",

@@ -1,6 +1,7 @@
 """GeoJSON as QuPath reads and writes it: a FeatureCollection of polygons with holes, in pixels, origin top left.
 
-Coordinates are pixel corners (:mod:`service.formats.outlines`). Labels become detections, one feature per label, a
+Coordinates are pixel corners (:mod:`service.formats.outlines`), those of a larger image where the result has a place in
+one (:mod:`service.formats.placement`); areas in pixels likewise. Labels become detections, one feature per label, a
 MultiPolygon where the object has several parts; a mask becomes annotations, one per class and connected region.
 Properties are those of QuPath 0.4 and later (``qupath.lib.io.PathObjectTypeAdapters``): ``objectType``,
 ``classification`` with ``name`` and ``color``, ``measurements`` by name. Planes of a stack stand in the geometry's
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from service.formats.json_text import dump, dump_object, dump_rows, join_list
 from service.formats.outlines import Region, regions
+from service.formats.placement import Placement
 from service.formats.result import SegmentationResult, refuse_probabilities
 
 COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 114, 178), (204, 121, 167), (240, 228, 66))
@@ -71,7 +73,7 @@ def _features(result: SegmentationResult, plane: int) -> Iterator[bytes]:
     for label, parts in grouped(result, plane):
         class_index = label if result.kind == "mask" else 1
         area = sum(ring_area(ring) for part in parts for ring in part.rings_xy)
-        measurements: dict[str, float] = {"Area px": area}
+        measurements: dict[str, float] = {"Area px": result.placement.area(area)}
         if result.pixel_size_um is not None:
             measurements["Area µm^2"] = area * result.pixel_size_um[0] * result.pixel_size_um[1]
         properties: dict[str, Any] = {
@@ -87,7 +89,8 @@ def _features(result: SegmentationResult, plane: int) -> Iterator[bytes]:
             if (score := result.score(plane, label)) is not None:
                 measurements["Score"] = score
         yield dump_object(
-            {"type": "Feature", "properties": properties}, geometry=_geometry(parts, _plane(result, plane))
+            {"type": "Feature", "properties": properties},
+            geometry=_geometry(parts, _plane(result, plane), result.placement),
         )
 
 
@@ -95,9 +98,10 @@ def _name(result: SegmentationResult, class_index: int) -> str:
     return result.classes[class_index] if class_index < len(result.classes) else f"class {class_index}"
 
 
-def _geometry(parts: list[Region], plane: dict[str, Any]) -> bytes:
+def _geometry(parts: list[Region], plane: dict[str, Any], placement: Placement) -> bytes:
     polygons = [
-        join_list(dump_rows(np.concatenate((ring, ring[:1]))) for ring in part.rings_xy)  # closed: first corner last
+        # closed: first corner last
+        join_list(dump_rows(placement.corners(np.concatenate((ring, ring[:1])))) for ring in part.rings_xy)
         for part in parts
     ]
     if len(polygons) == 1:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 8192
@@ -35,7 +35,7 @@ def join_list(items: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-def dump_rows(rows: NDArray[np.int64]) -> bytes:
+def dump_rows(rows: NDArray[Any]) -> bytes:
     """Write an array (n, k), n >= 1, as a list of lists, a few thousand rows at a time."""
     blocks = (rows[at : at + ROWS].tolist() for at in range(0, len(rows), ROWS))
     return join_list(dump(block)[1:-1] for block in blocks)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.pixels import Pixels, row_bands
 from service.formats.errors import UnsupportedOutput
+from service.formats.placement import UNPLACED, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class SegmentationResult:
     """Distance of the planes of a z stack in micrometres."""
     interval_s: float | None = None
     """Time between frames in seconds."""
+    placement: Placement = UNPLACED
+    """Where coordinates count from, in formats that have any."""
 
     @property
     def size_yx(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from service.api.segment import receipt_header
 from service.engine import pipeline
 from service.engine.needs import Needs
 from service.engine.request import Answer, Body
+from service.formats import ENCODERS
 from tests.app_client import AppClient
 from tests.images import disc, jpeg, npy, png, tiff
 
@@ -158,6 +159,36 @@ def test_threshold_channel_and_pixel_size_reach_the_engine(client: AppClient) ->
         "channel": 1,
         "objects": 1,
     }
+
+
+def test_a_region_of_a_slide_is_answered_in_the_coordinates_of_the_slide(client: AppClient) -> None:
+    query = {"output": "labels", "format": "geojson"}
+    own = client.segment(png(IMAGE), params=query).json()
+    placed = client.segment(png(IMAGE), params=query | {"origin": "2048,10240.5", "downsample": "4"}).json()
+    (before,), (after,) = own["features"], placed["features"]
+    moved = [[4 * x + 10240.5, 4 * y + 2048] for x, y in before["geometry"]["coordinates"][0]]
+    assert after["geometry"]["coordinates"][0] == moved
+    assert after["properties"]["measurements"]["Area px"] == 16 * int(EXPECTED.sum())
+    assert placed["receipt"]["output"]["origin_yx"] == [2048.0, 10240.5]
+    assert placed["receipt"]["output"]["downsample"] == 4.0
+    assert not {"origin_yx", "downsample"} & set(own["receipt"]["output"])
+
+
+def test_a_form_can_say_where_a_region_lies(client: AppClient) -> None:
+    fields = {"image": ("a.png", png(IMAGE)), "format": (None, "geojson"), "downsample": (None, "2")}
+    answer = client.request("POST", "/segment", params={"origin": "0,0"}, files=fields)
+    assert answer.json()["receipt"]["output"]["downsample"] == 2.0
+
+
+@pytest.mark.parametrize("name", sorted(set(ENCODERS) - {"geojson"}))
+def test_formats_that_cannot_say_where_a_region_lies_refuse_it(client: AppClient, name: str) -> None:
+    for place in ({"origin": "1,2"}, {"downsample": "2"}):
+        answer = client.segment(png(IMAGE), params={"output": "labels", "format": name, **place})
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "/problems/invalid-parameter"
+        assert f"format {name} takes neither; ask for format=geojson" in answer.json()["detail"]
+    nowhere_else = {"format": name, "output": "labels", "origin": "0,0", "downsample": "1"}
+    assert client.segment(png(IMAGE), params=nowhere_else).status_code == 200
 
 
 def test_small_objects_are_dropped_where_the_caller_says_so(client: AppClient) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.formats import UnsupportedOutput
 from service.formats.outlines import regions
+from service.formats.placement import Placement
 from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
 DIAGONAL = np.array([[1, 0], [0, 1]], dtype=np.uint16)
@@ -95,6 +97,13 @@ def test_an_image_larger_than_one_band_is_traced_across_bands() -> None:
     assert sum(area(ring) for ring in region.rings_xy) == plane.sum()
 
 
+def rings(feature: dict[str, Any]) -> list[list[list[float]]]:
+    """Rings of a feature's polygons, one after the other."""
+    geometry = feature["geometry"]
+    polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    return [ring for polygon in polygons for ring in polygon]
+
+
 def geojson(result: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(encoded("geojson", result))
     return document
@@ -106,13 +115,11 @@ def test_geojson_has_one_closed_feature_per_label_with_its_area(plane: NDArray[n
     features = geojson(labels(plane))["features"]
     assert [int(feature["properties"]["name"]) for feature in features] == np.unique(plane[plane > 0]).tolist()
     for feature in features:
-        geometry = feature["geometry"]
-        polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
-        assert len(polygons) == 1 or geometry["type"] == "MultiPolygon"
-        rings = [np.array(ring) for polygon in polygons for ring in polygon]
-        assert all((ring[0] == ring[-1]).all() for ring in rings)
+        assert feature["geometry"]["type"] in {"Polygon", "MultiPolygon"}
+        closed = [np.array(ring) for ring in rings(feature)]
+        assert all((ring[0] == ring[-1]).all() for ring in closed)
         pixels = plane == int(feature["properties"]["name"])
-        assert sum(area(ring[:-1]) for ring in rings) == pixels.sum()
+        assert sum(area(ring[:-1]) for ring in closed) == pixels.sum()
         assert feature["properties"]["measurements"]["Area px"] == pixels.sum()
 
 
@@ -142,6 +149,39 @@ def test_geojson_of_a_stack_tells_the_plane() -> None:
     planes = np.ones((6, 1, 1))
     features = geojson(labels(*planes, stack_axes="TZ", stack_shape=(2, 3)))["features"]
     assert features[4]["geometry"]["plane"] == {"c": -1, "z": 1, "t": 1}
+
+
+@settings(max_examples=100)
+@given(
+    plane=label_planes(largest=3),
+    origin_yx=st.tuples(*[st.sampled_from((0.0, -3.0, 100.25, 80_000.0))] * 2),
+    downsample=st.sampled_from((1.0, 4.0, 2.5, 0.25)),
+)
+def test_geojson_of_a_region_has_the_coordinates_and_areas_of_the_whole_image(
+    plane: NDArray[np.uint16], origin_yx: tuple[float, float], downsample: float
+) -> None:
+    own = geojson(labels(plane))["features"]
+    placed = geojson(labels(plane, placement=Placement(origin_yx, downsample)))["features"]
+    assert len(placed) == len(own)
+    for before, after in zip(own, placed, strict=True):
+        corners, moved = (np.concatenate(rings(feature)) for feature in (before, after))
+        np.testing.assert_array_equal(moved, corners * downsample + origin_yx[::-1])
+        pixels = before["properties"]["measurements"]["Area px"]
+        assert after["properties"]["measurements"]["Area px"] == pixels * downsample**2
+
+
+def test_whole_origin_and_downsample_give_whole_coordinates_and_others_four_decimals() -> None:
+    def first(placement: Placement) -> str:
+        return encoded("geojson", labels([[0, 1]], placement=placement)).decode().partition('"coordinates":')[2][:33]
+
+    assert first(Placement((2048.0, 10240.0), 4.0)).startswith("[[[10244,2048],[10248,2048],")
+    assert first(Placement((0.1, 0.2), 0.3333333)).startswith("[[[0.5333,0.1],[0.8667,0.1],")
+
+
+def test_areas_in_micrometres_are_those_of_the_image_that_was_sent() -> None:
+    placed = labels([[1]], placement=Placement((0.0, 0.0), 4.0), pixel_size_um=(2.0, 2.0))
+    (feature,) = geojson(placed)["features"]
+    assert feature["properties"]["measurements"] == {"Area px": 16, "Area µm^2": 4.0}
 
 
 @pytest.mark.parametrize("name", ["geojson", "rois", "coco"])
