@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,11 @@ _ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
 _CALLS_AT_A_TIME = 2  # on one GPU: one is copied while the other computes; more would need more of its memory
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+# what OpenVINO puts before the reason: places in its sources, and headings
+_OF_SOURCES = re.compile(
+    r"Exception from \S+:\d+:|Check '.*' failed at |FrontEnd API failed|While validating .*(failed at \S+:?|:)$|"
+    r"Model wasn't fully converted|\S+ with a message:|(Summary|Details|Not Implemented):$"
+)
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -149,6 +155,8 @@ class OnnxRuntimeSession:
             )
         names = [t.name for t in self.runtime.get_inputs()], [t.name for t in self.runtime.get_outputs()]
         self._input_name, self._output_name = tensor_names(package, *names)
+        batch = self.runtime.get_inputs()[0].shape[0]
+        self._single = takes_single_tiles(package, batch if isinstance(batch, int) else None)
         self.evidence: Run | None = partial(self._run, EVIDENCE) if reduced else None
         self._turn: AbstractContextManager[Any] = nullcontext()
         if backend in GPU_BACKENDS:
@@ -175,6 +183,8 @@ class OnnxRuntimeSession:
 
     def _run(self, output_name: str, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         count = len(tiles_bcyx)
+        if self._single and count > 1:
+            return one_by_one(partial(self._run, output_name), tiles_bcyx)
         if self.backend in GPU_BACKENDS:
             tiles_bcyx = filled_up(tiles_bcyx)
         try:
@@ -190,6 +200,27 @@ def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
     """Tiles with zeros after them up to a batch of 1, 2, 4, 8 ...: a GPU runtime pays for each new shape."""
     missing = (1 << (len(tiles_bcyx) - 1).bit_length()) - len(tiles_bcyx)
     return np.pad(tiles_bcyx, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else tiles_bcyx
+
+
+def takes_single_tiles(package: Package, batch: int | None) -> bool:
+    """Whether a graph was exported for one tile at a time; ``batch`` is what it declares, None where it is free.
+
+    Raises
+    ------
+    UnsupportedPackage
+        Where it takes a fixed number of several.
+
+    """
+    if batch is not None and batch != 1:
+        raise UnsupportedPackage(
+            f"{package.path}: the graph takes batches of {batch} tiles alone; export it with a free batch, or one of 1"
+        )
+    return batch == 1
+
+
+def one_by_one(run: Run, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run each tile of a batch by itself."""
+    return np.concatenate([run(tile_cyx[np.newaxis]) for tile_cyx in tiles_bcyx])
 
 
 def cpu_has_int8() -> bool:
@@ -224,6 +255,11 @@ def provider_options(backend: str, options: SessionOptions, precision: str) -> d
 def tensor_names(package: Package, inputs: list[str], outputs: list[str]) -> tuple[str, str]:
     """Tensor names in the graph: those declared, or the only ones there are."""
     spec = package.spec
+    if len(inputs) != 1:
+        raise UnsupportedPackage(
+            f"{package.path}: the graph takes {len(inputs)} tensors ({', '.join(inputs)[:200]}), 1 is fed; export the "
+            "net with its image as the only input"
+        )
     for declared, found in ((spec.input_name, inputs), (spec.output_name, outputs)):
         if declared not in found and len(found) != 1:
             raise InvalidPackage(f"{package.path}: the package names tensor {declared!r}, its graph has {found}")
@@ -243,8 +279,9 @@ def activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
 
 
 def first_line(error: Exception) -> str:
-    """What a runtime says first of an error; the rest is of no use to who asked."""
-    return str(error).strip().split("\n", maxsplit=1)[0][:300]
+    """What a runtime says first of an error but where in its own sources; the rest is of no use to who asked."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).strip().splitlines()]
+    return next((line for line in lines if line and not _OF_SOURCES.match(line)), lines[0] if lines else "")[:300]
 
 
 def inference_error(error: Exception, shape: tuple[int, ...]) -> InferenceFailed:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import activate, first_line, inference_error, tensor_names
+from model.backends import activate, first_line, inference_error, one_by_one, takes_single_tiles, tensor_names
 from model.errors import BackendUnavailable, InvalidPackage
 from model.openvino_int8 import rewrite
 from model.package import Package
@@ -56,6 +56,9 @@ class OpenVinoSession:
                 rewrite(net)
             names = [tensor.get_any_name() for tensor in net.inputs], [tensor.get_any_name() for tensor in net.outputs]
             _, output_name = tensor_names(package, *names)
+            shape = net.inputs[0].get_partial_shape()
+            fixed = shape.rank.is_static and shape[0].is_static
+            self._single = takes_single_tiles(package, shape[0].get_length() if fixed else None)
             self._compiled = core.compile_model(net, "CPU", hints)
         except RuntimeError as error:
             raise InvalidPackage(f"{package.path}: OpenVINO cannot load the weights: {first_line(error)}") from error
@@ -69,6 +72,8 @@ class OpenVinoSession:
 
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`InferenceSession`."""
+        if self._single and len(tiles_bcyx) > 1:
+            return one_by_one(self.run, tiles_bcyx)
         try:
             if not hasattr(self._requests, "mine"):
                 self._requests.mine = self._compiled.create_infer_request()
