@@ -7,7 +7,7 @@ works pixel by pixel and so can be applied to any region at any time with the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.errors import ExtremePixels, NonFiniteImage, NonFiniteOutput, UnsupportedPackage
-from model.order_statistics import lowest_to_highest
-from model.pixels import Pixels, row_bands
+from model.errors import ExtremePixels, NonFiniteOutput, UnsupportedPackage
+from model.image_statistics import Values, fits_float32, mean_and_std, percentile_range
+from model.pixels import Pixels
 
 
 class _Step(BaseModel):
@@ -90,15 +90,14 @@ class FittedNormalization:
     operations: tuple[_Affine | Clip, ...]
     channels: int
     wide: bool = False
-    """Whether differences of pixels leave the range of float32."""
+    """Whether float32 does not hold the pixels, or differences of them."""
     notes: tuple[str, ...] = ()
     """What the caller should know of this image."""
 
     def apply(self, region_yxc: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise a region (y, x, c) of any real dtype; returns float32 (c, y, x), C-contiguous."""
-        # float32 holds every value of 8- and 16-bit images exactly; wider types are shifted in float64 first
-        exact = region_yxc.dtype.itemsize <= 2 or (region_yxc.dtype == np.float32 and not self.wide)
-        working = np.float32 if exact else np.float64
+        # what float32 does not hold exactly is shifted in float64 first
+        working = np.float64 if self.wide else np.float32
         values: NDArray[Any] = np.array(np.moveaxis(region_yxc, -1, 0), dtype=working, order="C")
         with np.errstate(over="ignore", invalid="ignore"):  # said by explained(), where it matters
             for operation in self.operations:
@@ -137,7 +136,7 @@ def fit(steps: Sequence[Step], image_yxc: Pixels) -> FittedNormalization:
         Where a statistic is asked for after a clip, or constants do not match the number of channels.
 
     """
-    wide = _largest_finite(image_yxc) > float(np.finfo(np.float32).max) / 4
+    wide = not fits_float32(Values(image_yxc, None))
     channels = image_yxc.shape[-1]
     operations: list[_Affine | Clip] = []
     notes: list[str] = []
@@ -203,50 +202,6 @@ def _per_channel(values: Sequence[float], channels: int) -> NDArray[np.float64]:
     return np.broadcast_to(np.asarray(values, dtype=np.float64), (channels,)).copy()
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """One channel of an image, or all of them together."""
-
-    image_yxc: Pixels
-    channel: int | None
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        height, width, channels = self.image_yxc.shape
-        return height * width * (channels if self.channel is None else 1)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        return self.image_yxc.dtype
-
-    def bands(self) -> Iterator[NDArray[Any]]:
-        """All values, in bands of rows."""
-        height, width, channels = self.image_yxc.shape
-        for rows in row_bands(height, width * (channels if self.channel is None else 1)):
-            band_yxc = self.image_yxc[rows]
-            yield band_yxc if self.channel is None else band_yxc[..., self.channel]
-
-
-def _largest_finite(image_yxc: Pixels) -> float:
-    """Largest magnitude of a floating image, 0 for integers; raises where a value is not finite."""
-    if not np.issubdtype(image_yxc.dtype, np.floating):
-        return 0.0
-    values = _Values(image_yxc, None)
-    bad, largest = 0, 0.0
-    for band in values.bands():
-        found = int(band.size - np.count_nonzero(np.isfinite(band)))
-        bad += found
-        if not found:
-            largest = max(largest, float(np.abs(band).max()))
-    if bad:
-        raise NonFiniteImage(
-            f"{bad} of {values.size} pixel values are NaN or infinite, 0 are allowed; replace them before sending"
-        )
-    return largest
-
-
 def _statistics(
     step: ZeroMeanUnitVariance | ScaleRange, image_yxc: Pixels
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -254,47 +209,9 @@ def _statistics(
     channels = image_yxc.shape[-1]
     chosen: list[int | None] = [*range(channels)] if step.per_channel else [None]
     if isinstance(step, ZeroMeanUnitVariance):
-        pairs = [_mean_and_std(_Values(image_yxc, channel)) for channel in chosen]
+        pairs = [mean_and_std(Values(image_yxc, channel)) for channel in chosen]
     else:
         limits = (step.min_percentile, step.max_percentile)
-        pairs = [_percentile_range(_Values(image_yxc, channel), limits) for channel in chosen]
+        pairs = [percentile_range(Values(image_yxc, channel), limits) for channel in chosen]
     low, width = np.asarray(pairs, dtype=np.float64).T
     return np.broadcast_to(low, (channels,)).copy(), np.broadcast_to(width, (channels,)).copy()
-
-
-def _histogram(values: _Values) -> NDArray[np.int64] | None:
-    """Count of each value of an 8- or 16-bit unsigned image: every statistic follows from it, in one pass."""
-    if values.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        return None
-    bins = 1 << (8 * values.dtype.itemsize)
-    counts = np.zeros(bins, dtype=np.int64)
-    for band in values.bands():
-        counts += np.bincount(band.ravel(), minlength=bins)
-    return counts
-
-
-def _mean_and_std(values: _Values) -> tuple[float, float]:
-    histogram = _histogram(values)
-    if histogram is not None:
-        levels = np.arange(histogram.size, dtype=np.float64)
-        mean = float(histogram @ levels / values.size)
-        return mean, float(np.sqrt(histogram @ (levels - mean) ** 2 / values.size))
-    mean = sum(float(band.sum(dtype=np.float64)) for band in values.bands()) / values.size
-    square = sum(float(np.sum((band.astype(np.float64) - mean) ** 2)) for band in values.bands())
-    return mean, float(np.sqrt(square / values.size))
-
-
-def _percentile_range(values: _Values, limits: tuple[float, float]) -> tuple[float, float]:
-    """Low percentile, and distance to the high one, as ``numpy.percentile`` (linear) has them."""
-    ranks = [percentile / 100 * (values.size - 1) for percentile in limits]
-    below = [int(np.floor(rank)) for rank in ranks]
-    wanted = [position for at in below for position in (at, min(at + 1, values.size - 1))]
-    histogram = _histogram(values)
-    if histogram is None:
-        found = lowest_to_highest(values.bands, values.dtype, wanted)
-    else:
-        found = np.searchsorted(np.cumsum(histogram), wanted, side="right").astype(np.float64)
-    low, high = (
-        float(found[2 * i] + (rank - below[i]) * (found[2 * i + 1] - found[2 * i])) for i, rank in enumerate(ranks)
-    )
-    return low, high - low

@@ -154,3 +154,19 @@ def test_a_channel_that_can_be_seen_is_enough() -> None:
     image_yxc = np.stack([np.arange(16.0), np.arange(16.0) * 1e-9], axis=-1).reshape(4, 4, 2)
     assert not fit([ScaleRange()], image_yxc).notes
     assert fit([ScaleRange(per_channel=True)], image_yxc[..., 1:]).notes
+
+
+@pytest.mark.parametrize(
+    "step", [ScaleRange(min_percentile=1, max_percentile=99), FixedZeroMeanUnitVariance(mean=(7.3,), std=(1.7,))]
+)
+@pytest.mark.parametrize("dtype", [np.int16, np.uint32, np.int32, np.float32, np.float64])
+def test_the_same_values_are_normalised_alike_whatever_their_type(step: Step, dtype: Any) -> None:
+    image_yxc = np.random.default_rng(0).integers(0, 30_000, (40, 50, 1)).astype(np.uint16)
+    other = image_yxc.astype(dtype)
+    np.testing.assert_array_equal(fit([step], other).apply(other), fit([step], image_yxc).apply(image_yxc))
+
+
+@pytest.mark.parametrize("image", [np.array([2**24 + 1, 2**24], np.int32), np.array([1 + 2**-40, 1.0])])
+def test_values_that_float32_would_round_are_kept_apart(image: NDArray[Any]) -> None:
+    image_yxc = image.reshape(1, 2, 1)
+    np.testing.assert_allclose(fit([ScaleRange(eps=1e-30)], image_yxc).apply(image_yxc)[0, 0], [1, 0])
