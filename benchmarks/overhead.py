@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="cpu", choices=["cuda", "tensorrt", "openvino", "cpu"])
     parser.add_argument("--precision", default="auto", choices=get_args(Precision))
-    parser.add_argument("--package", type=Path, default=find_packages(ZOO)[0])
+    parser.add_argument("--package", type=Path, default=next(iter(find_packages([ZOO]).values())))
     arguments = parser.parse_args()
     backend: Backend = arguments.backend
     precision: Precision = arguments.precision

@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from model.components import label_components, present_objects
 from model.flooding import WINDOWS, flood
 from model.holes import number_background
+from model.label_rule import LabelRule as LabelRule  # noqa: PLC0414 - whoever labels needs the rule
 from model.pixels import BAND_PX, Pixels, row_bands
 from model.seeds import Components, drop_small_seeds
 
 LABEL_BAND_PX = 1 << 21  # components are found in larger bands than statistics: every seam costs a little
-
-Probability = Annotated[float, Field(gt=0, lt=1)]
-
-
-class LabelRule(BaseModel):
-    """How instances are told apart.
-
-    Parameters
-    ----------
-    method
-        ``components``: connected components of the foreground. ``watershed``: components of the confident
-        pixels are seeds, which grow over the foreground along falling probability.
-    foreground
-        Channels whose probabilities sum up to "object" (with background / interior / boundary: 1 and 2).
-    seeds
-        Channels whose probabilities sum up to "inside of one object" (with a boundary class: 1).
-    threshold
-        Foreground where its probability is above this.
-    seed_threshold
-        Seed where the seeds' probability is above this (watershed only).
-    min_seed_px
-        Smaller components of seed pixels are no seeds (watershed only): another seed grows over them, and an object
-        without any larger one is dropped.
-    min_seed_share
-        Nor are those smaller than this share of the typical seed in the same connected foreground (watershed only),
-        which holds the median of all seed pixels there, seeds in order of area.
-    min_area_px
-        Smaller objects are dropped.
-    min_score
-        Objects whose mean foreground probability, filled holes included, is below this are dropped.
-    connectivity
-        1: pixels that share an edge are connected; 2: a corner is enough.
-    fill_holes
-        Whether background enclosed by one object becomes part of it.
-    object_name
-        What an object is called, where classes such as interior and boundary only serve to part objects.
-
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: Literal["components", "watershed"] = "components"
-    foreground: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
-    threshold: Probability = 0.5
-    seed_threshold: Probability = 0.5
-    min_seed_px: Annotated[int, Field(ge=0)] = 0
-    min_seed_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    min_area_px: Annotated[int, Field(ge=0)] = 0
-    min_score: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    connectivity: Literal[1, 2] = 1
-    fill_holes: bool = False
-    object_name: str = "object"
-
-    def with_values(
-        self, *, threshold: float | None = None, min_area_px: int | None = None, min_score: float | None = None
-    ) -> LabelRule:
-        """Return the rule with the values that are given in place of its own."""
-        values = {"threshold": threshold, "min_area_px": min_area_px, "min_score": min_score}
-        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
-
-    @property
-    def has_helper_classes(self) -> bool:
-        """Whether some foreground class is no seed: a boundary that parts objects and means nothing by itself."""
-        return set(self.seeds) < set(self.foreground)
-
-    def tells_object_or_not(self, channels: int) -> bool:
-        """Whether the mask of a net with so many classes is of two values, which the evidence suffices for."""
-        return self.has_helper_classes or channels <= 2
-
-    def mask_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Names of the values of :func:`class_mask`, for a net with these ``classes``."""
-        if self.has_helper_classes or len(classes) == 1:
-            return ("background", self.object_name if self.has_helper_classes else classes[0])
-        return tuple(classes)
 
 
 def class_mask(
@@ -100,13 +25,13 @@ def class_mask(
 ) -> NDArray[np.uint8]:
     """Class of each pixel, as an index into :meth:`LabelRule.mask_classes`.
 
-    Object or not by the foreground's probability, for nets of one or two classes and where classes only serve to part
-    objects; else the likeliest class.
+    Object or not by the foreground's probability, for nets of one or two classes, where classes only serve to part
+    objects, and where channel 0 is an object; else the likeliest class.
 
     Parameters
     ----------
     probabilities_cyx
-        (c, y, x), 0 to 1; channel 0 is background. With one channel it is the foreground itself.
+        (c, y, x), 0 to 1; channel 0 is background, unless the rule counts it as an object.
     rule
         The package's rule.
     threshold
@@ -161,9 +86,10 @@ def evidence_of(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDAr
     foreground = foreground_probability(probabilities_cyx, rule)
     if rule.method == "components":
         return foreground
-    return np.where(
-        _sum_channels(probabilities_cyx, rule.seeds) > np.float32(rule.seed_threshold), -foreground, foreground
-    )
+    inside = _sum_channels(probabilities_cyx, rule.seeds)
+    if rule.boundary:
+        inside = inside - _sum_channels(probabilities_cyx, rule.boundary)
+    return np.where(inside > np.float32(rule.seed_threshold), -foreground, foreground)
 
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Pixels]

@@ -11,6 +11,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from model.rdf import from_rdf, to_rdf
 from model.spec import ModelSpec, PackageFile
 
 RDF_NAME = "rdf.yaml"
+"""What a package's description is called where we write it."""
+RDF_NAMES = (RDF_NAME, "bioimageio.yaml", "model.yaml")
+"""What it may be called, in bioimage.io's order: the first that is there counts."""
 ZOO = Path(__file__).parent / "zoo"
 """The packages that ship with the project, each in a folder of its name."""
 _MAX_FILE_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
@@ -103,7 +107,7 @@ def read_package(path: Path) -> Package:
     Parameters
     ----------
     path
-        A folder that holds ``rdf.yaml``, or a zip that does.
+        A folder that holds a description (:data:`RDF_NAMES`), or a zip that does.
 
     Raises
     ------
@@ -113,11 +117,12 @@ def read_package(path: Path) -> Package:
         Where it is one, but cannot be served here.
 
     """
+    name = _found_description(path) or RDF_NAME
     try:
-        document = yaml.safe_load(_read(path, RDF_NAME))
+        document = yaml.safe_load(_read(path, name))
         if not isinstance(document, Mapping):
-            raise InvalidPackage(f"{path}: {RDF_NAME} holds a {type(document).__name__}; a mapping is needed")
-        return Package(path, from_rdf(document))
+            raise InvalidPackage(f"{path}: {name} holds a {type(document).__name__}; a mapping is needed")
+        return Package(path, from_rdf(document, partial(_read_tensor, path)))
     except PackageError:
         raise
     except ValidationError as error:
@@ -125,7 +130,31 @@ def read_package(path: Path) -> Package:
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidPackage(f"{path}: {where or 'the description'}: {first['msg']}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidPackage(f"{path}: {RDF_NAME} is no model description: {type(error).__name__}: {error}") from error
+        raise InvalidPackage(f"{path}: {name} is no model description: {type(error).__name__}: {error}") from error
+
+
+def description_name(folder: Path) -> str | None:
+    """Name of the description in a package's folder; None where it holds none.
+
+    Raises
+    ------
+    OSError
+        Where the folder may not be looked into.
+
+    """
+    return next((name for name in RDF_NAMES if (folder / name).is_file()), None)
+
+
+def _found_description(path: Path) -> str | None:
+    """Name of the description in a folder or zip; None where there is none, or reading it will say why not."""
+    try:
+        if path.is_dir():
+            return description_name(path)
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        return None
+    return next((name for name in RDF_NAMES if name in names), None)
 
 
 def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Package:

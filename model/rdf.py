@@ -7,14 +7,16 @@ against ``bioimageio.spec`` itself; the service reads without it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from model.channels import in_words, rule_from_names
 from model.errors import UnsupportedPackage
-from model.labels import LabelRule
-from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
+from model.label_rule import LabelRule
+from model.rdf_steps import activation_from_rdf, step_to_rdf, steps_from_rdf
 from model.spec import Citation, ModelSpec, PackageFile, Person, Tolerance, Variant
 from model.tiling import AxisGeometry, Geometry
 
@@ -63,7 +65,7 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
                 ],
                 "data": {"type": "float32"},
                 "test_tensor": _file(spec.test_input),
-                "preprocessing": [_step_to_rdf(step) for step in spec.normalization],
+                "preprocessing": [step_to_rdf(step) for step in spec.normalization],
             }
         ],
         "outputs": [
@@ -81,12 +83,17 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
             "unet_service": {
                 "pooling_grid": [spec.geometry.y.grid, spec.geometry.x.grid],
                 "activation_bytes_per_pixel": spec.activation_bytes_per_pixel,
-                "labels": spec.label_rule.model_dump(mode="json"),
+                "labels": _labels_to_rdf(spec.label_rule),
                 "variants": [variant.model_dump(mode="json") for variant in spec.variants],
                 "facts": spec.facts,
             },
         },
     }
+
+
+def _labels_to_rdf(rule: LabelRule) -> dict[str, Any]:
+    # without a boundary the field stays away: readers of before it was there refuse what they do not know
+    return rule.model_dump(mode="json", exclude=None if rule.boundary else {"boundary"})
 
 
 def _file(file: PackageFile | None) -> Any:  # noqa: ANN401 - a YAML value
@@ -116,26 +123,15 @@ def _output_axis(name: str, spec: ModelSpec) -> dict[str, Any]:
     return {"type": "space", "id": name, "size": size, **halo, **_scale_of(name, spec)}
 
 
-def _step_to_rdf(step: Step) -> dict[str, Any]:
-    match step:
-        case ZeroMeanUnitVariance() | ScaleRange():
-            axes = ["y", "x"] if step.per_channel else ["channel", "y", "x"]
-            kwargs: dict[str, Any] = {"axes": axes, **step.model_dump(exclude={"id", "per_channel"})}
-        case FixedZeroMeanUnitVariance(mean=(mean,), std=(std,)):
-            kwargs = {"mean": mean, "std": std}
-        case FixedZeroMeanUnitVariance(mean=mean, std=std):
-            kwargs = {"mean": list(mean), "std": list(std), "axis": "channel"}
-        case ScaleLinear(gain=(gain,), offset=(offset,)):
-            kwargs = {"gain": gain, "offset": offset}
-        case ScaleLinear(gain=gain, offset=offset):
-            kwargs = {"gain": list(gain), "offset": list(offset), "axis": "channel"}
-        case Clip():
-            kwargs = step.model_dump(exclude={"id"})
-    return {"id": step.id, "kwargs": kwargs}
-
-
-def from_rdf(rdf: Rdf) -> ModelSpec:
+def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]) -> ModelSpec:
     """Read a resource description, ours or another's.
+
+    Parameters
+    ----------
+    rdf
+        The description.
+    read_tensor
+        Reads a test tensor of the package: where that brings no label rule, its test output is looked at.
 
     Raises
     ------
@@ -147,7 +143,10 @@ def from_rdf(rdf: Rdf) -> ModelSpec:
     """
     if rdf.get("type") != "model" or not str(rdf.get("format_version", "")).startswith("0.5"):
         found = f"type {rdf.get('type')!r}, format {rdf.get('format_version')!r}"
-        raise UnsupportedPackage(f"only bioimage.io model packages of format 0.5 are read, this is {found}; convert it")
+        raise UnsupportedPackage(
+            f"only bioimage.io model packages of format 0.5 are read, this is {found}; for a model of another format "
+            "`bioimageio update-format PACKAGE --output FILE` (pip install bioimageio.core) writes a newer description"
+        )
     onnx = rdf["weights"].get("onnx")
     if onnx is None:
         raise UnsupportedPackage(f"only ONNX weights are run, the package has {sorted(rdf['weights'])}; export to ONNX")
@@ -156,12 +155,19 @@ def from_rdf(rdf: Rdf) -> ModelSpec:
     if len(rdf["inputs"]) != 1 or len(rdf["outputs"]) != 1:
         counts = f"{len(rdf['inputs'])} inputs and {len(rdf['outputs'])} outputs"
         raise UnsupportedPackage(f"one input and one output tensor are run, the package has {counts}")
-    (source,), (result,) = rdf["inputs"], rdf["outputs"]
+    # bioimage.io's own tools leave out what has its default value, so that the defaults are named here
+    source, result = {"id": "input", **rdf["inputs"][0]}, {"id": "output", **rdf["outputs"][0]}
     own = (rdf.get("config") or {}).get("unet_service") or {}
     input_axes, output_axes = _axes_by_id(source), _axes_by_id(result)
     grid_y, grid_x = own.get("pooling_grid", (None, None))
     classes = tuple(output_axes["channel"]["channel_names"])
-    foreign_rule = LabelRule(foreground=tuple(range(min(1, len(classes) - 1), len(classes))), seeds=(len(classes) - 1,))
+    activation = activation_from_rdf(result.get("postprocessing") or ())
+    test_output = _file_from_rdf(result["test_tensor"])
+    if "labels" in own:
+        rule, note = LabelRule(**own["labels"]), None
+    else:
+        rule = rule_from_names(classes, read_tensor(test_output))
+        note = f"the package has no label rule; by the names of its channels {in_words(rule, classes)}"
     title = str(rdf["name"])
     variants = tuple(Variant(**variant) for variant in own.get("variants") or ())
     attachments = (_file_from_rdf(entry) for entry in rdf.get("attachments") or ())
@@ -179,20 +185,21 @@ def from_rdf(rdf: Rdf) -> ModelSpec:
         output_name=result["id"],
         channels=tuple(input_axes["channel"]["channel_names"]),
         classes=classes,
-        normalization=tuple(_steps_from_rdf(source.get("preprocessing") or ())),
-        activation=_activation_from_rdf(result.get("postprocessing") or ()),
+        normalization=tuple(steps_from_rdf(source.get("preprocessing") or ())),
+        activation=activation,
         geometry=Geometry(
             _geometry_from_rdf("y", source["id"], input_axes["y"], output_axes["y"], grid_y),
             _geometry_from_rdf("x", source["id"], input_axes["x"], output_axes["x"], grid_x),
         ),
-        label_rule=LabelRule(**own["labels"]) if "labels" in own else foreign_rule,
+        label_rule=rule,
+        label_rule_note=note,
         pixel_size_um=_pixel_size(input_axes),
         activation_bytes_per_pixel=own.get("activation_bytes_per_pixel", _DEFAULT_ACTIVATION_BYTES),
         tolerance=_tolerance_from_rdf(rdf),
         weights=PackageFile(source=onnx["source"], sha256=onnx.get("sha256")),
         opset=onnx["opset_version"],
         test_input=_file_from_rdf(source["test_tensor"]),
-        test_output=_file_from_rdf(result["test_tensor"]),
+        test_output=test_output,
         documentation=_file_from_rdf(rdf["documentation"]) if rdf.get("documentation") else None,
         attachments=tuple(file for file in attachments if file.source not in own_files),
         variants=variants,
@@ -212,7 +219,7 @@ def _file_from_rdf(entry: Any) -> PackageFile:  # noqa: ANN401 - a YAML value
 
 def _axes_by_id(tensor: Rdf) -> dict[str, Rdf]:
     """Axes by name; their order must be batch, channel, y, x."""
-    names = [str(axis.get("id") or axis["type"]) for axis in tensor["axes"]]
+    names = [str(axis.get("id") or {"space": "x"}.get(axis["type"], axis["type"])) for axis in tensor["axes"]]
     if names != ["batch", "channel", "y", "x"]:
         raise UnsupportedPackage(f"tensor {tensor['id']!r} has axes {names}; only batch, channel, y, x are run")
     return dict(zip(names, tensor["axes"], strict=True))
@@ -246,7 +253,7 @@ def _pixel_size(axes: Mapping[str, Rdf]) -> tuple[float, float] | None:
     if any(axes[name].get("unit") != "micrometer" for name in "yx"):
         return None
     # the number that is meant: 0.65 for the 0.6499999761581421 of single precision
-    y, x = (float(f"{float(axes[name]['scale']):.7g}") for name in "yx")
+    y, x = (float(f"{float(axes[name].get('scale', 1)):.7g}") for name in "yx")
     return y, x
 
 
@@ -260,41 +267,3 @@ def _tolerance_from_rdf(rdf: Rdf) -> Tolerance:
                 mismatched_per_million=entry.get("mismatched_elements_per_million", 100),
             )
     return Tolerance()
-
-
-def _as_tuple(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a YAML value
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _steps_from_rdf(entries: Any) -> list[Step]:  # noqa: ANN401 - a YAML value
-    steps: list[Step] = []
-    for entry in entries:
-        kwargs = dict(entry.get("kwargs") or {})
-        axes = kwargs.pop("axes", None)
-        per_channel = axes is not None and "channel" not in axes
-        match entry["id"]:
-            case "zero_mean_unit_variance":
-                steps.append(ZeroMeanUnitVariance(per_channel=per_channel, **kwargs))
-            case "scale_range" if kwargs.pop("reference_tensor", None) is None:
-                steps.append(ScaleRange(per_channel=per_channel, **kwargs))
-            case "fixed_zero_mean_unit_variance" if kwargs.pop("axis", "channel") == "channel":
-                steps.append(FixedZeroMeanUnitVariance(mean=_as_tuple(kwargs["mean"]), std=_as_tuple(kwargs["std"])))
-            case "scale_linear" if kwargs.pop("axis", "channel") in {"channel", None}:
-                gain, offset = _as_tuple(kwargs.get("gain", 1.0)), _as_tuple(kwargs.get("offset", 0.0))
-                steps.append(ScaleLinear(gain=gain, offset=offset))
-            case "clip" if not {"min_percentile", "max_percentile"} & {k for k, v in kwargs.items() if v is not None}:
-                steps.append(Clip(**{key: value for key, value in kwargs.items() if value is not None}))
-            case "ensure_dtype" if kwargs.get("dtype") == "float32":
-                pass  # every tile is float32 already
-            case other:
-                raise UnsupportedPackage(f"pre-processing {other!r} with {kwargs} is not supported")
-    return steps
-
-
-def _activation_from_rdf(entries: Any) -> Any:  # noqa: ANN401 - checked by ModelSpec
-    names = [entry["id"] for entry in entries if entry["id"] != "ensure_dtype"]
-    if not names:
-        return "none"
-    if names not in (["softmax"], ["sigmoid"]):
-        raise UnsupportedPackage(f"post-processing {names} is not supported; softmax or sigmoid alone are")
-    return names[0]

@@ -71,7 +71,10 @@ def with_evidence(weights: bytes, probabilities: str, classes: int, rule: LabelR
         add("Identity", foreground, into=EVIDENCE)
     else:
         threshold = constant("seed_threshold", TensorProto.FLOAT, [], rule.seed_threshold)
-        seeds = add("Greater", summed(rule.seeds), threshold)
+        inside = summed(rule.seeds)
+        if rule.boundary:
+            inside = add("Sub", inside, summed(rule.boundary))
+        seeds = add("Greater", inside, threshold)
         add("Where", seeds, add("Neg", foreground), foreground, into=EVIDENCE)
     graph.output.append(helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, ["batch", 1, "y", "x"]))
     return bytes(model.SerializeToString())

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.agreement import MOST, Agreement
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import Step
 from model.tiling import Geometry
 
@@ -119,8 +119,8 @@ class ModelSpec(BaseModel):
     input_name, output_name
         Tensor names (bioimage.io tensor ids).
     channels, classes
-        Names of the input's and the output's channels; class 0 is background, save for a single output channel,
-        which is the foreground.
+        Names of the input's and the output's channels; class 0 is background, unless the label rule counts it as an
+        object, as that of a single output channel does.
     normalization
         Pre-processing, in order.
     activation
@@ -129,6 +129,8 @@ class ModelSpec(BaseModel):
         Legal input sizes, output size, halo and pooling grid of both axes.
     label_rule
         How instances are told apart.
+    label_rule_note
+        Where the package brings no rule: the one that the names of its channels tell, in words; else None.
     pixel_size_um
         Height and width of a pixel in the training images, micrometres, where known.
     activation_bytes_per_pixel
@@ -163,6 +165,7 @@ class ModelSpec(BaseModel):
     activation: Literal["none", "softmax", "sigmoid"] = "none"
     geometry: Geometry
     label_rule: LabelRule = LabelRule()
+    label_rule_note: str | None = None
     pixel_size_um: tuple[float, float] | None = None
     activation_bytes_per_pixel: Annotated[int, Field(gt=0)]
     tolerance: Tolerance = Tolerance()
@@ -177,7 +180,7 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _rule_names_existing_channels(self) -> ModelSpec:
-        highest = max((*self.label_rule.foreground, *self.label_rule.seeds))
+        highest = max((*self.label_rule.foreground, *self.label_rule.seeds, *self.label_rule.boundary))
         if highest >= len(self.classes):
             raise ValueError(f"the label rule names channel {highest}, the output has {len(self.classes)}")
         return self

@@ -78,7 +78,7 @@ def measure_backend(settings: Settings, seconds: float, clients: int, size: int)
     Parameters
     ----------
     settings
-        ``models_dir`` is the package; what it costs is kept in ``cache_dir``.
+        ``models_dir`` is the package alone; what it costs is kept in ``cache_dir``.
     seconds
         About how long it should take; slow machines take longer, since every size runs at least once.
     clients
@@ -92,10 +92,10 @@ def measure_backend(settings: Settings, seconds: float, clients: int, size: int)
         Where it cannot be served.
 
     """
-    if settings.models_dir is None:
-        raise NotReady("no package is named")
+    if settings.models_dir is None or len(settings.models_dir) != 1:
+        raise NotReady(f"one package is measured, UNET_MODELS_DIR names {len(settings.models_dir or ())}; name one")
     options, limits = session_options(settings), plan_limits(settings)
-    opened = open_checked(read_package(settings.models_dir), options)
+    opened = open_checked(read_package(*settings.models_dir), options)
     measure_cost(opened.package, opened.session, options, limits, seconds * _CALIBRATION_SHARE)
     del opened
     return asyncio.run(_through_the_engine(settings, seconds, clients, size))

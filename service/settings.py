@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.package import ZOO
 from model.session import Backend, Precision
 
 PREFIX = "UNET_"
@@ -44,6 +46,18 @@ def _device_list(text: str) -> str:
     return ",".join(str(int(number)) for number in numbers)
 
 
+def _package_folders(given: object) -> object:
+    if isinstance(given, Path):
+        return (given,)
+    if not isinstance(given, str):
+        return given
+    # an empty part is what a variable leaves that is not set
+    folders = tuple(ZOO if part == "zoo" else Path(part) for part in given.split(os.pathsep) if part)
+    if not folders:
+        raise PydanticCustomError("models_dir", "Input should name a folder of packages, or zoo")
+    return tuple(dict.fromkeys(folders))
+
+
 def _path_prefix(text: str) -> str:
     prefix = text.rstrip("/")
     if not re.fullmatch(r"(/[^/\\?#\s]+)*", prefix):
@@ -67,8 +81,10 @@ class Settings(BaseSettings):
         None,
         description="File of the keys with which the service may be used, NAME:KEY on each line; empty lets everybody.",
     )
-    models_dir: Path | None = Field(
-        None, description="Folder of model packages (folders or zips); empty for those that ship with the software."
+    models_dir: Annotated[tuple[Path, ...] | None, NoDecode, BeforeValidator(_package_folders)] = Field(
+        None,
+        description="Folders of model packages (folders or zips), separated as in PATH; zoo among them stands for "
+        "those that ship with the software; empty for zoo alone.",
     )
     default_model: str | None = Field(
         None, description="name or name@version that serves requests naming no model; empty takes the first by name."

@@ -72,6 +72,10 @@ class ModelSummary(_Document):
         description="How far a lower precision stands from fp32 on the package's test input, on this machine; "
         "null where it computes in fp32."
     )
+    label_rule_note: str | None = Field(
+        description="Where the package brings no label rule: the one that the names of its channels tell, in words; "
+        "else null."
+    )
 
     @classmethod
     def of(cls, engine: Engine, model: LoadedModel) -> ModelSummary:
@@ -196,4 +200,5 @@ def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:
         "provider": model.session.provider,
         "precision": model.session.precision,
         "agreement": model.agreement,
+        "label_rule_note": spec.label_rule_note,
     }

@@ -79,7 +79,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         for backend, precision in runnable(settings, read_package(path)):
             chosen = settings.model_copy(
                 update={
-                    "models_dir": path,
+                    "models_dir": (path,),
                     "default_model": None,
                     "backend": backend,
                     "precision": precision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from model.channels import in_words
 from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
 from service.engine.options import plan_limits, session_options
@@ -36,6 +37,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     say(f"{spec.reference}: {spec.title}")
     say(f"  channels   {', '.join(spec.channels)}")
     say(f"  classes    {', '.join(spec.classes)}")
+    whose = "of the package" if spec.label_rule_note is None else "of the channels' names; the package has none"
+    say(f"  labels     {in_words(spec.label_rule, spec.classes)} (rule {whose})")
     say(f"  weights    sha256 {found.sha256}")
     say(f"  geometry   input {geometry.y.minimum} + k * {geometry.y.step} px, output {geometry.y.shrink} px less")
     say(f"  provider   {found.session.provider}")

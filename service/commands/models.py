@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from model.errors import ModelError
-from model.package import ZOO, read_package
+from model.package import read_package
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
-from service.engine.registry import find_packages
+from service.engine.registry import find_packages, missing_folders, none_in, package_folders
 from service.settings import Settings
 
 
@@ -35,22 +35,22 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             for m in listed["models"]
         ]
     else:
-        folder = settings.models_dir or ZOO
-        if not (packages := find_packages(folder)):
-            found = "holds no model package" if folder.is_dir() else "is no folder"
-            return fail(f"{str(folder)!r} {found}; name a folder of packages (--models-dir, UNET_MODELS_DIR)", 2)
-        for path in packages:
+        folders = package_folders(settings.models_dir)
+        if not (packages := find_packages(folders)):
+            return fail(f"no model package is there: {none_in(folders)}", 2)
+        refused = missing_folders(folders)
+        for name, path in packages.items():
             try:
                 package = read_package(path)
                 package.check_files()
             except ModelError as error:
-                refused[path.name] = str(error)
+                refused[name] = str(error)
                 continue
             spec = package.spec
             if spec.reference in served:
-                refused[path.name] = f"{spec.reference} is served from {served[spec.reference]} already"
+                refused[name] = f"{spec.reference} is served from {served[spec.reference]} already"
             else:
-                served[spec.reference] = path.name
+                served[spec.reference] = name
                 rows.append((spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title))
     for line in table(rows):
         say(line)

@@ -25,8 +25,9 @@ class EngineError(Exception):
 class UnknownModel(EngineError):
     """No package of that name and version is served."""
 
-    def __init__(self, reference: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"no model {reference[:100]!r} is served; there are {', '.join(known) or 'none'}")
+    def __init__(self, reference: str, known: tuple[str, ...], remedy: str = "") -> None:
+        there_are = f"there are {', '.join(known) or 'none'}"
+        super().__init__("; ".join(filter(None, (f"no model {reference[:100]!r} is served", there_are, remedy))))
         self.reference = reference
         self.known = known
 

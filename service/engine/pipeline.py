@@ -30,7 +30,15 @@ from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs, outline_memory
-from service.engine.plane import check_channels, check_output, chosen_run, empty_plane, read_image, result_classes
+from service.engine.plane import (
+    check_channels,
+    check_output,
+    chosen_run,
+    empty_plane,
+    read_image,
+    result_classes,
+    rule_notes,
+)
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
 from service.engine.request import Answer, SegmentRequest
@@ -76,7 +84,8 @@ class Pipeline:
         ):
             work = _Work(self, reader, request, chosen, plan, ticket, clock, room)
             finished = [await work.plane(index) for index in range(header.planes)]
-            notes = dict.fromkeys([*header.notes, *(note for plane in finished for note in plane.notes)])
+            of_planes = (note for plane in finished for note in plane.notes)
+            notes = dict.fromkeys([*header.notes, *rule_notes(spec, request), *of_planes])
             scores = tuple(plane.scores for plane in finished if plane.scores is not None)
             receipt = build_receipt(
                 header,

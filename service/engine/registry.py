@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.agreement import Agreement
 from model.devices import each_device
 from model.errors import BackendUnavailable, ModelError
-from model.package import RDF_NAME, ZOO, Package, read_package
+from model.package import ZOO, Package, description_name, read_package
 from model.planner import Planner
 from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
@@ -53,6 +54,8 @@ class Registry:
     default: LoadedModel | None
     problem: str | None
     """Why there is no default model, where there is none."""
+    folders: tuple[Path, ...] = ()
+    """Where packages were looked for."""
 
     def get(self, reference: str | None) -> LoadedModel:
         """Return the package called ``name`` (its highest version) or ``name@version``; the default for None.
@@ -72,31 +75,68 @@ class Registry:
         for candidate in self.models:
             if reference in (candidate.package.spec.name, candidate.package.spec.reference):
                 return candidate
-        raise UnknownModel(reference, tuple(entry.package.spec.reference for entry in self.models))
+        raise _unknown(reference, [entry.package.spec for entry in self.models], self.folders)
 
 
-def find_packages(folder: Path) -> list[Path]:
-    """Package folders and zips directly under ``folder``, by name; ``folder`` itself where it is a package.
+def package_folders(folders: Sequence[Path] | None) -> tuple[Path, ...]:
+    """Return the folders that ``UNET_MODELS_DIR`` names; that of the packages that ship where it names none."""
+    return (ZOO,) if folders is None else tuple(folders)
 
-    Hidden ones are drafts that somebody writes, or what a killed export has left.
+
+def find_packages(folders: Sequence[Path]) -> dict[str, Path]:
+    """Package folders and zips directly under ``folders``, in their order, by name; a folder itself where it is one.
+
+    Entries of one name in several folders are called by folder and name. Hidden ones are drafts that somebody writes,
+    or what a killed export has left.
     """
-    if (folder / RDF_NAME).is_file():
+    found = list(dict.fromkeys(path for folder in folders for path in _packages_in(folder)))
+    names = Counter(path.name for path in found)
+    return {path.name if names[path.name] == 1 else _full_name(path): path for path in found}
+
+
+def _packages_in(folder: Path) -> list[Path]:
+    if _is_zip(folder) or description_name(folder):
         return [folder]
     entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".") if folder.is_dir() else []
-    return [entry for entry in entries if entry.suffix.lower() == ".zip" or _holds_package(entry)]
+    return [entry for entry in entries if _is_zip(entry) or _holds_package(entry)]
+
+
+def _is_zip(entry: Path) -> bool:
+    return entry.suffix.lower() == ".zip" and entry.is_file()
+
+
+def _full_name(path: Path) -> str:
+    return f"{_folder_name(path.parent)}/{path.name}"
+
+
+def _folder_name(folder: Path) -> str:
+    """As ``UNET_MODELS_DIR`` names it."""
+    return "zoo" if folder == ZOO else str(folder)
 
 
 def _holds_package(entry: Path) -> bool:
     """Whether it is a package's folder; one that may not be looked into, such as ``lost+found``, is none."""
     try:
-        return (entry / RDF_NAME).is_file()
+        return description_name(entry) is not None
     except OSError as error:
         _LOG.warning("%s is left out: %s", entry.name, error)
         return False
 
 
-def locate_package(folder: Path | None, reference: str | None) -> Path:
-    """Path of the package that a registry of the same folder would return for ``reference``; nothing is opened.
+def missing_folders(folders: Sequence[Path]) -> dict[str, str]:
+    """Return what is neither a folder nor a zip, by name, with what is to be done about it."""
+    remedy = "it is no folder; correct UNET_MODELS_DIR, or mount it there"
+    return {str(folder): remedy for folder in folders if not (folder.is_dir() or _is_zip(folder))}
+
+
+def none_in(folders: Sequence[Path]) -> str:
+    """Say that no package is in these folders, and what to do."""
+    found = (f"{_folder_name(folder)} {'holds none' if folder.is_dir() else 'is no folder'}" for folder in folders)
+    return f"{', '.join(found)}; point UNET_MODELS_DIR to a folder that holds one, or to zoo, the packages that ship"
+
+
+def locate_package(folders: Sequence[Path] | None, reference: str | None) -> Path:
+    """Path of the package that a registry of the same folders would return for ``reference``; nothing is opened.
 
     Raises
     ------
@@ -104,33 +144,38 @@ def locate_package(folder: Path | None, reference: str | None) -> Path:
         As for :meth:`Registry.get`.
 
     """
+    sources = package_folders(folders)
     found: list[tuple[ModelSpec, Path]] = []
-    for path in find_packages(folder or ZOO):
+    for name, path in find_packages(sources).items():
         try:
             found.append((read_package(path).spec, path))
         except ModelError as error:
-            _LOG.warning("package %s is left out: %s", path.name, error)
+            _LOG.warning("package %s is left out: %s", name, error)
     found.sort(key=lambda pair: _version_key(pair[0].version), reverse=True)
     found.sort(key=lambda pair: pair[0].name)
     for spec, path in found:
         if reference in (None, spec.name, spec.reference):
             return path
     if reference is None:
-        raise NotReady(f"no model package is served: {_none_in(folder or ZOO)}")
-    raise UnknownModel(reference, tuple(spec.reference for spec, _ in found))
+        raise NotReady(f"no model package is served: {none_in(sources)}")
+    raise _unknown(reference, [spec for spec, _ in found], sources)
 
 
-def _none_in(folder: Path) -> str:
-    found = "holds none" if folder.is_dir() else "is no folder"
-    return f"{folder} {found}; point UNET_MODELS_DIR to a folder that holds one"
+def _unknown(reference: str, served: Sequence[ModelSpec], folders: Sequence[Path]) -> UnknownModel:
+    hidden = () if ZOO in folders else tuple(path.name for path in _packages_in(ZOO))
+    name = reference.partition("@")[0]
+    remedy = f"{name} ships with the software: add zoo to UNET_MODELS_DIR" if name in hidden else ""
+    return UnknownModel(reference, tuple(spec.reference for spec in served), remedy)
 
 
-def load_registry(folder: Path | None, default: str | None, options: SessionOptions, limits: PlanLimits) -> Registry:
-    """Load every package of a folder; takes seconds, so call it in a thread.
+def load_registry(
+    folders: Sequence[Path] | None, default: str | None, options: SessionOptions, limits: PlanLimits
+) -> Registry:
+    """Load every package of some folders; takes seconds, so call it in a thread.
 
     Parameters
     ----------
-    folder
+    folders
         Where packages are; None for those that ship.
     default
         ``name`` or ``name@version`` of the package that serves requests naming none; None takes the only one, or the
@@ -141,39 +186,42 @@ def load_registry(folder: Path | None, default: str | None, options: SessionOpti
         What plans keep within.
 
     """
-    source = folder or ZOO
+    sources = package_folders(folders)
     loaded: list[LoadedModel] = []
-    refused: dict[str, str] = {}
-    paths = find_packages(source)
-    for path in paths:
+    called: dict[str, str] = {}
+    paths = find_packages(sources)
+    refused = missing_folders(sources) if paths else {}  # else the problem says it of all
+    for name, reason in refused.items():
+        _LOG.warning("no package is served from %s: %s", name, reason)
+    for name, path in paths.items():
         try:
             entry = load_model(path, options, limits, _CALIBRATION_S / len(paths))
             reference = entry.package.spec.reference
-            if twin := next((other.package for other in loaded if other.package.spec.reference == reference), None):
-                refused[path.name] = f"{reference} is served from {twin.path.name} already"
-                _LOG.warning("package %s is not served: %s", path.name, refused[path.name])
+            if reference in called:
+                refused[name] = f"{reference} is served from {called[reference]} already"
+                _LOG.warning("package %s is not served: %s", name, refused[name])
             else:
                 loaded.append(entry)
+                called[reference] = name
         except ModelError as error:
             kind = "backend" if isinstance(error, BackendUnavailable) else "package"
-            _LOG.error("%s %s is not served: %s", kind, path.name, error)
-            refused[path.name] = str(error)
+            _LOG.error("%s %s is not served: %s", kind, name, error)
+            refused[name] = str(error)
         except Exception as error:
             # one package, however odd, must not keep the others from being served
-            _LOG.exception("package %s is not served", path.name)
-            refused[path.name] = f"it cannot be loaded: {type(error).__name__}: {error}"
+            _LOG.exception("package %s is not served", name)
+            refused[name] = f"it cannot be loaded: {type(error).__name__}: {error}"
     loaded.sort(key=lambda entry: _version_key(entry.package.spec.version), reverse=True)
     loaded.sort(key=lambda entry: entry.package.spec.name)
-    models = tuple(loaded)
-    registry = Registry(models, refused, models[0] if models else None, None)
-    if models and default is not None:
+    registry = Registry(tuple(loaded), refused, loaded[0] if loaded else None, None, sources)
+    if not loaded:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or none_in(sources)
+        registry = replace(registry, problem=f"no model package is served: {reasons}")
+    elif default is not None:
         try:
-            registry = Registry(models, refused, registry.get(default), None)
+            registry = replace(registry, default=registry.get(default))
         except UnknownModel as error:
-            registry = Registry(models, refused, None, f"the default model: {error}")
-    elif not models:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or _none_in(source)
-        registry = Registry((), refused, None, f"no model package is served: {reasons}")
+            registry = replace(registry, default=None, problem=f"the default model: {error}")
     if registry.problem is not None:
         _LOG.error("%s", registry.problem)
     return registry
@@ -205,6 +253,8 @@ def load_model(
     package.check_files()
     opened = open_checked(package, options)
     package, session = opened.package, opened.session
+    if package.spec.label_rule_note is not None:
+        _LOG.warning("%s: %s", package.spec.reference, package.spec.label_rule_note)
     planner = make_planner(package, session, options, limits, calibration_s)
     typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
     throughput = Throughput(len(each_device(session)) * math.prod(typical.plan.input_yx) / typical.tile_seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import yaml
 from model.errors import InvalidPackage, UnsupportedPackage
 from model.labels import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
-from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
+from model.package import RDF_NAME, RDF_NAMES, Package, read_package, tensor_bytes, write_package
 from model.tiling import AxisGeometry, Geometry
+from tests.foreign import write_foreign_package
 from tests.packages import with_variant, write_tiny_package
 
 
@@ -46,6 +49,15 @@ def test_a_package_reads_back_as_it_was_written(tmp_path: Path, normalization: t
     rule = LabelRule(method="watershed", seed_threshold=0.8, min_area_px=12)
     written = write_tiny_package(tmp_path, normalization=normalization, label_rule=rule)
     assert read_package(written.path).spec == written.spec
+
+
+def test_a_boundary_reads_back_and_is_written_only_where_there_is_one(tmp_path: Path) -> None:
+    rule = LabelRule(method="watershed", foreground=(1,), seeds=(1,), boundary=(0,))
+    for wanted in (rule, LabelRule()):
+        written = write_tiny_package(tmp_path, label_rule=wanted)
+        assert read_package(written.path).spec.label_rule == wanted
+        rdf = yaml.safe_load((written.path / RDF_NAME).read_text())
+        assert ("boundary" in rdf["config"]["unet_service"]["labels"]) == bool(wanted.boundary)
 
 
 def test_a_padded_net_with_halo_reads_back(tmp_path: Path) -> None:
@@ -104,6 +116,93 @@ def test_a_zip_is_a_package_too(tiny: Package, tmp_path: Path) -> None:
     assert zipped.readme() == "# Tiny\n"
 
 
+@pytest.mark.parametrize("name", RDF_NAMES)
+def test_a_description_may_have_any_of_the_names_that_bioimageio_knows(tmp_path: Path, name: str) -> None:
+    from bioimageio.spec._internal.io_basics import ALL_BIOIMAGEIO_YAML_NAMES
+
+    assert tuple(ALL_BIOIMAGEIO_YAML_NAMES) == RDF_NAMES
+    path = write_foreign_package(tmp_path / "foreign", description=name)
+    zipped = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", path))
+    assert read_package(path).spec == read_package(zipped).spec
+    assert read_package(zipped).spec.name == "foreign"
+
+
+def test_of_several_descriptions_the_first_by_bioimageios_order_counts(tiny: Package) -> None:
+    (tiny.path / "bioimageio.yaml").write_text("type: dataset")
+    assert read_package(tiny.path).spec == tiny.spec
+
+
+def test_what_bioimageio_leaves_out_has_its_default(tiny: Package) -> None:
+    """Its tools write no field whose value is the default."""
+
+    def leave_out(rdf: dict[str, Any]) -> None:
+        for tensor in (rdf["inputs"][0], rdf["outputs"][0]):
+            del tensor["id"], tensor["axes"][3]["id"], tensor["axes"][3]["scale"]
+            tensor["axes"][2]["scale"] = 1.0
+        for axis in rdf["outputs"][0]["axes"][2:]:
+            axis["size"]["tensor_id"] = "input"
+
+    spec = read_package(edit(tiny, leave_out)).spec
+    assert (spec.input_name, spec.output_name) == ("input", "output")
+    assert spec.geometry == tiny.spec.geometry
+    assert spec.pixel_size_um == (1.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_package_of_format_0_4_is_read_once_the_tool_that_its_refusal_names_has_converted_it(tmp_path: Path) -> None:
+    path = write_foreign_package(tmp_path)
+    rdf = yaml.safe_load((path / RDF_NAME).read_text())
+    (path / "README.md").write_text("# Foreign\n")
+    older = {
+        "type": "model",
+        "format_version": "0.4.10",
+        "name": "Foreign",
+        "description": "of before",
+        "license": "MIT",
+        "authors": [{"name": "Somebody"}],
+        "cite": [{"text": "a paper", "doi": "10.1007/978-3-319-24574-4_28"}],
+        "documentation": "README.md",
+        "tags": ["unet"],
+        "timestamp": "2024-01-01T00:00:00",
+        "inputs": [
+            {
+                "name": "image",
+                "axes": "bcyx",
+                "data_type": "float32",
+                "shape": {"min": [1, 1, 16, 16], "step": [0, 0, 8, 8]},
+            }
+        ],
+        "outputs": [
+            {
+                "name": "probabilities",
+                "axes": "bcyx",
+                "data_type": "float32",
+                "shape": {"reference_tensor": "image", "scale": [1, 0, 1, 1], "offset": [0, 1, 0, 0]},
+            }
+        ],
+        "test_inputs": ["test_input.npy"],
+        "test_outputs": ["test_output.npy"],
+        "weights": {"onnx": {**rdf["weights"]["onnx"]}},
+        "config": {"unet_service": {"labels": {"foreground": [0], "seeds": [0]}}},
+    }
+    (path / RDF_NAME).write_text(yaml.safe_dump(older))
+    with pytest.raises(
+        UnsupportedPackage, match=r"format '0\.4\.10'.*`bioimageio update-format PACKAGE --output FILE`"
+    ):
+        read_package(path)
+    program = Path(sys.executable).with_name("bioimageio")
+    newer = path / "newer.yaml"
+    command = [str(program), "update-format", str(path), "--output", str(newer), "--diff", "false"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    newer.rename(path / RDF_NAME)
+    spec = read_package(path).spec
+    assert (spec.title, spec.classes) == ("Foreign", ("channel0", "channel1"))
+    assert spec.label_rule == LabelRule(foreground=(0,), seeds=(0,))
+    read_package(path).golden_pair()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bioimageio_accepts_what_is_written(tiny: Package) -> None:
@@ -153,6 +252,12 @@ def test_what_cannot_be_served_is_refused_with_the_reason(
         (lambda rdf: rdf.pop("inputs"), "inputs"),
         (lambda rdf: rdf["config"]["unet_service"]["labels"].update(foreground=[7]), "channel 7"),
         (lambda rdf: rdf["config"]["unet_service"]["labels"].update(threshold=3), "threshold"),
+        (lambda rdf: rdf["config"]["unet_service"]["labels"].update(foreground=[]), "foreground"),
+        (lambda rdf: rdf["config"]["unet_service"]["labels"].update(boundary=[0]), "components have none"),
+        (
+            lambda rdf: rdf["config"]["unet_service"]["labels"].update(method="watershed", boundary=[2]),
+            "channel 2, the output has 2",
+        ),
         (lambda rdf: rdf["weights"]["onnx"].update(source="../../etc/passwd"), "inside the package"),
         (lambda rdf: rdf["weights"]["onnx"].update(source="/etc/passwd"), "inside the package"),
         (lambda rdf: rdf["weights"]["onnx"].update(sha256="abc"), "sha256"),

@@ -29,6 +29,7 @@ RULES = (
     LabelRule(foreground=(2, 1, 0)),
     LabelRule(method="watershed", foreground=(1, 2), seeds=(1,), seed_threshold=0.3),
     LabelRule(method="watershed", foreground=(1, 2), seeds=(2, 1), seed_threshold=0.5),
+    LabelRule(method="watershed", foreground=(0,), seeds=(0,), boundary=(2, 1), seed_threshold=0.2),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from service.batch.images import Found, find_images
 from service.cli import main
 from service.settings import Settings
 from tests.app_client import running_app
+from tests.foreign import write_foreign_package
 from tests.images import disc, png
 from tests.live import live_server
 from tests.packages import with_variant, write_tiny_package
@@ -251,7 +253,7 @@ def test_models_names_packages_that_serve_would_refuse(workplace: Path, capsys: 
     assert "tiny-half is not served: " in shown.err
 
 
-@pytest.mark.parametrize(("name", "said"), [("nope", "is no folder"), ("images", "holds no model package")])
+@pytest.mark.parametrize(("name", "said"), [("nope", "is no folder"), ("images", "holds none; point UNET_MODELS_DIR")])
 def test_models_of_what_holds_none_is_explained_with_status_2(
     workplace: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
 ) -> None:
@@ -259,6 +261,34 @@ def test_models_of_what_holds_none_is_explained_with_status_2(
     shown = capsys.readouterr()
     assert said in shown.err
     assert not shown.out
+
+
+def test_models_lists_own_packages_beside_those_that_ship(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = os.pathsep.join([str(workplace / "packages"), "zoo", str(workplace / "nowhere")])
+    assert main(["models", "--models-dir", folders]) == 1
+    shown = capsys.readouterr()
+    assert [line.split("@")[0] for line in shown.out.splitlines()[1:]] == ["tiny", "nuclei", "phase-t98g"]
+    assert shown.err.startswith(f"{workplace / 'nowhere'} is not served: it is no folder")
+
+
+def test_a_model_that_ships_beside_own_packages_segments(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", str(workplace / "images" / "a.png"), "-o", str(workplace / "m.png"), "--model", "nuclei"]
+    assert main(command) == 1
+    assert "nuclei ships with the software: add zoo to UNET_MODELS_DIR" in capsys.readouterr().err
+    folders = os.pathsep.join([str(workplace / "packages"), "zoo"])
+    assert main([*command, "--models-dir", folders]) == 0
+    assert np.asarray(Image.open(workplace / "m.png")).shape == disc().shape
+
+
+def test_check_says_the_label_rule_and_whose_it_is(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(workplace / "packages" / "tiny")]) == 0
+    words = "objects are the connected areas where 'object' is above 0.5"
+    assert f"labels     {words} (rule of the package)" in capsys.readouterr().out
+    assert main(["check", str(write_foreign_package(workplace / "foreign"))]) == 0
+    assert "'foreground' - 'boundary' is above 0.5" in (shown := capsys.readouterr().out)
+    assert "(rule of the channels' names; the package has none)" in shown
+    assert main(["check", str(write_foreign_package(workplace / "mute", classes=("channel0", "channel1")))]) == 1
+    assert "add a rule to its description, such as config: {unet_service: {labels: " in capsys.readouterr().err
 
 
 def test_check_says_what_a_package_serves(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from model.package import ZOO
 from service.settings import (
     InvalidSettings,
     Settings,
@@ -78,6 +80,34 @@ def test_a_misspelt_variable_is_reported_with_the_likely_one() -> None:
         "UNET_MODEL_DIR is no setting; did you mean UNET_MODELS_DIR?",
         "UNET_XYZ is no setting",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "folders"),
+    [
+        ("/packages", [Path("/packages")]),
+        ("zoo", [ZOO]),
+        ("./zoo", [Path("zoo")]),
+        (os.pathsep.join(["/packages", "zoo"]), [Path("/packages"), ZOO]),
+        (os.pathsep.join(["zoo", "", "a b/c", "a b/c/"]), [ZOO, Path("a b/c")]),
+    ],
+)
+def test_folders_of_packages_are_separated_as_in_path(
+    text: str, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings({"models_dir": text}).models_dir == tuple(folders)
+    monkeypatch.setenv("UNET_MODELS_DIR", text)
+    assert load_settings({}).models_dir == tuple(folders)
+
+
+def test_a_path_given_in_python_is_one_folder_whatever_its_name(tmp_path: Path) -> None:
+    odd = tmp_path / f"a{os.pathsep}zoo"
+    assert load_settings({"models_dir": odd}).models_dir == (odd,)
+
+
+def test_separators_without_a_folder_are_refused() -> None:
+    with pytest.raises(InvalidSettings, match=r"--models-dir\) is .*: input should name a folder of packages, or zoo"):
+        load_settings({"models_dir": os.pathsep})
 
 
 def test_settings_cannot_be_changed() -> None:

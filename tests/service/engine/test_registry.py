@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from model.package import ZOO
 from model.session import SessionOptions
 from service.engine.errors import NotReady, UnknownModel
 from service.engine.planning import PlanLimits
-from service.engine.registry import Registry, load_registry
+from service.engine.registry import Registry, find_packages, load_registry, locate_package
+from tests.foreign import write_foreign_package
 from tests.packages import write_tiny_package
 
 CPU = SessionOptions(backend="cpu", threads=1)
 
 
-def load(folder: Path, default: str | None = None) -> Registry:
-    return load_registry(folder, default, CPU, PlanLimits(1 << 28))
+def load(*folders: Path, default: str | None = None) -> Registry:
+    return load_registry(folders, default, CPU, PlanLimits(1 << 28))
 
 
 def with_versions(folder: Path, *versions: str) -> None:
@@ -48,6 +50,68 @@ def test_the_same_version_twice_is_served_once(tmp_path: Path) -> None:
     registry = load(tmp_path)
     assert len(registry.models) == 1
     assert "tiny already" in registry.refused["tiny-copy"]
+
+
+def test_several_folders_are_served_together(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path / "a", name="one")
+    write_tiny_package(tmp_path / "b", name="two")
+    registry = load(tmp_path / "a", tmp_path / "b")
+    assert [entry.package.spec.name for entry in registry.models] == ["one", "two"]
+    assert locate_package((tmp_path / "a", tmp_path / "b"), "two") == tmp_path / "b" / "two"
+    assert registry.refused == {}
+
+
+def test_entries_of_one_name_in_two_folders_are_called_by_folder_and_name(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    write_tiny_package(a)
+    write_tiny_package(b)
+    for folder in (a, b):
+        (folder / "broken.zip").write_bytes(b"")
+    registry = load(a, b)
+    assert [entry.package.path for entry in registry.models] == [a / "tiny"]
+    assert registry.refused.keys() == {f"{b}/tiny", f"{a}/broken.zip", f"{b}/broken.zip"}
+    assert registry.refused[f"{b}/tiny"] == f"tiny@1.0.0 is served from {a}/tiny already"
+
+
+def test_a_folder_that_is_named_but_not_there_does_not_go_unnoticed(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path / "a")
+    registry = load(tmp_path / "a", tmp_path / "b")
+    assert len(registry.models) == 1
+    assert registry.problem is None
+    assert "is no folder; correct UNET_MODELS_DIR" in registry.refused[str(tmp_path / "b")]
+
+
+@pytest.mark.parametrize("reference", ["nuclei", "nuclei@9.9"])
+def test_an_unknown_model_that_ships_says_how_to_have_it(tmp_path: Path, reference: str) -> None:
+    write_tiny_package(tmp_path)
+    with pytest.raises(UnknownModel, match=r"there are tiny@1\.0\.0; nuclei ships.*add zoo to UNET_MODELS_DIR$"):
+        load(tmp_path).get(reference)
+    with pytest.raises(UnknownModel, match=r"add zoo to UNET_MODELS_DIR$"):
+        locate_package((tmp_path,), reference)
+    with pytest.raises(UnknownModel, match=r"there are [^;]*$"):
+        locate_package((tmp_path, ZOO), "nuclei@9.9")
+
+
+def test_own_packages_and_those_that_ship_are_served_together(tmp_path: Path) -> None:
+    write_tiny_package(tmp_path)
+    folders = (tmp_path, ZOO)
+    assert set(find_packages(folders)) == {"tiny", "nuclei", "phase-t98g"}
+    assert locate_package(folders, "nuclei") == ZOO / "nuclei"
+    assert locate_package(folders, "tiny") == tmp_path / "tiny"
+
+
+def test_a_package_itself_may_be_named_be_it_a_folder_or_a_zip(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path, name="cells")
+    zipped = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", package.path))
+    assert find_packages((package.path,)) == {"cells": package.path}
+    assert find_packages((zipped,)) == {"zipped.zip": zipped}
+    assert find_packages((package.path, tmp_path)) == {"cells": package.path, "zipped.zip": zipped}
+
+
+def test_a_rule_that_is_taken_from_names_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_foreign_package(tmp_path / "foreign")
+    assert [entry.package.spec.name for entry in load(tmp_path).models] == ["foreign"]
+    assert any("foreign@1: the package has no label rule" in record.message for record in caplog.records)
 
 
 def test_what_a_killed_export_has_left_is_not_served(tmp_path: Path) -> None:
@@ -95,7 +159,7 @@ def test_a_folder_that_may_not_be_looked_into_does_not_keep_the_others_from_bein
 
 def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:
     write_tiny_package(tmp_path)
-    registry = load(tmp_path, "cells")
+    registry = load(tmp_path, default="cells")
     with pytest.raises(NotReady, match="cells"):
         registry.get(None)
 
