@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from model.pixels import Pixels, row_bands
 from model.spec import ModelSpec
 from service.engine.request import SegmentRequest
 from service.engine.spool import MAPPED_BYTES
+from service.formats import SegmentationResult
+from service.formats.table import ROW_BYTES
 
 _BYTES_PER_EDGE = 100  # measured: 1.2 GB for the 12 million edges of a 3000 x 3000 px image of noise as GeoJSON
 _BYTES_PER_OUTLINED_PX = 24  # regions, their transpose and skimage's own labels, while outlines are traced
@@ -22,6 +25,7 @@ _BYTES_PER_BANDED_PX = 24  # masks, numbers and their copies, of a band that is 
 _COPIES_OF_PART = 3  # of a part that is decoded: its bytes, as stored, as handed out
 _ARRAYS_AT_ONCE = 3  # that are worked on and so partly resident, each up to twice MAPPED_BYTES
 _OUTLINED = frozenset({"geojson", "rois"})
+_OF_EDGES = _OUTLINED | {"rle", "coco"}  # formats whose size follows the objects' edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,14 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
 
 
-def outline_memory(planes: tuple[Pixels, ...]) -> int:
+def encoder_memory(result: SegmentationResult, format_name: str) -> int:
+    """Bytes that writing takes for what a result really holds, its objects or their edges."""
+    if format_name == "csv":
+        return sum(map(len, result.scores or ())) * ROW_BYTES
+    return outline_memory(result.planes) if format_name in _OF_EDGES else 0
+
+
+def outline_memory(planes: Sequence[Pixels]) -> int:
     """Bytes that an encoder of outlines or runs takes for its edges: noise has one at every pixel, cells have few."""
     edges = 0
     for plane_yx in planes:

@@ -29,7 +29,7 @@ from service.engine.admission import Admission, Ticket
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
-from service.engine.needs import Needs, needs, outline_memory
+from service.engine.needs import Needs, encoder_memory, needs
 from service.engine.plane import (
     check_channels,
     check_output,
@@ -50,7 +50,6 @@ from service.telemetry import Metrics
 
 _T = TypeVar("_T")
 _LEAST_CHARGE = 16 << 20  # bytes; the tables of a quarter of a million objects are in the working memory
-_OUTLINES = frozenset({"rle", "coco", "geojson", "rois"})  # formats whose size follows the objects' edges
 _MOST_SAMPLE_BYTES = 16  # per pixel: two float64 channels or eight 16-bit ones; the memory budget cuts in earlier
 
 
@@ -110,9 +109,8 @@ class Pipeline:
                 placement=request.placement,
             )
             with clock.stage("encode"):
-                if request.format in _OUTLINES:
-                    edges = await self.in_worker(outline_memory, result.planes, ticket=ticket)
-                    self.admission.grow(ticket, edges)
+                if more := await self.in_worker(encoder_memory, result, request.format, ticket=ticket):
+                    self.admission.grow(ticket, more)
                 spool = self.spool if room.on_disk else None
                 body = await self.in_worker(write_body, encoder, result, spool, ticket=ticket)
             # until it is sent: a client that takes its time holds no less memory than one that waits

@@ -14,6 +14,7 @@ from service.formats.png import PngEncoder
 from service.formats.result import Encoder, SegmentationResult
 from service.formats.rle import RleEncoder
 from service.formats.rois import RoiZipEncoder
+from service.formats.table import CsvEncoder
 from service.formats.tiff import TiffEncoder
 
 ENCODERS: Mapping[str, Encoder] = {
@@ -23,6 +24,7 @@ ENCODERS: Mapping[str, Encoder] = {
     "tiff": TiffEncoder(),
     "geojson": GeoJsonEncoder(),
     "rois": RoiZipEncoder(),
+    "csv": CsvEncoder(),
     "npy": NpyEncoder(),
 }
 """Encoder by the name that ``format=`` takes."""

@@ -43,8 +43,11 @@ class GeoJsonEncoder:
         """
         refuse_probabilities(result, "geojson")
         features = (feature for plane in range(len(result.planes)) for feature in _features(result, plane))
-        fields = {"type": "FeatureCollection"}
-        target.write(dump_object(fields, features=join_list(features), receipt=dump(dict(result.receipt))))
+        # feature by feature: as text they take more memory than the outlines that they are made of
+        target.write(b'{"type":"FeatureCollection","features":[')
+        for number, feature in enumerate(features):
+            target.write(b"," + feature if number else feature)
+        target.write(b'],"receipt":' + dump(dict(result.receipt)) + b"}")
 
 
 def grouped(result: SegmentationResult, plane: int) -> Iterator[tuple[int, list[Region]]]:

@@ -13,6 +13,7 @@ FORMAT_OF_MEDIA: Mapping[str, str] = {
     "application/json": "rle",
     "application/geo+json": "geojson",
     "application/zip": "rois",
+    "text/csv": "csv",
     "application/x-npy": "npy",
 }
 """In the service's order of preference; ``coco`` shares ``application/json`` and is had by name only."""

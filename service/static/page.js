@@ -2,7 +2,7 @@
 // The page: the file and the options that are chosen, and how it goes with them.
 
 const $ = (id) => document.getElementById(id);
-const FORMATS = { tiff: "TIFF", png: "PNG", geojson: "QuPath GeoJSON", rois: "ImageJ ROIs", coco: "COCO JSON", rle: "run lengths (JSON)", npy: "NumPy .npy" };
+const FORMATS = { tiff: "TIFF", png: "PNG", geojson: "QuPath GeoJSON", rois: "ImageJ ROIs", csv: "table of objects (CSV)", coco: "COCO JSON", rle: "run lengths (JSON)", npy: "NumPy .npy" };
 const ASK_FOR_MODELS_MS = 2000;   // as long as there is none
 let image = null;      // the chosen File
 let others = "";       // what to say of the files that were dropped with it

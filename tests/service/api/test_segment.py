@@ -88,6 +88,7 @@ def test_the_query_beats_the_form(client: AppClient) -> None:
     ("accept", "query", "media"),
     [
         (None, {}, "image/png"),
+        ("text/csv", {"output": "labels"}, "text/csv; charset=utf-8"),
         ("*/*", {}, "image/png"),
         ("image/tiff", {}, "image/tiff"),
         ("application/json;q=0.5, image/tiff;q=0.1", {}, "application/json"),

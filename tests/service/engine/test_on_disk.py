@@ -92,7 +92,7 @@ def answers(packages: Path, spool: Path, data: bytes, *requests: SegmentRequest)
 
 REQUESTS = [
     *[SegmentRequest(output="mask", format=name) for name in ("png", "tiff", "rle", "geojson", "npy")],
-    *[SegmentRequest(output="labels", format=name) for name in ("png", "tiff", "coco", "rois", "npy")],
+    *[SegmentRequest(output="labels", format=name) for name in ("png", "tiff", "coco", "rois", "csv", "npy")],
     *[SegmentRequest(output="probabilities", format=name) for name in ("tiff", "npy")],
 ]
 

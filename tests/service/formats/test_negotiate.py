@@ -23,6 +23,7 @@ from service.formats.negotiate import FORMAT_OF_MEDIA
         ("application/*", "rle"),
         ("application/geo+json;charset=utf-8", "geojson"),
         ("application/zip", "rois"),
+        ("text/csv", "csv"),
         ("application/x-npy", "npy"),
         ("image/png;q=0.2, application/json;q=0.9", "rle"),
         ("image/png;q=0, */*", "tiff"),
@@ -33,7 +34,7 @@ def test_accept_is_ranked_by_quality_then_by_how_specific_it_is(accept: str | No
     assert negotiate(accept, None) == chosen
 
 
-@pytest.mark.parametrize("name", ["png", "rle", "coco", "tiff", "geojson", "rois", "npy"])
+@pytest.mark.parametrize("name", ["png", "rle", "coco", "tiff", "geojson", "rois", "csv", "npy"])
 def test_an_explicit_format_beats_accept(name: str) -> None:
     assert negotiate("image/png", name) == name
 
@@ -45,7 +46,7 @@ def test_nothing_acceptable_is_an_error_that_lists_what_there_is(accept: str) ->
 
 
 def test_an_unknown_format_is_an_error_that_lists_what_there_is() -> None:
-    with pytest.raises(UnknownFormat, match="'bmp' does not exist; ask for one of coco, geojson, npy, png"):
+    with pytest.raises(UnknownFormat, match="'bmp' does not exist; ask for one of coco, csv, geojson, npy, png"):
         negotiate(None, "bmp")
 
 
