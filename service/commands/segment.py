@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder or pattern ('plates/**/*.tif')")
     parser.add_argument("--list", metavar="FILE", dest="listed", help="images, one path on each line; - for stdin")
     parser.add_argument("-o", "--out", required=True, type=Path, help="result file (one image) or folder")
-    parser.add_argument("--url", help="segment on this server")
+    parser.add_argument("--url", help="segment on this server; UNET_API_KEY holds its key, if any")
     parser.add_argument(
         "--shard",
         metavar="I/N",
@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--redo", action="store_true", help="do again what is finished")
     for name, field in SegmentParameters.model_fields.items():
-        if name != "timeout":
+        if name != "timeout":  # nobody waits, so it could only make images fail
             text = (field.description or "").replace("`", "")
             flag = f"--{name.replace('_', '-')}"
             if field.annotation is bool:

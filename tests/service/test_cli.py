@@ -145,26 +145,60 @@ def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
 def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--output", "labels", "--mirror", "--min-score", "0.25"]
+    asked = ["--output", "labels", "--mirror", "--min-score", "0.25", "--pixel-size", "0.5,0.65"]
     image = workplace / "images" / "a.png"
     with live_server(workplace, workplace / "packages") as server:
         for where in ([], ["--url", server.url]):
             out = workplace / f"out{len(where)}"
             call = ["segment", str(image), "-o", str(out), "--format", "rle", *where]
             said = []
-            for more in (asked[:2], asked[:3], asked, asked):
+            for more in (asked[:2], asked[:3], asked[:5], asked, asked):
                 assert main([*call, *more]) == 0
                 said.append(capsys.readouterr().out.splitlines()[-1])
-            assert ["1 were there" in line for line in said] == [False, False, False, True]
+            assert ["1 were there" in line for line in said] == [False, False, False, False, True]
             (result,) = out.glob("*.json")
-            receipt = json.loads(result.read_text())["receipt"]
+            document = json.loads(result.read_text())
+            receipt = document["receipt"]
+            assert document["pixel_size_um"] == [0.5, 0.65]
             assert (receipt["tiles"]["views"], receipt["output"]["min_score"]) == (8, 0.25)
+
+
+def test_where_a_region_lies_is_part_of_its_result_here_and_on_a_server(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["segment", str(workplace / "images" / "a.png"), "--format", "geojson", "--output", "labels"]
+    found = []
+    with live_server(workplace, workplace / "packages") as server:
+        for where in ([], ["--url", server.url]):
+            out = workplace / f"out{len(where)}"
+            for place in ("100.5,2000", "7,2000", "7,2000"):
+                assert main([*call, "-o", str(out), "--origin", place, "--downsample", "4", *where]) == 0
+            said = capsys.readouterr().out.splitlines()
+            assert ["1 were there" in line for line in said] == [False, False, True]
+            (result,) = out.glob("*.geojson")
+            document = json.loads(result.read_text())
+            assert document["receipt"]["output"]["origin_yx"] == [7, 2000]
+            found.append(document["features"])
+    assert found[0] == found[1]
+    assert min(x for x, _ in found[0][0]["geometry"]["coordinates"][0]) > 2000
+
+
+def test_objects_become_a_table(workplace: Path) -> None:
+    out = workplace / "a.csv"
+    call = ["segment", str(workplace / "images" / "a.png"), "-o", str(out), "--output", "labels"]
+    assert main([*call, "--pixel-size", "0.5"]) == 0
+    header, line = out.read_text().splitlines()
+    row = dict(zip(header.split(","), line.split(","), strict=True))
+    area = int((disc() > 110).sum())
+    assert (row["label"], row["plane"], row["area_px"], row["area_um2"]) == ("1", "0", str(area), f"{area / 4:g}")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "there is nothing to segment"),
+        (["IMAGES", "--origin", "1,2"], "format png takes neither; ask for format=geojson"),
+        (["IMAGES", "--pixel-size", "0"], "give the size of one pixel, such as 0.65"),
         (["IMAGES", "--in-flight", "0"], "--in-flight is 0"),
         (["IMAGES", "--shard", "3/3"], "count from 0 to 2"),
         (["IMAGES", "--shard", "auto"], "write --shard I/N"),
