@@ -107,6 +107,8 @@ class Objects:
     """(n,): mean foreground probability of each."""
     uncertain: int
     """Pixels, far from every seed, whose label depends on how the image was cut; see :mod:`model.flooding`."""
+    covered: float
+    """Share of the plane's pixels that are objects, 0 to 1."""
 
 
 BYTES_PER_OBJECT = 64
@@ -197,7 +199,7 @@ def label_evidence(
     labels = allocate(evidence.shape, dtype)
     for rows in bands(BAND_PX):
         labels[rows] = renumbered[numbers[rows] + (len(hole_of) - 1)]
-    return Objects(labels, scores[kept], uncertain)
+    return Objects(labels, scores[kept], uncertain, covered=int(areas[kept].sum()) / (height * width))
 
 
 def instance_labels(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[np.uint16] | NDArray[np.uint32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +11,11 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.images import PIXEL_SIZE_LIMITS_UM
+from service.api.pairs import parse_origin, parse_pixel_size
 from service.engine.request import OutputKind, SegmentRequest
 from service.errors import InvalidParameter
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
-from service.formats.placement import DOWNSAMPLE_LIMITS, ORIGIN_LIMIT_PX
+from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.settings import Settings
 
 _MOST_DESCRIBED = 5
@@ -74,7 +73,7 @@ class SegmentParameters(_Parameters):
         "Default: what the package says.",
     )
     channel: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Channel of the image, from 0, for a package that takes one channel."
+        None, description="Channel of the image, its number in the file from 0, for a package that takes one channel."
     )
     mirror: _Mirror = False
     pixel_size: str | None = Field(
@@ -191,27 +190,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_origin(text: str) -> tuple[float, float]:
-    """Y and x in px from ``2048,10240``.
-
-    Raises
-    ------
-    ValueError
-        Where it is not two numbers within :data:`ORIGIN_LIMIT_PX`.
-
-    """
-    try:
-        y, x = (float(part) for part in text.split(","))
-    except ValueError:
-        y = x = math.nan
-    if not (abs(y) <= ORIGIN_LIMIT_PX and abs(x) <= ORIGIN_LIMIT_PX):
-        raise ValueError(
-            f"should be y,x in px of the larger image, each from -{ORIGIN_LIMIT_PX:.0f} to {ORIGIN_LIMIT_PX:.0f}; "
-            "write it as 2048,10240"
-        )
-    return y, x
-
-
 def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
     """Refuse parameters that are given more than once, of which one would win in silence.
 
@@ -297,28 +275,7 @@ def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
         return f"parameter {name!r} is missing; give it"
     if item["type"] == "bool_parsing":
         return f"{name} is {str(item['input'])[:40]!r}, it should be true or false"
+    if item["type"] == "int_parsing" and name == "channel":
+        return f"channel is {str(item['input'])[:40]!r}, it should be the channel's number in the file, from 0"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{name} is {str(item['input'])[:40]!r}, it {message}"
-
-
-def parse_pixel_size(text: str) -> tuple[float, float]:
-    """Height and width in micrometres from ``0.65`` or ``0.65,0.5``.
-
-    Raises
-    ------
-    ValueError
-        Where it is not one or two lengths within :data:`PIXEL_SIZE_LIMITS_UM`.
-
-    """
-    smallest, largest = PIXEL_SIZE_LIMITS_UM
-    message = (
-        f"should be one length in micrometres, or height,width, each from {smallest:g} to {largest:g}; give the size "
-        "of one pixel, such as 0.65"
-    )
-    try:
-        lengths = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(message) from None
-    if len(lengths) not in (1, 2) or not all(smallest <= length <= largest for length in lengths):
-        raise ValueError(message)
-    return lengths[0], lengths[-1]

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.flooding import MARGINS
 from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
@@ -30,6 +29,7 @@ from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
 from service.engine.needs import Needs, encoder_memory, needs
+from service.engine.notes import object_notes
 from service.engine.plane import (
     check_channels,
     check_output,
@@ -84,8 +84,9 @@ class Pipeline:
             work = _Work(self, reader, request, chosen, plan, ticket, clock, room)
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
-            notes = dict.fromkeys([*header.notes, *rule_notes(spec, request), *of_planes])
-            scores = tuple(plane.scores for plane in finished if plane.scores is not None)
+            objects = [plane.objects for plane in finished if plane.objects is not None]
+            notes = dict.fromkeys([*header.notes, *rule_notes(spec, request), *of_planes, *object_notes(objects, spec)])
+            scores = tuple(of_plane.scores for of_plane in objects)
             receipt = build_receipt(
                 header,
                 list(notes),
@@ -166,7 +167,7 @@ class _FinishedPlane:
     values: Pixels
     normalization: FittedNormalization
     notes: tuple[str, ...]
-    scores: NDArray[np.float32] | None
+    objects: Objects | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +199,7 @@ class _Work:
         with self.clock.stage("label"):
             loop = asyncio.get_running_loop()
             objects = await self.pipeline.in_worker(self._label, values, loop, ticket=self.ticket)
-        if objects.uncertain:
-            notes += (
-                f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts",
-            )
-        return _FinishedPlane(objects.labels, normalization, notes, objects.scores)
+        return _FinishedPlane(objects.labels, normalization, notes, objects)
 
     async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
         """Decode one plane and send it through the net; the decoded plane is gone afterwards."""

@@ -45,6 +45,7 @@ COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
         (GOOD, {"format": "gif"}, 406, "unknown-format", "png"),
         (GOOD, {"format": "png", "output": "probabilities"}, 406, "unsupported-output", "tiff"),
         (GOOD, {"channel": "3"}, 422, "invalid-parameter", "channel"),
+        (GOOD, {"channel": "DAPI"}, 422, "invalid-parameter", "channel is 'DAPI', it should be the channel's number"),
         (GOOD, {"thresold": "0.4"}, 422, "invalid-parameter", "did you mean 'threshold'?"),
         (GOOD, {"colour": "1"}, 422, "invalid-parameter", "there are model, output"),
         (GOOD, {"threshold": "1"}, 422, "invalid-parameter", "threshold is '1'"),

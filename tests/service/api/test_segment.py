@@ -208,6 +208,25 @@ def test_objects_of_a_low_score_are_dropped_where_the_caller_says_so(client: App
         assert document["receipt"]["output"]["min_score"] == least
 
 
+def test_objects_nearly_everywhere_are_noted(client: AppClient) -> None:
+    small = disc(radius=10)
+    stack = np.stack([small, 255 - small, 255 - small, 255 - IMAGE])  # the last is less than nine tenths bright
+
+    def noted(image: NDArray[np.uint8], **query: str) -> list[str]:
+        answer = client.segment(npy(image), params={"output": "labels", "format": "npy", **query})
+        notes: list[str] = json.loads(answer.headers["x-unet-receipt"])["input"]["notes"]
+        return [note for note in notes if "pixels are objects" in note]
+
+    share = 100 * (255 - small > 110).mean()
+    (one,) = noted(stack[1])
+    assert one.startswith(f"{share:.1f} % of the pixels are objects, over 90 %: is the contrast inverted")
+    assert "tiny@1.10.0" in one
+    (of_stack,) = noted(stack)
+    assert of_stack.startswith(f"{share:.1f} % of the pixels are objects, or more, in 2 of 4 planes, over 90 %")
+    assert noted(small) == noted(stack[3]) == noted(stack[1], output="mask") == []
+    assert noted(stack[1], min_area="4800") == []  # what is dropped covers nothing
+
+
 def test_a_stack_comes_back_as_a_stack(client: AppClient) -> None:
     stack = np.stack([IMAGE, 255 - IMAGE, IMAGE])
     answer = client.segment(tiff(stack, photometric="minisblack"), params={"format": "npy"})
