@@ -83,6 +83,8 @@ def build_receipt(
         receipt["agreement"] = asdict(chosen.agreement)
     chosen_values = {name: getattr(request, name) for name in ("threshold", "min_area", "min_score", "channel")}
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
+    if request.pixel_size_um is not None:
+        receipt["output"]["pixel_size_um"] = list(request.pixel_size_um)
     if request.placement != UNPLACED:
         receipt["output"] |= asdict(request.placement)
     if request.output == "labels":

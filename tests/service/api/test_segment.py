@@ -158,6 +158,7 @@ def test_threshold_channel_and_pixel_size_reach_the_engine(client: AppClient) ->
         "format": "rle",
         "threshold": 0.9,
         "channel": 1,
+        "pixel_size_um": [0.5, 0.25],
         "objects": 1,
     }
 
