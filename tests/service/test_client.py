@@ -9,7 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import RECEIPT, Client, ServiceProblem, ServiceUnreachable
+from service.cli import main
+from service.client import KEY_VARIABLE, RECEIPT, Client, ServiceProblem, ServiceUnreachable
+from service.settings import unknown_variables
+from tests.images import disc, png
+from tests.live import live_server
+from tests.packages import write_tiny_package
 
 BUSY = httpx.Response(
     503,
@@ -185,6 +190,53 @@ def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
     assert dict(seen[0].url.params) == {"threshold": "0.5"}
     assert seen[0].headers["authorization"] == "Bearer secret"
     assert seen[0].read().startswith(b"\x93NUMPY")
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "sent"),
+    [
+        (None, None, None),
+        ("from-there", None, "Bearer from-there"),
+        ("from-there\n", None, "Bearer from-there"),
+        ("from-there", "mine", "Bearer mine"),
+        ("from-there", "", None),
+    ],
+)
+def test_a_key_that_is_not_given_is_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, given: str | None, sent: str | None
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return MASK
+
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(KEY_VARIABLE, variable)
+    with Client("http://x", given, transport=httpx.MockTransport(answer)) as client:
+        client.segment(b"image")
+    assert seen[0].headers.get("authorization") == sent
+
+
+def test_commands_take_the_key_of_a_server_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    keys, image = tmp_path / "keys", tmp_path / "a.png"
+    keys.write_text("alice:alice-key-0123456789\n")
+    image.write_bytes(png(disc()))
+    write_tiny_package(tmp_path / "packages")
+    commands = (["models"], ["segment", str(image), "-o", str(tmp_path / "mask.png")])
+    with live_server(tmp_path, tmp_path / "packages", api_keys_file=keys) as server:
+        for command in commands:
+            assert main([*command, "--url", server.url]) == 1
+            assert "unet-service: " in (said := capsys.readouterr().err)
+            assert "401" in said
+        monkeypatch.setenv(KEY_VARIABLE, "alice-key-0123456789")
+        for command in commands:
+            assert main([*command, "--url", server.url]) == 0
+    assert unknown_variables({KEY_VARIABLE: "alice-key-0123456789"}) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""Requests to one server, each on a connection of its own, asked again where that may help."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Union
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from .answers import (  # noqa: TID252 - the folder can stand anywhere
+    EXAMPLE,
+    RECEIPT,
+    ServiceProblem,
+    ServiceUnreachable,
+    document,
+    passes,
+    retry_after,
+    somebody_else,
+)
+from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
+
+Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
+"""A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x)."""
+
+SEGMENT = "/segment"
+
+_FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
+_LONGEST_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask; parameters that are None are left out."""
+
+    method: str
+    path: str
+    params: Mapping[str, str | float | bool | None]
+    image: Image = b""
+
+
+class Exchange:
+    """The connections to one server and the jobs that they are used for.
+
+    Parameters
+    ----------
+    url, timeout_s, max_wait_s, transport, sleep
+        As for :class:`Client`.
+    key
+        Bearer token; empty for none.
+
+    Raises
+    ------
+    ServiceUnreachable
+        Where ``url`` is no address.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout_s: float,
+        max_wait_s: float,
+        transport: httpx.BaseTransport | None,
+        sleep: Callable[[float], object] | None,
+    ) -> None:
+        try:
+            self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
+        except httpx.InvalidURL as error:
+            raise ServiceUnreachable(f"{url!r} is no address: {error}; give one such as {EXAMPLE}") from error
+        self._connect = partial(
+            httpx.Client,
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            transport=transport,
+            verify=httpx.create_ssl_context(),  # takes longer to make than all the rest
+        )
+        self._max_wait_s = max_wait_s
+        self._sleep = sleep
+        self._reached = False  # whether the server has ever answered
+        self._lock = threading.Lock()
+        self._closed = False
+        self._idle = [Line(self._connect())]
+        self._jobs: set[Job] = set()
+
+    def begin(self, job: Job) -> Job:
+        """Take a job on, so that closing ends it.
+
+        Raises
+        ------
+        HungUp
+            Where it is closed.
+
+        """
+        with self._lock:
+            if self._closed:
+                raise HungUp("the client is closed; make another")
+            self._jobs.add(job)
+        return job
+
+    def close(self) -> None:
+        """Hang up whatever is under way."""
+        with self._lock:
+            self._closed = True
+            jobs, idle, self._idle = list(self._jobs), self._idle, []
+        for job in jobs:
+            job.cancel()
+        for line in idle:
+            line.http.close()
+
+    def run(self, job: Job, request: Request) -> None:
+        """Make a job's request in this thread, and settle the job."""
+        line, settled = None, False
+        try:
+            line = self._free_line()
+            job.goes_by(line)
+            response = self._answer(job, line, request)
+            if request.path == SEGMENT and RECEIPT not in response.headers:
+                raise ServiceProblem(somebody_else(response, f"header {RECEIPT}"))
+            settled = job.settle(response)
+        except Exception as error:  # whatever it is, it is for who waits
+            settled = job.settle(error)
+        finally:
+            job.cancel()  # does nothing, but where this thread was interrupted
+            with self._lock:
+                self._jobs.discard(job)
+                again = settled and not self._closed  # what another has settled may be cut by him at any moment
+                if line is not None and again:
+                    self._idle.append(line)
+            if line is not None and not again:
+                line.http.close()
+
+    def _free_line(self) -> Line:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return Line(self._connect())
+
+    def _answer(self, job: Job, line: Line, request: Request) -> httpx.Response:
+        params = {name: value for name, value in request.params.items() if value is not None}
+        send = partial(line.http.request, request.method, request.path, params=params, extensions={"trace": line.trace})
+        content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
+        waited, next_wait = 0.0, _FIRST_WAIT_S
+        while not job.done():
+            try:
+                if isinstance(content, bytes):
+                    response = send(content=content)
+                else:
+                    with Path(content).open("rb") as file:
+                        response = send(content=file)
+            except httpx.TransportError as error:
+                # a server that ended in the middle of it, or has been there and is being replaced; one that was never
+                # there, or is slow, is another matter
+                broke_off = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                self._reached = self._reached or broke_off
+                replaced = self._reached and isinstance(error, httpx.ConnectError)
+                if not (broke_off or replaced) or waited + next_wait > self._max_wait_s:
+                    cause = str(error) or type(error).__name__
+                    raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
+                wait = None
+            else:
+                self._reached = True
+                if response.is_success:
+                    return response
+                wait = retry_after(response)
+                if not passes(response) or waited + (wait or next_wait) > self._max_wait_s:
+                    raise ServiceProblem(document(response))
+            if wait is None:
+                wait, next_wait = next_wait, min(2 * next_wait, _LONGEST_WAIT_S)
+            (self._sleep or job.wait)(wait)
+            waited += wait
+        raise HungUp("there is nobody any more who waits for it")

@@ -1,0 +1,274 @@
+"""The client's jobs: in other threads, in order, and broken off at once; against a running service where it matters."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.client import RECEIPT, Client, HungUp, Image, ServiceProblem
+from tests.e2e.test_running import many_discs, metric, wait_for_metric
+from tests.images import disc, npy, tiff
+from tests.live import LiveServer, live_server
+from tests.packages import write_tiny_package
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    packages = tmp_path_factory.mktemp("packages")
+    write_tiny_package(packages)
+    with live_server(tmp_path_factory.mktemp("server"), packages) as running:
+        yield running
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("by", ["closing the client", "cancelling the job"])
+def test_hanging_up_raises_at_once_and_the_service_drops_the_work(server: LiveServer, by: str) -> None:
+    """The service is stopped meanwhile: it can neither answer nor be the reason why the wait ends."""
+    before = [event.get("status") for event in server.events()].count(499)
+    with Client(server.url) as client, ThreadPoolExecutor(1) as threads:
+        job = client.submit(many_discs(4096), output="labels", mirror=True)
+        waiting = threads.submit(job.result)
+        wait_for_metric(server.url, "unet_in_flight", 1)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            assert not job.done()
+            if by == "closing the client":
+                client.close()
+            else:
+                assert job.cancel()
+            with pytest.raises(HungUp, match="closed, or the job cancelled"):
+                waiting.result(30)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: [event.get("status") for event in server.events()].count(499) == before + 1)
+        wait_for_metric(server.url, "unet_in_flight", 0)
+        assert metric(server.url, "unet_backlog_pixels") == 0
+        assert (job.done(), job.cancel()) == (True, False)
+        if by == "cancelling the job":
+            assert client.segment_array(disc()).shape == disc().shape
+
+
+def test_closing_ends_a_call_in_any_thread_and_there_is_no_other(server: LiveServer) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        client = Client(server.url)
+        waiting = threads.submit(client.segment, many_discs(4096), output="labels", mirror=True)
+        wait_for_metric(server.url, "unet_in_flight", 1)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            client.close()
+            with pytest.raises(HungUp):
+                waiting.result(30)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+    wait_for_metric(server.url, "unet_in_flight", 0)
+    client.close()
+    for ask in (client.models, lambda: client.segment(b"image"), lambda: client.submit(b"image")):
+        with pytest.raises(HungUp, match="the client is closed; make another"):
+            ask()
+
+
+def test_closing_ends_an_upload_and_the_other_side_sees_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        waiting = threads.submit(client.segment, bytes(64_000_000))  # more than the system takes on by itself
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.recv(1000).startswith(b"POST /segment")
+            client.close()
+            with pytest.raises(HungUp):
+                waiting.result(30)
+            connection.settimeout(30)
+            received = 0
+            while part := connection.recv(1 << 20):
+                received += len(part)
+        assert received < 64_000_000
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):  # nobody asks again
+            listening.accept()
+
+
+def test_closing_ends_the_patience_with_a_busy_server() -> None:
+    asked = threading.Event()
+
+    def busy(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        return httpx.Response(503, headers={"Retry-After": "90"})
+
+    client = Client("http://x", transport=httpx.MockTransport(busy))
+    job = client.submit(b"image")
+    asked.wait()
+    asked.clear()
+    client.close()
+    with pytest.raises(HungUp):
+        job.result(30)
+    for thread in threading.enumerate():
+        if thread.name == "unet-client":
+            thread.join(30)
+    assert not asked.is_set()  # a second time
+
+
+def test_an_interrupt_of_a_call_hangs_up(server: LiveServer) -> None:
+    interrupted = threading.Event()
+
+    def interrupt() -> None:
+        wait_for_metric(server.url, "unet_in_flight", 1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        interrupted.set()
+
+    with Client(server.url) as client:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.segment(many_discs(4096), output="labels", mirror=True)
+        assert interrupted.wait(30)
+        thread.join()
+        wait_for_metric(server.url, "unet_in_flight", 0)
+        assert client.segment_array(disc()).shape == disc().shape
+
+
+def test_a_job_has_an_array_or_the_bytes_asked_for_and_its_receipt(server: LiveServer, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(disc()))
+    with Client(server.url) as client:
+        for image in (path, str(path), path.read_bytes(), disc()):
+            job = client.submit(image, output="labels")
+            np.testing.assert_array_equal(job.result() > 0, disc() > 110)
+            assert job.done()
+            assert json.loads(job.answer().headers[RECEIPT])["input"]["size_yx"] == list(disc().shape)
+        assert client.submit(path, format="tiff").result() == client.segment(path, format="tiff")
+
+
+def test_an_array_may_be_changed_as_soon_as_it_is_submitted() -> None:
+    gate = threading.Event()
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        gate.wait(30)
+        bodies.append(request.read())
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=npy(disc()))
+
+    frame = np.zeros((2, 2), np.uint8)
+    with Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        jobs = [client.submit(frame) for _ in range(40)]  # the last ones wait for a thread
+        frame[:] = 255
+        gate.set()
+        for job in jobs:
+            job.result(30)
+    assert set(bodies) == {npy(np.zeros((2, 2), np.uint8))}
+
+
+def test_who_has_no_time_asks_again() -> None:
+    gate = threading.Event()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        gate.wait(30)
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=npy(disc()))
+
+    with Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        job = client.submit(b"image")
+        with pytest.raises(TimeoutError, match="no result after 0 s; ask again, or cancel"):
+            job.result(timeout=0)
+        gate.set()
+        np.testing.assert_array_equal(job.result(30), disc())
+
+
+def test_a_map_keeps_the_order_and_no_more_under_way_than_it_may() -> None:
+    lock, second = threading.Lock(), threading.Event()
+    under_way, most = 0, 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        number = int(request.read())
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        if number == 0:
+            assert second.wait(30)  # the first image is answered last
+        second.set()
+        with lock:
+            under_way -= 1
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=npy(np.array([number])))
+
+    told: list[tuple[int, int | None]] = []
+    images = [b"%d" % number for number in range(9)]
+    with Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        results = client.map(images, workers=2, progress=lambda *now: told.append(now))
+        assert [int(result[0]) for result in results] == list(range(9))
+        assert told == [(number, 9) for number in range(1, 10)]
+        assert most == 2
+        assert len(list(client.map(iter(images), progress=lambda *now: told.append(now)))) == 9
+        assert told[-1] == (9, None)
+        for workers in (0, 33):
+            with pytest.raises(ValueError, match=f"workers is {workers}; use 1 to 32"):
+                client.map(images, workers=workers)
+
+
+def test_a_map_waits_as_long_as_a_busy_server_says() -> None:
+    lock, refused, slept = threading.Lock(), set[bytes](), list[float]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        with lock:
+            if (body := request.read()) not in refused:
+                refused.add(body)
+                return httpx.Response(503, headers={"Retry-After": "7"})
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=npy(disc()))
+
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=slept.append) as client:
+        assert len(list(client.map([b"a", b"b", b"c"]))) == 3
+    assert slept == [7, 7, 7]
+
+
+def test_the_failure_of_one_image_leaves_the_others_to_be_had(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "bad.tif").write_text("text")
+    (tmp_path / "good.tif").write_bytes(tiff(disc()))
+    images: list[Image] = [tmp_path / "bad.tif", tmp_path / "good.tif", tmp_path / "none.tif", disc(), b"", disc()]
+    outcomes: list[object] = []
+    with Client(server.url) as client:
+        results = client.map(images, workers=3, output="labels")
+        for _ in images:
+            try:
+                outcomes.append(next(results).shape)
+            except (ServiceProblem, OSError) as error:
+                outcomes.append(type(error))
+        with pytest.raises(StopIteration):
+            next(results)
+    assert outcomes == [ServiceProblem, disc().shape, FileNotFoundError, disc().shape, ServiceProblem, disc().shape]
+
+
+def test_a_map_that_is_dropped_or_whose_client_is_closed_asks_for_nothing_more() -> None:
+    gate = threading.Event()
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(body := request.read())
+        if body != b"0":
+            gate.wait(30)
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=npy(disc()))
+
+    images = [b"%d" % number for number in range(9)]
+    client = Client("http://x", transport=httpx.MockTransport(answer))
+    results = client.map(images, workers=2)
+    next(results)
+    del results
+    results = client.map(images, workers=2)
+    client.close()
+    gate.set()
+    with pytest.raises(HungUp):
+        next(results)
+    assert set(asked) <= {b"0", b"1"}
