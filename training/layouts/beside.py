@@ -1,4 +1,4 @@
-"""Images with one file of drawn shapes each, of the same stem: what the layouts ``rois`` and ``geojson`` share."""
+"""Images with one file of drawn shapes each, named after them: what the layouts ``rois`` and ``geojson`` share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from training.errors import DatasetError, MaskMismatch, MissingFile
+from training.errors import DatasetError, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
-from training.layouts.folders import require_images, require_partners
 from training.layouts.names import composed, stem_of
+from training.layouts.pairing import image_of, labels_by_stem, require_images, require_one_kind, require_partners
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
 from training.options import Data
@@ -56,19 +56,12 @@ def list_beside(
         Where there is no image, an image has no file of shapes, or, all being wanted, a file in a folder of shapes no
         image; where no file has any of the categories that ``data`` names.
     MaskMismatch
-        Where two files share a stem.
+        Where two files are of the same image, or the service's masks and its numbered objects mix.
 
     """
     images_folder, shapes_folder = _folders(folder, data, suffixes, holds_shapes)
     images = files_by_stem(images_folder, IMAGE_SUFFIXES)
-    shapes: dict[str, Path] = {}
-    for stem, path in files_by_stem(shapes_folder, suffixes).items():
-        plain = _image_stem(stem)
-        if plain not in images and not holds_shapes(path):
-            continue
-        if plain in shapes:
-            raise MaskMismatch(f"{shapes[plain]} and {path} are of the same image; keep one of them")
-        shapes[plain] = path
+    shapes = labels_by_stem(_shape_files(images_folder, shapes_folder, suffixes, holds_shapes), images)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
     require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
@@ -78,6 +71,7 @@ def list_beside(
         require_images(shapes, images, images_folder, "files of shapes", IMAGE_SUFFIXES)
     if not stems:
         raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
+    require_one_kind({stem: shapes[stem] for stem in stems})
     _require_categories([shapes[stem] for stem in stems], folder, data, read_categories)
     return [
         Source(
@@ -100,12 +94,7 @@ def _folders(folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: 
 def _shape_files(images: Path, shapes: Path, suffixes: tuple[str, ...], holds_shapes: HoldsShapes) -> list[Path]:
     """Files of a folder that are named after an image or hold shapes; none where there is no such folder."""
     stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
-    return [path for path in list_files(shapes, suffixes) if _image_stem(stem_of(path)) in stems or holds_shapes(path)]
-
-
-def _image_stem(stem: str) -> str:
-    """Stem of the image: QuPath's scripts name an export after the whole file name, cell.tif.geojson."""
-    return Path(stem).stem if Path(stem).suffix.lower() in IMAGE_SUFFIXES else stem
+    return [path for path in list_files(shapes, suffixes) if image_of(path, stems) in stems or holds_shapes(path)]
 
 
 def _name_strangers(paths: Sequence[Path]) -> None:

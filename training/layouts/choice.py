@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from training.errors import MissingFile
@@ -22,8 +23,9 @@ LAYOUTS: dict[str, Layout] = {
 }
 _MOST_NAMES = 8
 
-_OTHER_FOLDERS = ({"masks": "masks"}, {"images": ".", "masks": "."})
-"""Where images and masks lie for StarDist, and for Cellpose."""
+_OTHER_FOLDERS = ({"masks": "masks"}, {"masks": "images"}, {"images": "."}, {"images": ".", "masks": "."})
+"""Where images and masks lie for StarDist; side by side, as for Cellpose and results beside their images; and where
+images lie in the data folder itself."""
 
 
 def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
@@ -42,16 +44,16 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
         raise MissingFile(f"{folder} is not a folder; expected annotated images in it")
     if data.layout != "auto":
         return LAYOUTS[data.layout], data
-    fitting = {name: found for name, layout in LAYOUTS.items() if (found := layout.recognise(folder, data)) is not None}
+    fitting = _fitting(folder, data, LAYOUTS)
     if len(fitting) > 1:
         listed = "\n".join(f"  {name}: {found}" for name, found in fitting.items())
         raise MissingFile(f"{folder} fits {len(fitting)} layouts; name one of them as data.layout:\n{listed}")
     if not fitting and (data.images, data.masks) == (Data().images, Data().masks):
         for places in _OTHER_FOLDERS:
             moved = data.model_copy(update=places)
-            found = folders.recognise(folder, moved)
-            if found is not None:
-                fitting, data = {"folders": found}, moved
+            fitting = _fitting(folder, moved, ("folders", "volume"))
+            if fitting:
+                data = moved
                 break
     if not fitting:
         expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
@@ -61,11 +63,18 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
     return LAYOUTS[name], data
 
 
+def _fitting(folder: Path, data: Data, names: Iterable[str]) -> dict[str, str]:
+    """What the layouts that fit say that they found, by their names."""
+    said = {name: LAYOUTS[name].recognise(folder, data) for name in names}
+    return {name: found for name, found in said.items() if found is not None}
+
+
 def _listing(folder: Path) -> str:
     """Name what lies in a folder, with the number of entries of its sub-folders."""
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    names = [
-        f"{path.name}/ ({sum(1 for _ in path.iterdir())} files)" if path.is_dir() else path.name for path in entries
-    ]
+    names = [f"{path.name}/ ({len(_entries(path))} files)" if path.is_dir() else path.name for path in _entries(folder)]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return (", ".join(names[:_MOST_NAMES]) or "nothing") + more
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

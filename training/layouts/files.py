@@ -142,7 +142,7 @@ def read_array(path: Path) -> NDArray[Any]:
         Where the file is damaged, or of another kind than its suffix says.
 
     """
-    with _named_when_damaged(path):
+    with named_when_damaged(path):
         _require_kind(path)
         if path.suffix.lower() == ".png":
             with PngImageFile(path) as image:  # Image.open refuses what has more than 90 million pixels
@@ -163,7 +163,7 @@ def read_stack(path: Path) -> NDArray[Any]:
         Where the file is damaged.
 
     """
-    with _named_when_damaged(path), _opened_tiff(path) as file:
+    with named_when_damaged(path), _opened_tiff(path) as file:
         series = [part.asarray() for part in file.series]
         return np.asarray(series[0] if len(series) == 1 else np.stack(series))
 
@@ -180,7 +180,7 @@ def stack_axes(path: Path) -> tuple[str, tuple[int, ...]]:
         Where the file is damaged.
 
     """
-    with _named_when_damaged(path), _opened_tiff(path) as file:
+    with named_when_damaged(path), _opened_tiff(path) as file:
         shapes = [(part.axes, part.shape) for part in file.series]
     axes, shape = shapes[0]
     if len(shapes) == 1:
@@ -249,13 +249,20 @@ def _require_kind(path: Path) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageReader]:
     # what the service reads is read: warnings are of what surrounds the pixels, such as a camera's EXIF
-    with _named_when_damaged(path, "ignore"), path.open("rb") as file, open_image(file, _LIMITS) as reader:
+    with named_when_damaged(path, "ignore"), path.open("rb") as file, open_image(file, _LIMITS) as reader:
         yield reader
 
 
 @contextmanager
-def _named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "error") -> Iterator[None]:
-    """Take every failure of a decoder as a damaged file, its warnings as ``on_warning`` says."""
+def named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "error") -> Iterator[None]:
+    """Take every failure of a decoder as a damaged file, its warnings as ``on_warning`` says.
+
+    Raises
+    ------
+    UnreadableFile
+        Names the file; where it is a link that leads nowhere, what the link points at.
+
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(on_warning)

@@ -1,7 +1,7 @@
-"""Layout ``folders``: a folder of images and a folder of masks, paired by the stem of the file names.
+"""Layout ``folders``: a folder of images and a folder of masks, paired by names (:mod:`training.layouts.pairing`).
 
-Where both are the same folder the masks are named as Cellpose names them: ``NAME_masks.png`` or ``NAME_cp_masks.png``
-beside ``NAME.tif``, which may end in ``_img`` too.
+Where both are the same folder, masks are told from images by the endings of their names: ``NAME_labels.tif`` beside
+``NAME.tif``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from training.errors import MaskMismatch, MissingFile
+from training.layouts.cellpose import read_masks
 from training.layouts.files import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -23,34 +26,42 @@ from training.layouts.files import (
     read_array,
     read_image,
 )
-from training.layouts.names import composed, stem_of
+from training.layouts.names import composed
+from training.layouts.pairing import (
+    BUNDLE,
+    ENDINGS,
+    IMAGE_ENDING,
+    ending_of,
+    labels_by_stem,
+    require_images,
+    require_one_kind,
+    require_partners,
+)
 from training.layouts.source import Labels, Source
 from training.options import Data
 
-_MASK_ENDINGS = ("_cp_masks", "_masks")
-_IMAGE_ENDING = "_img"
-_BESIDE = f"NAME{' or NAME'.join(_MASK_ENDINGS)}"
+_ENDED = f"NAME{', NAME'.join(ENDINGS)} or NAME{BUNDLE}.npy"
 
 EXPECTS = (
-    f"images/NAME.png and labels/NAME.png (or .tif, or masks/), or NAME.png with {_BESIDE} beside it; data.images and "
-    "data.masks name other folders"
+    f"images/NAME.png and labels/NAME.png (or .tif, or masks/), or NAME.png with {_ENDED} beside it; in labels/ too "
+    "masks may be named so; data.images and data.masks name other folders"
 )
 
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Say how many images and masks there are; None where one kind is missing, or the first of both are stacks."""
     beside = _is_one_folder(folder, data)
-    masked = [path for path in list_files(folder / data.masks, SUFFIXES) if not beside or _mask_ending(path)]
-    if not count_files(folder / data.images, IMAGE_SUFFIXES) or not masked:
+    pictures = [path for path in list_files(folder / data.masks, SUFFIXES) if not beside or ending_of(path)]
+    if not count_files(folder / data.images, IMAGE_SUFFIXES) or not (pictures or _own_files(folder / data.masks)):
         return None
-    images, masks = _images_and_masks(folder, data)
+    images, masks, _ = _images_and_masks(folder, data)
     if not images:
         return None
     stem, first = next(iter(images.items()))
     mask = masks.get(stem)
     if mask is not None and mask.suffix.lower() in TIFF_SUFFIXES and not is_one_page(mask) and is_stack(first):
         return None
-    where = f"beside them as {_BESIDE}" if beside else f"in {data.masks}/"
+    where = f"beside them as {_ENDED}" if beside else f"in {data.masks}/"
     return f"{len(images)} images in {data.images}/, {len(masks)} masks {where}"
 
 
@@ -62,13 +73,13 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     MissingFile
         Where a folder or a wanted image is missing, an image has no mask, or, all being wanted, a mask no image.
     MaskMismatch
-        Where two files share a stem.
+        Where two files share a stem or are of the same image, or the service's masks and its numbered objects mix.
 
     """
-    images, masks = _images_and_masks(folder, data)
+    images, masks, bundles = _images_and_masks(folder, data)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
-    what = f"mask ({_BESIDE})" if _is_one_folder(folder, data) else "mask"
+    what = f"mask ({_ENDED})" if _is_one_folder(folder, data) else "mask"
     require_partners(stems, masks, folder / data.masks, what, SUFFIXES)
     if wanted is None:
         require_images(masks, images, folder / data.images, "masks", IMAGE_SUFFIXES)
@@ -76,91 +87,70 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         raise MissingFile(
             f"{folder / data.images} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}"
         )
-    return [mask_source(stem, images[stem], masks[stem]) for stem in stems]
+    require_one_kind({stem: masks[stem] for stem in stems})
+    return [mask_source(stem, images[stem], masks[stem], bundle=bundles.get(stem)) for stem in stems]
 
 
-def _images_and_masks(folder: Path, data: Data) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks by stem."""
-    files = files_by_stem(folder / data.images, IMAGE_SUFFIXES)
+def pair_pictures(
+    folder: Path, data: Data, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images, and pictures of masks, both by the image's stem; ``suffixes`` are those of the files that are looked at.
+
+    Raises
+    ------
+    MissingFile
+        Where a folder is missing.
+    MaskMismatch
+        Where two images share a stem, or two masks are of the same image.
+
+    """
+    files = files_by_stem(folder / data.images, suffixes)
     if not _is_one_folder(folder, data):
-        return files, files_by_stem(folder / data.masks)
+        masks = files_by_stem(folder / data.masks, tuple(suffix for suffix in suffixes if suffix in SUFFIXES))
+        return files, labels_by_stem(masks.values(), files)
     images: dict[str, Path] = {}
-    masks: dict[str, Path] = {}
+    pictures: list[Path] = []
     for stem, path in files.items():
-        ending = _mask_ending(path)
-        found, name = masks if ending else images, stem.removesuffix(ending).removesuffix(_IMAGE_ENDING)
-        if name in found:
-            raise MaskMismatch(f"{found[name]} and {path} are of the same image; keep one of them")
-        found[name] = path
-    return images, masks
+        if path.suffix.lower() in SUFFIXES and ending_of(path):
+            pictures.append(path)
+            continue
+        name = stem.removesuffix(IMAGE_ENDING)
+        if name in images:
+            raise MaskMismatch(f"{images[name]} and {path} are of the same image; keep one of them")
+        images[name] = path
+    return images, labels_by_stem(pictures, images)
+
+
+def _images_and_masks(folder: Path, data: Data) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Images, masks (pictures where there are some, else Cellpose's own files), and all of the latter."""
+    images, pictures = pair_pictures(folder, data)
+    bundles = labels_by_stem(_own_files(folder / data.masks), images)
+    return images, bundles | pictures, bundles
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """Cellpose's own files."""
+    return [path for path in list_files(folder, (".npy",)) if ending_of(path)]
 
 
 def _is_one_folder(folder: Path, data: Data) -> bool:
     return (folder / data.images) == (folder / data.masks)
 
 
-def _mask_ending(path: Path) -> str:
-    """What makes a file the mask of the image beside it; empty for any other file."""
-    named = (ending for ending in _MASK_ENDINGS if path.suffix.lower() in SUFFIXES and stem_of(path).endswith(ending))
-    return next(named, "")
+def mask_source(
+    stem: str, image: Path, mask: Path, *, bundle: Path | None = None, training_only: bool = False
+) -> Source:
+    """Pair an image file with a mask file; ``bundle`` is Cellpose's own file of the same image, which has to agree."""
+    read = partial(_read_mask, mask, bundle if bundle != mask else None)
+    return Source(stem, str(image), str(mask), partial(read_image, image), read, training_only=training_only)
 
 
-def mask_source(stem: str, image: Path, mask: Path, *, training_only: bool = False) -> Source:
-    """Pair an image file with a mask file."""
-    return Source(
-        stem, str(image), str(mask), partial(read_image, image), partial(_read_mask, mask), training_only=training_only
-    )
-
-
-def require_partners(
-    stems: Sequence[str], have: dict[str, Path], where: Path, what: str, suffixes: tuple[str, ...]
-) -> None:
-    """Require a file of every stem.
-
-    Raises
-    ------
-    MissingFile
-        Names the first that is missing.
-
-    """
-    missing = [stem for stem in stems if stem not in have]
-    if missing:
-        raise MissingFile(
-            f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
-            f"{', '.join(suffixes)}; found none. Add the file or take its partner away"
+def _read_mask(path: Path, bundle: Path | None, _size_yx: tuple[int, int]) -> Labels:
+    values = read_array(path) if path.suffix.lower() in SUFFIXES else read_masks(path)
+    if bundle is not None and not np.array_equal(values, read_masks(bundle)):
+        raise MaskMismatch(
+            f"{path} and {bundle} are of the same image and hold different masks; expected one of them, or the same in "
+            f"both. Cellpose saves what is drawn to {bundle.name} alone: unless {path.name} was corrected elsewhere, "
+            "remove it"
         )
-
-
-def require_images(
-    labels: dict[str, Path], images: dict[str, Path], where: Path, what: str, suffixes: tuple[str, ...]
-) -> None:
-    """Require an image for every file of labels, so that no annotation is dropped without a word.
-
-    Raises
-    ------
-    MissingFile
-        Names the first without image, and an image of its name that is not read for its suffix.
-
-    """
-    lonely = sorted(labels.keys() - images.keys())
-    if not lonely:
-        return
-    first = labels[lonely[0]]
-    unread = [
-        path
-        for path in sorted(where.iterdir())
-        if lonely[0] in {stem_of(path), composed(path.name)}
-        and path.suffix.lower() != first.suffix.lower()
-        and path.is_file()
-    ]
-    found, remedy = "none", f"Add the image, or move {first.name} out of the folder"
-    if unread:
-        found, remedy = f"{unread[0]}, which is of a kind that is not read", "Convert it to one of these"
-    raise MissingFile(
-        f"{len(lonely)} of {len(labels)} {what} have no image, {first} is the first: expected {where / lonely[0]} with "
-        f"suffix {', '.join(suffixes)}; found {found}. {remedy}"
-    )
-
-
-def _read_mask(path: Path, _size_yx: tuple[int, int]) -> Labels:
-    return Labels(read_array(path))
+    return Labels(values)

@@ -4,7 +4,7 @@
 
     train-volume.tif, train-labels.tif        pages become train-000, train-001, ...
     images.tif, labels.tif                    or the files that data.images and data.masks name
-    images/a.tif, labels/a.tif                stacks in folders: a-000, a-001, ...
+    images/a.tif, labels/a.tif                stacks in folders: a-000, a-001, ..., named as in the layout folders
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from training.layouts.files import (
     read_stack,
     stack_axes,
 )
-from training.layouts.folders import require_images, require_partners
+from training.layouts.folders import pair_pictures
 from training.layouts.names import composed, stem_of
+from training.layouts.pairing import require_images, require_partners
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
 
@@ -108,7 +109,7 @@ def _folder_files(folder: Path, data: Data) -> tuple[dict[str, Path], dict[str, 
     """TIFF files by stem in the folders of images and of masks; none where one folder is not there."""
     if not (folder / data.images).is_dir() or not (folder / data.masks).is_dir():
         return {}, {}
-    return files_by_stem(folder / data.images, TIFF_SUFFIXES), files_by_stem(folder / data.masks, TIFF_SUFFIXES)
+    return pair_pictures(folder, data, TIFF_SUFFIXES)
 
 
 def _pairs(images: dict[str, Path], masks: dict[str, Path]) -> list[tuple[str, Path, Path]]:

@@ -106,17 +106,18 @@ def test_masks_may_lie_beside_their_images(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level("INFO", logger="training"):
         assert load_named(tmp_path, Data()) == list(zip("abcd", names[::2], names[1::2], strict=True))
     assert caplog.messages == [
-        f"{tmp_path}: layout folders, 4 images in ./, 4 masks beside them as NAME_cp_masks or NAME_masks"
+        f"{tmp_path}: layout folders, 4 images in ./, 4 masks beside them as NAME_labels, NAME_mask, NAME_cp_masks, "
+        "NAME_masks or NAME_seg.npy"
     ]
     touch(tmp_path, "e.tif")
-    with pytest.raises(MissingFile, match=r"1 of 5 have no mask \(NAME_cp_masks or NAME_masks\): expected .*/e with"):
+    with pytest.raises(MissingFile, match=r"1 of 5 have no mask \(NAME_labels, .*\): expected .*/e with"):
         find_sources(tmp_path, Data())
 
 
 def test_two_masks_beside_one_image_are_refused(tmp_path: Path) -> None:
     for name in ("a.tif", "a_masks.tif", "a_cp_masks.tif"):
         touch(tmp_path, name)
-    with pytest.raises(MaskMismatch, match=r"a_cp_masks.tif and .*a_masks.tif are of the same image; keep one"):
+    with pytest.raises(MaskMismatch, match=r"a_cp_masks.tif and .*a_masks.tif are of the same image, a; expected one"):
         layout_of(tmp_path, Data())
 
 

@@ -18,12 +18,20 @@ from numpy.typing import NDArray
 
 from service.formats.coco import CocoEncoder
 from service.formats.geojson import GeoJsonEncoder
+from service.formats.png import PngEncoder
 from service.formats.result import Encoder, SegmentationResult
 from service.formats.rois import RoiZipEncoder
+from service.formats.tiff import TiffEncoder
 from training.datasets import load_images
 from training.options import Data
 
-ENCODERS: dict[str, Encoder] = {"geojson": GeoJsonEncoder(), "rois": RoiZipEncoder(), "coco": CocoEncoder()}
+ENCODERS: dict[str, Encoder] = {
+    "geojson": GeoJsonEncoder(),
+    "rois": RoiZipEncoder(),
+    "coco": CocoEncoder(),
+    "tiff": TiffEncoder(),
+    "png": PngEncoder(),
+}
 
 
 def result(labels_yx: NDArray[np.uint16]) -> SegmentationResult:
@@ -39,16 +47,16 @@ def result(labels_yx: NDArray[np.uint16]) -> SegmentationResult:
     )
 
 
-def through_training(folder: Path, layout: str, labels_yx: NDArray[np.uint16]) -> NDArray[np.int32]:
+def through_training(folder: Path, form: str, labels_yx: NDArray[np.uint16]) -> NDArray[np.int32]:
     file = io.BytesIO()
-    ENCODERS[layout].write(result(labels_yx), file)
+    ENCODERS[form].write(result(labels_yx), file)
     content = file.getvalue()
-    if layout == "coco":  # the service does not know the file's name
+    if form == "coco":  # the service does not know the file's name
         document: dict[str, Any] = json.loads(content)
         document["images"][0]["file_name"] = "a.tif"
         content = json.dumps(document).encode()
     tifffile.imwrite(folder / "a.tif", np.zeros(labels_yx.shape, dtype=np.uint8))
-    (folder / f"a{ENCODERS[layout].extension}").write_bytes(content)
+    (folder / f"a_labels{ENCODERS[form].extension}").write_bytes(content)
     (image,) = load_images(folder, Data(layout="auto"), 1, 2)
     return image.labels_yx
 
@@ -64,25 +72,25 @@ small = arrays(np.uint16, st.tuples(st.integers(1, 14), st.integers(1, 14)), ele
 planes = small.filter(lambda plane: np.unique(plane).size > 1)  # one object that fills everything is not trained on
 
 
-@pytest.mark.parametrize("layout", ENCODERS)
+@pytest.mark.parametrize("form", ENCODERS)
 @given(planes)
-def test_labels_come_back_number_by_number(layout: str, labels_yx: NDArray[np.uint16]) -> None:
+def test_labels_come_back_number_by_number(form: str, labels_yx: NDArray[np.uint16]) -> None:
     """Holes, parts that touch at corners, objects within objects: whatever small planes hold."""
     with tempfile.TemporaryDirectory() as folder:
-        np.testing.assert_array_equal(through_training(Path(folder), layout, labels_yx), labels_yx)
+        np.testing.assert_array_equal(through_training(Path(folder), form, labels_yx), labels_yx)
 
 
-@pytest.mark.parametrize("layout", ENCODERS)
-def test_coordinates_beyond_16_bit_come_back(tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize("form", ENCODERS)
+def test_coordinates_beyond_16_bit_come_back(tmp_path: Path, form: str) -> None:
     labels = np.zeros((6, 40_000), dtype=np.uint16)
     labels[1:4, 39_000:39_500], labels[2, 39_100] = 1, 0
     labels[3:6, 20:33_000] = 2
-    np.testing.assert_array_equal(through_training(tmp_path, layout, labels), labels)
+    np.testing.assert_array_equal(through_training(tmp_path, form, labels), labels)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("layout", ENCODERS)
-def test_hand_drawn_cells_come_back(tmp_path: Path, data_root: Path, layout: str) -> None:
+@pytest.mark.parametrize("form", ENCODERS)
+def test_hand_drawn_cells_come_back(tmp_path: Path, data_root: Path, form: str) -> None:
     path = min((data_root / "phase-t98g" / "labels").iterdir())
     labels = numbered(tifffile.imread(path))
-    np.testing.assert_array_equal(through_training(tmp_path, layout, labels), labels)
+    np.testing.assert_array_equal(through_training(tmp_path, form, labels), labels)
