@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,12 +85,32 @@ def test_closing_ends_a_call_in_any_thread_and_there_is_no_other(server: LiveSer
             ask()
 
 
-def test_closing_ends_an_upload_and_the_other_side_sees_it() -> None:
+def server_context(folder: Path) -> ssl.SSLContext:
+    """TLS as localhost, with a certificate in ``folder / "certificate.pem"`` that it has signed itself."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    name = ["-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", *kind, *name, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("size", [10, 64_000_000], ids=["after the upload", "during the upload"])
+def test_closing_ends_the_connection_and_the_other_side_sees_it(
+    scheme: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger body is more than the system takes on by itself, so that the client waits until it can send more."""
+    context = server_context(tmp_path) if scheme == "https" else None
+    if context:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
-        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
-        waiting = threads.submit(client.segment, bytes(64_000_000))  # more than the system takes on by itself
-        connection, _ = listening.accept()
-        with connection:
+        client = Client(f"{scheme}://localhost:{listening.getsockname()[1]}")
+        waiting = threads.submit(client.segment, bytes(size))
+        accepted, _ = listening.accept()
+        with context.wrap_socket(accepted, server_side=True) if context else accepted as connection:
             assert connection.recv(1000).startswith(b"POST /segment")
             client.close()
             with pytest.raises(HungUp):
