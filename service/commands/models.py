@@ -16,7 +16,7 @@ from service.settings import Settings
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("models", help="list the model packages")
-    parser.add_argument("--url", help="those of this server")
+    parser.add_argument("--url", help="those of this server; UNET_API_KEY holds its key, if any")
     add_local_options(parser)
     parser.set_defaults(run=run, defaults={})
 
