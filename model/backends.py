@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +16,14 @@ from scipy.special import expit, softmax
 
 from model.errors import (
     BackendUnavailable,
-    InferenceFailed,
     InvalidPackage,
     ModelError,
-    OutOfDeviceMemory,
     UnsupportedPackage,
 )
 from model.half import half_graph
 from model.package import Package
 from model.reduced import EVIDENCE, with_evidence
+from model.runtime_errors import first_line, inference_error, with_four_axes
 from model.stitching import Run
 
 _LOG = logging.getLogger("unet.model")
@@ -35,11 +33,6 @@ _ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
 _CALLS_AT_A_TIME = 2  # on one GPU: one is copied while the other computes; more would need more of its memory
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
-# what OpenVINO puts before the reason: places in its sources, and headings
-_OF_SOURCES = re.compile(
-    r"Exception from \S+:\d+:|Check '.*' failed at |FrontEnd API failed|While validating .*(failed at \S+:?|:)$|"
-    r"Model wasn't fully converted|\S+ with a message:|(Summary|Details|Not Implemented):$"
-)
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -192,7 +185,7 @@ class OnnxRuntimeSession:
                 (output,) = self.runtime.run([output_name], {self._input_name: tiles_bcyx})
         except Exception as error:
             raise inference_error(error, tiles_bcyx.shape) from error
-        found: NDArray[np.float32] = output[:count]
+        found: NDArray[np.float32] = with_four_axes(output)[:count]
         return found
 
 
@@ -276,17 +269,3 @@ def activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
     elif activation == "sigmoid":
         output = expit(output)
     return np.asarray(output).astype(np.float32, copy=False)
-
-
-def first_line(error: Exception) -> str:
-    """What a runtime says first of an error but where in its own sources; the rest is of no use to who asked."""
-    lines = [line.strip().removeprefix("-- ") for line in str(error).strip().splitlines()]
-    return next((line for line in lines if line and not _OF_SOURCES.match(line)), lines[0] if lines else "")[:300]
-
-
-def inference_error(error: Exception, shape: tuple[int, ...]) -> InferenceFailed:
-    """Return what a runtime's error on a batch of ``shape`` means to the scheduler: too little memory, or else."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text or "bad_alloc" in text:
-        return OutOfDeviceMemory(f"no memory for a batch of shape {shape}; lower the memory budget or the batch")
-    return InferenceFailed(f"the net failed on a batch of shape {shape}: {first_line(error)}")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import activate, first_line, inference_error, one_by_one, takes_single_tiles, tensor_names
+from model.backends import activate, one_by_one, takes_single_tiles, tensor_names
 from model.errors import BackendUnavailable, InvalidPackage
 from model.openvino_int8 import rewrite
 from model.package import Package
+from model.runtime_errors import first_line, inference_error, with_four_axes
 
 _TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -80,7 +81,7 @@ class OpenVinoSession:
             output = self._requests.mine.infer([tiles_bcyx], share_inputs=True)[self._output].copy()
         except RuntimeError as error:
             raise inference_error(error, tiles_bcyx.shape) from error
-        return activate(output, self._activation)
+        return activate(with_four_axes(output), self._activation)
 
 
 def openvino_has_bf16() -> bool:

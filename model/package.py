@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from model.description import MOST_DESCRIPTION_BYTES, load_description
 from model.errors import InvalidPackage, PackageError
+from model.package_files import MOST_TEXT_BYTES, UNREADABLE, checked_file, read_file
 from model.rdf import from_rdf, to_rdf
 from model.spec import ModelSpec, PackageFile
 
@@ -29,7 +32,6 @@ RDF_NAMES = (RDF_NAME, "bioimageio.yaml", "model.yaml")
 """What it may be called, in bioimage.io's order: the first that is there counts."""
 ZOO = Path(__file__).parent / "zoo"
 """The packages that ship with the project, each in a folder of its name."""
-_MAX_FILE_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Package:
     def weights(self, precision: str = "fp32") -> bytes:
         """ONNX bytes of what runs in a precision, their hash checked."""
         variant = self.spec.variant(precision)
-        return _checked(self.path, self.spec.weights if variant is None else variant.weights)
+        return checked_file(self.path, self.spec.weights if variant is None else variant.weights)
 
     def golden_pair(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Test input before normalisation and test output after activation, both (1, c, y, x) float32."""
@@ -81,7 +83,7 @@ class Package:
 
         """
         for file in (*self.spec.own_files, *(variant.weights for variant in self.spec.variants)):
-            _checked(self.path, file)
+            checked_file(self.path, file)
 
     def own_files(self) -> dict[str, bytes]:
         """Content of every file that the description names, by name, but for the variants; their hashes checked.
@@ -92,13 +94,13 @@ class Package:
             Where one is missing or has another hash.
 
         """
-        return {file.source: _checked(self.path, file) for file in self.spec.own_files}
+        return {file.source: checked_file(self.path, file) for file in self.spec.own_files}
 
     def readme(self) -> str:
         """The package's documentation, Markdown; empty where it has none."""
         if self.spec.documentation is None:
             return ""
-        return _checked(self.path, self.spec.documentation).decode("utf-8", errors="replace")
+        return checked_file(self.path, self.spec.documentation, MOST_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
 def read_package(path: Path) -> Package:
@@ -119,9 +121,7 @@ def read_package(path: Path) -> Package:
     """
     name = _found_description(path) or RDF_NAME
     try:
-        document = yaml.safe_load(_read(path, name))
-        if not isinstance(document, Mapping):
-            raise InvalidPackage(f"{path}: {name} holds a {type(document).__name__}; a mapping is needed")
+        document = load_description(read_file(path, name, MOST_DESCRIPTION_BYTES))
         return Package(path, from_rdf(document, partial(_read_tensor, path)))
     except PackageError:
         raise
@@ -129,7 +129,7 @@ def read_package(path: Path) -> Package:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidPackage(f"{path}: {where or 'the description'}: {first['msg']}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
         raise InvalidPackage(f"{path}: {name} is no model description: {type(error).__name__}: {error}") from error
 
 
@@ -152,7 +152,7 @@ def _found_description(path: Path) -> str | None:
             return description_name(path)
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
+    except UNREADABLE:
         return None
     return next((name for name in RDF_NAMES if name in names), None)
 
@@ -218,36 +218,9 @@ def _with_hashes(spec: ModelSpec, files: Mapping[str, bytes]) -> ModelSpec:
     )
 
 
-def _read(path: Path, name: str) -> bytes:
-    """Content of one file of the package."""
-    try:
-        if path.is_dir():
-            file = path / name
-            if not file.resolve().is_relative_to(path.resolve()):
-                raise InvalidPackage(f"{path}: {name!r} leads out of the package")
-            return file.read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
-                raise InvalidPackage(f"{path}: {name} is larger than {_MAX_FILE_BYTES} bytes")
-            return archive.read(name)
-    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
-
-
-def _checked(path: Path, file: PackageFile) -> bytes:
-    data = _read(path, file.source)
-    if file.sha256 is not None:
-        found = hashlib.sha256(data).hexdigest()
-        if found != file.sha256:
-            raise InvalidPackage(
-                f"{path}: {file.source} has sha256 {found}, the package says {file.sha256}; copy it anew"
-            )
-    return data
-
-
 def _read_tensor(path: Path, file: PackageFile) -> NDArray[np.float32]:
     try:
-        tensor = np.load(io.BytesIO(_checked(path, file)), allow_pickle=False)
+        tensor = np.load(io.BytesIO(checked_file(path, file)), allow_pickle=False)
         return np.asarray(tensor).astype(np.float32)
-    except (ValueError, EOFError, TypeError) as error:
+    except (ValueError, EOFError, TypeError, MemoryError, ArithmeticError, SyntaxError, TokenError) as error:
         raise InvalidPackage(f"{path}: {file.source} is no numeric .npy tensor: {error}") from error

@@ -141,7 +141,7 @@ def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]
         Where it is not a model description of format 0.5 (the reader wraps these).
 
     """
-    if rdf.get("type") != "model" or not str(rdf.get("format_version", "")).startswith("0.5"):
+    if rdf.get("type") != "model" or not _text(rdf.get("format_version", "")).startswith("0.5"):
         found = f"type {rdf.get('type')!r}, format {rdf.get('format_version')!r}"
         raise UnsupportedPackage(
             f"only bioimage.io model packages of format 0.5 are read, this is {found}; for a model of another format "
@@ -160,7 +160,7 @@ def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]
     own = (rdf.get("config") or {}).get("unet_service") or {}
     input_axes, output_axes = _axes_by_id(source), _axes_by_id(result)
     grid_y, grid_x = own.get("pooling_grid", (None, None))
-    classes = tuple(output_axes["channel"]["channel_names"])
+    classes = _names(output_axes["channel"]["channel_names"])
     activation = activation_from_rdf(result.get("postprocessing") or ())
     test_output = _file_from_rdf(result["test_tensor"])
     if "labels" in own:
@@ -168,22 +168,22 @@ def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]
     else:
         rule = rule_from_names(classes, read_tensor(test_output))
         note = f"the package has no label rule; by the names of its channels {in_words(rule, classes)}"
-    title = str(rdf["name"])
+    title = _line(rdf["name"])
     variants = tuple(Variant(**variant) for variant in own.get("variants") or ())
     attachments = (_file_from_rdf(entry) for entry in rdf.get("attachments") or ())
     own_files = {variant.weights.source for variant in variants}
     return ModelSpec(
-        name=_slug(str(rdf.get("id") or title)),
-        version=str(rdf.get("version") or "0"),
+        name=_slug(_text(rdf.get("id") or title)),
+        version=_text(rdf.get("version") or "0"),
         title=title,
-        description=str(rdf.get("description") or ""),
-        license=str(rdf.get("license") or ""),
+        description=_text(rdf.get("description") or ""),
+        license=_line(rdf.get("license") or ""),
         authors=tuple(Person(**person) for person in rdf.get("authors") or ()),
         cite=tuple(Citation(**citation) for citation in rdf.get("cite") or ()),
-        tags=tuple(str(tag) for tag in rdf.get("tags") or ()),
+        tags=_names(rdf.get("tags") or ()),
         input_name=source["id"],
         output_name=result["id"],
-        channels=tuple(input_axes["channel"]["channel_names"]),
+        channels=_names(input_axes["channel"]["channel_names"]),
         classes=classes,
         normalization=tuple(steps_from_rdf(source.get("preprocessing") or ())),
         activation=activation,
@@ -205,6 +205,24 @@ def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]
         variants=variants,
         facts=own.get("facts") or {},
     )
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - a YAML value
+    """Text, or a number that was meant as such: versions are often written without quotes."""
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} stands where text is expected")
+
+
+def _line(value: Any) -> str:  # noqa: ANN401 - a YAML value
+    """Text on one line, without characters that steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in _text(value))
+
+
+def _names(values: Any) -> tuple[str, ...]:  # noqa: ANN401 - a YAML value
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{_line(values)!r} stands where a list of names is expected")
+    return tuple(_line(value) for value in values)
 
 
 def _slug(name: str) -> str:

@@ -12,20 +12,22 @@ from model.label_rule import LabelRule
 from model.normalization import Step
 from model.tiling import Geometry
 
+Micrometres = Annotated[float, Field(gt=0, le=1e6)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Tolerance(BaseModel):
     """How far an output may stand from the golden one: bioimage.io's ``reproducibility_tolerance``.
 
-    An element mismatches where ``|out - golden| > absolute + relative * |golden|``; so many in a million may.
+    An element mismatches where ``|out - golden| > absolute + relative * |golden|``; so many in a million may. What is
+    wider than these limits would let any net pass for the one that is meant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    relative: Annotated[float, Field(ge=0)] = 1e-3
-    absolute: Annotated[float, Field(ge=0)] = 1e-3
-    mismatched_per_million: Annotated[int, Field(ge=0)] = 0
+    relative: Annotated[float, Field(ge=0, le=0.1)] = 1e-3
+    absolute: Annotated[float, Field(ge=0, le=0.25)] = 1e-3
+    mismatched_per_million: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class PackageFile(BaseModel):
@@ -166,7 +168,7 @@ class ModelSpec(BaseModel):
     geometry: Geometry
     label_rule: LabelRule = LabelRule()
     label_rule_note: str | None = None
-    pixel_size_um: tuple[float, float] | None = None
+    pixel_size_um: tuple[Micrometres, Micrometres] | None = None
     activation_bytes_per_pixel: Annotated[int, Field(gt=0)]
     tolerance: Tolerance = Tolerance()
     weights: PackageFile

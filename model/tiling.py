@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 from model.errors import PlanError
 
+_MOST_SIDE = 1 << 20  # px, of a tile
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -92,6 +94,9 @@ class AxisGeometry:
     grid: int
 
     def __post_init__(self) -> None:
+        sizes = (self.minimum, self.step, self.shrink, self.halo, self.grid)
+        if not all(isinstance(size, int) and size <= _MOST_SIDE for size in sizes):
+            raise PlanError(f"impossible axis geometry, of whole numbers up to {_MOST_SIDE} px: {str(self)[:300]}")
         if self.minimum < 1 or self.step < 0 or self.shrink < 0 or self.shrink % 2 or self.halo < 0 or self.grid < 1:
             raise PlanError(f"impossible axis geometry: {self}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter
 
 from service.api.dependencies import EngineOf
@@ -22,5 +20,4 @@ async def list_models(engine: EngineOf) -> ModelList:
 @router.get("/{name}", summary="Describe a model package", responses=problem_responses(401, 404, 503))
 async def describe_model(name: str, engine: EngineOf) -> ModelCard:
     """Everything known of the package `name` (its highest version) or `name@version`."""
-    # its README is read from disk, so not on the event loop
-    return await asyncio.to_thread(ModelCard.of, engine, engine.model(name))
+    return ModelCard.of(engine, engine.model(name))

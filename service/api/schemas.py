@@ -130,7 +130,7 @@ class ModelCard(ModelSummary):
             pixels_per_second=round(model.throughput.pixels_per_second, 1),
             self_test_difference=model.self_test_difference,
             facts=spec.facts,
-            readme=model.package.readme(),
+            readme=model.readme,
         )
 
 

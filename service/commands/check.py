@@ -9,7 +9,7 @@ from model.channels import in_words
 from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
 from service.engine.options import plan_limits, session_options
-from service.engine.registry import load_model
+from service.engine.registry import load_model, unforeseen
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -33,6 +33,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         found = load_model(options.package, session_options(settings), plan_limits(settings))
     except ModelError as error:
         return fail(f"refused: {error}", 1)
+    except Exception as error:
+        return fail(f"refused: {unforeseen(error)}", 1)
     spec, geometry = found.package.spec, found.package.spec.geometry
     say(f"{spec.reference}: {spec.title}")
     say(f"  channels   {', '.join(spec.channels)}")

@@ -9,7 +9,7 @@ from model.errors import ModelError
 from model.package import read_package
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
-from service.engine.registry import find_packages, missing_folders, none_in, package_folders
+from service.engine.registry import find_packages, missing_folders, none_in, package_folders, unforeseen
 from service.settings import Settings
 
 
@@ -45,6 +45,9 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
                 package.check_files()
             except ModelError as error:
                 refused[name] = str(error)
+                continue
+            except Exception as error:
+                refused[name] = unforeseen(error)
                 continue
             spec = package.spec
             if spec.reference in served:

@@ -43,6 +43,8 @@ class LoadedModel:
     """Largest difference of the net in fp32 from the golden output on this machine."""
     agreement: Agreement | None
     """Of the precision that runs with fp32; None where that is fp32."""
+    readme: str
+    """The package's documentation as it was when the net was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def load_registry(
         except Exception as error:
             # one package, however odd, must not keep the others from being served
             _LOG.exception("package %s is not served", name)
-            refused[name] = f"it cannot be loaded: {type(error).__name__}: {error}"
+            refused[name] = unforeseen(error)
     loaded.sort(key=lambda entry: _version_key(entry.package.spec.version), reverse=True)
     loaded.sort(key=lambda entry: entry.package.spec.name)
     registry = Registry(tuple(loaded), refused, loaded[0] if loaded else None, None, sources)
@@ -225,6 +227,11 @@ def load_registry(
     if registry.problem is not None:
         _LOG.error("%s", registry.problem)
     return registry
+
+
+def unforeseen(error: Exception) -> str:
+    """Say why a package is refused that is odd in a way nobody has thought of."""
+    return f"it cannot be loaded: {type(error).__name__}: {error}"
 
 
 def load_model(
@@ -275,6 +282,7 @@ def load_model(
         throughput=throughput,
         self_test_difference=opened.self_test_difference,
         agreement=opened.agreement,
+        readme=package.readme(),
     )
 
 

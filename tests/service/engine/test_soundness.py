@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.backends import OnnxRuntimeSession, inference_error
+from model.backends import OnnxRuntimeSession
 from model.errors import InferenceFailed, OutOfDeviceMemory
+from model.runtime_errors import inference_error
 from service.engine import engine as engine_module
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady

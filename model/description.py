@@ -1,0 +1,45 @@
+"""A package's description as YAML: plain values, no more of them than there seem to be."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from model.errors import InvalidPackage
+
+MOST_DESCRIPTION_BYTES = 1 << 20
+
+
+def load_description(data: bytes) -> Mapping[str, Any]:
+    """Read a description; nothing in it is executed.
+
+    Raises
+    ------
+    InvalidPackage
+        Where it is no mapping, or grows without bounds once its references to parts of itself are followed.
+    TypeError, ValueError, yaml.YAMLError
+        Where it is no YAML, or holds what JSON cannot tell.
+
+    """
+    document = yaml.safe_load(data)
+    if not isinstance(document, Mapping):
+        raise InvalidPackage(f"the description holds a {type(document).__name__}; a mapping is needed")
+    size = 0
+    for part in json.JSONEncoder(ensure_ascii=False, default=_date_as_text).iterencode(document):
+        size += len(part.encode())
+        if size > MOST_DESCRIPTION_BYTES:
+            raise InvalidPackage(
+                f"the description has more than {MOST_DESCRIPTION_BYTES} bytes once its references are followed; leave "
+                "out what nobody reads"
+            )
+    return document
+
+
+def _date_as_text(value: object) -> str:
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    raise TypeError(f"it holds a {type(value).__name__}, which is no plain value")

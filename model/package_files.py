@@ -1,0 +1,76 @@
+"""Files of a package on disk, folder or zip: read within limits, their hashes checked."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import zipfile
+import zlib
+from pathlib import Path
+
+from model.errors import InvalidPackage
+from model.spec import PackageFile
+
+_MOST_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
+MOST_TEXT_BYTES = 4 << 20
+UNREADABLE = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What reading from a damaged folder or zip may raise."""
+
+
+def read_file(path: Path, name: str, most_bytes: int) -> bytes:
+    """Content of one file of the package, by its name in there.
+
+    Raises
+    ------
+    InvalidPackage
+        Where it is none, cannot be read, leads out of the package, or has more than ``most_bytes``.
+
+    """
+    try:
+        if path.is_dir():
+            file = path / name
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise InvalidPackage(f"{path}: {name!r} leads out of the package")
+            if file.exists() and not file.is_file():
+                raise InvalidPackage(f"{path}: {name!r} is no file")
+            _require_size(path, name, file.stat().st_size, most_bytes)
+            return file.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            _require_size(path, name, archive.getinfo(name).file_size, most_bytes)
+            return archive.read(name)
+    except UNREADABLE as error:
+        raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
+
+
+def _require_size(path: Path, name: str, found: int, most_bytes: int) -> None:
+    if found > most_bytes:
+        raise InvalidPackage(f"{path}: {name} has {found} bytes, the limit for such a file is {most_bytes}")
+
+
+def checked_file(path: Path, file: PackageFile, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Content of a file of the package, its hash checked where the package gives one.
+
+    Raises
+    ------
+    InvalidPackage
+        As :func:`read_file`, and where it has another hash.
+
+    """
+    data = read_file(path, file.source, most_bytes)
+    if file.sha256 is not None:
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise InvalidPackage(
+                f"{path}: {file.source} has sha256 {found}, the package says {file.sha256}; copy it anew"
+            )
+    return data
