@@ -261,7 +261,7 @@ def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("form", "extension"),
-    [("rois", ".zip"), ("npy", ".npy"), ("geojson", ".geojson"), ("tiff", ".tif"), ("png", ".png")],
+    [("rois", ".zip"), ("csv", ".csv"), ("npy", ".npy"), ("geojson", ".geojson"), ("tiff", ".tif"), ("png", ".png")],
 )
 def test_a_download_is_what_the_service_answers(page: Page, form: str, extension: str) -> None:
     page.choose("cells.png", png(IMAGE))

@@ -165,7 +165,7 @@ def test_the_format_follows_the_option_then_the_suffix_then_the_output(
 @pytest.mark.parametrize(
     ("out", "asked", "said"),
     [
-        ("m.xyz", None, "no suffix of a format; use one of .geojson, .json, .npy, .png, .tif, .tiff, .zip"),
+        ("m.xyz", None, "no suffix of a format; use one of .csv, .geojson, .json, .npy, .png, .tif, .tiff, .zip"),
         ("m.png", "tiff", "a name for png, the format asked for is tiff; name it .tif"),
         ("m.tif", "png", "a name for tiff, the format asked for is png; name it .png"),
         ("m.geojson", "coco", "a name for geojson, the format asked for is coco; name it .json"),
