@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from model.package import Package, read_package, write_package
 from tests.packages import with_variant, write_tiny_package
-from training.drafts import drafted, require_place
+from training import swapping
+from training.drafts import drafted, recover, require_place
 from training.errors import ExportError
+
+# writes a package, and is killed at a moment of it
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from training import drafts, swapping
+from model.package import read_package
+
+moment, place, sound = sys.argv[1], Path(sys.argv[2]), read_package(Path(sys.argv[3]))
+
+def killed(function, *, before):
+    def act(*arguments):
+        result = None if before else function(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return act
+
+if moment == "written":
+    drafts.write_package = killed(drafts.write_package, before=False)
+elif moment == "tried":
+    drafts.put_in_place = killed(drafts.put_in_place, before=True)
+elif moment == "swapped":
+    drafts.put_in_place = killed(drafts.put_in_place, before=False)
+else:
+    swapping.exchanged = lambda one, other: False
+    Path.rename = killed(Path.rename, before=False)
+with drafts.drafted(place, sound.spec, sound.own_files()):
+    pass
+"""
 
 
 class Refused(Exception):
@@ -114,3 +148,102 @@ def test_the_folder_that_the_command_runs_in_is_not_taken_away_from_it(
     monkeypatch.chdir(write_tiny_package(tmp_path).path)
     with pytest.raises(ExportError, match="the folder that the command runs in"):
         require_place(Path())
+
+
+def killed(moment: str, place: Path, sound: Package) -> None:
+    """Write a package in a process that is killed at a moment."""
+    program = [sys.executable, "-c", DRIVER, moment, str(place), str(sound.path)]
+    finished = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == -signal.SIGKILL, finished.stderr
+
+
+@pytest.mark.parametrize(("moment", "version"), [("written", "0.1.0"), ("tried", "0.1.0"), ("swapped", "2.0.0")])
+def test_a_kill_leaves_a_whole_package_and_the_next_one_takes_away_what_it_left(
+    sound: Package, tmp_path: Path, moment: str, version: str
+) -> None:
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    (place / "mine.txt").write_text("mine")
+    killed(moment, place, sound)
+    left = [entry.name for entry in tmp_path.iterdir() if entry != place]
+    assert len(left) == 1
+    assert left[0].startswith(".tiny-")
+    package = read_package(place)
+    package.check_files()
+    assert package.spec.version == version
+    assert put(sound, place).spec.version == "2.0.0"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny"]
+    assert (place / "mine.txt").read_text() == "mine"
+
+
+def test_a_package_that_a_kill_has_hidden_is_put_back(sound: Package, tmp_path: Path) -> None:
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    before = contents(place)
+    killed("between", place, sound)
+    assert not place.exists(), "where folders cannot be exchanged there is a moment without one"
+    recover(place)
+    assert contents(place) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("draft", [True, False])
+def test_what_older_versions_have_hidden_is_put_back(sound: Package, tmp_path: Path, *, draft: bool) -> None:
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    before = contents(place)
+    place.rename(tmp_path / ".tiny-a_b3c4d5.old")
+    if draft:
+        shutil.copytree(sound.path, tmp_path / ".tiny-a_b3c4d5" / "tiny")
+    recover(place)
+    assert contents(place) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_what_is_no_leftover_of_the_place_stays(sound: Package, tmp_path: Path) -> None:
+    place = write_tiny_package(tmp_path).path
+    others = [".tiny-personal/notes.txt", ".tiny-abcdefgh/tiny.zip", ".other-abcdefgh.draft/other/rdf.yaml"]
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("mine")
+    put(sound, place)
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    shutil.copytree(sound.path, tmp_path / ".tiny-01234567" / "tiny")  # of an older version that was killed
+    put(sound, place)
+    assert not (tmp_path / ".tiny-01234567").exists()
+
+
+def test_the_draft_of_a_process_at_work_is_left_to_it(sound: Package, tmp_path: Path) -> None:
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    with drafted(place, sound.spec.model_copy(update={"version": "3.0.0"}), sound.own_files()) as slow:
+        assert put(sound, place).spec.version == "2.0.0"
+        slow.check_files()
+    assert read_package(place).spec.version == "3.0.0"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders")
+def test_a_package_is_exchanged_at_one_stroke(sound: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_away(path: Path, target: Path) -> None:
+        raise AssertionError(f"{path} is renamed to {target}: for a moment there is no package")
+
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    monkeypatch.setattr(Path, "rename", taken_away)
+    assert put(sound, place).spec.version == "2.0.0"
+
+
+def test_without_an_exchange_a_package_is_replaced_as_well(
+    sound: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = write_tiny_package(tmp_path, version="0.1.0").path
+    monkeypatch.setattr(swapping, "exchanged", lambda *_: False)
+    assert put(sound, place).spec.version == "2.0.0"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny"]
+    before, rename = contents(place), Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if target == place and path.name == "tiny":
+            raise PermissionError(path)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError):
+        put(sound, place)
+    assert contents(place) == before
