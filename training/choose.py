@@ -246,12 +246,17 @@ def _augmentation(survey: Survey, tile_input_px: int) -> tuple[Augmentation, tup
         brightness=0.1,
         noise=0.05,
         blur_px=blur,
-        shift_px=float(min(16, max(1, min(survey.smallest_yx) // 8))),
+        shift_px=most_shift_px(survey),
     )
     return augmentation, (
         Choice(f"scale {least:g} to {most:g}", f"the largest objects are {spread:.1f} times as wide as the smallest"),
         Choice(f"elastic_px {elastic:g}", f"objects are {middle:.0f} px across, tiles {tile_input_px} px"),
     )
+
+
+def most_shift_px(survey: Survey) -> float:
+    """Largest shift of a tile that leaves most of it on the smallest image."""
+    return float(min(16, max(1, min(survey.smallest_yx) // 8)))
 
 
 def _size(size_yx: tuple[int, int]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import overload
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,42 @@ from training.state import require_device
 
 # the others wait while the first one validates; that one of them has died is noticed by torchrun
 _PATIENCE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share(Sequence[int]):
+    """Numbers of one process's tiles, computed as they are asked for: a run may have millions of steps.
+
+    Parameters
+    ----------
+    steps
+        Steps of the run.
+    rank, processes
+        Which one of how many.
+    batch
+        Tiles a step.
+
+    """
+
+    steps: range
+    rank: int
+    processes: int
+    batch: int
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.batch
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[int, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> int | tuple[int, ...]:
+        if isinstance(place, slice):
+            return tuple(self[index] for index in range(*place.indices(len(self))))
+        step, tile = divmod(range(len(self))[place], self.batch)
+        return (self.steps[step] * self.processes + self.rank) * self.batch + tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +92,7 @@ class Processes:
         """
         if self.count == 1:
             return range(start * batch, stop * batch)
-        firsts = ((step * self.count + self.rank) * batch for step in range(start, stop))
-        return [first + place for first in firsts for place in range(batch)]
+        return _Share(range(start, stop), self.rank, self.count, batch)
 
     def learner(self, net: nn.Module) -> nn.Module:
         """Return the net, or what runs it and averages its gradients over the processes."""

@@ -17,8 +17,8 @@ from training.measures.foreground import foreground_overlap
 from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_errors
 from training.measures.objects import AP_THRESHOLDS, match_objects
 from training.measures.seg import seg_jaccards
-from training.options import Scoring
 from training.prediction import Predictor
+from training.scoring import Scoring
 from training.weight_map import separating_ridge
 
 
@@ -94,7 +94,7 @@ class Evaluation:
         return {name: threshold for name, (_, threshold) in self._isbi().items()}
 
     def score(self) -> float:
-        """One number, 0 to 1, to choose the best net by: see :attr:`training.options.Scoring.choose_by`.
+        """One number, 0 to 1, to choose the best net by: see :attr:`training.scoring.Scoring.choose_by`.
 
         Of an error it is what is missing from 1. A figure that these images do not define is 0.
         """

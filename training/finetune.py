@@ -24,16 +24,18 @@ from training.choose import (
     describe,
     describe_survey,
     fresh_rule,
+    most_shift_px,
     recipe_name,
 )
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
 from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
-from training.options import Data, Net, Schedule, Scoring, Targets
+from training.options import Augmentation, Data, Net, Schedule, Targets
 from training.origin import Origin, package_origin
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run, require_net
+from training.scoring import Scoring
 from training.splits import validation_stems
 from training.survey import Survey
 
@@ -160,6 +162,7 @@ def inherit(
         data, about_validation = _held_out(known, origin.data, survey, data, about_validation)
     fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()
+    augmentation, about_augmentation = _augmentation(origin, survey)
     size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
     recipe = Recipe(
         name=recipe_name(f"{origin.name}-{name}"),
@@ -169,7 +172,7 @@ def inherit(
         weights=origin.weights,
         loss=origin.loss,
         tile_output_px=size.tile_output_px,
-        augmentation=origin.augmentation,
+        augmentation=augmentation,
         normalization=normalization,
         labels=labels,
         scoring=scoring,
@@ -178,7 +181,7 @@ def inherit(
     recipe, seconds = fastest(recipe, budget)
     recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds, _SHARE_OF_RATE)
     tile = Choice(f"tile_output_px {recipe.tile_output_px}", f"images are {' x '.join(map(str, survey.median_yx))} px")
-    anew = list(about_normalization)
+    anew = [*about_normalization, *about_augmentation]
     if scoring != origin.scoring:
         anew.append(Choice("scoring by default", f"that of {origin.name} is for other classes or masks"))
     passed_on = {
@@ -189,6 +192,15 @@ def inherit(
     inherited = Choice("inherited", ", ".join(name for name, whether in passed_on.items() if whether))
     choices += [inherited, *anew, about_validation, tile, about_labels, *about_schedule]
     return Plan(describe_survey(survey), recipe, tuple(choices))
+
+
+def _augmentation(origin: Recipe, survey: Survey) -> tuple[Augmentation, tuple[Choice, ...]]:
+    """The origin's augmentation, but for a shift that would move tiles off small images."""
+    most = most_shift_px(survey)
+    if origin.augmentation.shift_px <= most:
+        return origin.augmentation, ()
+    smallest = f"the smallest image has {survey.smallest_yx[0]} x {survey.smallest_yx[1]} px"
+    return origin.augmentation.model_copy(update={"shift_px": most}), (Choice(f"shift_px {most:g}", smallest),)
 
 
 def _held_out(known: Origin, theirs: Data, survey: Survey, data: Data, about: Choice) -> tuple[Data, Choice]:

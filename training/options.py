@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from training.layouts.names import composed
-from training.ranges import Fraction, NotNegative, Positive, Range
-
-
-class Part(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from training.ranges import (
+    BorderWeight,
+    BorderWidth,
+    Count,
+    CountOrNone,
+    Decay,
+    Factor,
+    Fraction,
+    Grey,
+    Limit,
+    Minutes,
+    Part,
+    Pixels,
+    Rate,
+    RatioRange,
+    Seed,
+    Share,
+    ZoomRange,
+)
 
 
 class Include(Part):
@@ -89,7 +101,7 @@ class Data(Part):
     include: Include | None = None
     split: Literal["hash", "blocks"] = "hash"
     stretches: Annotated[int, Field(ge=1)] = 1
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    validation_fraction: Share = 0.15
     fold: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=2)]] | None = None
 
 
@@ -97,9 +109,9 @@ class Net(Part):
     """Arguments of :class:`model.unet.UNet`, but for the number of classes."""
 
     in_channels: Annotated[int, Field(ge=1)] = 1
-    base_width: Annotated[int, Field(ge=1)] = 64
+    base_width: Annotated[int, Field(ge=1, le=1024)] = 64
     depth: Annotated[int, Field(ge=1, le=6)] = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    dropout: Share = 0.5
     downscale: Literal[1, 2, 4] = 1
     batch_norm: bool = False
 
@@ -132,8 +144,8 @@ class Weights(Part):
     ``class_balance`` is the power of the inverse class frequency in wc: 1 balances the classes fully, 0 leaves wc = 1.
     """
 
-    w0: NotNegative = 10.0
-    sigma_px: Positive = 5.0
+    w0: BorderWeight = 10.0
+    sigma_px: BorderWidth = 5.0
     class_balance: Fraction = 1.0
 
 
@@ -147,7 +159,7 @@ class Loss(Part):
 
     """
 
-    dice: NotNegative = 0.0
+    dice: Factor = 0.0
 
 
 class Augmentation(Part):
@@ -175,16 +187,16 @@ class Augmentation(Part):
     """
 
     probability: Fraction = 1.0
-    elastic_px: NotNegative = 10.0
+    elastic_px: Pixels = 10.0
     rotate: bool = True
     flip: bool = True
-    scale: Range = (1.0, 1.0)
-    shift_px: NotNegative = 16.0
-    gamma: Range = (1.0, 1.0)
-    contrast: Range = (1.0, 1.0)
-    brightness: NotNegative = 0.0
-    noise: NotNegative = 0.0
-    blur_px: NotNegative = 0.0
+    scale: ZoomRange = (1.0, 1.0)
+    shift_px: Pixels = 16.0
+    gamma: RatioRange = (1.0, 1.0)
+    contrast: RatioRange = (1.0, 1.0)
+    brightness: Grey = 0.0
+    noise: Grey = 0.0
+    blur_px: Pixels = 0.0
 
 
 class Schedule(Part):
@@ -219,70 +231,21 @@ class Schedule(Part):
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    weight_decay: NotNegative = 0.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Rate = 0.01
+    momentum: Share = 0.99
+    weight_decay: Decay = 0.0
+    warmup_steps: CountOrNone = 0
     decay: Literal["constant", "poly", "cosine"] = "poly"
-    steps: Annotated[int, Field(ge=1)] = 10_000
-    max_minutes: Positive | None = None
-    batch: Annotated[int, Field(ge=1)] = 1
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: NotNegative = 0.0
+    steps: Count = 10_000
+    max_minutes: Minutes | None = None
+    batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    ema: Share = 0.0
+    clip_norm: Limit = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
-    validate_every: Annotated[int, Field(ge=1)] = 1000
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    validate_every: Count = 1000
+    checkpoint_every: Count = 1000
     keep: Literal["best", "last"] = "best"
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-Measure = Literal["foreground", "ap", "seg", "isbi"]
-
-
-class Scoring(Part):
-    """By which figures a net is judged; the measures are defined in :mod:`training.measures`.
-
-    Parameters
-    ----------
-    measures
-        ``foreground``: IoU and Dice. ``ap``: average precision at IoU 0.5 to 0.9. ``seg``: SEG of the Cell Tracking
-        Challenge. ``isbi``: pixel, Rand and warping error of the ISBI 2012 EM challenge. ``ap`` and ``seg`` need
-        instances. Without it: foreground, and ap where the masks are instances.
-    choose_by
-        The figure that chooses the best net; of errors the lowest. Without it: the mean of IoU and AP at 0.5, or IoU
-        alone where there are no instances.
-    mirror
-        Whether ``evaluate`` and ``cross-validate`` average over the eight mirrored and turned views of an image, as the
-        service does where it is asked to. Validation during training and the figures of a package's card never do.
-
-    """
-
-    measures: tuple[Measure, ...] | None = None
-    choose_by: (
-        Literal["iou", "dice", "pooled_iou", "ap@0.5", "seg", "warping_error", "rand_error", "pixel_error"] | None
-    ) = None
-    mirror: bool = False
-
-    def measured(self, kind: str) -> tuple[Measure, ...]:
-        """Return the measures for masks of this kind."""
-        if self.measures is not None:
-            return self.measures
-        return ("foreground", "ap") if kind == "instances" else ("foreground",)
-
-    def problem_with(self, kind: str) -> str | None:
-        """Say what cannot be measured on masks of this kind, if anything."""
-        measured = self.measured(kind)
-        if not measured:
-            return "scoring.measures is empty; leave it out or name at least one"
-        needy = [name for name in measured if name in {"ap", "seg"}]
-        if needy and kind != "instances":
-            return f"measure {needy[0]!r} needs data.kind = 'instances'"
-        source = {"ap@0.5": "ap", "seg": "seg", "iou": "foreground", "dice": "foreground", "pooled_iou": "foreground"}
-        if self.choose_by is None and not {"foreground", "ap"} & set(measured):
-            return f"scoring.choose_by must name the figure of {measured[0]!r} that chooses the best net"
-        if self.choose_by is not None and source.get(self.choose_by, "isbi") not in measured:
-            return f"scoring.choose_by = {self.choose_by!r} needs {source.get(self.choose_by, 'isbi')!r} in measures"
-        return None
+    seed: Seed = 0
 
 
 class Card(Part):

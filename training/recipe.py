@@ -19,7 +19,9 @@ from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
 from training.errors import RecipeError
 from training.layouts.documents import shown
-from training.options import Augmentation, Card, Data, Loss, Net, Part, Schedule, Scoring, Targets, Weights
+from training.options import Augmentation, Card, Data, Loss, Net, Schedule, Targets, Weights
+from training.ranges import Part
+from training.scoring import Scoring
 
 _SHOWN = 3  # values that differ, in an error
 
@@ -95,6 +97,19 @@ class Recipe(Part):
             except tomllib.TOMLDecodeError:
                 part[name] = text
         return recipe_from(values, f"--set {' '.join(assignments)}") if assignments else self
+
+    def with_schedule(self, source: str, **values: int | float | None) -> Self:
+        """Return the recipe with values of its schedule changed; ``source`` is named in errors.
+
+        Raises
+        ------
+        RecipeError
+            Where a value is out of range.
+
+        """
+        with named_in_errors(source):
+            schedule = Schedule.model_validate(self.schedule.model_dump() | values)
+        return self.model_copy(update={"schedule": schedule})
 
     def reads_labels_as(self, other: Recipe) -> bool:
         """Whether both make the same labels of the same files; which of them are taken or validate may differ."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from model.locks import NO_LOCKS, release, take
 from model.package import RDF_NAME, ZOO
 from training.errors import CheckpointError
+from training.paths import given_path
 from training.state import TrainingState
 from training.writing import replacing, require_folder
 
@@ -128,7 +129,7 @@ def is_run(target: Path) -> bool:
 
 def net_path(named: str) -> Path:
     """Path of a run, a checkpoint or a package that a command is given: where there is none, a shipped one's name."""
-    path, shipped = Path(named), ZOO / named
+    path, shipped = given_path(named), ZOO / named
     return shipped if path.name == named and not path.exists() and (shipped / RDF_NAME).exists() else path
 
 

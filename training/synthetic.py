@@ -32,6 +32,7 @@ from PIL import Image
 from scipy import ndimage
 
 from training.nuclei import ObjectPlane, litter, populate
+from training.paths import given_path
 from training.scene import NucleiScene, SceneError
 
 __all__ = ["NucleiScene", "SceneError", "main", "render_nuclei", "write_dataset"]
@@ -181,9 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m training.synthetic", description=(__doc__ or "").partition("\n")[0]
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path, metavar="DIR", help="write a dataset: DIR/images and DIR/labels")
+    target.add_argument("--out", type=given_path, metavar="DIR", help="write a dataset: DIR/images and DIR/labels")
     target.add_argument(
-        "--single", type=Path, metavar="FILE.tif", help="write one picture, and FILE-labels.tif beside it"
+        "--single", type=given_path, metavar="FILE.tif", help="write one picture, and FILE-labels.tif beside it"
     )
     parser.add_argument("--count", type=int, default=8, help="pictures in the dataset (default: %(default)s)")
     parser.add_argument(

@@ -26,12 +26,15 @@ from training.augmentation import (
     sample_plane,
 )
 from training.datasets import IGNORE, AnnotatedImage
-from training.errors import RecipeError
+from training.errors import NothingToLearn, RecipeError
 from training.recipe import Recipe
 from training.weight_map import border_term, class_targets, separating_ridge
 
 _MOST_IMAGES = 4  # beyond that a tile is mirrored pixels, which count for nothing
 _MOST_TILE_PX = 16_384
+_ALWAYS_PX = 64.0  # as far as a recipe's defaults go, however small tile and images are
+_BLANK_TILES = 1000
+"""After so many tiles without an annotated pixel none is expected; of images annotated in part few may show one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,14 @@ def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedIm
 
 
 def require_tile(images: Sequence[AnnotatedImage], recipe: Recipe) -> None:
-    """Make sure that a tile is no larger than what the images can fill, or a computer hold.
+    """Make sure that a tile is no larger than what the images can fill, or a computer hold, deformed as it may be.
 
     Raises
     ------
     RecipeError
         Where its output is more than :data:`_MOST_IMAGES` times as long as the longest image (1,024 px are always
-        taken), or its input longer than :data:`_MOST_TILE_PX`.
+        taken), its input longer than :data:`_MOST_TILE_PX`, or its augmentation beyond what such a tile and these
+        images allow.
 
     """
     longest = max(max(image.labels_yx.shape) for image in images)
@@ -76,6 +80,60 @@ def require_tile(images: Sequence[AnnotatedImage], recipe: Recipe) -> None:
             f"most {longest} px; expected an output of {most} px or less, and an input of {_MOST_TILE_PX} px or less. "
             "Choose a smaller tile"
         )
+    settings, read = recipe.augmentation, recipe.tile_input_px
+    limits = {
+        "elastic_px": (max(read / 2, _ALWAYS_PX), f"tiles read {read} px"),
+        "blur_px": ((read - 1) / 3, f"tiles read {read} px"),
+        "shift_px": (max(float(longest), _ALWAYS_PX), f"the longest image has {longest} px"),
+    }
+    for name, (limit, reason) in limits.items():
+        if getattr(settings, name) > limit:
+            raise RecipeError(
+                f"augmentation.{name} = {getattr(settings, name):g} is too much here: {reason}; expected "
+                f"{limit:g} or less. Lower it"
+            )
+    if read / settings.scale[0] > 2 * _MOST_TILE_PX:
+        raise RecipeError(
+            f"augmentation.scale = {list(settings.scale)} makes a tile of {read} px read "
+            f"{read / settings.scale[0]:.0f} px of an image; expected {2 * _MOST_TILE_PX} px or less. Raise its lower "
+            "end, or choose a smaller tile"
+        )
+
+
+def require_annotated(images: Sequence[AnnotatedImage], recipe: Recipe, count: int) -> None:
+    """Make sure that a run of ``count`` tiles has something to learn: with an annotated pixel in one of the first.
+
+    The first tile that shows one ends the search, in most runs the first of all.
+
+    Parameters
+    ----------
+    images
+        Training images.
+    recipe
+        The run's recipe.
+    count
+        Tiles of the run; :data:`_BLANK_TILES` are looked at at most.
+
+    Raises
+    ------
+    NothingToLearn
+        Where there is none.
+
+    """
+    looked = min(count, _BLANK_TILES)
+    for number in range(looked):
+        index, rng = _draw(number, len(images), recipe.schedule.seed)
+        labels_yx = images[index].labels_yx
+        written = _written(_deform(rng, images[index], recipe).coordinates(recipe.tile_input_px), recipe)
+        known = sample_plane(labels_yx, written, "nearest") != IGNORE
+        if (known & inside((labels_yx.shape[0], labels_yx.shape[1]), written)).any():
+            return
+    smallest = min(min(image.labels_yx.shape) for image in images)
+    raise NothingToLearn(
+        f"the first {looked} tiles of the run hold not one pixel that somebody has annotated; expected some in most: "
+        f"augmentation.shift_px = {recipe.augmentation.shift_px:g} may move them beyond the images, the smallest of "
+        f"which is {smallest} px long, or next to nothing is annotated. Lower shift_px, or annotate more"
+    )
 
 
 def class_weights(images: Sequence[AnnotatedImage], recipe: Recipe) -> NDArray[np.float32]:
@@ -155,8 +213,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         prepared, deformation, rng = self.draw(number)
         size_yx = prepared.image.labels_yx.shape
         read = deformation.coordinates(recipe.tile_input_px)
-        margin = (recipe.tile_input_px - recipe.tile_output_px) // 2
-        written = read[:, margin:-margin, margin:-margin]
+        written = _written(read, recipe)
         image = image_patch(prepared.image.image_yxc, prepared.normalization, read)
         grey = draw_grey(rng, recipe.augmentation, (recipe.net.in_channels, recipe.tile_input_px, recipe.tile_input_px))
         labels_yx = sample_plane(prepared.image.labels_yx, written, "nearest").numpy()
@@ -167,11 +224,25 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def draw(self, number: int) -> tuple[PreparedImage, Deformation, np.random.Generator]:
         """Image and deformation of tile ``number``, and the generator that goes on to draw its grey values."""
-        recipe, seed = self._recipe, self._recipe.schedule.seed
-        turn, place = divmod(number, len(self._images))
-        order = np.random.default_rng([seed, 1, turn]).permutation(len(self._images))
-        rng = np.random.default_rng([seed, 2, number])
-        prepared = self._images[order[place]]
-        size_yx = prepared.image.labels_yx.shape
-        deformation = draw_deformation(rng, recipe.augmentation, (size_yx[0], size_yx[1]), recipe.tile_output_px)
-        return prepared, deformation, rng
+        index, rng = _draw(number, len(self._images), self._recipe.schedule.seed)
+        prepared = self._images[index]
+        return prepared, _deform(rng, prepared.image, self._recipe), rng
+
+
+def _draw(number: int, images: int, seed: int) -> tuple[int, np.random.Generator]:
+    """Which of so many images tile ``number`` is of, and the tile's generator."""
+    turn, place = divmod(number, images)
+    index = int(np.random.default_rng([seed, 1, turn]).permutation(images)[place])
+    return index, np.random.default_rng([seed, 2, number])
+
+
+def _deform(rng: np.random.Generator, image: AnnotatedImage, recipe: Recipe) -> Deformation:
+    """Draw the deformation of a tile of an image."""
+    height, width = image.labels_yx.shape
+    return draw_deformation(rng, recipe.augmentation, (height, width), recipe.tile_output_px)
+
+
+def _written(read: Tensor, recipe: Recipe) -> Tensor:
+    """Of the places (2, i, i) that a tile reads those (2, o, o) of its output."""
+    margin = (recipe.tile_input_px - recipe.tile_output_px) // 2
+    return read[:, margin:-margin, margin:-margin]

@@ -7,32 +7,28 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from training.checkpoint import Arguments, Beginning, Checkpoint, Provenance, load_own_checkpoint, require_own_recipe
-from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.datasets import IGNORE, load_images
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
-from training.evaluate import Evaluation, evaluate_images
 from training.folds import tell_split, warn_of_seen
 from training.loading import Batch, require_workers, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
-from training.pictures import Picture
-from training.prediction import net_predictor
 from training.progress import Progress, share_done
 from training.recipe import Recipe
-from training.report.cases import show_case, worst_rows
+from training.record import Record
 from training.report.facts import cautions, folder_facts
 from training.run_folder import Journal, RunFiles
 from training.splits import split_images
 from training.state import TrainingState, fresh_state, learning_rate, require_device, require_fitting_net
-from training.tiles import TileDataset, class_weights, prepare, require_tile
+from training.tiles import TileDataset, class_weights, prepare, require_annotated, require_tile
 
 _log = logging.getLogger(__name__)
-_LOG_EVERY = 100  # steps
 
 
 def train(
@@ -101,6 +97,7 @@ def train(
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     require_tile(images, recipe)
     training, validation = split_images(images, recipe.data)
+    require_annotated(training, recipe, recipe.schedule.steps * recipe.schedule.batch * processes.count)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     origin = None if beginning is None else beginning.origin
     provenance = Provenance(
@@ -139,7 +136,7 @@ def train(
         if processes.first:
             journal = Journal(files.log, state.step, tensorboard=tensorboard)
             progress = Progress(recipe.schedule, recipe.name, step=state.step, elapsed_s=state.elapsed_s)
-            record = _Record(recipe, provenance, validation, files, journal, progress)
+            record = Record(recipe, provenance, validation, files, journal, progress)
             if not resume:
                 record.save(state, files.last)  # from here on a kill leaves something to resume
 
@@ -177,56 +174,11 @@ def _require_possible(files: RunFiles, recipe: Recipe, beginning: Beginning | No
         require_fitting_net(beginning.net, recipe)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What a run leaves in its folder, and when: the best net, the newest state, the log."""
-
-    recipe: Recipe
-    provenance: Provenance
-    validation: list[AnnotatedImage]
-    files: RunFiles
-    journal: Journal
-    progress: Progress
-
-    def save(self, state: TrainingState, path: Path) -> None:
-        """Write a checkpoint; what nobody will resume from has no optimiser."""
-        state.checkpoint(self.recipe, self.provenance, resumable=path == self.files.last).save(path)
-
-    def step(self, state: TrainingState, rate: float, *, done: bool) -> None:
-        """Now and then: whole images as served; the best net, the log and, last of all, the state to resume from."""
-        schedule = self.recipe.schedule
-        validated = bool(self.validation) and (done or state.step % schedule.validate_every == 0)
-        if validated:
-            improved, evaluation = validate(state, self.validation, self.recipe)
-            self.progress.validated(state.step, state.figures)
-            if self.journal.shows_pictures:
-                self.journal.show(state.step, self._worst(state, evaluation))
-            if improved and schedule.keep == "best":
-                self.save(state, self.files.best)
-        if validated or done or state.step % _LOG_EVERY == 0:
-            self.journal.write(state, rate, validated=validated)
-        if done or state.step % schedule.checkpoint_every == 0:
-            self.save(state, self.files.last)
-
-    def _worst(self, state: TrainingState, evaluation: Evaluation) -> Picture:
-        (row,) = worst_rows(evaluation, 1)
-        image = next(image for image in self.validation if image.stem == row.stem)
-        predictor = net_predictor(state.scored_net, self.recipe)
-        return show_case(image, row, predictor, instances=self.recipe.data.kind == "instances").overlay
-
-    def close(self, state: TrainingState) -> None:
-        """Keep the last net as the best one where no validation image shall choose or can."""
-        if not self.validation or self.recipe.schedule.keep == "last":
-            self.save(state, self.files.best)
-        self.journal.close()
-        self.progress.close()
-
-
 def _learn(
     state: TrainingState,
     tiles: Iterator[Batch],
     recipe: Recipe,
-    record: _Record | None,
+    record: Record | None,
     processes: Processes,
 ) -> None:
     """Step after step from where ``state`` stands to the end of the schedule."""
@@ -286,14 +238,3 @@ def training_step(
     state.follow(schedule.ema)
     state.step += 1
     return value
-
-
-def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe) -> tuple[bool, Evaluation]:
-    """Score the net on whole images as served; returns whether it is the best so far, and the figures of each image."""
-    instances = recipe.data.kind == "instances"
-    predictor = net_predictor(state.scored_net, recipe)
-    evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
-    state.figures = evaluation.means()
-    improved = evaluation.score() > state.best_score
-    state.best_score = max(state.best_score, evaluation.score())
-    return improved, evaluation

@@ -148,10 +148,13 @@ def _shifted(array_yx: NDArray[Any], dy: int, dx: int) -> tuple[NDArray[Any], ND
 
 
 def inner_boundary(labels_yx: NDArray[np.int32], width_px: int) -> NDArray[np.bool_]:
-    """Pixels of objects within ``width_px`` (chessboard distance) of anything else; the image's edge is not."""
-    size = 2 * width_px + 1
+    """Pixels of objects within ``width_px`` (chessboard distance) of anything else.
+
+    The image's edge is nothing else, and neither are pixels that nobody has annotated: the object may go on there.
+    """
+    size, nobody = 2 * width_px + 1, np.iinfo(np.int32).max
     highest = ndimage.maximum_filter(labels_yx, size=size, mode="nearest")
-    lowest = ndimage.minimum_filter(labels_yx, size=size, mode="nearest")
+    lowest = ndimage.minimum_filter(np.where(labels_yx == IGNORE, nobody, labels_yx), size=size, mode="nearest")
     boundary: NDArray[np.bool_] = (labels_yx > 0) & (highest != lowest)
     return boundary
 

@@ -153,6 +153,38 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--data", "x", "--out", ""],
+        ["fit", "--data", "", "--out", "x"],
+        ["fit", "--data", "x", "--out", "x", "--from", ""],
+        ["plan", "--data", "x", "--out", ""],
+        ["preview", "--recipe", "synthetic", "--data", "x", "--out", ""],
+        ["cross-validate", "--recipe", "synthetic", "--folds", "2", "--data", "x", "--out", ""],
+        ["evaluate", "", "--data", "x"],
+        ["report", "x", "--data", "x", "--out", ""],
+        ["export", "x", "--out", ""],
+        ["quantize", "", "--data", "x"],
+        ["compare", "x", "--data", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "the path is empty; name a file or folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_names_no_folds_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["cross-validate", "--recipe", "synthetic", "--folds", "3", "--data", "x", "--out", "x", "--only", "1,a"])
+    assert "argument --only: '1,a' names no folds; give numbers with commas, such as 1,3" in capsys.readouterr().err
+
+
 def test_a_second_fit_into_the_same_folder_is_refused(
     run: Path, nuclei_folder: Path, recipe_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,9 +20,10 @@ from training.datasets import AnnotatedImage
 from training.errors import CheckpointError, FoldsMismatch, NothingToLearn, RecipeError, Unwritable
 from training.evaluate import Evaluation, figures
 from training.folds import CrossValidation, Fold
-from training.options import Schedule, Scoring
+from training.options import Schedule
 from training.recipe import Recipe
 from training.run_folder import RunFiles
+from training.scoring import Scoring
 
 
 def with_schedule(recipe: Recipe, **changes: object) -> Recipe:

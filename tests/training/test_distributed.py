@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -130,6 +131,15 @@ def test_all_processes_together_take_the_tiles_of_one(count: int, batch: int, st
         taken = sorted(number for share in shares for number in share[step * batch : (step + 1) * batch])
         first = (start + step) * count * batch
         assert taken == list(range(first, first + count * batch))
+
+
+def test_numbers_of_millions_of_steps_are_computed_as_they_are_asked_for() -> None:
+    numbers = Processes(1, 2).tile_numbers(3, 5, 5 + 10**15)
+    assert len(numbers) == 3 * 10**15
+    assert list(itertools.islice(numbers, 5)) == [33, 34, 35, 39, 40]
+    assert numbers[-1] == ((5 + 10**15 - 1) * 2 + 1) * 3 + 2
+    with pytest.raises(IndexError):
+        numbers[3 * 10**15]
 
 
 def test_without_torchrun_a_process_is_alone() -> None:

@@ -13,9 +13,9 @@ from model.labels import LabelRule
 from training.checkpoint import build_net
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, evaluate_images, figures, parted
-from training.options import Scoring
 from training.prediction import net_predictor
 from training.recipe import Recipe
+from training.scoring import Scoring
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ from training.evaluate import evaluate_images
 from training.finetune import inherit, open_origin, package_checkpoint
 from training.onnx_graph import to_onnx
 from training.onnx_weights import read_unet
-from training.options import Data, Scoring, Targets
+from training.options import Data, Targets
 from training.recipe import Recipe, recipe_from
 from training.scene import NucleiScene
+from training.scoring import Scoring
 from training.state import fresh_state, require_fitting_net
 from training.survey import survey_folder
 from training.survey_objects import Guess
@@ -137,7 +138,8 @@ def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei
     plan = inherit(origin, survey, data, budget(500), "mine")
     recipe = plan.recipe
     assert (recipe.net, recipe.targets, recipe.normalization) == (origin.net, origin.targets, origin.normalization)
-    assert recipe.augmentation == origin.augmentation
+    assert recipe.augmentation == origin.augmentation.model_copy(update={"shift_px": 12.0})
+    assert "shift_px 12: the smallest image has 96 x 120 px" in plan.as_text()
     smallest = int(survey.objects.small_area_px / 2)
     limits = {"min_area_px": smallest, "min_seed_px": min(origin.labels.min_seed_px, smallest // 2), "min_score": 0.0}
     assert recipe.labels == origin.labels.model_copy(update=limits)

@@ -143,6 +143,82 @@ def test_a_length_that_is_given_beats_the_recipes(nuclei_folder: Path, tmp_path:
     assert not (tmp_path / "run" / "recipe.toml").exists()
 
 
+TINY = """
+name = "tiny"
+tile_output_px = 60
+net = { base_width = 4, depth = 2 }
+schedule = { steps = 3, max_minutes = 1e-6 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"),
+    [
+        ([], 1e-6),
+        (["--steps", 4], None),
+        (["--steps", 4, "--set", "schedule.max_minutes=1e-6"], 1e-6),
+        (["--steps", 4, "--set", "schedule.steps=9", "--set", "schedule.max_minutes=50"], 50.0),
+    ],
+)
+def test_a_number_of_steps_lifts_the_clock_of_the_recipe_but_not_one_that_is_asked_for(
+    nuclei_folder: Path, tmp_path: Path, given: list[object], minutes: float | None
+) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "run"
+    file.write_text(TINY)
+    command = ["--recipe", file, *given, "--data", nuclei_folder, "--out", out]
+    assert fit(*command) == 0
+    checkpoint = load_checkpoint(out / "last.pt")
+    assert checkpoint.read_recipe().schedule.max_minutes == minutes
+    by_the_clock = minutes == 1e-6  # which a first step or two outlast
+    assert checkpoint.step < 3 if by_the_clock else checkpoint.step == 4
+    assert fit(*command, "--resume") == 0
+
+
+def test_steps_that_end_a_run_before_its_minutes_are_told(
+    nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    assert fit("--recipe", file, "--minutes", 500, "--data", nuclei_folder, "--out", tmp_path / "run") == 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 3
+    assert any(
+        message.startswith("the run ends after 500 minutes, or with the recipe's 3 steps")
+        for message in caplog.messages
+    )
+    assert "the recipe's 3 steps ended the run before its 500 minutes" in caplog.messages
+
+
+@pytest.mark.parametrize(("option", "value"), [("--steps", 10**10), ("--minutes", 1e7)])
+def test_a_length_beyond_all_reason_is_refused_with_the_limit(
+    nuclei_folder: Path, tmp_path: Path, option: str, value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--recipe", "synthetic", option, value, "--data", nuclei_folder, "--out", tmp_path / "run") == 2
+    message = capsys.readouterr().err
+    assert re.search(rf"fit: {option}: .* less than or equal to \d+; found {re.escape(str(value))}", message)
+    assert message.count("\n") == 1
+
+
+def test_a_run_that_would_see_nothing_annotated_is_refused_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for name in "ab":
+        image = np.random.default_rng(0).integers(0, 255, (8, 8), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "data" / "images" / f"{name}.png")
+        Image.fromarray((image > 99).astype(np.uint8)).save(tmp_path / "data" / "labels" / f"{name}.png")
+    (tmp_path / "tiny.toml").write_text(
+        'name = "tiny"\ntile_output_px = 60\nnet = { base_width = 4, depth = 2 }\nschedule = { steps = 2, seed = 2 }\n'
+        "data = { validation_fraction = 0 }\naugmentation = { elastic_px = 0, shift_px = 64 }"
+    )
+    arguments = ["--recipe", tmp_path / "tiny.toml", "--data", tmp_path / "data", "--out", tmp_path / "run"]
+    assert fit(*arguments) == 2
+    message = capsys.readouterr().err
+    assert "hold not one pixel that somebody has annotated" in message
+    assert "Lower shift_px" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_masks_that_a_named_recipe_reads_wrongly_are_cautioned_against(
     nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

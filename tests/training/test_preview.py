@@ -257,6 +257,18 @@ def test_different_depths_and_few_validation_images_are_told(tiny_recipe: Recipe
     assert [caution.stems for caution in found] == [("0",), ("4",)]
 
 
+def test_a_split_that_leaves_no_image_to_validate_is_told_in_log_and_page(
+    nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tiny.toml").write_text(RECIPE.replace("0.3", "0.0"))
+    arguments = ["preview", "--recipe", str(tmp_path / "tiny.toml"), "--data", str(nuclei_folder), "--count", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    advice = "No figure will say anything about other images. Cross-validate with --fold 1/N to --fold N/N."
+    assert f"Only 0 of 8 images validate. {advice}" in caplog.messages
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert f"<li><strong>Only 0 of 8 images validate</strong>.<p>{advice}</p></li>" in page
+
+
 def test_many_images_are_counted_not_listed(tiny_recipe: Recipe) -> None:
     facts = [replace(facts_of(tiny_recipe, good_labels() * 0), stem=f"n{n}", validates=n < 3) for n in range(9)]
     (caution,) = cautions(facts, tiny_recipe)

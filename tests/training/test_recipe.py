@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,54 @@ import pytest
 from training.errors import RecipeError
 from training.options import Data, Targets
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "weights.w0": (0, 10_000),
+    "weights.sigma_px": (0.01, 1000),
+    "loss.dice": (0, 1000),
+    "augmentation.elastic_px": (0, 100_000),
+    "augmentation.shift_px": (0, 100_000),
+    "augmentation.blur_px": (0, 100_000),
+    "augmentation.brightness": (0, 1_000_000),
+    "augmentation.noise": (0, 1_000_000),
+    "schedule.learning_rate": (1e-9, 100),
+    "schedule.weight_decay": (0, 100),
+    "schedule.clip_norm": (0, 1_000_000),
+    "schedule.max_minutes": (1e-9, 1_000_000),
+    "schedule.seed": (0, (1 << 31) - 1),
+    "schedule.steps": (1, 1_000_000_000),
+    "schedule.batch": (1, 4096),
+    "net.base_width": (1, 1024),
+}
+
+
+def with_value(key: str, value: object) -> Recipe:
+    table, name = key.split(".")
+    return recipe_from({"name": "x", table: {name: value}}, "x.toml")
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_numbers_have_both_ends_and_what_is_beyond_them_is_named_with_the_limit(key: str) -> None:
+    lowest, highest = LIMITS[key]
+    for value in LIMITS[key]:
+        with_value(key, value)
+    whole = key in {"schedule.seed", "schedule.steps", "schedule.batch", "net.base_width"}
+    for value in [lowest - 1, highest + 1, 1 << 63, *([] if whole else [math.inf, -math.inf, math.nan, 1e40])]:
+        with pytest.raises(
+            RecipeError, match=rf"^x.toml: {key}: Input should be (less|greater) than .*\d; found "
+        ) as told:
+            with_value(key, value)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest"), [("scale", 1 / 16, 16), ("gamma", 0.01, 100), ("contrast", 0.01, 100)]
+)
+def test_ranges_have_ends_of_their_own(name: str, lowest: float, highest: float) -> None:
+    with_value(f"augmentation.{name}", [lowest, highest])
+    for beyond in ([1e-9, 1e-9], [1, math.inf], [0.9 * lowest, 1], [1, 1.1 * highest]):
+        with pytest.raises(RecipeError, match=rf"augmentation.{name}.\d: Input should be .* than or equal to \d"):
+            with_value(f"augmentation.{name}", beyond)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -18,16 +20,17 @@ from numpy.typing import NDArray
 
 from training.checkpoint import load_checkpoint
 from training.cli import main
+from training.commands.report import add_parser, command_of
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures
 from training.measures.objects import match_objects
-from training.options import Scoring
 from training.pictures import FOUND, REFERENCE
 from training.recipe import Recipe
 from training.report.cases import overlay, unmatched, worst_rows
 from training.report.charts import Series, histogram, line_chart, number, ticks
 from training.report.page import table_of
 from training.report.run_log import best_point, read_log
+from training.scoring import Scoring
 from training.trainer import train
 
 
@@ -109,6 +112,19 @@ def test_the_report_says_what_was_trained(runs: Path, written: Path, nuclei_fold
     row = page.row("a", 11)
     assert row[2:8] == ["tiny", "4", "4", "fold 1/2 by hash", "0", "12"]
     assert f"unet-train fit --recipe tiny --data {nuclei_folder} --out {runs / 'a'} --fold 1/2" in page.text
+    assert (
+        f"unet-train report {runs / 'a'} --data {nuclei_folder} --out {written} --split validation --worst 2"
+        in page.text
+    )
+
+
+def test_the_command_that_a_report_quotes_makes_it_again() -> None:
+    commands = argparse.ArgumentParser().add_subparsers()
+    add_parser(commands)
+    words = ["run", "--data", "my images", "--out", "a.html", "--split", "all", "--worst", "2"]
+    words += ["--recipe", "b.toml", "--device", "cuda"]
+    options = commands.choices["report"].parse_args(words)
+    assert shlex.split(command_of(options)) == ["unet-train", "report", *words]
 
 
 def test_another_recipe_reads_the_folder_and_is_not_told_as_the_one_that_trained(

@@ -12,9 +12,10 @@ from model.normalization import fit
 from model.stitching import read_tile
 from model.tiling import Span, Tile, Window
 from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.errors import NothingToLearn, RecipeError
 from training.options import Augmentation
 from training.recipe import Recipe, recipe_from
-from training.tiles import PreparedImage, TileDataset, class_weights, prepare
+from training.tiles import PreparedImage, TileDataset, class_weights, prepare, require_annotated, require_tile
 
 
 @pytest.fixture
@@ -123,3 +124,52 @@ def test_cells_of_semantic_masks_are_their_connected_components(tiny_recipe: Rec
     data = tiny_recipe.data.model_copy(update={"kind": "semantic"})
     (prepared,) = prepare([image], tiny_recipe.model_copy(update={"data": data}))
     assert float(prepared.border_yx[4, 4]) == pytest.approx(10 * np.exp(-(2.0**2) / 50), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"elastic_px": 65.0}, "elastic_px = 65 is too much here: tiles read 100 px; expected 64 or less"),
+        ({"blur_px": 33.5}, "blur_px = 33.5 is too much here: tiles read 100 px; expected 33 or less"),
+        ({"shift_px": 121.0}, "shift_px = 121 is too much here: the longest image has 120 px; expected 120 or less"),
+    ],
+)
+def test_what_tile_and_images_do_not_allow_is_refused(
+    images: list[AnnotatedImage], tiny_recipe: Recipe, values: dict[str, float], reason: str
+) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        require_tile(images, tiny_recipe.model_copy(update={"augmentation": Augmentation.model_validate(values)}))
+    ((name, value),) = values.items()
+    lower = tiny_recipe.model_copy(update={"augmentation": Augmentation.model_validate({name: value - 1})})
+    require_tile(images, lower)
+    dataset(prepare(images, lower), lower)[0]
+
+
+def test_tiles_that_would_read_more_than_a_computer_holds_are_refused(
+    images: list[AnnotatedImage], tiny_recipe: Recipe
+) -> None:
+    far = Augmentation(scale=(1 / 16, 1.0))
+    recipe = tiny_recipe.model_copy(update={"augmentation": far, "tile_output_px": 2100})
+    large = [AnnotatedImage("a", np.zeros((2000, 2000, 1), np.uint8), np.zeros((2000, 2000), np.int32))]
+    with pytest.raises(RecipeError, match=r"makes a tile of 2140 px read 34240 px .* expected 32768 px or less"):
+        require_tile(large, recipe)
+
+
+def test_a_run_whose_tiles_show_nothing_annotated_is_refused(tiny_recipe: Recipe) -> None:
+    tiny = AnnotatedImage("tiny", np.zeros((4, 4, 1), dtype=np.uint8), np.ones((4, 4), dtype=np.int32))
+    shifted = Augmentation(elastic_px=0, shift_px=50)
+    schedule = tiny_recipe.schedule.model_copy(update={"seed": 1})
+    recipe = tiny_recipe.model_copy(update={"augmentation": shifted, "schedule": schedule})
+    tiles = dataset(prepare([tiny], recipe), recipe)
+    known = [bool((tiles[number][1] != IGNORE).any()) for number in range(12)]
+    first = known.index(True)
+    assert first > 0, "some tiles lie beside the image, and are no reason to refuse a run"
+    require_annotated([tiny], recipe, first + 1)
+    with pytest.raises(NothingToLearn, match=rf"the first {first} tiles of the run hold not one pixel .* = 50 may"):
+        require_annotated([tiny], recipe, first)
+
+
+def test_a_search_for_something_annotated_ends(tiny_recipe: Recipe) -> None:
+    unknown = AnnotatedImage("a", np.zeros((90, 90, 1), np.uint8), np.full((90, 90), IGNORE, dtype=np.int32))
+    with pytest.raises(NothingToLearn, match="the first 1000 tiles"):
+        require_annotated([unknown], tiny_recipe, 10**12)

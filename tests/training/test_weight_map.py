@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -145,6 +146,22 @@ def test_boundary_is_the_outermost_pixel_of_each_object_but_not_the_edge_of_the_
         ]
     )
     np.testing.assert_array_equal(inner_boundary(labels, 1), expected)
+
+
+@given(LABELS, st.integers(1, 3))
+def test_boundary_of_what_is_wholly_annotated_is_where_anything_else_is_near(
+    labels_yx: NDArray[np.int32], width_px: int
+) -> None:
+    padded = np.pad(labels_yx, width_px, mode="edge")
+    around = sliding_window_view(padded, (2 * width_px + 1,) * 2)
+    expected = (labels_yx > 0) & (around != labels_yx[..., None, None]).any(axis=(2, 3))
+    np.testing.assert_array_equal(inner_boundary(labels_yx, width_px), expected)
+
+
+def test_an_object_cut_by_pixels_that_nobody_has_annotated_has_no_boundary_there() -> None:
+    labels = np.repeat(np.array([[0, 1, 1, 1, IGNORE, IGNORE, 2, 2, 2, 3, 3]], dtype=np.int32), 3, axis=0)
+    known = [0, 2, 1, 1, IGNORE, IGNORE, 1, 1, 2, 2, 1]
+    assert class_targets(labels, "boundary")[1].tolist() == known
 
 
 @pytest.mark.parametrize("scheme", ["foreground", "boundary", "contact", "classes"])

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import get_args
 
 from model.package import read_package
@@ -14,6 +13,7 @@ from model.session import Backend, Precision, SessionOptions, resolve_backend
 from training.commands.evaluate import chosen_images, recipe_of
 from training.judging import judge
 from training.origin import package_origin
+from training.paths import given_path
 from training.run_folder import net_path
 
 
@@ -21,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare the command's options."""
     parser = commands.add_parser("compare", help="compare a lower precision with fp32 on held-out images")
     parser.add_argument("package", type=net_path, metavar="PACKAGE", help="folder, zip, or the name of one that ships")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument(
         "--precision", choices=[name for name in get_args(Precision) if name not in ("auto", "fp32")], required=True
     )

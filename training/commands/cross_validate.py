@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from training.command_line import arguments_of
 from training.commands.fit import add_values
 from training.cross_validation import REPORT_NAME, cross_validate
+from training.paths import given_path
 from training.recipe import read_recipe, shipped_recipes
 
 
@@ -17,8 +17,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("cross-validate", help="train a net for each fold, and score what each held out")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
     add_values(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the folds' runs")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=given_path, required=True, metavar="RUN", help="folder for the folds' runs")
     parser.add_argument("--folds", type=int, required=True, metavar="N", help="how many, 2 or more")
     parser.add_argument("--only", type=_numbers, metavar="K,...", help="train these folds now (default: all)")
     parser.add_argument("--resume", action="store_true", help="leave out finished folds, go on with begun ones")
@@ -47,5 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Fold numbers from ``1,3``; argparse tells of a ValueError."""
-    return tuple(int(number) for number in text.split(","))
+    """Fold numbers from ``1,3``."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} names no folds; give numbers with commas, such as 1,3") from None

@@ -17,6 +17,7 @@ from training.errors import FoldsMismatch, RecipeError
 from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold, require_unseen, warn_of_changed, warn_of_seen
 from training.origin import Origin, package_origin
+from training.paths import given_path
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import NET_HELP, checkpoint_path, is_run, net_path, require_net
@@ -34,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="TARGET",
         help=f"{NET_HELP}; several folds are pooled",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
     parser.add_argument("--recipe", help="how to read and measure DIR, where the target's own recipe does not fit")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for runs (default: %(default)s)")

@@ -17,6 +17,7 @@ from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
 from training.export import Card, describe, export_package, golden_answer
 from training.golden import golden_image
+from training.paths import given_path
 from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path
@@ -27,14 +28,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare the command's options."""
     parser = commands.add_parser("export", help="write the best net of a run as a model package")
     # not "run", which is what the command does
-    parser.add_argument("finished", metavar="run", type=Path, help="folder of the run, or a .pt file")
-    parser.add_argument("--out", type=Path, required=True, metavar="PACKAGE", help="folder, or a name ending in .zip")
+    parser.add_argument("finished", metavar="run", type=given_path, help="folder of the run, or a .pt file")
+    parser.add_argument(
+        "--out", type=given_path, required=True, metavar="PACKAGE", help="folder, or a name ending in .zip"
+    )
     parser.add_argument("--version", default="1.0.0", help="of the package (default: %(default)s)")
     parser.add_argument("--author", default="unet-service", help="(default: %(default)s)")
-    parser.add_argument("--license-file", type=Path, metavar="FILE", help="full text (default: a short notice)")
+    parser.add_argument("--license-file", type=given_path, metavar="FILE", help="full text (default: a short notice)")
     parser.add_argument("--channels", nargs="+", metavar="NAME", help="names of the image's channels")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="score the validation split anew for the card, and add int8 weights"
+        "--data",
+        type=given_path,
+        metavar="DIR",
+        help="score the validation split anew for the card, and add int8 weights",
     )
     parser.add_argument("--no-int8", action="store_true", help="leave int8 weights out")
     parser.add_argument("--trained-by", metavar="COMMAND", help="the command for the card, where it was another one")

@@ -13,6 +13,7 @@ from training.commands.plan import add_options, compose, require_length
 from training.distributed import Processes, joined
 from training.errors import RecipeError
 from training.finetune import open_origin
+from training.paths import given_path
 from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.run_folder import RunFiles
 from training.trainer import train
@@ -26,8 +27,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     names = ", ".join(shipped_recipes())
     parser.add_argument("--recipe", help=f"a TOML file, or one of: {names} (default: chosen from the images)")
     add_values(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for checkpoints and log")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=given_path, required=True, metavar="RUN", help="folder for checkpoints and log")
     add_options(parser)
     parser.add_argument("--fold", metavar="K/N", help="validate on part K of N instead of the recipe's own split")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> None:
         )
     if not processes.first:
         return
+    if options.minutes is not None and last.elapsed_s < 60 * options.minutes:
+        _log.warning("the recipe's %d steps ended the run before its %g minutes", last.step, options.minutes)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in last.figures.items())
     sys.stdout.write(f"{last.step} steps in {last.elapsed_s / 60:.1f} minutes; {figures or 'not validated'}\n")
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")
@@ -79,10 +82,7 @@ def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes:
     """Recipe of the run: the named one, that of the run to resume, or one chosen from the images."""
     files = RunFiles(options.out)
     if options.recipe is not None:
-        recipe = _named(options.recipe, options.data).with_values(options.values)
-        limits = {"max_minutes": options.minutes, "steps": options.steps}
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=given)})
+        recipe = _of_length(_named(options.recipe, options.data), options)
     elif options.resume:
         files.require(resume=True)
         recipe = load_checkpoint(files.last).read_recipe()
@@ -144,6 +144,29 @@ def _other_length(options: argparse.Namespace, recipe: Recipe) -> tuple[list[str
         f"--{name} {getattr(options, name):g}" for name in own if getattr(options, name) not in {None, own[name]}
     ]
     return changes, f"{own['steps']} steps" + (f" or {own['minutes']:g} minutes" if own["minutes"] else "")
+
+
+def _of_length(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Give a named recipe the values and the length that the command asks for.
+
+    ``--steps`` lifts the recipe's own minutes, which a run that ends by its steps could not repeat; minutes that
+    ``--set`` gives stay. ``--minutes`` lets the recipe's steps stand: its warm-up and its times of validation are made
+    for them.
+    """
+    if options.steps is not None:
+        recipe = recipe.with_schedule("--steps", max_minutes=None)
+    recipe = recipe.with_values(options.values)
+    if options.steps is not None:
+        recipe = recipe.with_schedule("--steps", steps=options.steps)
+    if options.minutes is not None:
+        recipe = recipe.with_schedule("--minutes", max_minutes=options.minutes)
+        _log.info(
+            "the run ends after %g minutes, or with the recipe's %d steps where those are done first "
+            "(--set schedule.steps=N for more)",
+            options.minutes,
+            recipe.schedule.steps,
+        )
+    return recipe
 
 
 def _named(name: str, data: Path) -> Recipe:

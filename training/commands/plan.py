@@ -17,6 +17,7 @@ from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.loading import require_workers
 from training.pace import bf16_support, seconds_per_step
+from training.paths import given_path
 from training.plan import Choice, Plan
 from training.recipe import named_in_errors
 from training.run_folder import NET_HELP, net_path
@@ -32,8 +33,8 @@ _log = logging.getLogger(__name__)
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("plan", help="choose a recipe for a folder, say why, and train nothing")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
-    parser.add_argument("--out", type=Path, metavar="FILE.toml", help="write the recipe to a file")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=given_path, metavar="FILE.toml", help="write the recipe to a file")
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -48,8 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"begin with this net: {NET_HELP}",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, metavar="M", help="end by the clock, the learning rate with it")
-    steps = "end after N steps; repeatable with --recipe (without one the precision follows from measured steps)"
+    minutes = "end by the clock, the learning rate with it; with --recipe by its steps where they are done first"
+    length.add_argument("--minutes", type=float, metavar="M", help=minutes)
+    steps = (
+        "end after N steps and not by the recipe's clock, unless --set schedule.max_minutes is given, too; repeatable "
+        "with --recipe (without one the precision follows from measured steps)"
+    )
     length.add_argument("--steps", type=int, metavar="N", help=steps)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that make tiles (default: %(default)s)")

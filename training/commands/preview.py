@@ -6,12 +6,12 @@ import argparse
 import logging
 import shlex
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from training.datasets import load_images
 from training.errors import RecipeError
+from training.paths import given_path
 from training.pictures import FOUND, GRID, class_colour, css, png_bytes, viridis_stops
 from training.preview import strip, view_tiles
 from training.recipe import Recipe, read_recipe, shipped_recipes
@@ -30,8 +30,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare the command's options."""
     parser = commands.add_parser("preview", help="show the first tiles of a run, and what the images hold")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of images and masks")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for index.html and pictures")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of images and masks")
+    parser.add_argument(
+        "--out", type=given_path, required=True, metavar="DIR", help="folder for index.html and pictures"
+    )
     parser.add_argument("--count", type=int, default=8, help="tiles to show (default: %(default)s)")
     parser.add_argument("--fold", metavar="K/N", help="validate on part K of N instead of the recipe's own split")
     parser.set_defaults(run=run)

@@ -9,6 +9,8 @@ from pathlib import Path
 from model.package import Package, read_package
 from training.commands.evaluate import recipe_of
 from training.datasets import load_images
+from training.drafts import recover
+from training.paths import given_path
 from training.recipe import Recipe
 from training.splits import split_images
 from training.variants import add_int8
@@ -18,10 +20,12 @@ from training.writing import require_folder
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command's options."""
     parser = commands.add_parser("quantize", help="add int8 weights to a package, for faster CPUs")
-    parser.add_argument("package", type=Path, metavar="PACKAGE", help="folder or zip that unet-train export wrote")
+    parser.add_argument(
+        "package", type=given_path, metavar="PACKAGE", help="folder or zip that unet-train export wrote"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=given_path,
         required=True,
         metavar="DIR",
         help="the images: ranges from those trained on, checks on others",
@@ -39,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
         Where the package's folder cannot be written.
 
     """
+    recover(options.package)
     package = read_package(options.package)
     package.check_files()
     require_folder(options.package.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor, origin_of, score
 from training.errors import RecipeError
+from training.paths import given_path
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
@@ -33,8 +34,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="RUN",
         help=f"{NET_HELP}; several compare",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of annotated images")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
+    parser.add_argument("--out", type=given_path, required=True, metavar="FILE", help="the HTML file to write")
     parser.add_argument("--split", choices=("validation", "training", "all"), default="validation")
     parser.add_argument("--recipe", help="how to read and measure DIR, where the run's own recipe does not fit")
     parser.add_argument("--worst", type=int, default=6, help="worst images to show of each run (default: %(default)s)")
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     write_page(
         options.out,
         "report.html",
-        command=_command(options),
+        command=command_of(options),
         colours={"reference": css(REFERENCE), "found": css(FOUND), "both": css(BOTH)},
         matched_iou=MATCHED_IOU,
         **report_values(runs, options.data, options.split),
@@ -104,7 +105,10 @@ def _names(targets: list[Path]) -> list[str]:
     return [path.relative_to(shared).as_posix() for path in whole]
 
 
-def _command(options: argparse.Namespace) -> str:
+def command_of(options: argparse.Namespace) -> str:
+    """Return the command that writes the same report again."""
     parts = ["unet-train", "report", *map(str, options.targets), "--data", str(options.data), "--out", str(options.out)]
-    parts += ["--split", options.split]
-    return shlex.join([*parts, "--recipe", options.recipe] if options.recipe else parts)
+    parts += ["--split", options.split, "--worst", str(options.worst)]
+    parts += ["--recipe", options.recipe] if options.recipe else []
+    parts += ["--device", options.device] if options.device != "cpu" else []
+    return shlex.join(parts)

@@ -66,7 +66,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """Something that a person should look at: what, and which images show it."""
+    """Something that a person should look at: what, and which images show it, if any does."""
 
     title: str
     advice: str
@@ -79,7 +79,8 @@ class Caution:
         return ", ".join(self.stems[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     def __str__(self) -> str:
-        return f"{self.title} ({self.named}). {self.advice}"
+        named = f" ({self.named})" if self.stems else ""
+        return f"{self.title}{named}. {self.advice}"
 
 
 def folder_facts(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[ImageFacts]:
@@ -179,12 +180,14 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
             those(lambda fact: max(fact.size_yx) < output / 2),
         ),
     ]
+    found = [caution for caution in found if caution.stems]
     validating = those(lambda fact: fact.validates)
     if len(validating) < 3:
+        known = "Their figures say little" if validating else "No figure will say anything"
         found.append(
             Caution(
                 f"Only {len(validating)} of {len(facts)} images validate{'s' if len(validating) == 1 else ''}",
-                "Their figures say little about other images. Cross-validate with --fold 1/N to --fold N/N.",
+                f"{known} about other images. Cross-validate with --fold 1/N to --fold N/N.",
                 validating,
             )
         )
@@ -198,7 +201,7 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
                 those(lambda fact: fact.dtype == odd),
             )
         )
-    return [caution for caution in found if caution.stems]
+    return found
 
 
 def _scattered(cells_yx: NDArray[np.int32]) -> int:
