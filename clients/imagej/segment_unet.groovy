@@ -4,7 +4,8 @@
 //
 //   groovy -cp ij.jar segment_unet.groovy url=http://127.0.0.1:8000 "image=/data/my cells.tif" save=labels.tif
 //
-// url, image, output, model, threshold, min_area, min_score, channel, mirror, rois, save: as in segment_unet.ijm.
+// url, image, output, model, threshold, min_area, min_score, channel, mirror, pixel_size, timeout, rois, save: as in
+// segment_unet.ijm.
 
 import groovy.json.JsonSlurper
 import groovy.transform.Field
@@ -26,41 +27,102 @@ import javax.net.ssl.SSLException
 
 // an answer is waited for twice as long as the service takes at most unless told otherwise (UNET_DEADLINE_S, 300)
 @Field final int SILENCE_S = 600
+@Field final String DEFAULT_MODEL = "the service's default"
 
 class Refused extends Exception {
     Refused(String message) { super(message) }
 }
 
-/** An open connection for one request, or the reason why there is none. */
-HttpURLConnection connected(String url, String asked, int length) {
-    if (!(url ==~ '(?i)https?://.*')) {
-        throw new Refused("url is '${url}', it should begin with http:// or https://, as http://127.0.0.1:8000 does")
+/** An address without user and password, as it may be shown. */
+String shown(String url) {
+    url.replaceAll('^([a-zA-Z]+://)?.*@', '$1')
+}
+
+/** What stands before the @ of an address, as a header has it; null where there is none. */
+String authorization(String url) {
+    String given = (url =~ '^[a-zA-Z]+://(.*)@').with { it.find() ? it.group(1) : null }
+    if (given == null) {
+        return null
     }
     try {
-        HttpURLConnection connection = (HttpURLConnection) new URL("${url}/segment?${asked}").openConnection()
-        connection.requestMethod = 'POST'
-        connection.doOutput = true
-        connection.setRequestProperty('Content-Type', 'image/tiff')
-        connection.fixedLengthStreamingMode = length
-        connection.connectTimeout = 10_000
-        connection.readTimeout = 1000 * SILENCE_S
-        connection.connect()
-        return connection
-    } catch (SSLException error) {
-        throw new Refused("No service answers at ${url}: ${error.message}; is it https:// where it should be http://?")
-    } catch (IOException | IllegalArgumentException error) {
-        throw new Refused("No service answers at ${url}: ${error.message}; is it running, and is the address right?")
+        // a + is a plus here, unlike in forms
+        String decoded = URLDecoder.decode(given.replace('+', '%2B'), 'UTF-8')
+        return 'Basic ' + (decoded.contains(':') ? decoded : decoded + ':').getBytes('UTF-8').encodeBase64()
+    } catch (IllegalArgumentException error) {
+        throw new Refused("In the user name or password for ${shown(url)} a % stands alone; write it as %25")
     }
 }
 
-/** The body of an answer; Java itself says nothing where one ends too early. */
+/** An open connection, or the reason why there is none. */
+HttpURLConnection connected(String url, String path, int waitMs, Closure prepared) {
+    if (!(url ==~ '(?i)https?://.*')) {
+        throw new Refused("url is '${shown(url)}', it should begin with http:// or https://, as " +
+            'http://127.0.0.1:8000 does')
+    }
+    String authorization = authorization(url)
+    try {
+        HttpURLConnection connection = (HttpURLConnection) new URL(shown(url) + path).openConnection()
+        if (authorization != null) {
+            connection.setRequestProperty('Authorization', authorization)
+        }
+        connection.instanceFollowRedirects = false // a body that is streamed cannot be sent twice
+        connection.connectTimeout = 10_000
+        connection.readTimeout = waitMs
+        prepared(connection)
+        connection.connect()
+        return connection
+    } catch (SSLException error) {
+        throw new Refused("No service answers at ${shown(url)}: ${error.message}; " +
+            'is it https:// where it should be http://?')
+    } catch (IOException | IllegalArgumentException error) {
+        throw new Refused("No service answers at ${shown(url)}: ${error.message}; " +
+            'is it running, and is the address right?')
+    }
+}
+
+/** The body of an answer; Java itself says nothing where one ends too early, and keeps that of a 401 to itself. */
 byte[] bodyOf(HttpURLConnection connection) {
-    InputStream stream = connection.responseCode < 400 ? connection.inputStream : connection.errorStream
+    int status = connection.responseCode
+    InputStream stream = status < 400 ? connection.inputStream : connection.errorStream
     byte[] body = stream?.bytes ?: new byte[0]
-    if (body.length < connection.contentLengthLong) {
+    if (status != 401 && body.length < connection.contentLengthLong) {
         throw new EOFException("${body.length} of ${connection.contentLengthLong} bytes came")
     }
     body
+}
+
+/** What a refusal says to people. */
+String reason(String url, HttpURLConnection connection, byte[] body) {
+    int status = connection.responseCode
+    String text = new String(body, 'UTF-8')
+    if (body.length > 0 && connection.contentType?.startsWith('application/problem+json')) {
+        return new JsonSlurper().parseText(text).detail
+    }
+    if (status == 401) {
+        return authorization(url) == null ?
+            "${shown(url)} wants user and password, or a key; put them into the address, as in https://user:key@host " +
+            '(%40 for an @ in them); the operator of the service has them' :
+            "${shown(url)} does not know the user and password, or the key, in the address; compare them with what the " +
+            'operator of the service gave you (%40 for an @, %3A for a : in the user name)'
+    }
+    if (status == 403) {
+        return "${shown(url)} knows who asks, and does not allow it (403); ask the operator of the service for access"
+    }
+    String place = connection.getHeaderField('Location')
+    status in 300..399 && place ? "${shown(url)} has moved: it answers ${status} and names ${shown(place)}; give the " +
+        'address there' : "The service answers ${status}: ${text}"
+}
+
+/** Names of the models that the service has; none where it does not say so at once. */
+List<String> modelsAt(String url) {
+    try {
+        HttpURLConnection connection = connected(url.replaceAll('/+$', ''), '/models', 3000) { it.connectTimeout = 2000 }
+        byte[] body = bodyOf(connection)
+        return connection.responseCode == 200 ?
+            new JsonSlurper().parseText(new String(body, 'UTF-8')).models.collect { "${it.name}@${it.version}".toString() } : []
+    } catch (Refused | IOException | RuntimeException error) {
+        return [] // the dialog, in which the address may be put right, is more use than a message
+    }
 }
 
 /**
@@ -71,17 +133,22 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
     String asked = query.findAll { it.value }.collect { "${it.key}=${URLEncoder.encode(it.value, 'UTF-8')}" }.join('&')
     int waited = 0
     for (int brokeOff = 0; ; ) {
-        HttpURLConnection connection = connected(url, asked, tiff.length)
+        HttpURLConnection connection = connected(url, "/segment?${asked}", 1000 * SILENCE_S) {
+            it.requestMethod = 'POST'
+            it.doOutput = true
+            it.setRequestProperty('Content-Type', 'image/tiff')
+            it.fixedLengthStreamingMode = tiff.length
+        }
         byte[] body
         try {
             connection.outputStream.withCloseable { it.write(tiff) }
             body = bodyOf(connection)
         } catch (SocketTimeoutException error) {
-            throw new Refused("${url} has not answered within ${SILENCE_S} s; send a smaller image, or raise SILENCE_S in " +
+            throw new Refused("${shown(url)} has not answered within ${SILENCE_S} s; send a smaller image, or raise SILENCE_S in " +
                 'this script where the service may take longer (its UNET_DEADLINE_S)')
         } catch (IOException error) {
             if (++brokeOff > 3) {
-                throw new Refused("The answer of ${url} broke off ${brokeOff} times: ${error.message}; " +
+                throw new Refused("The answer of ${shown(url)} broke off ${brokeOff} times: ${error.message}; " +
                     "see the service's log, and try again")
             }
             sleep(250L << brokeOff) // half a second, then twice as long each time
@@ -97,9 +164,7 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
             sleep(1000L * pause.toInteger())
             continue
         }
-        String text = new String(body, 'UTF-8')
-        boolean problem = connection.contentType?.startsWith('application/problem+json')
-        throw new Refused(problem ? new JsonSlurper().parseText(text).detail : "The service answers ${status}: ${text}")
+        throw new Refused(reason(url, connection, body))
     }
 }
 
@@ -117,26 +182,35 @@ List<Roi> roisIn(byte[] zip) {
 
 Map<String, String> defaults() {
     [url: Prefs.get('unet.url', 'http://127.0.0.1:8000'), output: 'labels', model: '', threshold: '', min_area: '',
-     min_score: '', channel: '', mirror: '', rois: 'false', image: '', save: '']
+     min_score: '', channel: '', mirror: '', pixel_size: '', timeout: '', rois: 'false', image: '', save: '']
 }
 
-Map<String, String> fromDialog(Map<String, String> shown) {
+Map<String, String> fromDialog(Map<String, String> options) {
     GenericDialog dialog = new GenericDialog('Segment with U-Net')
-    dialog.addStringField('Service', shown.url, 30)
-    dialog.addStringField('Model (empty: the default)', shown.model, 30)
-    dialog.addChoice('Result', ['labels', 'mask', 'probabilities'] as String[], shown.output)
+    dialog.addStringField('Service', options.url, 30)
+    List<String> models = modelsAt(options.url)
+    if (models) {
+        dialog.addChoice('Model', [DEFAULT_MODEL, *models] as String[], DEFAULT_MODEL)
+    } else {
+        dialog.addStringField('Model (empty: the default)', options.model, 30)
+    }
+    dialog.addChoice('Result', ['labels', 'mask', 'probabilities'] as String[], options.output)
     dialog.addStringField("Threshold (empty: the model's)", '', 8)
     dialog.addStringField("Smallest object, px (empty: the model's)", '', 8)
     dialog.addStringField("Least score of an object, 0 to 1 (empty: the model's)", '', 8)
     dialog.addStringField('Channel, from 0 (empty: all)', '', 8)
+    dialog.addStringField('Pixel size, µm (empty: as in the image)', '', 8)
+    dialog.addStringField("Seconds to wait at most (empty: the service's)", '', 8)
     dialog.addCheckbox('Outlines into the ROI Manager', false)
     dialog.addCheckbox('Mean of mirrored views (eight times the time)', false)
     dialog.showDialog()
     if (dialog.wasCanceled()) {
         return null
     }
-    Map<String, String> chosen = shown + [url: dialog.nextString, model: dialog.nextString, output: dialog.nextChoice,
+    Map<String, String> chosen = options + [url: dialog.nextString,
+        model: models ? dialog.nextChoice - DEFAULT_MODEL : dialog.nextString, output: dialog.nextChoice,
         threshold: dialog.nextString, min_area: dialog.nextString, min_score: dialog.nextString, channel: dialog.nextString,
+        pixel_size: dialog.nextString, timeout: dialog.nextString,
         rois: dialog.nextBoolean.toString(), mirror: dialog.nextBoolean.toString()]
     Prefs.set('unet.url', chosen.url)
     chosen
@@ -144,7 +218,8 @@ Map<String, String> fromDialog(Map<String, String> shown) {
 
 ImagePlus segment(ImagePlus image, Map<String, String> options) {
     String url = options.url.replaceAll('/+$', '')
-    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror'])
+    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror',
+        'pixel_size', 'timeout'])
     byte[] tiff = new FileSaver(image).serialize()
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output

@@ -5,11 +5,14 @@
 //   runMacro("/path/segment_unet.ijm", "url=http://127.0.0.1:8000 output=labels rois=true");
 //   imagej -b segment_unet.ijm "image=[/data/my cells.tif] save=/data/labels.tif"
 //
-// url      address of the service                                   http://127.0.0.1:8000
+// url      address of the service; https://user:key@host where it   http://127.0.0.1:8000
+//          wants them (%40 for an @ in them)
 // image    file to open first                                       the active image
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
 // threshold, min_area, min_score, channel                           the model's own
+// pixel_size  micrometres, or height,width                          what the image says
+// timeout  seconds until the answer is of no use any more           the service's
 // mirror   true: mean of eight mirrored views, eight times the time false
 // rois     true: outlines into the ROI Manager too                  false
 // save     file for the result, as TIFF; ROIs beside it as .zip     not saved
@@ -28,6 +31,8 @@ var minArea = "";
 var minScore = "";
 var channel = "";
 var mirror = "";
+var pixelSize = "";
+var timeout = "";
 var sent = "";
 
 arguments = getArgument();
@@ -40,6 +45,8 @@ minArea = option("min_area", "");
 minScore = option("min_score", "");
 channel = option("channel", "");
 mirror = option("mirror", "");
+pixelSize = option("pixel_size", "");
+timeout = option("timeout", "");
 rois = isTrue(option("rois", "false"));
 target = option("save", "");
 
@@ -52,22 +59,38 @@ if (nImages == 0) {
 if (arguments == "") {
     Dialog.create("Segment with U-Net");
     Dialog.addString("Service", url, 30);
-    Dialog.addString("Model (empty: the default)", model, 30);
+    models = modelsAt(url);
+    if (models.length > 1) {
+        Dialog.addChoice("Model", models);
+    } else {
+        Dialog.addString("Model (empty: the default)", model, 30);
+    }
     Dialog.addChoice("Result", newArray("labels", "mask", "probabilities"), output);
     Dialog.addString("Threshold (empty: the model's)", threshold, 8);
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
     Dialog.addString("Least score of an object, 0 to 1 (empty: the model's)", minScore, 8);
     Dialog.addString("Channel, from 0 (empty: all)", channel, 8);
+    Dialog.addString("Pixel size, um (empty: as in the image)", pixelSize, 8);
+    Dialog.addString("Seconds to wait at most (empty: the service's)", timeout, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
     Dialog.addCheckbox("Mean of mirrored views (eight times the time)", isTrue(mirror));
     Dialog.show();
     url = Dialog.getString();
-    model = Dialog.getString();
+    if (models.length > 1) {
+        model = Dialog.getChoice();
+        if (model == models[0]) {
+            model = "";
+        }
+    } else {
+        model = Dialog.getString();
+    }
     output = Dialog.getChoice();
     threshold = Dialog.getString();
     minArea = Dialog.getString();
     minScore = Dialog.getString();
     channel = Dialog.getString();
+    pixelSize = Dialog.getString();
+    timeout = Dialog.getString();
     rois = Dialog.getCheckbox();
     if (Dialog.getCheckbox()) {
         mirror = "true";
@@ -146,6 +169,7 @@ function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
     query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
+    query = query + given("pixel_size", pixelSize) + given("timeout", timeout);
     said = post(query, path);
     for (asked = 1; asked < 4 && brokeOff(said); asked++) {
         wait(250 * pow(2, asked)); // half a second, then twice as long each time
@@ -157,15 +181,15 @@ function ask(format, path) {
     deleted = File.delete(sent);
     reason = said;
     if (brokeOff(said)) {
-        reason = "The answer of " + url + " broke off 4 times; see the service's log, and try again:\n" + said;
+        reason = "The answer of " + shown(url) + " broke off 4 times; see the service's log, and try again:\n" + said;
         deleted = File.delete(path);
     } else if (File.exists(path)) {
-        reason = detail(File.openAsString(path));
+        reason = detail(said, File.openAsString(path));
         deleted = File.delete(path);
     } else if (startsWith(said, "Cannot run program")) {
         reason = "curl was not found: install it, or put it on the PATH.";
     } else if (endsWith(said, "000")) {
-        reason = "No service answers at " + url + ": " + String.trim(substring(said, 0, lengthOf(said) - 3));
+        reason = "No service answers at " + shown(url) + ": " + String.trim(substring(said, 0, lengthOf(said) - 3));
     }
     exit("The U-Net service gives no result.\n" + reason);
 }
@@ -187,11 +211,44 @@ function brokeOff(said) {
     return matches(said, "(?s).*curl: \\((52|55|56)\\).*000");
 }
 
-// What an application/problem+json says to people.
-function detail(json) {
+// An address without user and password, as it may be shown.
+function shown(address) {
+    return replace(address, "^([a-zA-Z]+://)?.*@", "$1");
+}
+
+// The service's default and the names of its models, or the first alone where it does not answer at once.
+function modelsAt(address) {
+    while (endsWith(address, "/")) {
+        address = substring(address, 0, lengthOf(address) - 1);
+    }
+    names = newArray("the service's default");
+    said = exec("curl", "--silent", "--fail", "--connect-timeout", "2", "--max-time", "3", address + "/models");
+    said = substring(said, 0, maxOf(0, indexOf(said, "\"refused\":")));
+    parts = split(said, "([{]\"name\":\")");
+    for (i = 1; i < parts.length; i++) {
+        name = substring(parts[i], 0, indexOf(parts[i], "\""));
+        start = indexOf(parts[i], "\"version\":\"") + 11;
+        version = substring(parts[i], start, indexOf(parts[i], "\"", start));
+        names = Array.concat(names, name + "@" + version);
+    }
+    return names;
+}
+
+// What an application/problem+json says to people, or what the status means where a proxy has answered.
+function detail(status, json) {
     start = indexOf(json, "\"detail\":\"");
     if (start < 0) {
-        return json;
+        wants = " wants user and password, or a key; put them into the address, as in https://user:key@host";
+        wrong = " does not know the user and password, or the key, in the address";
+        address = shown(url); // a string in a variable: the language takes a function here for a number
+        if (status == "401" && address == url) {
+            return address + wants + " (%40 for an @ in them); the operator of the service has them.";
+        } else if (status == "401") {
+            return address + wrong + "; compare them with what the operator of the service gave you.";
+        } else if (status == "403") {
+            return address + " knows who asks, and does not allow it (403); ask the operator of the service for access.";
+        }
+        return "The service answers " + status + ": " + json;
     }
     text = "";
     for (i = start + 10; i < lengthOf(json); i++) {

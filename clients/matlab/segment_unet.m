@@ -12,13 +12,16 @@ function [result, receipt] = segment_unet(image, varargin)
 %   comes back with its planes along the third dimension (the fourth, of probabilities).
 %
 %   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
-%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views). An empty value counts as not
-%   given. A refusal is an error segment_unet:refused with the words of the service, an answer that broke off four
+%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views), 'pixel_size' (micrometres, or
+%   [height width]), 'timeout' (seconds until the answer is of no use any more). An empty value counts as not given.
+%   Where the service wants user and password, or a key, they stand in the address: 'https://user:key@host', with %40
+%   for an @ in them. A refusal is an error segment_unet:refused with the words of the service, an answer that broke off four
 %   times is segment_unet:incomplete. Arrays travel as .npy, so every value is kept.
 %   Needs curl, which Windows 10, macOS and Linux have.
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
-  known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror'};
+  known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror', ...
+    'pixel_size', 'timeout'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');
   end
@@ -51,7 +54,7 @@ function [result, receipt] = segment_unet(image, varargin)
   header_file = fullfile(folder, 'headers.txt');
   status = post(folder, sent, result_file, header_file, address(options));
   if status ~= 200
-    error('segment_unet:refused', '%s', reason(result_file, status));
+    error('segment_unet:refused', '%s', reason(result_file, status, options.url));
   end
   result = read_npy(result_file);
   receipt = read_receipt(header_file);
@@ -65,7 +68,7 @@ function url = address(options)
     if islogical(value)
       value = mat2str(value);
     elseif isnumeric(value)
-      value = num2str(value, 15);
+      value = strjoin(arrayfun(@(number) num2str(number, 15), value(:)', 'UniformOutput', false), ',');
     end
     url = [url '&' names{at} '=' sprintf('%%%02X', unicode2native(value, 'UTF-8'))]; %#ok<AGROW>
   end
@@ -112,12 +115,23 @@ function status = post(folder, sent, result_file, header_file, url)
   end
 end
 
-function words = reason(result_file, status)
+function words = reason(result_file, status, url)
   words = fileread(result_file);
+  shown = regexprep(url, '^([a-zA-Z]+://)?.*@', '$1');
   try
     words = jsondecode(words).detail;
-  catch
-    words = sprintf('the service answers %d: %s', status, words);
+  catch % a proxy has answered
+    if status == 401 && strcmp(shown, url)
+      words = sprintf(['%s wants user and password, or a key; put them into the address, as in https://user:key@host ' ...
+        '(%%40 for an @ in them); the operator of the service has them'], shown);
+    elseif status == 401
+      words = sprintf(['%s does not know the user and password, or the key, in the address; compare them with what the ' ...
+        'operator of the service gave you (%%40 for an @, %%3A for a : in the user name)'], shown);
+    elseif status == 403
+      words = sprintf('%s knows who asks, and does not allow it (403); ask the operator of the service for access', shown);
+    else
+      words = sprintf('the service answers %d: %s', status, words);
+    end
   end
 end
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -25,6 +26,7 @@ from tests.packages import write_tiny_package
 
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 PIXEL_UM = 0.325
+SECRET = "9f+8/e@7:d%6c5b4a32z1y0x"  # noqa: S105 - of this test; its signs need encoding in an address
 IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
 
 
@@ -128,6 +130,47 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     write_tiny_package(packages)
     with live_server(tmp_path_factory.mktemp("server"), packages) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """The same behind a key, :data:`SECRET`."""
+    folder = tmp_path_factory.mktemp("locked")
+    write_tiny_package(folder / "packages")
+    (folder / "keys").write_text(f"microscope:{SECRET}\n")
+    with live_server(folder, folder / "packages", api_keys_file=folder / "keys") as running:
+        yield running
+
+
+def with_key(url: str, key: str) -> str:
+    """The address with a user name and ``key`` as its password."""
+    return url.replace("://", f"://any%20one:{quote(key, safe='')}@")
+
+
+@contextmanager
+def gate(status: int, **headers: str) -> Iterator[str]:
+    """A proxy in front of nothing, which answers with ``status`` and a page of its own; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            for name, value in {"Content-Type": "text/html", "Content-Length": "12", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"<h1>no</h1>\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}"
+        finally:
+            listening.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import roifile
 import tifffile
 
-from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, Cells, Program, losing_proxy
+from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, SECRET, Cells, Program, gate, losing_proxy, with_key
 from tests.live import LiveServer
 
 MACRO = CLIENTS / "imagej" / "segment_unet.ijm"
@@ -79,6 +79,8 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
         ("threshold=7", "threshold is '7', it should be less than 1"),
         ("mirror=often", "mirror is 'often'"),
         ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
+        ("pixel_size=0.5,wide", "pixel_size is '0.5,wide'"),
+        ("timeout=-1", "timeout is '-1'"),
         ("output=probabilities rois=true", "Probabilities have no outlines"),
     ],
 )
@@ -90,10 +92,67 @@ def test_the_macro_shows_the_words_of_a_refusal(
     assert imagej.left_behind() == []
 
 
-def test_the_macro_names_a_service_that_does_not_answer(imagej: Program, cells: Cells) -> None:
-    done = imagej.run("-b", MACRO, f"url=http://127.0.0.1:1 image=[{cells.path}]")
+def test_the_macro_names_a_service_that_does_not_answer_without_its_password(imagej: Program, cells: Cells) -> None:
+    done = imagej.run("-b", MACRO, f"url=http://alice:secret@127.0.0.1:1 image=[{cells.path}]")
     assert "No service answers at http://127.0.0.1:1" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
     assert imagej.left_behind() == []
+
+
+def test_the_macro_gives_the_key_in_the_address(
+    imagej: Program, locked: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    done = imagej.run("-b", MACRO, f"url={with_key(locked.url, SECRET)} image=[{cells.path}] save=[{saved}]")
+    assert saved.exists(), done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+
+
+@pytest.mark.parametrize(
+    ("status", "user", "words"),
+    [
+        (401, "", "wants user and password, or a key"),
+        (401, "alice:secret@", "does not know the user and password, or the key"),
+        (403, "alice:secret@", "knows who asks, and does not allow it (403)"),
+    ],
+    ids=["no key", "another key", "forbidden"],
+)
+def test_the_macro_explains_the_answers_of_a_proxy(
+    imagej: Program, cells: Cells, status: int, user: str, words: str
+) -> None:
+    with gate(status) as url:
+        done = imagej.run("-b", MACRO, f"url={url.replace('://', '://' + user)} image=[{cells.path}]")
+    assert f"{url} {words}" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_the_macro_says_what_the_service_says_of_a_key(imagej: Program, locked: LiveServer, cells: Cells) -> None:
+    done = imagej.run("-b", MACRO, f"url={with_key(locked.url, 'secret-secret-secret')} image=[{cells.path}]")
+    assert "the key is none of the 1 that are known" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("model", ["[the service's default]", "tiny@1.0.0"], ids=["default", "by name"])
+def test_the_macro_offers_the_models_of_the_service(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path, model: str
+) -> None:
+    # a thread with this name reads dialogs from a macro's options, as when ImageJ plays a recorded macro; an option
+    # that a choice does not offer ends the macro
+    driver = tmp_path / "driver.groovy"
+    driver.write_text(f"""
+        new ij.ImageJ(ij.ImageJ.NO_SHOW)
+        ij.IJ.openImage('{cells.path}').show()
+        Thread.currentThread().name = 'Run$_driver'
+        ij.Macro.options = "service={server.url} model={model} result=labels smallest=3 pixel=0.5 seconds=50"
+        new ij.macro.Interpreter().run(new File('{MACRO}').text, '')
+        println(['told', ij.IJ.image.title, ij.IJ.image.statistics.max as int].join('|'))
+        System.exit(0)
+    """)
+    preferences = tmp_path / ".imagej"
+    preferences.mkdir()
+    (preferences / "IJ_Prefs.txt").write_text(f".unet.url={server.url}\n")
+    done = groovy.run(driver)
+    assert "told|my cells-labels|24" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_macro_asks_again_where_an_answer_broke_off(
@@ -130,14 +189,18 @@ def test_the_groovy_script_saves_calibrated_labels_and_their_outlines(
 def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
 ) -> None:
-    # a thread with this name reads dialogs from a macro's options, as when Fiji plays a recorded macro
+    # a thread with this name reads dialogs from a macro's options, as when Fiji plays a recorded macro; an option that
+    # a choice does not offer ends the macro
+    (tmp_path / ".imagej").mkdir()
+    (tmp_path / ".imagej" / "IJ_Prefs.txt").write_text(f".unet.url={server.url}\n")
     outlines = tmp_path / "outlines.zip"
     driver = tmp_path / "driver.groovy"
     driver.write_text(f"""
         new ij.ImageJ(ij.ImageJ.NO_SHOW)
         ij.IJ.openImage('{cells.path}').show()
         Thread.currentThread().name = 'Run$_driver'
-        ij.Macro.options = 'service={server.url} result=labels smallest=3 outlines mean'
+        ij.Macro.options = 'service={server.url} model=tiny@1.0.0 result=labels smallest=3 pixel=0.5 seconds=50 ' +
+            'outlines mean'
         new GroovyShell(new Binding()).evaluate(new File('{SCRIPT}'))
         def result = ij.IJ.image
         def scale = result.calibration
@@ -157,10 +220,14 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     [
         (("threshold=7",), "threshold is '7', it should be less than 1"),
         (("mirror=often",), "mirror is 'often'"),
+        (("pixel_size=0.5,wide",), "pixel_size is '0.5,wide'"),
+        (("timeout=-1",), "timeout is '-1'"),
         (("treshold=0.5",), "There is no option treshold"),
         (("url=http://127.0.0.1:1",), "No service answers at http://127.0.0.1:1"),
         (("url=http://127.0.0.1:99999",), "No service answers at http://127.0.0.1:99999: port out of range"),
         (("url=127.0.0.1:8000",), "url is '127.0.0.1:8000', it should begin with http:// or https://"),
+        (("url=alice:secret@host",), "url is 'host', it should begin with http:// or https://"),
+        (("url=https://alice:100%@host",), "In the user name or password for https://host a % stands alone"),
         (("image=nowhere.tif",), "image is 'nowhere.tif', which ImageJ cannot open"),
         (("image=",), "No image is open"),
         (("save=/no/such folder/labels.tif",), "save is '/no/such folder/labels.tif', which cannot be written"),
@@ -169,10 +236,14 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     ids=[
         "by the service",
         "by the service too",
+        "by the service for a size",
+        "by the service for a time",
         "by the script",
         "nobody there",
         "no such port",
         "no address",
+        "no address that is shown",
+        "no encoding",
         "no such file",
         "no image",
         "no such folder",
@@ -184,7 +255,46 @@ def test_the_groovy_script_shows_the_words_of_a_refusal(
 ) -> None:
     done = groovy.run(SCRIPT, f"url={server.url}", f"image={cells.path}", *options)
     assert words in done.stdout
+    assert "secret" not in done.stdout + done.stderr
     assert done.returncode == 1
+
+
+def test_the_groovy_script_gives_the_key_in_the_address(
+    groovy: Program, locked: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    done = groovy.run(SCRIPT, f"url={with_key(locked.url, SECRET)}", f"image={cells.path}", f"save={saved}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+
+
+@pytest.mark.parametrize("key", [None, "secret-secret-secret"], ids=["no key", "another key"])
+def test_the_groovy_script_says_that_the_service_wants_a_key(
+    groovy: Program, locked: LiveServer, cells: Cells, key: str | None
+) -> None:
+    done = groovy.run(SCRIPT, f"url={with_key(locked.url, key) if key else locked.url}", f"image={cells.path}")
+    words = "does not know the user and password, or the key" if key else "wants user and password, or a key"
+    assert f"{locked.url} {words}" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (403, {}, "knows who asks, and does not allow it (403)"),
+        (308, {"Location": "https://secret@else/segment"}, "answers 308 and names https://else/segment"),
+        (418, {}, "The service answers 418: <h1>no</h1>"),
+    ],
+    ids=["forbidden", "moved", "anything else"],
+)
+def test_the_groovy_script_explains_the_answers_of_a_proxy(
+    groovy: Program, cells: Cells, status: int, headers: dict[str, str], words: str
+) -> None:
+    with gate(status, **headers) as url:
+        done = groovy.run(SCRIPT, f"url={with_key(url, 'secret')}", f"image={cells.path}")
+    assert words in done.stdout
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_the_groovy_script_asks_again_where_an_answer_broke_off(

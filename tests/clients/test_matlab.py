@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, Cells, Program, losing_proxy
+from tests.clients.conftest import IMAGE, SECRET, Cells, Program, gate, losing_proxy, with_key
 from tests.live import LiveServer
 
 
@@ -109,6 +109,45 @@ def test_an_empty_value_counts_as_not_given(octave: Program, server: LiveServer)
         disp(class(labels)), disp(receipt.model.name)
     """
     assert answer(octave, code) == ["uint16", "tiny"]
+
+
+def test_pixel_size_and_timeout_reach_the_service(octave: Program, server: LiveServer) -> None:
+    code = f"""
+        labels = segment_unet(120 * ones(40, 70), 'url', '{server.url}', 'pixel_size', [0.65 0.5], 'timeout', 60);
+        disp(size(labels))
+        for options = {{{{'pixel_size', [0.5 0]}}, {{'timeout', -1}}}}
+          try, segment_unet(ones(9), 'url', '{server.url}', options{{1}}{{:}});
+          catch failure, disp(failure.message), end
+        end
+    """
+    height, width, *said = answer(octave, code)
+    assert (height, width) == ("40", "70")
+    assert "pixel_size is '0.5,0'" in " ".join(said)
+    assert "timeout is '-1'" in " ".join(said)
+
+
+def test_the_key_is_given_in_the_address(octave: Program, locked: LiveServer, cells: Cells) -> None:
+    code = f"disp(max(segment_unet('{cells.path}', 'url', '{with_key(locked.url, SECRET)}')(:)))"
+    assert answer(octave, code) == ["24"]
+
+
+@pytest.mark.parametrize(
+    ("status", "user", "words"),
+    [
+        (401, "", "wants user and password, or a key"),
+        (401, "alice:secret@", "does not know the user and password, or the key"),
+        (403, "alice:secret@", "knows who asks, and does not allow it (403)"),
+    ],
+    ids=["no key", "another key", "forbidden"],
+)
+def test_the_answers_of_a_proxy_are_explained(octave: Program, status: int, user: str, words: str) -> None:
+    with gate(status) as url:
+        address = url.replace("://", "://" + user)
+        said = answer(
+            octave, f"try, segment_unet(ones(9), 'url', '{address}'); catch failure, disp(failure.message), end"
+        )
+    assert " ".join(said).startswith(f"{url} {words}")
+    assert "secret" not in " ".join(said)
 
 
 def test_an_answer_that_broke_off_is_asked_for_again(octave: Program, server: LiveServer, cells: Cells) -> None:
