@@ -1,0 +1,129 @@
+"""SegmentUNet: objects of a U-Net service, as a module of CellProfiler 4.
+
+CellProfiler turns 8 and 16 bit images into numbers from 0 to 1. They are sent as float32, in which every one of them
+is kept apart. Workers ask at the same time: one whom a busy service tells to wait does.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import numpy
+from cellprofiler_core.module.image_segmentation import ImageSegmentation  # type: ignore[import-not-found]
+from cellprofiler_core.object import Objects  # type: ignore[import-not-found]
+from cellprofiler_core.setting.text import Text  # type: ignore[import-not-found]
+
+_EXAMPLE = "http://127.0.0.1:8000"
+_SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
+_LONGEST_WAIT_S = 600  # of one image, before it is asked for again
+
+
+class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
+    """Input image and output objects are settings of the parent class; an empty one of these is the model's own."""
+
+    module_name = "SegmentUNet"
+    category = "Object Processing"
+    variable_revision_number = 1
+
+    def create_settings(self) -> None:
+        """Make the settings."""
+        super().create_settings()
+        self.url = Text(
+            "Address of the service",
+            _EXAMPLE,
+            doc="https://user:key@host where the service wants them, with %40 for an @; saved with the pipeline.",
+        )
+        self.model = Text("Model", "", doc="name or name@version; empty for the service's default.")
+        self.min_area = Text("Smallest object, px", "", doc="Empty for the model's own.")
+
+    def settings(self) -> list[Any]:
+        """Return what a pipeline keeps, in its order."""
+        return [*super().settings(), self.url, self.model, self.min_area]
+
+    def visible_settings(self) -> list[Any]:
+        """Return what is shown."""
+        return [*super().visible_settings(), self.url, self.model, self.min_area]
+
+    def volumetric(self) -> bool:
+        """Volumes are segmented plane by plane."""
+        return True
+
+    def run(self, workspace: Any) -> None:  # noqa: ANN401 - of CellProfiler
+        """Segment the input image of one image set."""
+        image = workspace.image_set.get_image(self.x_name.value)
+        pixels = numpy.asarray(image.pixel_data, dtype=numpy.float32)
+        if image.volumetric and not image.multichannel:
+            pixels = pixels[..., numpy.newaxis]  # planes of one channel, however few
+        query = {"model": self.model.value, "min_area": self.min_area.value}
+        labels = segment(self.url.value, pixels, query).reshape(pixels.shape[: 3 if image.volumetric else 2])
+        objects = Objects()
+        objects.segmented = labels.astype(numpy.int32)
+        objects.parent_image = image.parent_image
+        workspace.object_set.add_objects(objects, self.y_name.value)
+        self.add_measurements(workspace)
+        if self.show_window:
+            workspace.display_data.x_data = image.pixel_data
+            workspace.display_data.y_data = objects.segmented
+            workspace.display_data.dimensions = image.dimensions
+
+
+def segment(url: str, pixels: Any, query: dict[str, str]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
+    """Labels of an array; waits while the service is busy, and asks again where an answer broke off, three times.
+
+    Raises
+    ------
+    RuntimeError
+        Where the service gives no result, with its words.
+
+    """
+    shown = re.sub("^([a-zA-Z]+://)?.*@", lambda found: found.group(1) or "", url).rstrip("/")
+    if not re.match("https?://", url, re.IGNORECASE):
+        raise RuntimeError(f"The address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
+    given = {name: value for name, value in query.items() if value}
+    asked = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
+    headers = {"Content-Type": "application/x-npy"}
+    user = re.match("[a-zA-Z]+://(.*)@", url)
+    if user:
+        pair = ":".join(urllib.parse.unquote(part) for part in user.group(1).partition(":")[::2])
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    body = io.BytesIO()
+    numpy.save(body, pixels)
+    waited, broke_off = 0, 0
+    while True:
+        try:
+            request = urllib.request.Request(f"{shown}/segment?{asked}", body.getvalue(), headers)  # noqa: S310 - see above
+            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
+                return numpy.load(io.BytesIO(answer.read()))
+        except urllib.error.HTTPError as refusal:
+            pause = refusal.headers.get("Retry-After", "")
+            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                raise RuntimeError(_reason(refusal, shown)) from None
+            waited += int(pause)
+            time.sleep(int(pause))
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            broke_off += 1
+            if broke_off > 3:
+                raise RuntimeError(f"The answer of {shown} broke off {broke_off} times; see its log: {error}") from None
+            time.sleep(0.25 * 2**broke_off)
+        except OSError as error:
+            raise RuntimeError(f"No service answers at {shown}: {error}") from None
+
+
+def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
+    text = refusal.read().decode(errors="replace")
+    if refusal.headers.get_content_type() == "application/problem+json":
+        return str(json.loads(text)["detail"])
+    if refusal.code == 401:
+        return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
+    if refusal.code == 403:
+        return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    return f"The service answers {refusal.code}: {text}"

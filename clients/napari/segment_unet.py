@@ -1,0 +1,175 @@
+"""Segment an Image layer of napari with a U-Net service; needs nothing but napari.
+
+From napari's console or a script::
+
+    from segment_unet import segment_layer
+    segment_layer(viewer, "http://127.0.0.1:8000", min_area=30)
+
+With a panel: ``viewer.window.add_dock_widget(segment_widget())``, or ``python segment_unet.py IMAGE ...``.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import numpy as np
+
+_EXAMPLE = "http://127.0.0.1:8000"
+_SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
+_LONGEST_WAIT_S = 120.0
+
+
+class Refused(Exception):
+    """There is no result; the message says why."""
+
+
+def segment_layer(target: Any, url: str = _EXAMPLE, **options: object) -> Any:  # noqa: ANN401 - of napari
+    """Segment an Image layer and show its objects as a Labels layer of the same place and size.
+
+    Parameters
+    ----------
+    target
+        A viewer, whose selected Image layer is taken (or the only one there is), or an Image layer. Its data are
+        (y, x) or (planes, y, x), with a last axis of channels where the layer is RGB.
+    url
+        Address of the service; ``https://user:key@host`` where it wants them, with ``%40`` for an ``@`` in them.
+    options
+        Parameters of ``POST /segment``: model, threshold, min_area, min_score, channel, mirror, pixel_size, timeout.
+
+    Returns
+    -------
+    The Labels layer, added to the viewer; of a layer without viewer, its data, integers (y, x) or (planes, y, x).
+
+    Raises
+    ------
+    Refused
+        Where no layer, more than one, or one of another shape is meant, or the service gives no result.
+
+    """
+    viewer = target if hasattr(target, "layers") else None
+    layer = _image_layer(viewer) if viewer is not None else target
+    if getattr(layer, "multiscale", False):
+        raise Refused(
+            f"layer {layer.name!r} has several scales; segment a region of its finest one as a layer of its own"
+        )
+    image = np.asarray(layer.data)
+    rgb = bool(getattr(layer, "rgb", False))
+    axes = image.ndim - rgb
+    if axes not in {2, 3}:
+        raise Refused(f"layer {layer.name!r} has {axes} axes, 2 or 3 can be sent; make a layer of a part of it")
+    if axes == 3 and not rgb:
+        image = image[..., np.newaxis]  # planes of one channel, however few
+    labels = segment_array(image, url, **options)
+    if viewer is None:
+        return labels
+    place = {name: np.asarray(getattr(layer, name))[:axes] for name in ("scale", "translate")}
+    return viewer.add_labels(labels, name=f"{layer.name} objects", **place)
+
+
+def _image_layer(viewer: Any) -> Any:  # noqa: ANN401 - of napari
+    images = [layer for layer in viewer.layers if type(layer).__name__ == "Image"]
+    chosen = [layer for layer in images if layer in viewer.layers.selection]
+    for layers in (chosen, images):
+        if len(layers) == 1:
+            return layers[0]
+    raise Refused(f"{len(chosen)} Image layers are selected, the limit is one; select the one to segment")
+
+
+def segment_array(image: np.ndarray[Any, Any], url: str = _EXAMPLE, **options: object) -> np.ndarray[Any, Any]:
+    """Labels (y, x) or (planes, y, x) of an array (y, x), (y, x, channels) or (planes, y, x, channels).
+
+    Raises
+    ------
+    Refused
+        Where the service gives no result.
+
+    """
+    given = {name: _text(value) for name, value in options.items() if value not in (None, "")}
+    query = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
+    body = io.BytesIO()
+    np.save(body, image)
+    answer = _ask(url.rstrip("/"), f"/segment?{query}", body.getvalue())
+    labels: np.ndarray[Any, Any] = np.load(io.BytesIO(answer))
+    # a stack of one plane comes back without its axis
+    return labels[np.newaxis] if image.ndim == 4 and labels.ndim == 2 else labels
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _ask(url: str, path: str, body: bytes) -> bytes:
+    """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
+    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    if not re.match("https?://", url, re.IGNORECASE):
+        raise Refused(f"url is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
+    headers = {"Content-Type": "application/x-npy"}
+    user = re.match("[a-zA-Z]+://(.*)@", url)
+    if user:
+        name, _, password = user[1].partition(":")
+        pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    waited, broke_off = 0.0, 0
+    while True:
+        try:
+            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refusal:
+            pause = refusal.headers.get("Retry-After", "")
+            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                raise Refused(_reason(refusal, shown)) from None
+            waited += int(pause)
+            time.sleep(int(pause))
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            broke_off += 1
+            if broke_off > 3:
+                raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
+            time.sleep(0.25 * 2**broke_off)
+        except OSError as error:
+            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
+
+
+def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
+    text = refusal.read().decode(errors="replace")
+    if refusal.headers.get_content_type() == "application/problem+json":
+        return str(json.loads(text)["detail"])
+    if refusal.code == 401:
+        return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
+    if refusal.code == 403:
+        return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    return f"the service answers {refusal.code}: {text}"
+
+
+def segment_widget() -> Any:  # noqa: ANN401 - of magicgui
+    """Return a panel for ``viewer.window.add_dock_widget``."""
+    import napari  # type: ignore[import-not-found, unused-ignore]
+    from magicgui import magicgui  # type: ignore[import-not-found, unused-ignore]
+
+    def segment(viewer, image, url=_EXAMPLE, model="", min_area="", channel=""):  # type: ignore[no-untyped-def] # noqa
+        viewer.layers.selection = {image}
+        segment_layer(viewer, url, model=model, min_area=min_area, channel=channel)
+
+    segment.__annotations__.update(viewer=napari.Viewer, image=napari.layers.Image)
+    return magicgui(segment, call_button="Segment")
+
+
+if __name__ == "__main__":
+    import napari
+
+    opened = napari.Viewer()
+    opened.open(sys.argv[1:])
+    opened.window.add_dock_widget(segment_widget(), name="U-Net")
+    napari.run()

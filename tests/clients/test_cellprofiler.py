@@ -1,0 +1,156 @@
+"""The module for CellProfiler, with stand-ins of the classes that it uses, against a running service."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.client import Client
+from tests.clients.conftest import CLIENTS, IMAGE, SECRET, Cells, with_key
+from tests.live import LiveServer
+
+
+class Text:
+    """Stand-in of a setting."""
+
+    def __init__(self, text: str, value: str, doc: str = "") -> None:
+        self.text, self.value, self.doc = text, value, doc
+
+
+class ImageSegmentation:
+    """Stand-in of the parent class: its settings, and a count of measured objects."""
+
+    show_window = True
+
+    def __init__(self) -> None:
+        self.create_settings()
+
+    def create_settings(self) -> None:
+        self.x_name, self.y_name = Text("Input", "DNA"), Text("Output", "Nuclei")
+
+    def settings(self) -> list[Any]:
+        return [self.x_name, self.y_name]
+
+    visible_settings = settings
+
+    def add_measurements(self, workspace: Any) -> None:
+        workspace.measured = int(workspace.object_set.objects[self.y_name.value].segmented.max())
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An instance of the module, as CellProfiler would make one."""
+    stand_ins: dict[str, dict[str, Any]] = {
+        "module.image_segmentation": {"ImageSegmentation": ImageSegmentation},
+        "object": {"Objects": SimpleNamespace},
+        "setting.text": {"Text": Text},
+    }
+    for name in ("", ".module", ".setting", *(f".{name}" for name in stand_ins)):
+        imported = ModuleType(f"cellprofiler_core{name}")
+        imported.__dict__.update(stand_ins.get(name[1:], {}))
+        monkeypatch.setitem(sys.modules, imported.__name__, imported)
+    path = CLIENTS / "cellprofiler" / "segmentunet.py"
+    spec = importlib.util.spec_from_file_location("segmentunet", path)
+    assert spec is not None
+    assert spec.loader is not None
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    return plugin.SegmentUNet()
+
+
+class ObjectSet:
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+
+    def add_objects(self, objects: Any, name: str) -> None:
+        self.objects[name] = objects
+
+
+def run(module: Any, pixels: np.ndarray[Any, Any], *, volumetric: bool = False, multichannel: bool = False) -> Any:
+    """Workspace after a run, on an image as CellProfiler scales it."""
+    image = SimpleNamespace(
+        pixel_data=pixels / np.iinfo(pixels.dtype).max,
+        volumetric=volumetric,
+        multichannel=multichannel,
+        dimensions=3 if volumetric else 2,
+        parent_image=None,
+    )
+    images = SimpleNamespace(get_image={"DNA": image}.__getitem__)
+    workspace = SimpleNamespace(image_set=images, object_set=ObjectSet(), display_data=SimpleNamespace())
+    module.run(workspace)
+    return workspace
+
+
+def test_objects_are_those_of_the_sixteen_bit_image(module: Any, locked: LiveServer, server: LiveServer) -> None:
+    module.url.value = with_key(locked.url, SECRET) + "/"
+    module.model.value, module.min_area.value = "tiny", "3"
+    workspace = run(module, IMAGE)
+    found = workspace.object_set.objects["Nuclei"].segmented
+    with Client(server.url) as client:
+        np.testing.assert_array_equal(found, client.segment_array(IMAGE, output="labels"))
+    assert workspace.measured == 24
+    assert [setting.value for setting in module.settings()] == ["DNA", "Nuclei", module.url.value, "tiny", "3"]
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_a_volume_is_segmented_plane_by_plane(module: Any, server: LiveServer, cells: Cells, planes: int) -> None:
+    module.url.value = server.url
+    one = cells.labels > 0
+    stack = np.stack([IMAGE, np.flip(IMAGE), IMAGE])[:planes]
+    found = run(module, stack, volumetric=True).object_set.objects["Nuclei"].segmented
+    np.testing.assert_array_equal(found > 0, np.stack([one, np.flip(one), one])[:planes])
+
+
+@pytest.mark.parametrize(
+    ("url", "area", "words"),
+    [
+        (None, "-1", "min_area is '-1'"),
+        ("http://alice:secret@127.0.0.1:1", "", "No service answers at http://127.0.0.1:1"),
+        ("alice:secret@host", "", "The address is 'host', it should begin with http"),
+    ],
+)
+def test_a_refusal_has_its_words_and_no_password(
+    module: Any, server: LiveServer, url: str | None, area: str, words: str
+) -> None:
+    module.url.value, module.min_area.value = url or server.url, area
+    with pytest.raises(RuntimeError, match=words) as refusal:
+        run(module, IMAGE)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_busy_service_is_asked_again_when_it_says(module: Any, server: LiveServer) -> None:
+    asked = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if len(asked) < 3:
+                self.send_response(503)
+                self.send_header("Retry-After", "0")
+                self.end_headers()
+                return
+            with Client(server.url) as client:
+                answer = client.segment(body, output="labels", format="npy")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as listening:
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            module.url.value = f"http://127.0.0.1:{listening.server_port}"
+            assert run(module, IMAGE).measured == 24
+        finally:
+            listening.shutdown()
+    assert len(asked) == 3
