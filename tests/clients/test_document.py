@@ -16,7 +16,7 @@ from tests.clients.conftest import CLIENTS, Cells, Program, installed
 from tests.live import LiveServer
 
 DOCUMENT = CLIENTS.parent / "docs" / "clients.md"
-EXAMPLES = re.findall(r"^```(sh|python|matlab)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```(sh|python|matlab|java)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def command(language: str, code: str) -> tuple[str, ...]:
@@ -26,6 +26,9 @@ def command(language: str, code: str) -> tuple[str, ...]:
     if language == "matlab":
         installed("octave-cli", "curl")
         return ("octave-cli", "--norc", "--quiet", "--path", str(CLIENTS / "matlab"), "--eval")
+    if language == "java":  # Groovy compiles it where there is no javac
+        installed("groovy")
+        return ("groovy", "-e")
     program = code.split(maxsplit=1)[0]
     if program in {"imagej", "groovy"}:
         installed(program, "imagej", "xvfb-run", "curl")
@@ -57,5 +60,5 @@ def test_the_example_finds_the_objects(
 
 def test_the_document_has_an_example_for_each_program() -> None:
     shown = " ".join(code for _, code in EXAMPLES)
-    assert {language for language, _ in EXAMPLES} == {"sh", "python", "matlab"}
+    assert {language for language, _ in EXAMPLES} == {"sh", "python", "matlab", "java"}
     assert all(word in shown for word in ("curl", "httpx", "urllib", "Client", "imagej", "groovy", "segment_unet("))
