@@ -80,6 +80,11 @@ class LabelRule(BaseModel):
         values = {"threshold": threshold, "min_area_px": min_area_px, "min_score": min_score}
         return self.model_copy(update={name: value for name, value in values.items() if value is not None})
 
+    def at_scale(self, scale: float) -> LabelRule:
+        """Return the rule for probabilities of an image that the net has seen at another scale: areas in its pixels."""
+        areas = {name: round(getattr(self, name) / scale**2) for name in ("min_seed_px", "min_area_px")}
+        return self.model_copy(update=areas)
+
     @property
     def has_helper_classes(self) -> bool:
         """Whether some class is no seed: a boundary that parts objects and means nothing by itself."""

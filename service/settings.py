@@ -218,7 +218,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     found = []
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in (*known, "UNET_API_KEY") and not name.startswith(PREFIX + "TEST_"):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(PREFIX + "TEST_"):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             found.append(f"{name} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
     return found

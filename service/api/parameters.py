@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from service.api.pairs import parse_origin, parse_pixel_size
 from service.engine.request import OutputKind, SegmentRequest
+from service.engine.scaling import SCALE_LIMITS, other_scale
 from service.errors import InvalidParameter
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
 from service.formats.placement import DOWNSAMPLE_LIMITS
@@ -29,6 +30,13 @@ _Output: TypeAlias = Annotated[
 _Mirror: TypeAlias = Annotated[
     bool,
     Field(description="Mean of the image's eight mirrored and turned views: a little better, eight times the time."),
+]
+_Scale: TypeAlias = Annotated[
+    Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])] | None,
+    Field(
+        description="By which the image is resampled for the net, and the result back to the image's own pixels: `0.5` "
+        "where objects are twice as large as those that the model knows."
+    ),
 ]
 _Timeout: TypeAlias = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
@@ -76,6 +84,7 @@ class SegmentParameters(_Parameters):
         None, description="Channel of the image, its number in the file from 0, for a package that takes one channel."
     )
     mirror: _Mirror = False
+    scale: _Scale = None
     pixel_size: str | None = Field(
         None,
         description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
@@ -124,6 +133,7 @@ class SegmentParameters(_Parameters):
             min_score=self.min_score,
             channel=self.channel,
             mirror=self.mirror,
+            scale=other_scale(self.scale),
             pixel_size_um=self.pixel_size_um,
             placement=self.placement(format_name),
             timeout_s=self.timeout,
@@ -166,6 +176,7 @@ class PlanParameters(_Parameters):
     model: _Model = None
     output: _Output = "mask"
     mirror: _Mirror = False
+    scale: _Scale = None
     timeout: _Timeout = None
 
     @field_validator("size")

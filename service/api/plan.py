@@ -11,6 +11,7 @@ from service.api.openapi import problem_responses
 from service.api.parameters import PlanParameters, check_timeout, parse_size, refuse_repeated
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
+from service.engine.scaling import other_scale
 
 router = APIRouter(tags=["segmentation"])
 
@@ -27,6 +28,11 @@ async def plan(
     refuse_repeated(request.query_params.multi_items())
     check_timeout(query.timeout, settings)
     wanted = SegmentRequest(
-        model=query.model, output=query.output, format="tiff", mirror=query.mirror, timeout_s=query.timeout
+        model=query.model,
+        output=query.output,
+        format="tiff",
+        mirror=query.mirror,
+        scale=other_scale(query.scale),
+        timeout_s=query.timeout,
     )
     return Plan.of(engine, engine.forecast(parse_size(query.size), query.planes, wanted))

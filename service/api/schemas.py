@@ -166,7 +166,7 @@ class Plan(_Document):
         return cls(
             model=forecast.model.package.spec.reference,
             precision=forecast.model.session.precision,
-            size_yx=tiles.size_yx,
+            size_yx=forecast.size_yx,
             planes=forecast.planes,
             tiles=len(forecast.plan) * forecast.planes,
             input_yx=tiles.input_yx,

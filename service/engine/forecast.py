@@ -18,7 +18,8 @@ class Forecast:
 
     model: LoadedModel
     plan: ViewPlan
-    """Of one plane."""
+    """Of one plane, at the scale that the net sees."""
+    size_yx: tuple[int, int]
     planes: int
     compute_s: float
     """Seconds in the net with nobody else there, at the measured speed."""

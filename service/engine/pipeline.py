@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -22,9 +20,10 @@ from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
-from model.stitching import Stitcher, read_tile
+from model.stitching import Reduce, Run, Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan, plan_views
 from service.engine.admission import Admission, Ticket
+from service.engine.clock import StageClock
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
@@ -42,6 +41,7 @@ from service.engine.plane import (
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
 from service.engine.request import Answer, SegmentRequest
+from service.engine.scaling import NormalisedPixels, check_scale, scaled_back, scaled_image, scaled_size
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
 from service.engine.wanted import WantedPixels
@@ -74,7 +74,8 @@ class Pipeline:
         header = reader.header
         check_channels(header, spec, request)
         check_output(encoder, header, spec, request)
-        plan = plan_views(chosen.planner, header.size_yx, mirror=request.mirror)
+        check_scale(header.size_yx, request.scale, self.max_pixels)
+        plan = self._plan(header, request, chosen)
         pixels = header.planes * plan.input_pixels
         room = needs(header, spec, request, reader.part_bytes, self._most)
         with (
@@ -122,7 +123,8 @@ class Pipeline:
     def forecast(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Forecast:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
-        plan = plan_views(chosen.planner, header.size_yx, mirror=request.mirror)
+        check_scale(header.size_yx, request.scale, self.max_pixels)
+        plan = self._plan(header, request, chosen)
         pixels = header.planes * plan.input_pixels
         room = needs(header, chosen.package.spec, request, 0, self._most)
         try:
@@ -133,6 +135,7 @@ class Pipeline:
         return Forecast(
             model=chosen,
             plan=plan,
+            size_yx=header.size_yx,
             planes=header.planes,
             compute_s=pixels / chosen.throughput.pixels_per_second,
             expected_s=self.admission.seconds_until_done(chosen.throughput, pixels),
@@ -140,6 +143,10 @@ class Pipeline:
             disk_bytes=room.disk_bytes,
             refusal=refusal,
         )
+
+    def _plan(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel) -> ViewPlan:
+        """How each plane is cut, at the scale that the net sees."""
+        return plan_views(chosen.planner, scaled_size(header.size_yx, request.scale), mirror=request.mirror)
 
     @property
     def _limits(self) -> ReadLimits:
@@ -216,9 +223,19 @@ class _Work:
             )
         with self.clock.stage("normalise"):
             normalization = await in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
+        run, reduce = chosen_run(self.chosen.session, spec, self.request)
+        size_yx, at_scale = self.plan.tiles.size_yx, self.request.scale is not None
+        source: NormalisedPixels = (image_yxc, normalization)
+        if at_scale:
+            with self.clock.stage("scale"):
+                source = await in_worker(scaled_image, *source, size_yx)
         with self.clock.stage("inference"):
-            plane = await in_worker(empty_plane, self.plan.tiles.size_yx, spec, self.request, self._allocate)
-            await self._run_tiles(image_yxc, normalization, plane)
+            output = "probabilities" if at_scale else self.request.output
+            plane = await in_worker(empty_plane, size_yx, spec, output, self._allocate)
+            await self._run_tiles(source, run, (lambda output_cyx: output_cyx) if at_scale else reduce, plane)
+        if at_scale:
+            with self.clock.stage("scale"):
+                plane = await in_worker(scaled_back, plane, image_yxc.shape[:2], reduce)
         return plane, normalization, note
 
     def _label(self, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
@@ -235,7 +252,7 @@ class _Work:
                 asyncio.run_coroutine_threadsafe(charge(more), loop).result()
                 charged += more
 
-        rule = self.chosen.package.spec.label_rule
+        rule = self.chosen.package.spec.label_rule.at_scale(request.scale or 1)
         return label_evidence(
             evidence,
             rule.with_values(threshold=request.threshold, min_area_px=request.min_area, min_score=request.min_score),
@@ -244,14 +261,13 @@ class _Work:
             flood_window=self.room.flood_window,
         )
 
-    async def _run_tiles(self, image_yxc: Pixels, normalization: FittedNormalization, plane: Pixels) -> None:
-        run, reduce = chosen_run(self.chosen.session, self.chosen.package.spec, self.request)
+    async def _run_tiles(self, source: NormalisedPixels, run: Run, reduce: Reduce, plane: Pixels) -> None:
         mean = MeanOfViews(self.plan.views, Stitcher(plane, reduce).write)
         input_yx = self.plan.tiles.input_yx
 
         def read(part: TileView) -> NDArray[np.float32]:
             tile, view = part
-            return view.of(read_tile(image_yxc, tile, normalization))
+            return view.of(read_tile(source[0], tile, source[1]))
 
         def write(part: TileView, output_cyx: NDArray[np.float32]) -> None:
             mean.write(part, output_cyx)
@@ -269,26 +285,3 @@ class _Work:
                 progress=self.chosen.throughput.add,
             )
         )
-
-
-class StageClock:
-    """Milliseconds of each stage of one request."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a ``with`` block to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - started
-            self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
-            self._metrics.stage_seconds.labels(stage=name).observe(elapsed)
-
-    def milliseconds(self) -> dict[str, float]:
-        """Total of each stage so far."""
-        return {name: round(seconds * 1000, 2) for name, seconds in self._seconds.items()}

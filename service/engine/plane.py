@@ -16,7 +16,7 @@ from model.session import InferenceSession
 from model.spec import ModelSpec
 from model.stitching import Reduce, Run
 from service.engine.errors import BadParameter
-from service.engine.request import SegmentRequest
+from service.engine.request import OutputKind, SegmentRequest
 from service.formats import Encoder, SegmentationResult
 
 
@@ -146,11 +146,14 @@ def rule_notes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
 
 
 def chosen_run(session: InferenceSession, spec: ModelSpec, request: SegmentRequest) -> tuple[Run, Reduce]:
-    """What of a net to run, and what the stitcher keeps of a tile's output: as little as the request needs."""
+    """What of a net to run, and what the stitcher keeps of a tile's output: as little as the request needs.
+
+    At another scale than the image's own that is what is kept of the probabilities once they are scaled back.
+    """
     rule, output = spec.label_rule, request.output
     enough = output == "labels" or (output == "mask" and rule.tells_object_or_not(len(spec.classes)))
-    # the mean of views is one of probabilities
-    if session.evidence is not None and enough and not request.mirror:
+    # the mean of views is one of probabilities, and so are they scaled
+    if session.evidence is not None and enough and not request.mirror and request.scale is None:
         if output == "labels":
             return session.evidence, lambda evidence_1yx: evidence_1yx[0]
         return session.evidence, lambda evidence_1yx: evidence_mask(evidence_1yx[0], rule, request.threshold)
@@ -163,9 +166,9 @@ def chosen_run(session: InferenceSession, spec: ModelSpec, request: SegmentReque
             return session.run, lambda probabilities_cyx: probabilities_cyx
 
 
-def empty_plane(size_yx: tuple[int, int], spec: ModelSpec, request: SegmentRequest, allocate: Allocate) -> Pixels:
+def empty_plane(size_yx: tuple[int, int], spec: ModelSpec, output: OutputKind, allocate: Allocate) -> Pixels:
     """Array for the stitcher: (y, x) uint8 for a mask and float32 for labels, (c, y, x) float32 for probabilities."""
-    if request.output == "mask":
+    if output == "mask":
         return allocate(size_yx, np.dtype(np.uint8))
-    shape = (len(spec.classes), *size_yx) if request.output == "probabilities" else size_yx
+    shape = (len(spec.classes), *size_yx) if output == "probabilities" else size_yx
     return allocate(shape, np.dtype(np.float32))

@@ -81,7 +81,8 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    chosen_values = {name: getattr(request, name) for name in ("threshold", "min_area", "min_score", "channel")}
+    asked = ("threshold", "min_area", "min_score", "channel", "scale")
+    chosen_values = {name: getattr(request, name) for name in asked}
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
     if request.pixel_size_um is not None:
         receipt["output"]["pixel_size_um"] = list(request.pixel_size_um)

@@ -35,6 +35,8 @@ class SegmentRequest:
         Which channel of the image to take, from 0, for packages of one channel.
     mirror
         Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
+    scale
+        By which the image is resampled for the net, and the result back; None for its own, and so is 1.
     pixel_size_um
         Height and width of a pixel in place of what the file says, micrometres.
     placement
@@ -52,6 +54,7 @@ class SegmentRequest:
     min_score: float | None = None
     channel: int | None = None
     mirror: bool = False
+    scale: float | None = None
     pixel_size_um: tuple[float, float] | None = None
     placement: Placement = UNPLACED
     timeout_s: float | None = None

@@ -145,7 +145,7 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
     assert set(parameters) == {
         "model", "output", "format", "threshold", "min_area", "min_score", "channel", "mirror", "pixel_size", "origin",
-        "downsample", "timeout",
+        "scale", "downsample", "timeout",
     }  # fmt: skip
     answers = described["responses"]
     assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}
@@ -163,7 +163,7 @@ def test_what_a_page_sends_by_itself_asks_for_nothing(client: AppClient) -> None
     fields = described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert [name for name in fields if {"example", "default", "enum"}.isdisjoint(fields[name])] == ["image"]
     assert {name for name in fields if fields[name].get("example") == ""} == {
-        "model", "threshold", "min_area", "min_score", "channel", "pixel_size", "origin", "downsample", "timeout",
+        "model", "threshold", "min_area", "min_score", "channel", "scale", "pixel_size", "origin", "downsample", "timeout",
     }  # fmt: skip
 
 

@@ -1,0 +1,127 @@
+"""Another scale for the net: objects are found that are too large for it, in the image's own pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.label_rule import LabelRule
+from service.engine.scaling import resampled, scaled_size
+from service.settings import Settings
+from tests.app_client import AppClient, running_app
+from tests.images import disc, npy
+from tests.packages import write_tiny_package
+from training.synthetic import NucleiScene, render_nuclei
+
+IMAGE = np.tile(disc(64, 64), (2, 3))  # 6 discs
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
+    folder = tmp_path_factory.mktemp("packages")
+    write_tiny_package(folder, label_rule=LabelRule(min_area_px=300))
+    settings = Settings(models_dir=str(folder), backend="cpu", max_pixels=4_000_000, memory_budget_mb=128)
+    with running_app(settings) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def array(client: AppClient, image: NDArray[Any], **options: object) -> NDArray[Any]:
+    answer = client.segment(npy(image), params={"format": "npy", **options})
+    assert answer.status_code == 200, answer.text
+    found: NDArray[Any] = np.load(io.BytesIO(answer.content))
+    return found
+
+
+@pytest.mark.parametrize("output", ["mask", "labels", "probabilities"])
+@pytest.mark.parametrize("scale", [0.37, 0.5, 2.0])
+def test_a_result_has_the_image_size_and_its_objects_at_any_scale(client: AppClient, output: str, scale: float) -> None:
+    image = IMAGE[:-5, :-3]
+    own, scaled = (array(client, image, output=output, scale=factor, min_area=100) for factor in (1, scale))
+    assert (scaled.shape, scaled.dtype) == (own.shape, own.dtype)
+    if output == "probabilities":
+        assert np.abs(scaled - own).mean() < 0.03
+    else:
+        assert np.mean((scaled > 0) != (own > 0)) < 0.03
+    if output == "labels":
+        assert scaled.max() == own.max() == 6
+
+
+def test_the_scale_one_is_the_images_own_and_stands_in_no_receipt(client: AppClient) -> None:
+    plain, one = (client.segment(npy(IMAGE), params=params) for params in ({}, {"scale": "1"}))
+    assert plain.content == one.content
+    assert "scale" not in one.headers["X-UNet-Receipt"]
+
+
+def test_least_areas_of_the_package_are_pixels_of_its_net_and_those_asked_for_of_the_image(client: AppClient) -> None:
+    large = np.kron(IMAGE, np.ones((2, 2), dtype=IMAGE.dtype))  # discs of four times the area
+    small = np.kron(disc(16, 16, 5), np.ones((2, 2), dtype=IMAGE.dtype))  # some 310 px, 78 for the net
+    large[: small.shape[0], : small.shape[1]] = np.maximum(large[: small.shape[0], : small.shape[1]], small)
+    assert array(client, large, output="labels").max() == 7
+    assert array(client, large, output="labels", scale=0.5).max() == 6
+    assert array(client, large, output="labels", scale=0.5, min_area=100).max() == 7
+
+
+def test_a_plan_and_the_receipt_say_the_scale(client: AppClient) -> None:
+    half, own = (
+        client.get("/plan", params={"size": "800x600", "output": "labels", "scale": scale}).json() for scale in (0.5, 1)
+    )
+    assert half["size_yx"] == own["size_yx"] == [800, 600]
+    assert half["compute_seconds"] < own["compute_seconds"]
+    assert half["memory_bytes"] > own["memory_bytes"]
+    receipt = client.segment(npy(IMAGE), params={"format": "rle", "scale": 0.5}).json()["receipt"]
+    assert receipt["output"]["scale"] == 0.5
+    assert receipt["input"]["size_yx"] == list(IMAGE.shape)
+
+
+@pytest.mark.parametrize(
+    ("scale", "status", "said"),
+    [
+        (0.01, 422, "scale is '0.01'"),
+        (17, 422, "scale is '17'"),
+        ("nan", 422, "scale is 'nan'"),
+        (16, 422, "scale 16 makes 2048 x 3072 = 6291456 pixels of the image, the limit is 4000000"),
+    ],
+)
+def test_an_impossible_scale_is_explained(client: AppClient, scale: object, status: int, said: str) -> None:
+    answer = client.segment(npy(IMAGE), params={"scale": str(scale)})
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
+def test_what_does_not_fit_into_memory_with_its_scaled_copies_is_refused(client: AppClient) -> None:
+    image = npy(np.zeros((2000, 2000), dtype=np.float32))
+    assert client.segment(image).status_code == 200
+    answer = client.segment(image, params={"scale": 0.99})
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-large-for-memory")
+
+
+def test_planes_are_resampled_about_their_centres_and_keep_their_mean() -> None:
+    ramp = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    np.testing.assert_allclose(resampled(ramp, (3, 4)), ramp)
+    doubled = resampled(ramp, (6, 8))
+    np.testing.assert_allclose(doubled[0, 2, 2:6], [3.75, 4.25, 4.75, 5.25])
+    assert resampled(np.kron(ramp, np.ones((1, 5, 5))), (3, 4)).mean() == pytest.approx(ramp.mean())
+    assert np.ptp(resampled(np.full((2, 5, 7), 0.3), (50, 3))) < 1e-6
+    assert [scaled_size((1, 1000), scale) for scale in (None, 0.0625, 1.5)] == [(1, 1000), (1, 62), (2, 1500)]
+
+
+@pytest.mark.slow
+def test_nuclei_six_times_too_large_are_found_at_their_scale() -> None:
+    scene = NucleiScene(size_yx=(160, 160), bit_depth=16)
+    image, labels = render_nuclei(scene, 3)
+    large = np.round(resampled(image[np.newaxis].astype(np.float32), (960, 960))[0]).astype(np.uint16)
+    settings = Settings(backend="cpu", default_model="nuclei", cache_dir="none")
+    with running_app(settings) as running:
+        running.wait_until_ready()
+        expected = array(running, image, output="labels")
+        scaled = array(running, large, output="labels", scale=1 / 6)
+    assert expected.max() == pytest.approx(labels.max(), abs=3)
+    assert scaled.max() == pytest.approx(expected.max(), abs=1)
+    foreground = np.kron(expected > 0, np.ones((6, 6), dtype=bool))
+    assert np.mean((scaled > 0) == foreground) > 0.97
