@@ -163,7 +163,8 @@ def test_what_a_page_sends_by_itself_asks_for_nothing(client: AppClient) -> None
     fields = described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert [name for name in fields if {"example", "default", "enum"}.isdisjoint(fields[name])] == ["image"]
     assert {name for name in fields if fields[name].get("example") == ""} == {
-        "model", "threshold", "min_area", "min_score", "channel", "scale", "pixel_size", "origin", "downsample", "timeout",
+        "model", "threshold", "min_area", "min_score", "channel", "scale", "pixel_size", "origin", "downsample",
+        "timeout",
     }  # fmt: skip
 
 
