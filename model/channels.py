@@ -33,11 +33,23 @@ _RANGE_TOLERANCE = 1e-3
 _EXAMPLE = "config: {unet_service: {labels: {method: watershed, foreground: [0], seeds: [0], boundary: [1]}}}"
 
 
+def _known_words(name: str) -> list[str]:
+    parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return [word for word in re.findall(r"[a-z]+", parted.lower()) if word in _WORDS]
+
+
 def kind_of(name: str) -> Kind | None:
     """What a channel of this name holds; None where the name does not tell."""
-    parted = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    found = {_WORDS[word] for word in re.findall(r"[a-z]+", parted.lower()) if word in _WORDS}
+    found = {_WORDS[word] for word in _known_words(name)}
     return next((kind for kind in _PRECEDENCE if kind in found), None)
+
+
+def _is_something_else(classes: Sequence[str]) -> bool:
+    """Whether the only channel says of itself that it holds no objects: a boundary, or a distance."""
+    if len(classes) != 1:
+        return False
+    kind = kind_of(classes[0])
+    return kind == "boundary" or (kind is None and bool(_known_words(classes[0])))
 
 
 def rule_from_names(classes: Sequence[str], test_output: NDArray[np.float32]) -> LabelRule:
@@ -67,7 +79,7 @@ def rule_from_names(classes: Sequence[str], test_output: NDArray[np.float32]) ->
             "post-processing that makes them so (softmax or sigmoid), or export a net that ends in one"
         )
     shared = bool((np.abs(test_output.sum(axis=1) - 1) <= _SUM_TOLERANCE).all())
-    rule = _rule([kind_of(name) for name in classes], shared=shared)
+    rule = None if _is_something_else(classes) else _rule([kind_of(name) for name in classes], shared=shared)
     if rule is None:
         how = "one probability that they share" if shared else "a probability each"
         raise UnsupportedPackage(

@@ -14,6 +14,16 @@ from model.errors import InvalidPackage
 MOST_DESCRIPTION_BYTES = 1 << 20
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without merges, of which each can repeat all before it; they are made before anything is counted."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """See :class:`yaml.SafeLoader`."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise ValueError("it merges mappings (<<), which is not followed; write them out")
+        super().flatten_mapping(node)
+
+
 def load_description(data: bytes) -> Mapping[str, Any]:
     """Read a description; nothing in it is executed.
 
@@ -25,7 +35,7 @@ def load_description(data: bytes) -> Mapping[str, Any]:
         Where it is no YAML, or holds what JSON cannot tell.
 
     """
-    document = yaml.safe_load(data)
+    document = yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
     if not isinstance(document, Mapping):
         raise InvalidPackage(f"the description holds a {type(document).__name__}; a mapping is needed")
     size = 0

@@ -13,7 +13,7 @@ from model.errors import NonFiniteImage
 from model.order_statistics import lowest_to_highest
 from model.pixels import Pixels, row_bands
 
-_EXACT_INTEGERS = 1 << 24  # up to here float32 holds every integer
+_MOST_IN_FLOAT32 = 1 << 16  # of 16 bits: beyond it float32 would take origins of an image's values too coarsely
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Values:
 
 
 def fits_float32(values: Values) -> bool:
-    """Whether float32 holds all values, and the difference of any two, without loss.
+    """Whether float32 holds all values as they are, and none is larger than those of 16 bits.
 
     So the same values give the same answers, whatever type they are stored in.
 
@@ -57,7 +57,8 @@ def fits_float32(values: Values) -> bool:
         return _floats_fit(values)
     if values.dtype.itemsize <= 2:
         return True
-    return all(-_EXACT_INTEGERS <= int(band.min()) and int(band.max()) <= _EXACT_INTEGERS for band in values.bands())
+    limit = _MOST_IN_FLOAT32
+    return all(-limit <= int(band.min()) and int(band.max()) <= limit for band in values.bands())
 
 
 def _floats_fit(values: Values) -> bool:
@@ -66,7 +67,7 @@ def _floats_fit(values: Values) -> bool:
         found = int(band.size - np.count_nonzero(np.isfinite(band)))
         bad += found
         if fits and not found:
-            fits = float(np.abs(band).max()) <= float(np.finfo(np.float32).max) / 4
+            fits = float(np.abs(band).max()) <= _MOST_IN_FLOAT32
             fits = fits and bool((band.astype(np.float32) == band).all())
     if bad:
         raise NonFiniteImage(

@@ -22,7 +22,9 @@ from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.api")
 _OPEN = frozenset({"/livez", "/readyz", "/metrics"})
-_LINE = re.compile(r"(?P<owner>[\w.@-]{1,64}):(?:sha256:(?P<digest>[0-9a-fA-F]{64})|(?P<key>[\x21-\x7e]{16,256}))")
+_LINE = re.compile(
+    r"(?P<owner>[\w.@-]{1,64}):(?:sha256:(?P<digest>[0-9a-fA-F]{64})|(?P<key>(?!(?i:sha\d+):)[\x21-\x7e]{16,256}))"
+)
 _LINE_RULE = "NAME:KEY, the key of 16 to 256 letters, digits and signs, or NAME:sha256:<64 hexadecimal digits>"
 _LOOK_S = 1.0
 

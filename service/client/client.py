@@ -91,7 +91,7 @@ class Client:
             A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x).
         options
             Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, channel, mirror,
-            pixel_size, timeout.
+            scale, pixel_size, origin, downsample, timeout.
 
         Returns
         -------
@@ -164,7 +164,7 @@ class Client:
         planes
             Of a stack.
         options
-            Parameters of ``GET /plan``: model, output, mirror, timeout.
+            Parameters of ``GET /plan``: model, output, mirror, scale, timeout.
 
         Raises
         ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ class Exchange:
         try:
             self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
         except httpx.InvalidURL as error:
-            raise ServiceUnreachable(f"{url!r} is no address: {error}; give one such as {EXAMPLE}") from error
+            shown = re.sub("^([a-zA-Z]+://)?.*@", r"\1", url)
+            # httpx would quote a part of the password
+            why = error if shown == url else "in a password # is written as %23, / as %2F, ? as %3F, @ as %40"
+            raise ServiceUnreachable(f"{shown!r} is no address: {why}; give one such as {EXAMPLE}") from None
         self._connect = partial(
             httpx.Client,
             base_url=url,

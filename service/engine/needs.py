@@ -15,7 +15,7 @@ from model.labels import LABEL_BAND_PX
 from model.pixels import Pixels, row_bands
 from model.spec import ModelSpec
 from service.engine.request import SegmentRequest
-from service.engine.scaling import scaling_bytes
+from service.engine.scaling import scaling_bytes, scaling_work_bytes
 from service.engine.spool import MAPPED_BYTES
 from service.formats import SegmentationResult
 from service.formats.table import ROW_BYTES
@@ -80,12 +80,12 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
     parts = _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
     outlines = plane * _BYTES_PER_OUTLINED_PX if request.format in _OUTLINED else 0
-    # at another scale than its own all of an image stands in memory
-    scaling = 0 if request.scale is None else scaling_bytes(header, request.scale, len(spec.classes))
-    held += scaling
+    if request.scale is not None:
+        held += scaling_bytes(header, request.scale, len(spec.classes))
+        working = max(working, scaling_work_bytes(header, request.scale, len(spec.classes)))
 
     choices: list[Needs] = []
-    for in_files in (False, True) if most.on_disk and not scaling else (False,):
+    for in_files in (False, True) if most.on_disk else (False,):
         for window in WINDOWS if watershed else WINDOWS[:1]:
             flooding = flood_bytes(header.size_yx, window) if watershed else 0
             memory = parts + max(working, flooding, outlines) if in_files else held + stack + max(working, flooding)

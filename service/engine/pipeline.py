@@ -228,14 +228,17 @@ class _Work:
         source: NormalisedPixels = (image_yxc, normalization)
         if at_scale:
             with self.clock.stage("scale"):
-                source = await in_worker(scaled_image, *source, size_yx)
+                shape = (*size_yx, image_yxc.shape[-1])
+                scaled = await in_worker(self._allocate, shape, np.dtype(np.float32))
+                source = await in_worker(scaled_image, WantedPixels(image_yxc, self.ticket), normalization, scaled)
         with self.clock.stage("inference"):
             output = "probabilities" if at_scale else self.request.output
             plane = await in_worker(empty_plane, size_yx, spec, output, self._allocate)
             await self._run_tiles(source, run, (lambda output_cyx: output_cyx) if at_scale else reduce, plane)
         if at_scale:
             with self.clock.stage("scale"):
-                plane = await in_worker(scaled_back, plane, image_yxc.shape[:2], reduce)
+                whole = await in_worker(empty_plane, image_yxc.shape[:2], spec, self.request.output, self._allocate)
+                plane = await in_worker(scaled_back, WantedPixels(plane, self.ticket), reduce, whole)
         return plane, normalization, note
 
     def _label(self, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:

@@ -1,12 +1,13 @@
 """An image at another scale than it was taken at, so that its objects have the size that a package knows.
 
 The normalised image is resampled, the net runs on that, and its probabilities are resampled back: masks, labels and
-areas are in the image's own pixels. All of it stands in memory.
+areas are in the image's own pixels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,11 +16,13 @@ from PIL import Image
 
 from model.images import ImageHeader
 from model.normalization import FittedNormalization
-from model.pixels import Pixels
+from model.pixels import Pixels, row_bands
 from model.stitching import Reduce
 from service.engine.errors import BadParameter
 
 SCALE_LIMITS = (1 / 16, 16.0)
+_BAND_PX = 1 << 16
+_BYTES_PER_BAND_PX = 64  # measured: as read, normalised in float64, as Pillow has it and returns it, what is kept of it
 
 
 def other_scale(scale: float | None) -> float | None:
@@ -53,28 +56,67 @@ NormalisedPixels: TypeAlias = tuple[Pixels, FittedNormalization]
 """An image (y, x, c), and how its pixels become what a net is given."""
 
 
-def scaled_image(image_yxc: Pixels, normalization: FittedNormalization, size_yx: tuple[int, int]) -> NormalisedPixels:
-    """Return an image at another size; it is normalised already, by what is known of it at its own."""
-    scaled_cyx = resampled(normalization.apply(image_yxc[:, :]), size_yx)
-    return np.moveaxis(scaled_cyx, 0, -1), FittedNormalization((), len(scaled_cyx))
+def scaled_image(image_yxc: Pixels, normalization: FittedNormalization, scaled_yxc: Pixels) -> NormalisedPixels:
+    """Fill ``scaled_yxc`` (y, x, c), float32, with an image, normalised by what is known of it at its own scale."""
+    for rows, band_cyx in _bands(
+        image_yxc.shape[:2], scaled_yxc.shape[:2], lambda part: normalization.apply(image_yxc[part])
+    ):
+        scaled_yxc[rows] = np.moveaxis(band_cyx, 0, -1)
+    return scaled_yxc, FittedNormalization((), scaled_yxc.shape[-1])
 
 
-def scaled_back(probabilities_cyx: Pixels, size_yx: tuple[int, int], reduce: Reduce) -> NDArray[Any]:
-    """Return what is kept (..., y, x) of probabilities (c, y, x) once they have the size of the image again."""
-    return reduce(resampled(probabilities_cyx[:, :, :], size_yx))
+def scaled_back(probabilities_cyx: Pixels, reduce: Reduce, plane: Pixels) -> Pixels:
+    """Fill ``plane`` (..., y, x) with what is kept of probabilities (c, y, x) that have the size of the image again."""
+    for rows, band_cyx in _bands(
+        probabilities_cyx.shape[1:], plane.shape[-2:], lambda part: probabilities_cyx[:, part]
+    ):
+        plane[..., rows, :] = reduce(band_cyx)
+    return plane
 
 
 def scaling_bytes(header: ImageHeader, scale: float, classes: int) -> int:
-    """Memory of what is there beside an image and its result: normalised pixels and probabilities, at both sizes."""
-    pixels = math.prod(header.size_yx) + math.prod(scaled_size(header.size_yx, scale))
-    return pixels * (header.channels + classes) * 4
+    """Bytes of what is there beside an image and its result: pixels and probabilities as the net sees them."""
+    return math.prod(scaled_size(header.size_yx, scale)) * (header.channels + classes) * 4
 
 
-def resampled(planes_cyx: NDArray[Any], size_yx: tuple[int, int]) -> NDArray[np.float32]:
-    """Return planes (c, y, x) at another size: linear between pixels, their mean where many become one."""
-    height, width = size_yx
-    result = np.empty((len(planes_cyx), height, width), dtype=np.float32)
-    for plane_yx, scaled_yx in zip(planes_cyx, result, strict=True):
-        picture = Image.fromarray(np.ascontiguousarray(plane_yx, dtype=np.float32))
-        scaled_yx[:] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return result
+def scaling_work_bytes(header: ImageHeader, scale: float, classes: int) -> int:
+    """Memory of a band that is resampled: rows of the image and of the other size, and copies of them."""
+    widths = header.size_yx[1], scaled_size(header.size_yx, scale)[1]
+    step = max(scale, 1 / scale)
+    pixels = _BAND_PX + math.ceil(step + 2 * _reach(step)) * max(widths)
+    return pixels * max(header.channels, classes) * _BYTES_PER_BAND_PX
+
+
+def _reach(step: float) -> int:
+    """Rows on each side of a band that a row of it may look at."""
+    return math.ceil(max(1.0, step)) + 1
+
+
+def _bands(
+    size_yx: tuple[int, ...], target_yx: tuple[int, ...], read: Callable[[slice], NDArray[Any]]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Rows of another size and what stands there (c, y, x): linear between pixels, their mean where many become one.
+
+    Band by band as if it were the whole (test: ``test_bands_are_those_of_the_whole``).
+
+    Parameters
+    ----------
+    size_yx, target_yx
+        What there is, and what is wanted.
+    read
+        Gives some rows (c, y, x) of what there is.
+
+    """
+    (height, width), (rows_wanted, columns_wanted) = size_yx, target_yx
+    step = height / rows_wanted  # rows of what there is, for one that is wanted
+    reach = _reach(step)
+    for rows in row_bands(rows_wanted, max(columns_wanted, math.ceil(step * width)), _BAND_PX):
+        top, bottom = rows.start * step, rows.stop * step
+        first, last = max(0, math.floor(top) - reach), min(height, math.ceil(bottom) + reach)
+        band_cyx = read(slice(first, last))
+        box = (0.0, top - first, float(width), min(bottom - first, last - first))
+        scaled = np.empty((len(band_cyx), rows.stop - rows.start, columns_wanted), dtype=np.float32)
+        for plane_yx, scaled_yx in zip(band_cyx, scaled, strict=True):
+            picture = Image.fromarray(np.ascontiguousarray(plane_yx, dtype=np.float32))
+            scaled_yx[:] = np.asarray(picture.resize(scaled_yx.shape[::-1], Image.Resampling.BILINEAR, box))
+        yield rows, scaled

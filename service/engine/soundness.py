@@ -68,8 +68,8 @@ class Soundness:
         if taken_s <= self._patience_s:
             return None
         return (
-            f"a batch of tiles has been in work for {taken_s:.0f} s, no request may take more than "
-            f"{self._patience_s:g} s; restart the service if it stays so"
+            f"a batch of tiles has been in work for {taken_s:.0f} s, the limit is {self._patience_s:g} s "
+            f"(UNET_DEADLINE_S, at least {LEAST_PATIENCE_S:g}); restart the service if it stays so"
         )
 
     @property

@@ -99,6 +99,12 @@ def test_what_channels_that_share_a_probability_do_not_tell_is_refused(classes: 
         rule_from_names(classes, shared(len(classes)))
 
 
+@pytest.mark.parametrize("name", ["boundary", "membrane", "distance", "flow x", "cell distance", "background"])
+def test_a_single_channel_that_says_it_holds_no_objects_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedPackage, match=rf"1 output channels \({name}; a probability each\) do not tell"):
+        rule_from_names([name], apart(1))
+
+
 @pytest.mark.parametrize("value", [-0.5, 1.5, 255.0, np.nan])
 def test_what_is_no_probability_is_refused(value: float) -> None:
     output = apart(1)

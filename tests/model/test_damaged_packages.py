@@ -79,6 +79,13 @@ def test_references_that_grow_without_bounds_are_not_followed(tiny: Package, key
         assert "has more than 1048576 bytes once its references are followed" in refused_for(path)
 
 
+def test_merges_that_grow_without_bounds_are_not_made(tiny: Package) -> None:
+    lines = ["l0: &l0 {k: v}", *(f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 10)}]}}" for n in range(1, 12))]
+    file = tiny.path / RDF_NAME
+    file.write_text("\n".join([*lines, file.read_text()]))
+    assert "it merges mappings (<<), which is not followed; write them out" in refused_for(tiny.path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

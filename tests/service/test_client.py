@@ -236,7 +236,8 @@ def test_commands_take_the_key_of_a_server_from_the_environment(
         monkeypatch.setenv(KEY_VARIABLE, "alice-key-0123456789")
         for command in commands:
             assert main([*command, "--url", server.url]) == 0
-    assert unknown_variables({KEY_VARIABLE: "alice-key-0123456789"}) == []
+    # at a server the file of keys may have been meant, which it is not: it would let everybody in
+    assert "did you mean UNET_API_KEYS_FILE?" in str(unknown_variables({KEY_VARIABLE: "alice-key-0123456789"}))
 
 
 @pytest.mark.parametrize(
@@ -269,3 +270,10 @@ def test_what_another_server_answers_is_no_result(answer: httpx.Response, said: 
 def test_what_is_no_address_is_said_so() -> None:
     with pytest.raises(ServiceUnreachable, match=r"'http://\[::1' is no address.* such as http://127.0.0.1:8000"):
         Client("http://[::1")
+
+
+@pytest.mark.parametrize("password", ["KEY#1", "se/cret", "se?cret"])
+def test_a_password_that_makes_no_address_is_not_shown(password: str) -> None:
+    with pytest.raises(ServiceUnreachable, match="is no address: in a password # is written as %23") as error:
+        Client(f"https://any:{password}@host:8000")
+    assert not any(part in str(error.value) for part in ("KEY", "se/", "se?", "cret"))

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.label_rule import LabelRule
-from service.engine.scaling import resampled, scaled_size
+from service.engine.scaling import scaled_back, scaled_size
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
-from tests.images import disc, npy
+from tests.images import disc, npy, tiff
 from tests.packages import write_tiny_package
 from training.synthetic import NucleiScene, render_nuclei
 
@@ -25,7 +26,7 @@ IMAGE = np.tile(disc(64, 64), (2, 3))  # 6 discs
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
     folder = tmp_path_factory.mktemp("packages")
     write_tiny_package(folder, label_rule=LabelRule(min_area_px=300))
-    settings = Settings(models_dir=str(folder), backend="cpu", max_pixels=4_000_000, memory_budget_mb=128)
+    settings = Settings(models_dir=str(folder), backend="cpu", max_pixels=16_000_000, memory_budget_mb=192)
     with running_app(settings) as running:
         running.wait_until_ready()
         yield running
@@ -85,20 +86,39 @@ def test_a_plan_and_the_receipt_say_the_scale(client: AppClient) -> None:
         (0.01, 422, "scale is '0.01'"),
         (17, 422, "scale is '17'"),
         ("nan", 422, "scale is 'nan'"),
-        (16, 422, "scale 16 makes 2048 x 3072 = 6291456 pixels of the image, the limit is 4000000"),
+        (16, 422, "scale 16 makes 3072 x 6144 = 18874368 pixels of the image, the limit is 16000000"),
     ],
 )
 def test_an_impossible_scale_is_explained(client: AppClient, scale: object, status: int, said: str) -> None:
-    answer = client.segment(npy(IMAGE), params={"scale": str(scale)})
+    answer = client.segment(
+        npy(np.tile(IMAGE, (1, 1)) if scale != 16 else np.zeros((192, 384), np.uint8)), params={"scale": str(scale)}
+    )
     assert answer.status_code == status
     assert said in answer.json()["detail"]
 
 
-def test_what_does_not_fit_into_memory_with_its_scaled_copies_is_refused(client: AppClient) -> None:
-    image = npy(np.zeros((2000, 2000), dtype=np.float32))
-    assert client.segment(image).status_code == 200
-    answer = client.segment(image, params={"scale": 0.99})
-    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-large-for-memory")
+@pytest.mark.parametrize("output", ["mask", "labels", "probabilities"])
+def test_beyond_memory_it_goes_through_files_to_the_same_answer(client: AppClient, output: str) -> None:
+    params = {"format": "npy", "output": output, "scale": 0.625}
+    tile = disc(64, 64)
+    answers = []
+    for repeated, on_disk in (((10, 11), False), ((60, 62), True)):
+        height, width = (64 * count for count in repeated)
+        plan = client.get("/plan", params={"size": f"{height}x{width}", "output": output, "scale": 0.625}).json()
+        assert bool(plan["disk_bytes"]) == on_disk
+        image = tiff(np.tile(tile, repeated), tile=(256, 256), compression="zlib")
+        answer = client.segment(image, params=params)
+        assert answer.status_code == 200, answer.text
+        answers.append(np.load(io.BytesIO(answer.content)))
+    small, large = (found > 0 if output == "labels" else found.astype(float) for found in answers)
+    corner = (..., slice(0, 500), slice(0, 500))
+    np.testing.assert_allclose(large[corner], small[corner], atol=1e-3)
+
+
+def resampled(planes_cyx: NDArray[Any], size_yx: tuple[int, int]) -> NDArray[np.float32]:
+    result = np.empty((len(planes_cyx), *size_yx), dtype=np.float32)
+    scaled_back(planes_cyx, lambda band_cyx: band_cyx, result)
+    return result
 
 
 def test_planes_are_resampled_about_their_centres_and_keep_their_mean() -> None:
@@ -109,6 +129,15 @@ def test_planes_are_resampled_about_their_centres_and_keep_their_mean() -> None:
     assert resampled(np.kron(ramp, np.ones((1, 5, 5))), (3, 4)).mean() == pytest.approx(ramp.mean())
     assert np.ptp(resampled(np.full((2, 5, 7), 0.3), (50, 3))) < 1e-6
     assert [scaled_size((1, 1000), scale) for scale in (None, 0.0625, 1.5)] == [(1, 1000), (1, 62), (2, 1500)]
+
+
+@pytest.mark.parametrize("size_yx", [(300, 200), (37, 41), (1, 1), (1300, 7), (217, 1000)])
+def test_bands_are_those_of_the_whole(size_yx: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = np.random.default_rng(0).random((217, 133)).astype(np.float32)
+    whole = np.asarray(Image.fromarray(plane).resize(size_yx[::-1], Image.Resampling.BILINEAR))
+    for band_px in (1, 1000, 1 << 20):
+        monkeypatch.setattr("service.engine.scaling._BAND_PX", band_px)
+        np.testing.assert_allclose(resampled(plane[np.newaxis], size_yx)[0], whole, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
             await until(lambda: engine.lost)
             (reason,) = engine.readiness().reasons
             assert re.fullmatch(
-                r"a batch of tiles has been in work for \d+ s, no request may take more than 0.5 s; .*", reason
+                r"a batch of tiles has been in work for \d+ s, the limit is 0.5 s \(UNET_DEADLINE_S, .*", reason
             )
             await fail(engine, 1, NotReady)
             goes_on.set()
