@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.agreement import LIMIT, Agreement
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step, fit
-from model.package import Package, tensor_bytes, write_package
+from model.package import RDF_NAME, Package, tensor_bytes, write_package
 from model.spec import ModelSpec, PackageFile, Person, Variant
 from model.tiling import Geometry, valid_unet_geometry
 
@@ -114,3 +117,12 @@ def with_variant(
         precision="int8", weights=PackageFile(source="int8.onnx"), measured=Agreement(0.0, 0.01), images=3, limit=limit
     )
     return write_package(package.path, package.spec.model_copy(update={"variants": (variant,)}), files)
+
+
+def edit(package: Package, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change the description of a package on disk."""
+    file = package.path / RDF_NAME
+    rdf = yaml.safe_load(file.read_text())
+    change(rdf)
+    file.write_text(yaml.safe_dump(rdf))
+    return package.path

@@ -117,6 +117,18 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
             listening.shutdown()
 
 
+refusals_of_a_proxy = pytest.mark.parametrize(
+    ("status", "user", "words"),
+    [
+        (401, "", "wants user and password, or a key"),
+        (401, "alice:secret@", "does not know the user and password, or the key"),
+        (403, "alice:secret@", "knows who asks, and does not allow it (403)"),
+    ],
+    ids=["no key", "another key", "forbidden"],
+)
+"""Status of a refusal, what stands before the @ of the address, and words that a script has for it."""
+
+
 def installed(*names: str) -> None:
     missing = [name for name in names if shutil.which(name) is None]
     if missing:

@@ -11,7 +11,18 @@ import pytest
 import roifile
 import tifffile
 
-from tests.clients.conftest import CLIENTS, IMAGE, PIXEL_UM, SECRET, Cells, Program, gate, losing_proxy, with_key
+from tests.clients.conftest import (
+    CLIENTS,
+    IMAGE,
+    PIXEL_UM,
+    SECRET,
+    Cells,
+    Program,
+    gate,
+    losing_proxy,
+    refusals_of_a_proxy,
+    with_key,
+)
 from tests.live import LiveServer
 
 MACRO = CLIENTS / "imagej" / "segment_unet.ijm"
@@ -108,15 +119,7 @@ def test_the_macro_gives_the_key_in_the_address(
     assert_calibrated_labels(saved, cells)
 
 
-@pytest.mark.parametrize(
-    ("status", "user", "words"),
-    [
-        (401, "", "wants user and password, or a key"),
-        (401, "alice:secret@", "does not know the user and password, or the key"),
-        (403, "alice:secret@", "knows who asks, and does not allow it (403)"),
-    ],
-    ids=["no key", "another key", "forbidden"],
-)
+@refusals_of_a_proxy
 def test_the_macro_explains_the_answers_of_a_proxy(
     imagej: Program, cells: Cells, status: int, user: str, words: str
 ) -> None:

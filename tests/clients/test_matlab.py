@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, SECRET, Cells, Program, gate, losing_proxy, with_key
+from tests.clients.conftest import IMAGE, SECRET, Cells, Program, gate, losing_proxy, refusals_of_a_proxy, with_key
 from tests.live import LiveServer
 
 
@@ -131,15 +131,7 @@ def test_the_key_is_given_in_the_address(octave: Program, locked: LiveServer, ce
     assert answer(octave, code) == ["24"]
 
 
-@pytest.mark.parametrize(
-    ("status", "user", "words"),
-    [
-        (401, "", "wants user and password, or a key"),
-        (401, "alice:secret@", "does not know the user and password, or the key"),
-        (403, "alice:secret@", "knows who asks, and does not allow it (403)"),
-    ],
-    ids=["no key", "another key", "forbidden"],
-)
+@refusals_of_a_proxy
 def test_the_answers_of_a_proxy_are_explained(octave: Program, status: int, user: str, words: str) -> None:
     with gate(status) as url:
         address = url.replace("://", "://" + user)

@@ -6,19 +6,18 @@ import io
 import os
 import resource
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from model.errors import InvalidPackage, ModelError
 from model.package import RDF_NAME, Package, read_package, tensor_bytes, write_package
 from service.cli import main
-from tests.packages import write_tiny_package
+from tests.packages import edit, write_tiny_package
 
 
 @pytest.fixture
@@ -46,14 +45,6 @@ def refused_for(path: Path) -> str:
     except ModelError as error:
         return str(error)
     pytest.fail(f"{path} is not refused")
-
-
-def rewritten(package: Package, change: Callable[[dict[str, Any]], object]) -> Path:
-    file = package.path / RDF_NAME
-    rdf = yaml.safe_load(file.read_text())
-    change(rdf)
-    file.write_text(yaml.safe_dump(rdf))
-    return package.path
 
 
 def described(package: Package, key: str, text: str) -> Path:
@@ -111,14 +102,14 @@ def test_titles_are_one_line_that_steers_no_terminal(tiny: Package) -> None:
 
 @pytest.mark.parametrize("tensor", ["inputs", "outputs"])
 def test_text_is_no_list_of_names(tiny: Package, tensor: str) -> None:
-    path = rewritten(tiny, lambda rdf: rdf[tensor][0]["axes"][1].update(channel_names="ab"))
+    path = edit(tiny, lambda rdf: rdf[tensor][0]["axes"][1].update(channel_names="ab"))
     assert "'ab' stands where a list of names is expected" in refused_for(path)
 
 
 @pytest.mark.parametrize("value", [10**30, 1 << 21, float("inf"), float("nan"), 16.0, "16", None, [16]])
 @pytest.mark.parametrize("key", ["min", "step"])
 def test_sizes_that_are_none_are_refused(tiny: Package, key: str, value: object) -> None:
-    path = rewritten(tiny, lambda rdf: rdf["inputs"][0]["axes"][2]["size"].update({key: value}))
+    path = edit(tiny, lambda rdf: rdf["inputs"][0]["axes"][2]["size"].update({key: value}))
     assert refused_for(path)
 
 
@@ -129,7 +120,7 @@ def test_other_numbers_that_are_none_are_refused(tiny: Package, key: str, value:
         for tensor in ("inputs", "outputs"):
             rdf[tensor][0]["axes"][2][key] = value
 
-    assert refused_for(rewritten(tiny, change))
+    assert refused_for(edit(tiny, change))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +137,7 @@ def test_a_tolerance_that_lets_any_net_pass_is_refused(tiny: Package, key: str, 
     def change(rdf: dict[str, Any]) -> None:
         rdf["config"]["bioimageio"]["reproducibility_tolerance"][0][key] = value
 
-    assert "less than or equal to" in refused_for(rewritten(tiny, change))
+    assert "less than or equal to" in refused_for(edit(tiny, change))
 
 
 def zipped(folder: Path, compression: int, **instead: bytes) -> Path:
@@ -193,7 +184,7 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tiny: Package) -> No
 
 
 def test_a_name_with_a_zero_byte_is_refused(tiny: Package) -> None:
-    path = rewritten(tiny, lambda rdf: rdf.update(documentation={"source": "a\0b"}))
+    path = edit(tiny, lambda rdf: rdf.update(documentation={"source": "a\0b"}))
     assert "cannot be read: embedded null byte" in refused_for(path)
 
 

@@ -19,21 +19,12 @@ from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, Sc
 from model.package import RDF_NAME, RDF_NAMES, Package, read_package, tensor_bytes, write_package
 from model.tiling import AxisGeometry, Geometry
 from tests.foreign import write_foreign_package
-from tests.packages import with_variant, write_tiny_package
+from tests.packages import edit, with_variant, write_tiny_package
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Package:
     return write_tiny_package(tmp_path)
-
-
-def edit(package: Package, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Change the description of a package on disk."""
-    file = package.path / RDF_NAME
-    rdf = yaml.safe_load(file.read_text())
-    change(rdf)
-    file.write_text(yaml.safe_dump(rdf))
-    return package.path
 
 
 RULES: list[tuple[Step, ...]] = [
