@@ -15,9 +15,9 @@ from model.package import Package, read_package
 from model.session import gpu_count, resolve_backend, runnable_precisions
 from service.bench import Result, measure_backend
 from service.commands.common import add_local_options, fail, say, table
+from service.engine.finding import locate_package
 from service.engine.machine import this_machine
 from service.engine.options import session_options
-from service.engine.registry import locate_package
 from service.settings import Settings
 from service.telemetry import configure_logging
 

@@ -11,8 +11,9 @@ import pytest
 from model.package import ZOO
 from model.session import SessionOptions
 from service.engine.errors import NotReady, UnknownModel
+from service.engine.finding import find_packages, locate_package
 from service.engine.planning import PlanLimits
-from service.engine.registry import Registry, find_packages, load_registry, locate_package
+from service.engine.registry import Registry, load_registry
 from tests.foreign import write_foreign_package
 from tests.packages import write_tiny_package
 
