@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from service.api import models, pages, plan, probes, segment
@@ -23,6 +24,15 @@ from service.settings import Settings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.app")
+_READ_BY_PAGES = (
+    "X-UNet-Receipt",
+    "Server-Timing",
+    "Retry-After",
+    "X-Request-ID",
+    "Location",
+    "Content-Disposition",
+    "Inference-Header-Content-Length",
+)
 _DESCRIPTION = """\
 Sends images through U-Nets (Ronneberger, Fischer and Brox, 2015) and returns masks, numbered objects or probabilities.
 
@@ -72,6 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(AccessLog, metrics=metrics),
+            # around whatever refuses: pages shall read refusals too, and preflights come without a key
+            *_for_pages_elsewhere(settings.cors_origins),
             Middleware(LastResort, shutdown_grace_s=settings.shutdown_grace_s, metrics=metrics),
             Middleware(KeyCheck, keys=keys, metrics=metrics),
             Middleware(HeadAsGet),
@@ -91,6 +103,21 @@ def create_app(settings: Settings) -> FastAPI:
     # written once, here: it takes 30 ms, which the event loop does not have
     app.openapi_schema = with_problems_alone(app.openapi(), keys=keys is not None)
     return app
+
+
+def _for_pages_elsewhere(origins: str) -> list[Middleware]:
+    """Let pages of these origins send and read everything, but nothing that a browser adds by itself (passwords)."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins.split(","),
+            allow_methods=["*"],  # what a path takes it says itself
+            allow_headers=["*"],
+            expose_headers=_READ_BY_PAGES,
+        )
+    ]
 
 
 def _report(starting: asyncio.Task[None]) -> None:

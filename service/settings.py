@@ -23,6 +23,8 @@ from model.package import ZOO
 from model.session import Backend, Precision
 
 PREFIX = "UNET_"
+# as browsers send it: a scheme's own port is left out, and any other text would never be met
+_ORIGIN = r"(http(?!s)(?!.*:80$)|https(?!.*:443$))://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
 
 
 class InvalidSettings(Exception):
@@ -65,6 +67,17 @@ def _path_prefix(text: str) -> str:
     return prefix
 
 
+def _origin_list(text: str) -> str:
+    origins = [origin.strip().lower() for origin in text.split(",") if origin.strip()]
+    if origins != ["*"] and not all(re.fullmatch(_ORIGIN, origin, re.ASCII) for origin in origins):
+        raise PydanticCustomError(
+            "cors_origins",
+            "Input should be * alone, or origins with commas between: scheme, host and a port that is not the scheme's "
+            "own, without a path, such as https://viewer.example.org or http://127.0.0.1:3000",
+        )
+    return ",".join(dict.fromkeys(origins))
+
+
 class Settings(BaseSettings):
     """Everything that can be set, with units in the names; read once, passed to :func:`service.app.create_app`."""
 
@@ -80,6 +93,11 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None,
         description="File of the keys with which the service may be used, NAME:KEY on each line; empty lets everybody.",
+    )
+    cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
+        "",
+        description="Origins of web pages that may use the service from a browser, such as https://viewer.example.org, "
+        "with commas between, or * for all; empty for its own page alone.",
     )
     models_dir: Annotated[tuple[Path, ...] | None, NoDecode, BeforeValidator(_package_folders)] = Field(
         None,
