@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.errors import InvalidPackage
 from model.normalization import Step
-from model.package import Package, read_package
+from model.package import RDF_NAMES, Package, description_name, read_package
 from model.session import self_test
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
@@ -80,12 +80,12 @@ def open_origin(path: Path) -> Beginning:
     if is_run(path):
         return load_checkpoint(checkpoint_path(path)).begun_with(str(path))
     require_net(path)
-    if (path / "rdf.yaml").exists() or path.suffix.lower() == ".zip":
+    if description_name(path) or path.suffix.lower() == ".zip":
         package = read_package(path)
         return Beginning(package_checkpoint(package), package_origin(package))
     raise ForeignPackage(
         f"{path} is nothing to begin with: expected a run's folder with {RunFiles(path).best.name}, a .pt file, or a "
-        "package (a folder with rdf.yaml, or a zip)"
+        f"package (a folder with {' or '.join(RDF_NAMES)}, or a zip)"
     )
 
 

@@ -48,7 +48,9 @@ class Data(Part):
     layout
         How they lie (docs/training.md, "Annotated images"). ``auto`` takes the one that fits what is found.
     images, masks
-        Sub-folders; an image and its mask share the stem of their file names. Layout ``volume``: also names of two
+        Sub-folders; an image and its mask share the stem of their file names, but for endings such as ``_mask``
+        (:mod:`training.layouts.names`). With their defaults, and where nothing lies there, images and masks are looked
+        for where other programs keep them (docs/training.md, "Annotated images"). Layout ``volume``: also names of two
         files. Layout ``coco``: ``masks`` may name the JSON file.
     sequences
         Layout ``ctc``: names of the sequences, ``["01"]``; without it all that have truth.

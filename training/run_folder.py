@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.locks import NO_LOCKS, release, take
-from model.package import RDF_NAME, ZOO
+from model.package import ZOO, description_name
 from training.errors import CheckpointError
 from training.paths import given_path
 from training.state import TrainingState
@@ -130,7 +130,7 @@ def is_run(target: Path) -> bool:
 def net_path(named: str) -> Path:
     """Path of a run, a checkpoint or a package that a command is given: where there is none, a shipped one's name."""
     path, shipped = given_path(named), ZOO / named
-    return shipped if path.name == named and not path.exists() and (shipped / RDF_NAME).exists() else path
+    return shipped if path.name == named and not path.exists() and description_name(shipped) else path
 
 
 def require_net(path: Path) -> None:
@@ -143,7 +143,7 @@ def require_net(path: Path) -> None:
 
     """
     if not path.exists():
-        ships = ", ".join(sorted(package.parent.name for package in ZOO.glob(f"*/{RDF_NAME}")))
+        ships = ", ".join(sorted(folder.name for folder in ZOO.glob("*") if description_name(folder)))
         raise CheckpointError(
             f"there is no {str(path)!r}; name the folder of a run, a .pt file, a package (folder or zip), or one that "
             f"ships: {ships}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,11 @@ def validate(path: Path) -> None:
     description = library.load_description(path, perform_io_checks=True)
     if isinstance(description, library.InvalidDescr):
         raise ExportError(f"{path.name} is no valid bioimage.io package:\n{description.validation_summary.format()}")
+    # for a package that has no covers it draws some, and leaves them in a temporary folder of their own
+    drawn = {Path(cover.source).parent for cover in description.covers if isinstance(cover.source, Path)}
+    for folder in drawn:
+        if folder.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _library() -> Any:  # noqa: ANN401 - a module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -80,12 +81,16 @@ def test_weights_are_half_precision_and_nothing_of_the_exporter_is_left(exported
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Loop", "If"}, "no shape arithmetic"
 
 
-def test_the_package_reads_back_and_is_valid(exported: tuple[Package, UNet]) -> None:
+def test_the_package_reads_back_and_is_valid(
+    exported: tuple[Package, UNet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     package = exported[0]
     spec = read_package(package.path).spec
     assert spec == package.spec
     assert spec.pixel_size_um == (0.65, 0.65)
     validate(package.path)
+    assert not list(tmp_path.iterdir()), "covers that the specification draws are left behind"
 
 
 def test_a_pixel_size_that_is_no_binary_fraction_can_be_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from model.labels import LabelRule
 from model.normalization import FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step
-from model.package import read_package, write_package
+from model.package import RDF_NAMES, read_package, write_package
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.packages import write_tiny_package
@@ -114,6 +114,13 @@ def test_weights_that_do_not_give_the_golden_output_are_refused(tmp_path: Path) 
     description.write_text(description.read_text().replace(f"sha256: {hashed}", ""))
     with pytest.raises(ForeignPackage, match="differ on torch"):
         open_origin(tmp_path)
+
+
+@pytest.mark.parametrize("name", RDF_NAMES)
+def test_a_description_may_have_any_of_its_names(tmp_path: Path, name: str) -> None:
+    for file in ZOO.iterdir():
+        (tmp_path / (name if file.name == "rdf.yaml" else file.name)).write_bytes(file.read_bytes())
+    assert open_origin(tmp_path).net.read_recipe().name == "nuclei"
 
 
 def test_what_is_no_beginning_is_said(tmp_path: Path) -> None:

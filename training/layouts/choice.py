@@ -8,10 +8,8 @@ from pathlib import Path
 
 from training.errors import MissingFile
 from training.layouts import coco, ctc, folders, geojson, rois, volumes
-from training.layouts.source import Layout
+from training.layouts.source import Layout, tell_once
 from training.options import Data
-
-_log = logging.getLogger(__name__)
 
 LAYOUTS: dict[str, Layout] = {
     "folders": folders,
@@ -59,7 +57,7 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
         expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
         raise MissingFile(f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}")
     ((name, found),) = fitting.items()
-    _log.info("%s: layout %s, %s", folder, name, found)
+    tell_once(logging.INFO, f"{folder}: layout {name}, {found}")
     return LAYOUTS[name], data
 
 

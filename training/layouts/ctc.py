@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import TIFF_SUFFIXES, list_files, read_array, read_image
 from training.layouts.folders import mask_source
-from training.layouts.source import Labels, Source, choose, whole_numbers
+from training.layouts.source import Labels, Source, choose, tell_once, whole_numbers
 from training.options import Data
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     sources: list[Source] = []
     for sequence in sequences:
         masks = sequence.asked(data.truth)
+        _name_passed_over(sequence.name, folder)
         if not masks and data.sequences is not None:
             raise MissingFile(_no_truth(sequence, folder, data.truth))
         for number in sorted(masks):
@@ -178,6 +179,14 @@ def _misnamed(folder: Path, pattern: re.Pattern[str], example: str) -> str:
     """Say how many TIFF files of a folder are not named as frames or masks are; nothing where all are."""
     others = [path.name for path in list_files(folder, TIFF_SUFFIXES) if not pattern.fullmatch(path.name)]
     return f" ({len(others)} files there are not named {example}, such as {others[0]})" if others else ""
+
+
+def _name_passed_over(sequence: str, folder: Path) -> None:
+    """Warn of files that have another name than masks have: masks of the other truth, or none, stand for them."""
+    for kind in _TRUTHS:
+        place = folder / f"{sequence}_{kind}" / "SEG"
+        if odd := _misnamed(place, _MASK, "man_seg000.tif"):
+            tell_once(logging.WARNING, f"{place}: masks are passed over{odd}; rename them, or move them away")
 
 
 def _read_gold(gold: Path, silver: Path, stem: str, lacking: str, _size_yx: tuple[int, int]) -> Labels:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.names import composed
 from training.options import Data
+
+_log = logging.getLogger(__name__)
 
 NUMBERED = "Save the mask in grey of 16 bits: 0 for background, a number for each object or class"
 """Remedy for masks that hold something else."""
@@ -123,3 +127,9 @@ def choose(sources: Sequence[Source], wanted: Sequence[str] | None, folder: Path
             f"found {', '.join(list(by_stem)[:5])} ... ({len(by_stem)}). Correct the table's stems"
         )
     return [by_stem[stem] for stem in stems]
+
+
+@cache
+def tell_once(level: int, message: str) -> None:
+    """Log what is found in a folder, however often a command reads it."""
+    _log.log(level, "%s", message)

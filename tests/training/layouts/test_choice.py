@@ -81,7 +81,8 @@ def test_masks_may_lie_in_a_folder_of_that_name(tmp_path: Path, caplog: pytest.L
     touch(tmp_path, "images/a.tif")
     touch(tmp_path, "masks/a.tif")
     with caplog.at_level("INFO", logger="training"):
-        assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "masks/a.tif")]
+        for _ in range(2):  # a command may read a folder more than once
+            assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "masks/a.tif")]
     assert caplog.messages == [f"{tmp_path}: layout folders, 1 images in images/, 1 masks in masks/"]
     touch(tmp_path, "labels/a.tif")
     assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "labels/a.tif")]

@@ -168,6 +168,20 @@ def test_frames_and_masks_of_other_names_are_counted_and_named(folder: Path) -> 
         load(folder, truth="silver")
 
 
+def test_gold_of_other_names_is_warned_of_where_silver_stands_for_it(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = folder / "01_GT" / "SEG"
+    (place / "man_seg003.tif").rename(place / "seg003.tif")
+    with caplog.at_level("WARNING", logger="training"):
+        for _ in range(2):  # a command may read a folder more than once
+            assert load(folder, truth="gold, else silver")["01-t003"].training_only
+    assert caplog.messages == [
+        f"{place}: masks are passed over (1 files there are not named man_seg000.tif, such as seg003.tif); rename "
+        "them, or move them away"
+    ]
+
+
 def test_slices_of_volumes_are_refused(folder: Path) -> None:
     tifffile.imwrite(folder / "01_GT" / "SEG" / "man_seg_004_002.tif", np.zeros((8, 16), dtype=np.uint16))
     with pytest.raises(MaskMismatch, match=r"man_seg_004_002.tif is a slice of a volume"):
