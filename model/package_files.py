@@ -13,6 +13,9 @@ from model.spec import PackageFile
 
 _MOST_BYTES = 2 << 30  # ONNX itself ends at 2 GiB
 MOST_TEXT_BYTES = 4 << 20
+_UNPACKED_FREELY_BYTES = 64 << 20
+_MOST_TIMES_PACKED = 20
+"""Above that size, from a zip: weights become a tenth smaller by it, a few megabytes of zeros are two gigabytes."""
 UNREADABLE = (
     OSError,
     KeyError,
@@ -46,7 +49,9 @@ def read_file(path: Path, name: str, most_bytes: int) -> bytes:
             _require_size(path, name, file.stat().st_size, most_bytes)
             return file.read_bytes()
         with zipfile.ZipFile(path) as archive:
-            _require_size(path, name, archive.getinfo(name).file_size, most_bytes)
+            entry = archive.getinfo(name)
+            _require_size(path, name, entry.file_size, most_bytes)
+            _require_weight(path, entry)
             return archive.read(name)
     except UNREADABLE as error:
         raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
@@ -55,6 +60,16 @@ def read_file(path: Path, name: str, most_bytes: int) -> bytes:
 def _require_size(path: Path, name: str, found: int, most_bytes: int) -> None:
     if found > most_bytes:
         raise InvalidPackage(f"{path}: {name} has {found} bytes, the limit for such a file is {most_bytes}")
+
+
+def _require_weight(path: Path, entry: zipfile.ZipInfo) -> None:
+    """Refuse what takes much memory and next to nothing in the zip, whose own size nobody can feign."""
+    packed = min(entry.compress_size, path.stat().st_size)
+    if entry.file_size > max(_UNPACKED_FREELY_BYTES, _MOST_TIMES_PACKED * packed):
+        raise InvalidPackage(
+            f"{path}: {entry.filename} has {entry.file_size} bytes, {packed} of them in the zip; the limit "
+            f"above {_UNPACKED_FREELY_BYTES} is {_MOST_TIMES_PACKED} times as many. If they are meant, unpack the zip to a folder"
+        )
 
 
 def checked_file(path: Path, file: PackageFile, most_bytes: int = _MOST_BYTES) -> bytes:

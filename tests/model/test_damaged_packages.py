@@ -177,6 +177,19 @@ def test_files_that_swell_are_not_unpacked(tiny: Package) -> None:
         read_package(path).readme()
 
 
+@pytest.mark.parametrize("feigned", [None, 1 << 30])
+def test_weights_that_swell_are_not_unpacked(tiny: Package, feigned: int | None) -> None:
+    path = zipped(tiny.path, zipfile.ZIP_DEFLATED, weights_onnx=bytes(100 << 20))
+    if feigned is not None:  # the packed size that the directory at the zip's end gives
+        content = bytearray(path.read_bytes())
+        at = content.rindex(b"weights.onnx") - 46 + 20
+        content[at : at + 4] = feigned.to_bytes(4, "little")
+        path.write_bytes(content)
+    refused = refused_for(path)
+    assert "weights.onnx has 104857600 bytes" in refused
+    assert "the limit above 67108864 is 20 times as many. If they are meant, unpack the zip to a folder" in refused
+
+
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tiny: Package) -> None:
     (tiny.path / "weights.onnx").unlink()
     os.mkfifo(tiny.path / "weights.onnx")
