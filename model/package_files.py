@@ -68,7 +68,8 @@ def _require_weight(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.file_size > max(_UNPACKED_FREELY_BYTES, _MOST_TIMES_PACKED * packed):
         raise InvalidPackage(
             f"{path}: {entry.filename} has {entry.file_size} bytes, {packed} of them in the zip; the limit "
-            f"above {_UNPACKED_FREELY_BYTES} is {_MOST_TIMES_PACKED} times as many. If they are meant, unpack the zip to a folder"
+            f"above {_UNPACKED_FREELY_BYTES} is {_MOST_TIMES_PACKED} times as many. If they are meant, "
+            "unpack the zip to a folder"
         )
 
 

@@ -19,6 +19,17 @@ MAX_CHANNELS = 256
 PIXEL_SIZE_LIMITS_UM = (1e-6, 1e6)
 """Smallest and largest length of a pixel that is believed, 1 pm and 1 m: all of them fit the rationals of a TIFF."""
 
+_BELIEVABLE_UM = (5e-4, 20.0)
+
+
+def believed_um(height: float, width: float) -> tuple[float, float] | None:
+    """Size of a pixel in micrometres by a file's resolution for print, where it is one that a microscope gives.
+
+    72, 96, 300 or 600 dots per inch (353 to 42 µm) are printers' and screens' defaults.
+    """
+    smallest, largest = _BELIEVABLE_UM
+    return (height, width) if smallest <= height <= largest and smallest <= width <= largest else None
+
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:

@@ -6,6 +6,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO, Any
 
 import imagecodecs
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.images.errors import UndecodableImage, undecodable
-from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
+from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, believed_um, check_index
 from model.images.palette import expand, grey_only, palette_note
 from model.images.png_bands import RowLayout, raw_bands
 
@@ -25,6 +26,7 @@ SAMPLES = CHANNELS | {PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 WHOLE_BYTES = 64 << 20
 """Decoded size up to which a picture is decoded at once."""
 CHUNK_BYTES = 1 << 20
+PHYS, METRE = struct.Struct(">IIB"), 1  # ISO 15948, 11.3.5.3: pixels per unit in x and y, and which unit
 
 
 class PngReader(ReaderOfParts):
@@ -57,30 +59,20 @@ class PngReader(ReaderOfParts):
         self._data: list[tuple[int, int]] = []
         self._palette = np.zeros((256, 3), dtype=np.uint8)
         with undecodable("the PNG"):
-            notes, greys = self._walk_chunks(colour)
+            notes, greys, size_um = self._walk_chunks(colour)
         self._colour = colour
         self._layout = RowLayout(width, height, depth, SAMPLES[colour])
         self._by_rows = not rest[-1] and self._layout.row_bytes * height > WHOLE_BYTES
         if depth < 8 and colour == GREY:
             notes.insert(0, f"{depth} bits per pixel scaled to 0 to 255")
-        self.header = ImageHeader(
-            format=header.format,
-            dtype=header.dtype,
-            size_yx=header.size_yx,
-            channels=1 if greys else header.channels,
-            planes=1,
-            stack_axes="",
-            stack_shape=(),
-            bits=header.bits,
-            pixel_size_um=None,
-            compression=header.compression,
-            notes=tuple(notes),
+        self.header = replace(
+            header, channels=1 if greys else header.channels, pixel_size_um=size_um, notes=tuple(notes)
         )
 
-    def _walk_chunks(self, colour: int) -> tuple[list[str], bool]:
-        """Follow the chunks to the end; returns notes, and whether there is a palette of greys."""
+    def _walk_chunks(self, colour: int) -> tuple[list[str], bool, tuple[float, float] | None]:
+        """Follow the chunks to the end; returns notes, whether there is a palette of greys, and a believable size."""
         notes = ["alpha channel dropped"] if colour in {GREY_ALPHA, RGB_ALPHA} else []
-        greys = False
+        greys, size_um = False, None
         size = self._source.seek(0, 2)
         position = len(MAGIC)
         for _ in range(MAX_CHUNKS):
@@ -93,7 +85,7 @@ class PngReader(ReaderOfParts):
             if position > size:
                 break
             if kind == b"IEND":
-                return notes, greys
+                return notes, greys, size_um
             if kind == b"IDAT":
                 self._data.append((position - length - 4, length))
             elif kind == b"PLTE" and colour == PALETTE:
@@ -101,6 +93,9 @@ class PngReader(ReaderOfParts):
                 self._palette[: len(palette)] = palette
                 greys = grey_only(palette)
                 notes.append(palette_note(palette))
+            elif kind == b"pHYs" and length == PHYS.size:
+                x, y, unit = PHYS.unpack(self._source.read(length))
+                size_um = believed_um(1e6 / y, 1e6 / x) if unit == METRE and x and y else None
             elif kind == b"tRNS":
                 notes.append("transparency dropped")
             elif kind == b"acTL":

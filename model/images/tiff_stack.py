@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.images.image import PIXEL_SIZE_LIMITS_UM
+from model.images.image import PIXEL_SIZE_LIMITS_UM, believed_um
 from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page
 from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
 
-BELIEVABLE_UM = (5e-4, 20.0)
-"""Pixel sizes that a microscope gives; 72, 96, 300 or 600 dots per inch (353 to 42 µm) are printers' defaults."""
 RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
@@ -189,8 +187,7 @@ def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
     x, y = facts.resolution_xy
     if unit is None or not (x > 0 and y > 0):
         return None
-    size = unit / y, unit / x
-    return size if all(BELIEVABLE_UM[0] <= length <= BELIEVABLE_UM[1] for length in size) else None
+    return believed_um(unit / y, unit / x)
 
 
 def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:

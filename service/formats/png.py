@@ -1,7 +1,7 @@
 """PNG: one plane of grey, 8 or 16 bits, never a palette.
 
 A mask of two classes is 0 and 255, of more classes the class index; labels are 16 bit. The receipt stands in a
-``tEXt`` chunk with the keyword ``unet-receipt`` (ISO 15948, 11.3.4.3).
+``tEXt`` chunk with the keyword ``unet-receipt`` (ISO 15948, 11.3.4.3), the size of a pixel in ``pHYs`` (11.3.5.3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 
+from model.images.read_png import METRE, PHYS
 from service.formats.errors import UnsupportedOutput
 from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
@@ -51,6 +52,7 @@ class PngEncoder:
         height, width = result.size_yx
         depth = 8 if result.kind == "mask" else 16
         target.write(SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)))
+        target.write(_pixels_per_metre(result.pixel_size_um))
         target.write(_chunk(b"tEXt", b"unet-receipt\x00" + dump(dict(result.receipt))))
         # Label images repeat the row above: the Up filter leaves zeros, of which run lengths make little.
         deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
@@ -65,6 +67,12 @@ class PngEncoder:
             if piece := deflate.compress(filtered.data):
                 target.write(_chunk(b"IDAT", piece))
         target.write(_chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b""))
+
+
+def _pixels_per_metre(size_um: tuple[float, float] | None) -> bytes:
+    """Chunk of whole pixels per metre; nothing where the size is not known, or that number is none that PNG holds."""
+    y, x = (0, 0) if size_um is None else (round(1e6 / length) for length in size_um)
+    return _chunk(b"pHYs", PHYS.pack(x, y, METRE)) if min(y, x) > 0 and max(y, x) < 1 << 31 else b""
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

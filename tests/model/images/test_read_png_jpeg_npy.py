@@ -76,6 +76,30 @@ def test_png_notes_what_it_changes(mode: str, channels: int, note: str) -> None:
     np.testing.assert_array_equal(planes[0, ..., 0], expected)
 
 
+@pytest.mark.parametrize(
+    ("y", "x", "unit", "expected"),
+    [
+        (4_000_000, 2_000_000, 1, (0.25, 0.5)),
+        (2835, 2835, 1, None),  # 72 dots per inch, as nearly every program writes
+        (23622, 23622, 1, None),  # 600
+        (2_000_000, 2835, 1, None),
+        (2_000_000, 0, 1, None),
+        (1, 1, 0, None),  # the ratio of the sides alone
+        (2_000_000, 2_000_000, 2, None),
+    ],
+)
+def test_a_png_has_a_pixel_size_only_where_a_microscope_could_have_it(
+    y: int, x: int, unit: int, expected: tuple[float, float] | None
+) -> None:
+    chunk = b"pHYs" + struct.pack(">IIB", x, y, unit)
+    data = save(Image.fromarray(RAMP), "PNG")
+    behind = 33  # of signature and header
+    header, _ = read(
+        data[:behind] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[behind:]
+    )
+    assert header.pixel_size_um == expected
+
+
 def test_a_png_palette_of_colours_becomes_rgb() -> None:
     image = Image.fromarray(RAMP).convert("P")
     image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])

@@ -52,6 +52,24 @@ def test_png_carries_the_receipt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size_um", "expected"),
+    [((0.65, 0.25), (0.65, 0.25)), (None, None), ((1e-6, 1e-6), None), ((0.5, 1e-6), None)],
+)
+def test_png_keeps_the_pixel_size_where_it_can_hold_it(
+    size_um: tuple[float, float] | None, expected: tuple[float, float] | None
+) -> None:
+    with open_image(io.BytesIO(encoded("png", labels([[0, 1]], pixel_size_um=size_um))), LIMITS) as reader:
+        found = reader.header.pixel_size_um
+    assert found == (None if expected is None else pytest.approx(expected, rel=1e-6))
+
+
+@pytest.mark.parametrize("size_um", PIXEL_SIZE_LIMITS_UM)
+def test_png_with_the_pixel_size_limits_opens_elsewhere(size_um: float) -> None:
+    with Image.open(io.BytesIO(encoded("png", labels([[0, 1]], pixel_size_um=(size_um, 2.0))))) as image:
+        assert np.asarray(image).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
     ("result", "reason"),
     [
         (labels([[65_536]], dtype=np.uint32), "65536 labels, PNG holds 65535; ask for format=tiff"),
