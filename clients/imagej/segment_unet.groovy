@@ -198,7 +198,7 @@ Map<String, String> fromDialog(Map<String, String> options) {
     dialog.addStringField("Threshold (empty: the model's)", '', 8)
     dialog.addStringField("Smallest object, px (empty: the model's)", '', 8)
     dialog.addStringField("Least score of an object, 0 to 1 (empty: the model's)", '', 8)
-    dialog.addStringField('Channel, from 0 (empty: all)', '', 8)
+    dialog.addStringField('Channel, number from 0 or name (empty: all)', '', 8)
     dialog.addStringField('Pixel size, µm (empty: as in the image)', '', 8)
     dialog.addStringField("Seconds to wait at most (empty: the service's)", '', 8)
     dialog.addCheckbox('Outlines into the ROI Manager', false)

@@ -69,7 +69,7 @@ if (arguments == "") {
     Dialog.addString("Threshold (empty: the model's)", threshold, 8);
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
     Dialog.addString("Least score of an object, 0 to 1 (empty: the model's)", minScore, 8);
-    Dialog.addString("Channel, from 0 (empty: all)", channel, 8);
+    Dialog.addString("Channel, number from 0 or name (empty: all)", channel, 8);
     Dialog.addString("Pixel size, um (empty: as in the image)", pixelSize, 8);
     Dialog.addString("Seconds to wait at most (empty: the service's)", timeout, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);

@@ -28,7 +28,7 @@ import qupath.lib.scripting.QP
     model     : '', // name or name@version; empty: the service's default
     downsample: '1', // pixels of the image for one pixel that is sent; bit depth and channels stay as they are
     margin    : '32', // pixels that are sent around the annotation, where the image has them
-    channel   : '', // from 0, for a model of one channel; empty: all
+    channel   : '', // number from 0 or name, for a model of one channel; empty: all
     threshold : '', // empty, here and below: the model's own
     min_area  : '', // pixels that are sent
     min_score : '',

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from model.images.errors import FormatError, ImageTooLarge, UndecodableImage, UnsupportedImageFormat
-from model.images.image import PIXEL_SIZE_LIMITS_UM, ImageHeader, ImageReader, ReadLimits
+from model.images.image import MOST_NAME_CHARACTERS, PIXEL_SIZE_LIMITS_UM, ImageHeader, ImageReader, ReadLimits
 from model.images.reader import open_image
 
 __all__ = [
+    "MOST_NAME_CHARACTERS",
     "PIXEL_SIZE_LIMITS_UM",
     "FormatError",
     "ImageHeader",

@@ -16,6 +16,8 @@ from model.images.errors import ImageTooLarge, UndecodableImage
 
 MAX_CHANNELS = 256
 """More channels than any microscope has; beyond it the axes have been misread."""
+MOST_NAME_CHARACTERS = 100
+"""Of a channel; longer names are cut, as they are written into every receipt."""
 PIXEL_SIZE_LIMITS_UM = (1e-6, 1e6)
 """Smallest and largest length of a pixel that is believed, 1 pm and 1 m: all of them fit the rationals of a TIFF."""
 
@@ -60,6 +62,8 @@ class ImageHeader:
     """Distance of the planes of a z stack in micrometres, where the file gives one."""
     interval_s: float | None = None
     """Time between frames in seconds, where the file gives one."""
+    channel_names: tuple[str, ...] = ()
+    """One for each channel, empty for those that the file does not name; none at all where it names no channel."""
 
 
 class Part(NamedTuple):

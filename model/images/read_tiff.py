@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import (
+    MOST_NAME_CHARACTERS,
     ImageHeader,
     Part,
     ReaderOfParts,
@@ -34,6 +35,7 @@ from model.images.tiff_stack import PageFacts, arrange
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+IMAGEJ_METADATA = 50839
 ALPHA = frozenset({1, 2})  # ExtraSamples: associated and unassociated alpha
 FLAGS_OFF = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 """Vendors' dialects are not looked for: some of them open further files."""
@@ -72,6 +74,7 @@ class TiffReader(ReaderOfParts):
                 resolution_xy=page.resolution if 282 in page.tags and 283 in page.tags else (0.0, 0.0),
                 resolution_unit=int(page.resolutionunit),
                 uncompressed=is_raw(page),
+                labels=_labels(page),
             )
             self._stack = stack = arrange(directories, facts)
             self._virtual_from = page.dataoffsets[0] if stack.virtual else None
@@ -96,6 +99,7 @@ class TiffReader(ReaderOfParts):
                 pixel_size_um=stack.pixel_size_um,
                 spacing_um=stack.spacing_um,
                 interval_s=stack.interval_s,
+                channel_names=_channel_names(stack.channel_names, stack.pages.shape[1] * samples),
                 compression=COMPRESSIONS[page.compression],
                 notes=tuple(notes),
             )
@@ -228,6 +232,19 @@ def _check_kind(page: tifffile.TiffPage) -> None:
     if page.photometric == RGB and page.samplesperpixel < 3:
         msg = f"an RGB page has {page.samplesperpixel} samples per pixel, 3 are needed; write it again"
         raise UndecodableImage(msg)
+
+
+def _labels(page: tifffile.TiffPage) -> tuple[str, ...]:
+    """Labels that ImageJ gives pages; where tifffile finds its metadata damaged there are none."""
+    metadata = page.tags[IMAGEJ_METADATA].value if IMAGEJ_METADATA in page.tags else None
+    found = metadata.get("Labels", ()) if isinstance(metadata, dict) else ()
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _channel_names(names: Sequence[str], channels: int) -> tuple[str, ...]:
+    """Names as receipts show them, where there is one for each channel."""
+    shown = tuple(name.strip()[:MOST_NAME_CHARACTERS] for name in names)
+    return shown if len(shown) == channels and any(shown) else ()
 
 
 def _colormap(page: tifffile.TiffPage) -> NDArray[np.uint8]:

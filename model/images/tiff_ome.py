@@ -7,13 +7,14 @@ image is read. Other files that the metadata names are never opened, whatever th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.images.image import MAX_CHANNELS
 from model.images.tiff_ifd import MAX_PAGES
 
 UNITS_UM: Mapping[str, float] = {
@@ -44,6 +45,8 @@ class OmeStack:
     spacing_um: float | None
     interval_s: float | None
     bits: int | None
+    channel_names: tuple[str, ...]
+    """Of the declared channels; none where one element stands for several, as for RGB."""
     images: int
     """How many the XML describes, this one included."""
 
@@ -53,6 +56,7 @@ class _Reading:
     pixels: dict[str, str] | None = None
     images: int = 0
     blocks: list[dict[str, str]] = field(default_factory=list)
+    channels: list[dict[str, str]] = field(default_factory=list)
     root_uuid: str | None = None
     in_uuid: bool = False
     done: bool = False
@@ -72,6 +76,8 @@ class _Reading:
                 msg = f"the OME-XML has more than {MAX_PAGES} TiffData elements, which is the limit"
                 raise OmeMismatch(msg)
             self.blocks.append(attributes)
+        elif tag == "Channel" and self.pixels is not None and len(self.channels) <= MAX_CHANNELS:
+            self.channels.append(attributes)
         elif tag == "UUID" and self.blocks:
             self.in_uuid = True
             self.blocks[-1]["uuid"] = ""
@@ -134,6 +140,7 @@ def read_ome(description: str, *, pages: int, samples: int) -> OmeStack:
             pixel_size_um=_pixel_size(reading.pixels),
             spacing_um=_positive(reading.pixels, "PhysicalSizeZ", "µm", UNITS_UM),
             interval_s=_positive(reading.pixels, "TimeIncrement", "s", _UNITS_S),
+            channel_names=_channel_names(reading.channels),
             images=reading.images,
             bits=int(reading.pixels["SignificantBits"]) if "SignificantBits" in reading.pixels else None,
         )
@@ -175,6 +182,13 @@ def _pages(
         msg = f"the OME-XML describes {table.size} planes, {int((table < 0).sum())} of them are not in this file"
         raise OmeMismatch(msg)
     return axes, table.reshape(shape)
+
+
+def _channel_names(channels: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """What each channel is called, or by what it glows."""
+    if any(channel.get("SamplesPerPixel", "1") != "1" for channel in channels):
+        return ()
+    return tuple(channel.get("Name") or channel.get("Fluor", "") for channel in channels)
 
 
 def _pixel_size(pixels: Mapping[str, str]) -> tuple[float, float] | None:

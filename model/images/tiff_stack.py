@@ -30,6 +30,8 @@ class PageFacts:
     """Pixels per unit."""
     resolution_unit: int
     uncompressed: bool
+    labels: tuple[str, ...]
+    """ImageJ's, of each page; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Stack:
     interval_s: float | None
     bits: int | None
     notes: tuple[str, ...]
+    channel_names: tuple[str, ...] = ()
+    """Of all channels, or none."""
 
 
 def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
@@ -74,7 +78,7 @@ def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
             found = _stack(
                 ome.axes, ome.pages, virtual=False, size=ome.pixel_size_um or size, bits=ome.bits or bits, notes=notes
             )
-            return replace(found, spacing_um=ome.spacing_um, interval_s=ome.interval_s)
+            return replace(found, spacing_um=ome.spacing_um, interval_s=ome.interval_s, channel_names=ome.channel_names)
     named: tuple[str, tuple[int, ...]] | None = None
     fields: dict[str, str] = {}
     if facts.description.startswith("ImageJ="):
@@ -93,7 +97,12 @@ def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
                 notes.append(f"{len(directories) - count} further pages left out: the metadata describes {count}")
             pages = np.arange(count) if virtual else ours[:count]
             found = _stack(axes, pages.reshape(shape), virtual=virtual, size=size, bits=bits, notes=notes)
-            return replace(found, spacing_um=_imagej_spacing(fields), interval_s=_imagej_interval(fields))
+            return replace(
+                found,
+                spacing_um=_imagej_spacing(fields),
+                interval_s=_imagej_interval(fields),
+                channel_names=_labels_of_channels(facts.labels, found.pages.shape),
+            )
         notes.append(f"the metadata describes {count} planes, the file holds {len(ours)}: read as they stand")
     if len(ours) < len(directories):
         notes.append(f"{len(directories) - len(ours)} further pages of other size or type left out")
@@ -171,6 +180,13 @@ def _imagej_spacing(fields: Mapping[str, str]) -> float | None:
 def _imagej_interval(fields: Mapping[str, str]) -> float | None:
     """Time between frames; ImageJ gives seconds."""
     return _number(fields.get("finterval", "")) if fields.get("tunit", "s") in ("s", "sec", "seconds") else None
+
+
+def _labels_of_channels(labels: tuple[str, ...], pages: tuple[int, ...]) -> tuple[str, ...]:
+    """First lines of ImageJ's labels where they tell channels apart: one for each, the same in all of its planes."""
+    planes, channels = pages
+    names = labels[:channels]
+    return tuple(name.partition("\n")[0] for name in names) if channels > 1 and labels == names * planes else ()
 
 
 def _number(text: str) -> float | None:

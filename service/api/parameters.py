@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model.images import MOST_NAME_CHARACTERS
+from service.api.invalid import describe_invalid
 from service.api.pairs import parse_origin, parse_pixel_size
 from service.engine.request import OutputKind, SegmentRequest
 from service.engine.scaling import SCALE_LIMITS, other_scale
@@ -18,8 +17,6 @@ from service.errors import InvalidParameter
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
 from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.settings import Settings
-
-_MOST_DESCRIBED = 5
 
 _Model: TypeAlias = Annotated[
     str | None, Field(max_length=200, description="`name` or `name@version` of a package; see `/models`.")
@@ -36,6 +33,14 @@ _Scale: TypeAlias = Annotated[
     Field(
         description="By which the image is resampled for the net, and the result back to the image's own pixels: `0.5` "
         "where objects are twice as large as those that the model knows."
+    ),
+]
+_Channel: TypeAlias = Annotated[
+    Annotated[str, Field(max_length=MOST_NAME_CHARACTERS)] | None,
+    Field(
+        description="Channel of the image, for a package that takes one: its number in the file, from 0, or its name "
+        "where the file names its channels (OME-XML, ImageJ's labels).",
+        json_schema_extra={"examples": ["0", "DAPI"]},
     ),
 ]
 _Timeout: TypeAlias = Annotated[
@@ -80,9 +85,7 @@ class SegmentParameters(_Parameters):
         description="Least mean probability of an object (`output=labels`), its score in GeoJSON and COCO. "
         "Default: what the package says.",
     )
-    channel: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Channel of the image, its number in the file from 0, for a package that takes one channel."
-    )
+    channel: _Channel = None
     mirror: _Mirror = False
     scale: _Scale = None
     pixel_size: str | None = Field(
@@ -131,7 +134,7 @@ class SegmentParameters(_Parameters):
             threshold=self.threshold,
             min_area=self.min_area,
             min_score=self.min_score,
-            channel=self.channel,
+            channel=numbered(self.channel),
             mirror=self.mirror,
             scale=other_scale(self.scale),
             pixel_size_um=self.pixel_size_um,
@@ -176,6 +179,7 @@ class PlanParameters(_Parameters):
     model: _Model = None
     output: _Output = "mask"
     mirror: _Mirror = False
+    channel: _Channel = None
     scale: _Scale = None
     timeout: _Timeout = None
 
@@ -184,6 +188,11 @@ class PlanParameters(_Parameters):
     def _is_a_size(cls, text: str) -> str:
         parse_size(text)
         return text
+
+
+def numbered(channel: str | None) -> int | str | None:
+    """Return a channel's number where it is one, and else its name."""
+    return int(channel) if channel is not None and channel.isascii() and channel.isdecimal() else channel
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -199,21 +208,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError("should be height and width in px, each from 1 to 999999999; write it as 4096x4096")
     return int(match[1]), int(match[2])
-
-
-def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
-    """Refuse parameters that are given more than once, of which one would win in silence.
-
-    Raises
-    ------
-    InvalidParameter
-        Where there is one.
-
-    """
-    repeated = [(name[:40], times) for name, times in Counter(name for name, _ in given).items() if times > 1]
-    if repeated:
-        found = _listed([partial("{} is given {} times".format, name, times) for name, times in repeated])
-        raise InvalidParameter(f"{found}, the limit is once; keep the value that is meant")
 
 
 def check_timeout(timeout_s: float | None, settings: Settings) -> None:
@@ -252,41 +246,3 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
         return SegmentParameters.model_validate({**fields, **query.model_dump(exclude_unset=True)})
     except ValidationError as error:
         raise InvalidParameter(describe_invalid(error.errors(), list(SegmentParameters.model_fields))) from error
-
-
-def describe_invalid(errors: Iterable[Mapping[str, Any]], known: Sequence[str]) -> str:
-    """Say what is wrong with each parameter, given pydantic's list, without pydantic's words for its own parts.
-
-    Parameters
-    ----------
-    errors
-        As pydantic lists them.
-    known
-        Parameters that there are.
-
-    """
-    return _listed([partial(_describe, item, known) for item in errors]) or "a parameter is not valid"
-
-
-def _listed(descriptions: Sequence[Callable[[], str]]) -> str:
-    """The first few, and how many there are beside: thousands would keep the event loop, and the answer long."""
-    more = len(descriptions) - _MOST_DESCRIBED
-    shown = [describe() for describe in descriptions[:_MOST_DESCRIBED]]
-    return "; ".join([*shown, f"and {more} more of the kind"] if more > 0 else shown)
-
-
-def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
-    place = [str(part) for part in item["loc"] if part not in ("query", "path", "body")]
-    name = place[0] if place else "the request"
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-        return f"parameter {name[:40]!r} does not exist; {hint}"
-    if item["type"] == "missing":
-        return f"parameter {name!r} is missing; give it"
-    if item["type"] == "bool_parsing":
-        return f"{name} is {str(item['input'])[:40]!r}, it should be true or false"
-    if item["type"] == "int_parsing" and name == "channel":
-        return f"channel is {str(item['input'])[:40]!r}, it should be the channel's number in the file, from 0"
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
-    return f"{name} is {str(item['input'])[:40]!r}, it {message}"

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from service.api.dependencies import EngineOf, SettingsOf
+from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
-from service.api.parameters import PlanParameters, check_timeout, parse_size, refuse_repeated
+from service.api.parameters import PlanParameters, check_timeout, numbered, parse_size
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
 from service.engine.scaling import other_scale
@@ -32,6 +33,7 @@ async def plan(
         output=query.output,
         format="tiff",
         mirror=query.mirror,
+        channel=numbered(query.channel),
         scale=other_scale(query.scale),
         timeout_s=query.timeout,
     )

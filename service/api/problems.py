@@ -14,7 +14,7 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from service.api.access import ACCESS, Access
-from service.api.parameters import describe_invalid
+from service.api.invalid import describe_invalid
 from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, INVALID_PARAMETER, ProblemKind, problem_kind
 from service.telemetry import REQUEST_ID, Metrics
 

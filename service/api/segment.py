@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
+from service.api.invalid import refuse_repeated
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from service.api.parameters import SegmentParameters, check_timeout, combined, refuse_repeated
+from service.api.parameters import SegmentParameters, check_timeout, combined
 from service.api.piecewise import PiecewiseResponse, hung_up
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
@@ -24,6 +25,7 @@ router = APIRouter(tags=["segmentation"])
 
 _MOST_RECEIPT_BYTES = 6000  # proxies refuse header blocks above 8 KiB
 _IN_FULL_ONLY = ("normalization", "stages_ms")
+_LONG_OF_INPUT = ("channel_names", "notes")
 
 
 @router.post(
@@ -112,5 +114,5 @@ def receipt_header(answer: Answer) -> str:
     if len(text) <= _MOST_RECEIPT_BYTES:
         return text
     short = {name: value for name, value in full.items() if name not in _IN_FULL_ONLY}
-    short["input"] = {name: value for name, value in full["input"].items() if name != "notes"}
+    short["input"] = {name: value for name, value in full["input"].items() if name not in _LONG_OF_INPUT}
     return dump({**short, "shortened": True}).decode("ascii")

@@ -23,6 +23,7 @@ from model.pixels import Pixels
 from model.stitching import Reduce, Run, Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan, plan_views
 from service.engine.admission import Admission, Ticket
+from service.engine.channels import channel_notes, check_one_channel, taken_channel
 from service.engine.clock import StageClock
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
@@ -30,7 +31,6 @@ from service.engine.forecast import Forecast
 from service.engine.needs import Needs, encoder_memory, needs
 from service.engine.notes import object_notes
 from service.engine.plane import (
-    check_channels,
     check_output,
     chosen_run,
     empty_plane,
@@ -72,7 +72,7 @@ class Pipeline:
         with clock.stage("open"):
             reader = await self.in_worker(open_image, source, self._limits)
         header = reader.header
-        check_channels(header, spec, request)
+        channel = taken_channel(header, spec, request.channel)
         check_output(encoder, header, spec, request)
         check_scale(header.size_yx, request.scale, self.max_pixels)
         plan = self._plan(header, request, chosen)
@@ -82,11 +82,12 @@ class Pipeline:
             reader,
             self.admission.admit(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes) as ticket,
         ):
-            work = _Work(self, reader, request, chosen, plan, ticket, clock, room)
+            work = _Work(self, reader, request, channel, chosen, plan, ticket, clock, room)
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
             objects = [plane.objects for plane in finished if plane.objects is not None]
-            notes = dict.fromkeys([*header.notes, *rule_notes(spec, request), *of_planes, *object_notes(objects, spec)])
+            of_request = (*channel_notes(header, request.channel), *rule_notes(spec, request))
+            notes = dict.fromkeys([*header.notes, *of_request, *of_planes, *object_notes(objects, spec)])
             scores = tuple(of_plane.scores for of_plane in objects)
             receipt = build_receipt(
                 header,
@@ -94,6 +95,7 @@ class Pipeline:
                 chosen,
                 plan,
                 request,
+                channel=channel,
                 constants=[plane.normalization.constants() for plane in finished],
                 objects=[len(score) for score in scores],
             )
@@ -123,6 +125,7 @@ class Pipeline:
     def forecast(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Forecast:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
+        check_one_channel(chosen.package.spec, request.channel)
         check_scale(header.size_yx, request.scale, self.max_pixels)
         plan = self._plan(header, request, chosen)
         pixels = header.planes * plan.input_pixels
@@ -184,6 +187,7 @@ class _Work:
     pipeline: Pipeline
     reader: ImageReader
     request: SegmentRequest
+    channel: int | None
     chosen: LoadedModel
     plan: ViewPlan
     ticket: Ticket
@@ -218,7 +222,7 @@ class _Work:
                 self.reader,
                 index,
                 spec,
-                self.request.channel,
+                self.channel,
                 self._allocate_wanted if self.room.on_disk else None,
             )
         with self.clock.stage("normalise"):

@@ -8,39 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ImageMismatch
 from model.images import ImageHeader, ImageReader
 from model.labels import Allocate, class_mask, evidence_mask, evidence_of
 from model.pixels import Pixels, row_bands
 from model.session import InferenceSession
 from model.spec import ModelSpec
 from model.stitching import Reduce, Run
-from service.engine.errors import BadParameter
+from service.engine.channels import mismatch
 from service.engine.request import OutputKind, SegmentRequest
 from service.formats import Encoder, SegmentationResult
-
-
-def check_channels(header: ImageHeader, spec: ModelSpec, request: SegmentRequest) -> None:
-    """Refuse, from the header alone, an image whose channels cannot be what the package takes.
-
-    Raises
-    ------
-    BadParameter
-        Where ``channel`` does not exist, or the package takes several.
-    ImageMismatch
-        Where the numbers differ and nothing says which channel to take.
-
-    """
-    wanted, found = len(spec.channels), header.channels
-    if request.channel is not None:
-        if wanted != 1:
-            raise BadParameter(
-                f"model {spec.name} takes {wanted} channels ({', '.join(spec.channels)}); leave channel out"
-            )
-        if request.channel >= found:
-            raise BadParameter(f"channel {request.channel} is asked for, the image has {found}; use 0 to {found - 1}")
-    elif found != wanted and (wanted, found) != (1, 3):
-        raise ImageMismatch(_mismatch(spec, found))
 
 
 def check_output(encoder: Encoder, header: ImageHeader, spec: ModelSpec, request: SegmentRequest) -> None:
@@ -72,14 +48,14 @@ def check_output(encoder: Encoder, header: ImageHeader, spec: ModelSpec, request
 def read_image(
     reader: ImageReader, index: int, spec: ModelSpec, channel: int | None, allocate: Allocate | None
 ) -> tuple[Pixels, str | None]:
-    """Decode the channels that the package wants of a plane that :func:`check_channels` let pass.
+    """Decode the channels that the package wants of a plane that :func:`taken_channel` let pass.
 
     Parameters
     ----------
     reader, index
         The image, and which of its planes.
     spec, channel
-        What takes it, and which channel was asked for.
+        What takes it, and which channel it takes.
     allocate
         Makes an array that does not stand in memory; it is filled part by part. None to decode into memory.
 
@@ -102,7 +78,7 @@ def read_image(
     if allocate is None:
         image_yxc = reader.read_plane(index)
         if as_grey and not _all_equal(image_yxc):
-            raise ImageMismatch(_mismatch(spec, header.channels))
+            raise mismatch(spec, header)
         first = 0 if as_grey else channel
         return (image_yxc if first is None else image_yxc[..., first : first + 1]), note
     image = allocate((*header.size_yx, wanted), header.dtype)
@@ -116,7 +92,7 @@ def read_image(
             if channels.start == 0:
                 image[rows] = samples[..., :1]
             if not (samples == image[rows]).all():
-                raise ImageMismatch(_mismatch(spec, header.channels))
+                raise mismatch(spec, header)
     return image, note
 
 
@@ -124,15 +100,6 @@ def _all_equal(image_yxc: NDArray[Any]) -> bool:
     height, width, channels = image_yxc.shape
     bands = (image_yxc[rows] for rows in row_bands(height, width * channels))
     return all(bool((band[..., 1:] == band[..., :1]).all()) for band in bands)
-
-
-def _mismatch(spec: ModelSpec, found: int) -> str:
-    wanted = len(spec.channels)
-    remedy = f"choose one with channel=0 to {found - 1}, or " if wanted == 1 and found > 1 else ""
-    return (
-        f"the image has {found} channels, model {spec.name} takes {wanted} ({', '.join(spec.channels)}); "
-        f"{remedy}send an image with {wanted}"
-    )
 
 
 def result_classes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def build_receipt(
     plan: ViewPlan,
     request: SegmentRequest,
     *,
+    channel: int | None,
     constants: Sequence[Any],
     objects: Sequence[int],
 ) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def build_receipt(
         How each plane was tiled.
     request
         What was asked.
+    channel
+        Which one was taken, where one was asked for.
     constants
         Normalisation constants of each plane.
     objects
@@ -53,6 +56,7 @@ def build_receipt(
             "bits": header.bits,
             "size_yx": list(header.size_yx),
             "channels": header.channels,
+            **({"channel_names": list(header.channel_names)} if header.channel_names else {}),
             "planes": header.planes,
             "stack_axes": header.stack_axes,
             "compression": header.compression,
@@ -81,8 +85,10 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    asked = ("threshold", "min_area", "min_score", "channel", "scale")
-    chosen_values = {name: getattr(request, name) for name in asked}
+    asked = ("threshold", "min_area", "min_score", "scale")
+    chosen_values = {name: getattr(request, name) for name in asked} | {"channel": channel}
+    if channel is not None and header.channel_names:
+        chosen_values["channel_name"] = header.channel_names[channel]
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
     if request.pixel_size_um is not None:
         receipt["output"]["pixel_size_um"] = list(request.pixel_size_um)

@@ -32,7 +32,7 @@ class SegmentRequest:
     min_score
         Least mean foreground probability of an object (labels); None leaves it to the package.
     channel
-        Which channel of the image to take, from 0, for packages of one channel.
+        Which channel of the image to take, its number from 0 or its name, for packages of one channel.
     mirror
         Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
     scale
@@ -52,7 +52,7 @@ class SegmentRequest:
     threshold: float | None = None
     min_area: int | None = None
     min_score: float | None = None
-    channel: int | None = None
+    channel: int | str | None = None
     mirror: bool = False
     scale: float | None = None
     pixel_size_um: tuple[float, float] | None = None

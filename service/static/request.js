@@ -39,7 +39,7 @@ async function forecast(file, signal) {
   const size = await measured(file).catch(() => null);
   if (!size) return null;
   const given = { size: `${size.height}x${size.width}`, planes: size.planes };
-  const answer = await fetch(query("plan", given, ["model", "scale"]), { signal }).catch(() => null);
+  const answer = await fetch(query("plan", given, ["model", "channel", "scale"]), { signal }).catch(() => null);
   const plan = await answer?.json().catch(() => null), refusal = answer?.status === 413 ? plan : plan?.refusal;
   // only the service knows for sure how the pages of a file make planes, and what its bits take
   if (refusal?.type.endsWith("/image-too-large") && size.planes === 1) throw new Error(refusal.detail);

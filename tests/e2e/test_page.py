@@ -234,10 +234,11 @@ def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
 def test_a_channel_is_chosen_and_shown_under_its_objects(page: Page) -> None:
     dark = np.full_like(IMAGE, 20)
     half = np.where(np.arange(384) < 192, IMAGE, 20)
-    page.choose("two.tif", tiff(np.stack([dark, half]).astype(np.uint8), imagej=True, metadata={"axes": "CYX"}))
+    metadata = {"axes": "CYX", "Labels": ["actin", "DAPI"]}
+    page.choose("two.tif", tiff(np.stack([dark, half]).astype(np.uint8), imagej=True, metadata=metadata))
     assert page.failed()
-    assert "choose one with channel=0 to 1" in page.text("status")
-    page.set("channel", "1")
+    assert "choose one with channel=0 to 1 or a name (0 'actin', 1 'DAPI')" in page.text("status")
+    page.set("channel", "dapi")
     page.until(lambda: "12 objects" in page.text("facts"))
     page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
     assert page.pixel(32, 32)[:3] == [255, 255, 255]

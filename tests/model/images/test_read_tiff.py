@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from model.images import UndecodableImage, open_image
 from tests.model.images.tiffs import LIMITS, ramp, read, write
@@ -173,6 +174,45 @@ def test_imagej_hyperstacks_keep_order_and_calibration(unit: str) -> None:
     assert (header.stack_axes, header.stack_shape, header.channels) == ("TZ", (2, 3), 2)
     assert header.pixel_size_um == pytest.approx((0.5, 0.25))
     np.testing.assert_array_equal(planes.reshape(2, 3, 8, 9, 2), np.moveaxis(stack, 2, -1))
+
+
+OME_CHANNELS = {"axes": "CYX", "Channel": {"Name": ["DAPI", " GFP ", "x" * 300]}}
+IMAGEJ_LABELS = {"axes": "ZCYX", "Labels": ["nuclei\n40x", "actin\n40x"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "names"),
+    [
+        (ramp(3, 8, 9), {"ome": True, "metadata": OME_CHANNELS}, ("DAPI", "GFP", "x" * 100)),
+        (ramp(2, 8, 9), {"ome": True, "metadata": {"axes": "CYX", "Channel": {"Fluor": ["", "Cy5"]}}}, ("", "Cy5")),
+        (ramp(3, 8, 9), {"ome": True, "metadata": {"axes": "CYX"}}, ()),
+        (ramp(8, 9, 3), {"ome": True, "photometric": "rgb", "metadata": {"Channel": {"Name": ["Brightfield"]}}}, ()),
+        (ramp(3, 2, 8, 9), {"imagej": True, "metadata": IMAGEJ_LABELS}, ("nuclei", "actin")),
+        (ramp(3, 2, 8, 9), {"imagej": True, "metadata": {"axes": "ZCYX", "Labels": list("abcdef")}}, ()),  # of planes
+        (ramp(2, 8, 9), {"imagej": True, "metadata": {"axes": "ZYX", "Labels": ["a", "a"]}}, ()),
+        (ramp(2, 8, 9), {"imagej": True, "metadata": {"axes": "CYX", "Labels": ["DAPI"]}}, ()),  # cut off
+    ],
+)
+def test_channels_have_the_names_that_the_file_gives(
+    array: NDArray[Any], options: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    options.setdefault("photometric", "minisblack")
+    assert read(write(array, **options))[0].channel_names == names
+
+
+def test_damaged_labels_of_imagej_do_not_hide_the_picture() -> None:
+    data = write(ramp(2, 8, 9), imagej=True, metadata={"axes": "CYX", "Labels": ["DAPI", "GFP"]})
+    assert read(data)[0].channel_names == ("DAPI", "GFP")
+    header, planes = read(data.replace(b"JIJI", b"JUNK"))
+    assert header.channel_names == ()
+    np.testing.assert_array_equal(planes[0], np.moveaxis(ramp(2, 8, 9), 0, -1))
+
+
+def test_channels_of_ome_that_are_not_those_of_the_file_give_no_names() -> None:
+    data = write(ramp(2, 8, 9), ome=True, metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}})
+    assert read(data)[0].channel_names == ("DAPI", "GFP")
+    assert read(data.replace(b'<Channel ID="Channel:0:1"', b'<Kannall ID="Channel:0:1"'))[0].channel_names == ()
+    assert read(data.replace(b'SamplesPerPixel="1"', b'SamplesPerPixel="9"'))[0].channel_names == ()
 
 
 def test_an_imagej_stack_behind_one_directory_is_read_to_its_end() -> None:

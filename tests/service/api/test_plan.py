@@ -63,6 +63,7 @@ def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: App
         ({"size": "5x5", "mirror": "perhaps"}, 422, "invalid-parameter", "it should be true or false"),
         ({"size": "5x5", "plains": "2"}, 422, "invalid-parameter", "did you mean 'planes'?"),
         ({"size": "5x5", "colour": "2"}, 422, "invalid-parameter", "there are size, planes, model"),
+        ({"size": "5x5", "model": "colour", "channel": "DAPI"}, 422, "invalid-parameter", "takes 3 channels"),
         ({"size": "5x5", "timeout": "61"}, 422, "invalid-parameter", "the service's deadline is 60 s"),
         ({"size": "5x5", "model": "tinny"}, 404, "unknown-model", "tiny@1.10.0"),
         ({"size": "2001x2000"}, 413, "image-too-large", "4002000 pixels, the limit is 4000000"),

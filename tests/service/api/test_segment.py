@@ -163,6 +163,81 @@ def test_threshold_channel_and_pixel_size_reach_the_engine(client: AppClient) ->
     }
 
 
+NAMED = tiff(
+    np.stack([np.zeros_like(IMAGE), IMAGE, IMAGE]),
+    ome=True,
+    photometric="minisblack",
+    metadata={"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI", "gfp"]}},
+)
+
+
+@pytest.mark.parametrize("asked", ["dapi", " DAPI ", "1"])
+def test_a_channel_is_taken_by_its_name(client: AppClient, asked: str) -> None:
+    form = {"image": ("a.tif", NAMED), "channel": (None, asked)}
+    answers = [
+        client.segment(NAMED, params={"channel": asked}),
+        client.request("POST", "/segment", files=form),
+    ]
+    for answer in answers:
+        np.testing.assert_array_equal(as_array(answer.content), np.where(EXPECTED, 255, 0))
+        receipt = json.loads(answer.headers["X-UNet-Receipt"])
+        assert receipt["input"]["channel_names"] == ["GFP", "DAPI", "gfp"]
+        assert {"channel": 1, "channel_name": "DAPI"}.items() <= receipt["output"].items()
+
+
+@pytest.mark.parametrize(
+    ("asked", "detail"),
+    [
+        ("Cy5", "channel 'Cy5' is asked for, the image has 3; use 0 to 2 or a name (0 'GFP', 1 'DAPI', 2 'gfp')"),
+        ("GFP", "channel 'GFP' is the name of 2 channels: 0 'GFP', 2 'gfp'; give the number of one"),
+        ("3", "channel 3 is asked for, the image has 3; use 0 to 2 or a name (0 'GFP', 1 'DAPI', 2 'gfp')"),
+        ("-1", "channel '-1' is asked for, the image has 3; use 0 to 2 or a name (0 'GFP', 1 'DAPI', 2 'gfp')"),
+    ],
+)
+def test_a_channel_that_is_none_or_several_is_refused(client: AppClient, asked: str, detail: str) -> None:
+    answer = client.segment(NAMED, params={"channel": asked})
+    assert (answer.status_code, answer.json()["detail"]) == (422, detail)
+
+
+def test_of_several_channels_the_names_are_offered(client: AppClient) -> None:
+    detail = client.segment(NAMED).json()["detail"]
+    assert "choose one with channel=0 to 2 or a name (0 'GFP', 1 'DAPI', 2 'gfp'), or send an image with 1" in detail
+
+
+def test_digits_are_a_number_where_there_is_one_and_else_a_name(client: AppClient) -> None:
+    lasers = tiff(
+        np.stack([np.zeros_like(IMAGE), IMAGE]),
+        imagej=True,
+        photometric="minisblack",
+        metadata={"axes": "CYX", "Labels": ["1", "405"]},
+    )
+    for asked, note in (
+        ("405", []),
+        ("1", ["channel 1 is taken by its number, from 0; the file calls channel 0 '1'"]),
+    ):
+        answer = client.segment(lasers, params={"channel": asked})
+        np.testing.assert_array_equal(as_array(answer.content), np.where(EXPECTED, 255, 0))
+        assert json.loads(answer.headers["X-UNet-Receipt"])["input"]["notes"] == note
+
+
+def test_long_names_of_channels_do_not_lengthen_the_header(client: AppClient) -> None:
+    names = ["\u03bc" * 90 + str(number) for number in range(200)]
+    many = tiff(
+        np.stack([IMAGE] * 200),
+        ome=True,
+        photometric="minisblack",
+        metadata={"axes": "CYX", "Channel": {"Name": names}},
+    )
+    answer = client.segment(many, params={"channel": names[7]})
+    receipt = json.loads(answer.headers["X-UNet-Receipt"])
+    assert receipt["shortened"]
+    assert {"channel": 7, "channel_name": names[7]}.items() <= receipt["output"].items()
+    refusal = client.segment(many, params={"channel": "DAPI"}).json()["detail"]
+    assert "19 '" in refusal
+    assert "20 '" not in refusal
+    assert "and 180 more" in refusal
+
+
 def test_a_region_of_a_slide_is_answered_in_the_coordinates_of_the_slide(client: AppClient) -> None:
     query = {"output": "labels", "format": "geojson"}
     own = client.segment(png(IMAGE), params=query).json()
