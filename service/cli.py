@@ -18,6 +18,7 @@ from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
 from service.engine.errors import EngineError
 from service.errors import InvalidParameter
+from service.interrupts import INTERRUPTED, once_in_order
 from service.server import CannotListen
 from service.settings import InvalidSettings, load_settings
 
@@ -25,6 +26,11 @@ from service.settings import InvalidSettings, load_settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 something failed, 2 wrongly called."""
     options = _parser().parse_args(arguments)
+    with once_in_order():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         settings = load_settings({**options.defaults, **vars(options)})
         status: int = options.run(settings, options)
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ServiceProblem, ServiceUnreachable, CannotListen, ModelError, EngineError, NoRoomForResults) as error:
         return fail(str(error), 1)
     except KeyboardInterrupt:
-        return fail("interrupted", 130)
+        return fail("interrupted", INTERRUPTED)
     return status
 
 

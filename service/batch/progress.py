@@ -47,7 +47,7 @@ class Progress:
             self._bar = tqdm(
                 total=size_bytes, unit="B", unit_scale=True, smoothing=0.05, dynamic_ncols=True, file=self._stream
             )
-            self._bar.set_postfix_str(self._counts())
+            self._bar.set_postfix_str(self.counts())
 
     def advance(self, size_bytes: int, *, failed: bool) -> None:
         """Tell that one more image is done, well or not."""
@@ -55,12 +55,12 @@ class Progress:
         self._done_bytes += size_bytes
         self._failed += failed
         if self._bar is not None:
-            self._bar.set_postfix_str(self._counts(), refresh=False)
+            self._bar.set_postfix_str(self.counts(), refresh=False)
             self._bar.update(size_bytes)
         elif self._clock() >= self._next_line and self._done < self._images:
             self._next_line = self._clock() + _LINE_S
             left = tqdm.format_interval(round(self.seconds_left()))
-            self._stream.write(f"{self._counts()}, {100 * self._share():.0f} % of the bytes, {left} left\n")
+            self._stream.write(f"{self.counts()}, {100 * self._share():.0f} % of the bytes, {left} left\n")
             self._stream.flush()
 
     def seconds_left(self) -> float:
@@ -77,6 +77,7 @@ class Progress:
         # images that cannot be found have no size
         return self._done_bytes / self._bytes if self._bytes else self._done / max(1, self._images)
 
-    def _counts(self) -> str:
+    def counts(self) -> str:
+        """How many images are done, and how many of them failed."""
         failed = f" ({self._failed} failed)" if self._failed else ""
         return f"{self._done} of {self._images} images{failed}"

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import json
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -51,6 +50,10 @@ class Segmenter(Protocol):
         """Segment one file."""
         ...
 
+    def close(self) -> None:
+        """Break off what is under way, in whatever thread, and take nothing more."""
+        ...
+
 
 def seen_identity(identity: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, Any]:
     """``identity`` with the software and package that a receipt names: a server may be updated in the middle."""
@@ -76,6 +79,7 @@ def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmente
     finally:
         if local is not None:
             local.close()
+            asyncio.run_coroutine_threadsafe(engine.stop(), loop).result()
         asyncio.run_coroutine_threadsafe(_broken_off(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -104,6 +108,7 @@ class _Local:
         self._loop = loop
         self._request = request
         self._running: set[concurrent.futures.Future[Answer]] = set()
+        self._closed = threading.Event()
         self._asked = {"backend": settings.backend, "precision": settings.precision}
 
     @property
@@ -127,11 +132,13 @@ class _Local:
             while True:
                 running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, self._request), self._loop)
                 self._running.add(running)
+                if self._closed.is_set():
+                    running.cancel()
                 try:
                     answer = running.result()
                 except Overloaded as busy:
                     # the images beside it hold the memory that it needs; they end
-                    time.sleep(busy.retry_after_s)
+                    self._closed.wait(busy.retry_after_s)
                     file.seek(0)
                 else:
                     with closing(answer.body) as body:
@@ -140,10 +147,9 @@ class _Local:
                     self._running.discard(running)
 
     def close(self) -> None:
-        """Drop what still runs, then end the engine's threads."""
+        self._closed.set()
         for running in list(self._running):
             running.cancel()
-        asyncio.run_coroutine_threadsafe(self._engine.stop(), self._loop).result()
 
 
 @contextmanager
@@ -170,6 +176,9 @@ class _Remote:
     def segment(self, image: Path) -> Result:
         response = self.client.answer(image, model=self.request.model, **_chosen(self.request))
         return Result(response.content, json.loads(response.headers[RECEIPT]))
+
+    def close(self) -> None:
+        self.client.close()
 
 
 def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:

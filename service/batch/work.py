@@ -48,6 +48,10 @@ class Failure:
         return {"image": str(self.image), "type": self.type, "message": self.message}
 
 
+_Outcome: TypeAlias = Failure | tuple[str, ...] | None
+"""Of one image: why it failed, or the notes of its receipt; None where it was broken off."""
+
+
 def left_to_do(
     work: Sequence[Work], ledger: Ledger, identity: Mapping[str, Any], interrupted: frozenset[str]
 ) -> list[Work]:
@@ -65,6 +69,8 @@ def segment_all(
 ) -> list[Failure]:
     """Segment images, ``in_flight`` at a time; returns what failed, by name, and adds to ``notes``.
 
+    Interrupted, or without room, it closes the segmenter: what is under way is broken off, what is finished counted.
+
     Raises
     ------
     NoRoomForResults
@@ -75,7 +81,7 @@ def segment_all(
     failures: list[Failure] = []
     stopping = threading.Event()
 
-    def one(item: Work) -> Failure | tuple[str, ...]:
+    def one(item: Work) -> _Outcome:
         try:
             with ledger.begun(item) as part:
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
@@ -94,14 +100,14 @@ def segment_all(
             raise
         except Exception as error:
             if stopping.is_set():
-                return ()
+                return None
             failure = failure_of(item.source, error)
             if not ledger.withdraw(item):
                 return failure
             return replace(failure, message=f"{failure.message}; the result of what was there before has been removed")
 
     waiting = iter(work)
-    running: dict[Future[Failure | tuple[str, ...]], Work] = {}
+    running: dict[Future[_Outcome], Work] = {}
     with ThreadPoolExecutor(in_flight, thread_name_prefix="unet-batch") as threads:
         try:
             # never more than a few ahead: an interrupt then has little to take back, and a million images no queue
@@ -113,12 +119,14 @@ def segment_all(
                 failures += _collect(running, progress, notes)
         except BaseException:
             stopping.set()
-            threads.shutdown(wait=False, cancel_futures=True)
+            segmenter.close()
+            threads.shutdown(cancel_futures=True)
+            _count_finished(running, progress)
             raise
     return sorted(failures, key=lambda failure: failure.image)
 
 
-def _collect(running: dict[Future[Failure | tuple[str, ...]], Work], progress: Progress, notes: Notes) -> list[Failure]:
+def _collect(running: dict[Future[_Outcome], Work], progress: Progress, notes: Notes) -> list[Failure]:
     """Wait until at least one image is done; returns the failures among those that are."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     failures = []
@@ -129,9 +137,16 @@ def _collect(running: dict[Future[Failure | tuple[str, ...]], Work], progress: P
         if isinstance(outcome, Failure):
             failures.append(outcome)
             continue
-        for note in outcome:
+        for note in outcome or ():
             notes.setdefault(note, []).append(item.source)
     return failures
+
+
+def _count_finished(running: Mapping[Future[_Outcome], Work], progress: Progress) -> None:
+    """Tell what has ended, well or not, before it could be broken off."""
+    for future, item in running.items():
+        if not future.cancelled() and future.exception() is None and (outcome := future.result()) is not None:
+            progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
 
 
 def size_bytes(item: Work) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from service.api.parameters import SegmentParameters, combined
@@ -18,6 +18,7 @@ from service.batch.targets import BadTarget, Work, choose_format, is_file_name, 
 from service.batch.work import Failure, Notes, failure_of, folder_failure, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
 from service.formats import negotiate
+from service.interrupts import INTERRUPTED
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -101,6 +102,8 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
         try:
             result = segmenter.segment(item.source)
             write_alone(item.target, result.body)
+        except KeyboardInterrupt:
+            return fail(f"interrupted; {item.target} is not written, the same command begins anew", INTERRUPTED)
         except Exception as error:
             return fail(f"{item.source}: {failure_of(item.source, error).message}", 1)
     _say_notes({note: [item.source] for note in result.notes})
@@ -135,20 +138,22 @@ def _folder(
     redo: bool,
 ) -> int:
     """A share of images to a folder, but for those that are finished; folders that cannot be read are failures too."""
+    share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
     with ledger.opened(lambda text: say(text, sys.stderr)) as interrupted, opened as segmenter:
         todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
         progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
         notes: Notes = {}
         try:
-            failed = segment_all(todo, segmenter, ledger, in_flight, progress, notes=notes)
-        finally:
-            progress.close()
+            with closing(progress):
+                failed = segment_all(todo, segmenter, ledger, in_flight, progress, notes=notes)
+        except KeyboardInterrupt:
+            how = "the same command begins anew" if redo else "the same command goes on with the rest"
+            return fail(f"{share}interrupted after {progress.counts()}; {how}", INTERRUPTED)
         failures = [*unreadable, *failed]
         report = ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
     _say_notes(notes)
     for failure in failures[:_SHOWN_FAILURES]:
         say(f"{failure.image}: {failure.message}", sys.stderr)
-    share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
     before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
     say(f"{share}wrote {len(todo) - len(failed)} results to {ledger.out}{before}")
     if failures:

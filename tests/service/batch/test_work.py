@@ -34,12 +34,16 @@ class Scripted:
     )
     raises: Mapping[str, Exception] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    closed: int = 0
 
     def segment(self, image: Path) -> Result:
         self.seen.append(image.name)
         if image.name in self.raises:
             raise self.raises[image.name]
         return Result(image.read_bytes(), {"service": self.identity["service"], "model": self.identity["model"]})
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def works(folder: Path, *names: str) -> list[Work]:
@@ -159,6 +163,7 @@ def test_a_full_disk_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(NoRoomForResults, match="make room"):
         do(works(tmp_path, *"abcdefgh"), segmenter, tmp_path / "out")
     assert len(segmenter.seen) < 4
+    assert segmenter.closed == 1
 
 
 def test_a_full_disk_is_said_when_failures_are_listed_and_images_begun(

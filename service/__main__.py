@@ -1,0 +1,19 @@
+"""``unet-service``, and ``python -m service``."""
+
+from __future__ import annotations
+
+import sys
+
+from service.interrupts import end_while_loading
+
+
+def main() -> int:
+    """Run one command, as :func:`service.cli.main` does; interrupted while that is still imported, end in order."""
+    end_while_loading()
+    from service import cli  # takes a second, in which an interrupt would show its imports
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
