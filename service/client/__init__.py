@@ -14,8 +14,19 @@ from __future__ import annotations
 
 # relative, so that the folder can stand anywhere
 from .answers import RECEIPT, ServiceProblem, ServiceUnreachable  # noqa: TID252
-from .client import KEY_VARIABLE, Client  # noqa: TID252
+from .client import Client  # noqa: TID252
 from .exchange import Image  # noqa: TID252
 from .jobs import HungUp, Job  # noqa: TID252
+from .keys import KEY_URL_VARIABLE, KEY_VARIABLE  # noqa: TID252
 
-__all__ = ["KEY_VARIABLE", "RECEIPT", "Client", "HungUp", "Image", "Job", "ServiceProblem", "ServiceUnreachable"]
+__all__ = [
+    "KEY_URL_VARIABLE",
+    "KEY_VARIABLE",
+    "RECEIPT",
+    "Client",
+    "HungUp",
+    "Image",
+    "Job",
+    "ServiceProblem",
+    "ServiceUnreachable",
+]

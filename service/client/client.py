@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from .answers import ServiceProblem, json_object, somebody_else  # noqa: TID252 - the folder can stand anywhere
 from .exchange import SEGMENT, Exchange, Image, Request  # noqa: TID252
 from .jobs import Job, array_of  # noqa: TID252
-
-KEY_VARIABLE = "UNET_API_KEY"
-"""Environment variable whose key is sent where none is given, so that keys stand in no command and no notebook."""
+from .keys import key_for  # noqa: TID252
 
 _MOST_THREADS = 32
 _Params = Mapping[str, "str | float | bool | None"]
@@ -35,7 +33,8 @@ class Client:
         Where the service is, such as ``http://127.0.0.1:8000``; ``http://any:KEY@host`` sends the key as password.
     api_key
         Sent as ``Authorization: Bearer KEY`` to a service that asks for keys (its setting ``UNET_API_KEYS_FILE``); None
-        takes the one in environment variable ``UNET_API_KEY``, if any.
+        takes the one in environment variable ``UNET_API_KEY``, if any, for the service ``UNET_API_KEY_URL`` alone where
+        that is set.
     timeout_s
         Seconds to wait for an answer.
     max_wait_s
@@ -64,9 +63,9 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        key = os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key
+        key = key_for(url, api_key, os.environ)
         self._exchange = Exchange(
-            url, key.strip(), timeout_s=timeout_s, max_wait_s=max_wait_s, transport=transport, sleep=sleep
+            url, key, timeout_s=timeout_s, max_wait_s=max_wait_s, transport=transport, sleep=sleep
         )
         self._lock = threading.Lock()
         self._queue: deque[Callable[[], None]] = deque()

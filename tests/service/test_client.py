@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.cli import main
-from service.client import KEY_VARIABLE, RECEIPT, Client, ServiceProblem, ServiceUnreachable
+from service.client import KEY_URL_VARIABLE, KEY_VARIABLE, RECEIPT, Client, ServiceProblem, ServiceUnreachable
 from service.settings import unknown_variables
 from tests.images import disc, png
 from tests.live import live_server
@@ -217,6 +217,88 @@ def test_a_key_that_is_not_given_is_taken_from_the_environment(
     with Client("http://x", given, transport=httpx.MockTransport(answer)) as client:
         client.segment(b"image")
     assert seen[0].headers.get("authorization") == sent
+
+
+@pytest.mark.parametrize(
+    ("bound", "url", "sent"),
+    [
+        ("https://unet.lab.org", "https://UNET.lab.org:443/", "Bearer from-there"),
+        ("https://unet.lab.org/behind/a/path", "https://unet.lab.org/behind", "Bearer from-there"),
+        ("https://unet.lab.org", "https://unet.lab.org:8443", None),
+        ("https://unet.lab.org", "http://unet.lab.org", None),
+        ("https://unet.lab.org", "https://unet.lab.org.evil.net", None),
+        ("https://unet.lab.org", "https://unet.lab.org@evil.net", "Basic dW5ldC5sYWIub3JnOg=="),
+        ("unet.lab.org", "https://unet.lab.org", None),
+    ],
+)
+def test_a_key_of_the_environment_goes_to_its_own_service_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bound: str,
+    url: str,
+    sent: str | None,
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return MASK
+
+    monkeypatch.setenv(KEY_VARIABLE, "from-there")
+    monkeypatch.setenv(KEY_URL_VARIABLE, bound)
+    with Client(url, transport=httpx.MockTransport(answer)) as client:
+        client.segment(b"image")
+    with Client(url.replace("@", "."), "mine", transport=httpx.MockTransport(answer)) as client:
+        client.segment(b"image")
+    assert [request.headers.get("authorization") for request in seen] == [sent, "Bearer mine"]
+    withheld = f"UNET_API_KEY is for {bound!r}" if "//" not in bound else f"UNET_API_KEY is for {bound}"
+    assert (withheld in caplog.text) == (sent is None or sent.startswith("Basic"))
+    assert "from-there" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "open_to_others"),
+    [
+        ("http://unet.lab.org", True),
+        ("http://8.8.8.8:8000", True),
+        ("http://[2001:4860:4860::8888]", True),
+        ("https://unet.lab.org", False),
+        ("http://127.0.0.1:8000", False),
+        ("http://[::1]:8000", False),
+        ("http://192.168.3.4", False),
+        ("http://100.64.1.2", False),
+        ("http://microscope", False),
+        ("http://unet.unet.svc.cluster.local", False),
+    ],
+)
+def test_a_key_that_others_could_read_on_its_way_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str, open_to_others: bool
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    Client(url).close()
+    assert caplog.text == "", "there is no key"
+    for address, key in ((url, "secret"), (url.replace("://", "://me:secret@"), None)):
+        caplog.clear()
+        Client(address, key).close()
+        assert [record.getMessage() for record in caplog.records] == [
+            f"the key for {url} goes there unencrypted, and everybody on the way can read it; use https:// if the "
+            "service has it"
+        ] * open_to_others
+
+
+def test_a_key_does_not_follow_an_answer_that_sends_it_elsewhere() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(307, headers={"Location": "https://evil.net/segment"})
+
+    with (
+        Client("https://unet.lab.org", "secret", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceProblem, match=r"sends on to https://evil\.net/segment"),
+    ):
+        client.segment(b"image")
+    assert asked == ["https://unet.lab.org/segment"]
 
 
 def test_commands_take_the_key_of_a_server_from_the_environment(
