@@ -20,6 +20,7 @@ from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS
 from service.api.upload import UploadRoom
 from service.engine.engine import Engine
+from service.errors import KINDS
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -57,6 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     """
     metrics = Metrics()
+    for kind in KINDS:  # from 0: a counter that appears with the first refusal hides it from rates, and so from alerts
+        metrics.rejected.labels(reason=kind.slug)
     keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
     engine = Engine(settings, metrics)
 

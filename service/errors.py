@@ -6,7 +6,7 @@ can cause are here. A test walks all subclasses and fails where one is not in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from model import errors as model_errors
@@ -252,6 +252,9 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     ),
 }
 """Problem by error class; a class that is not listed counts as its nearest listed base."""
+
+KINDS: Collection[ProblemKind] = (*PROBLEMS.values(), *HTTP_PROBLEMS.values())
+"""All kinds of failure; some more than once."""
 
 ERROR_TREES = (RequestError, image_errors.FormatError, engine_errors.EngineError, model_errors.ModelError)
 """Roots of all errors that are raised on purpose."""

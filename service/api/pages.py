@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 import service
-from service.errors import HTTP_PROBLEMS, PROBLEMS
+from service.errors import KINDS
 
 router = APIRouter(include_in_schema=False)
 
@@ -62,7 +62,7 @@ async def docs(request: Request) -> HTMLResponse:
 @router.get("/problems/{slug}")
 async def problem(slug: str) -> PlainTextResponse:
     """Explain one kind of problem: what its ``type`` leads to."""
-    kind = next((kind for kind in (*PROBLEMS.values(), *HTTP_PROBLEMS.values()) if kind.slug == slug), None)
+    kind = next((kind for kind in KINDS if kind.slug == slug), None)
     if kind is None:
         raise HTTPException(404)
     return PlainTextResponse(f"{kind.status} {kind.title}\n\n{kind.remedy}\n")

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from service.app import create_app
+from service.settings import Settings
 from service.telemetry import Metrics
 from tests.docker.containers import PROJECT
 from tests.docker.prometheus import ask, needs_prometheus, prometheus
@@ -62,8 +64,18 @@ def exposed() -> frozenset[str]:
     metrics.rejected.labels("overloaded")
     metrics.cancelled.labels("upload")
     metrics.served(name="m", version="1", sha256="0", backend="cpu", provider="CPU", precision="fp32")
-    text = generate_latest(metrics.registry).decode()
-    return frozenset(re.findall(r"^([a-z_]+)(?:[{ ])", text, re.MULTILINE))
+    return frozenset(re.findall(r"^([a-z_]+)(?:[{ ])", told(metrics), re.MULTILINE))
+
+
+def told(metrics: Metrics) -> str:
+    text: bytes = generate_latest(metrics.registry)
+    return text.decode()
+
+
+def reasons(expressions: Iterable[str]) -> set[str]:
+    """Reasons of refusals that expressions name."""
+    named = re.findall(r'reason=~?"([^"]+)"', " ".join(expressions))
+    return {reason for names in named for reason in names.split("|")}
 
 
 def run(*command: str) -> None:
@@ -104,8 +116,13 @@ def test_every_series_that_is_asked_for_exists(name: str) -> None:
 
 def test_reasons_that_alerts_name_are_problems_of_the_service() -> None:
     documented = set(re.findall(r"^\| \d{3} \| `([a-z-]+)`", (PROJECT / "docs" / "api.md").read_text(), re.MULTILINE))
-    named = re.findall(r'reason=~?"([^"]+)"', " ".join(EXPRESSIONS.values()))
-    assert {reason for names in named for reason in names.split("|")} <= documented
+    assert reasons(EXPRESSIONS.values()) <= documented
+
+
+def test_reasons_that_alerts_name_are_counted_from_nought() -> None:
+    app = create_app(Settings(backend="cpu"))
+    counts = re.findall(r'^unet_rejected_total{reason="([a-z-]+)"} 0.0$', told(app.state.metrics), re.MULTILINE)
+    assert reasons(EXPRESSIONS[rule["alert"]] for rule in rules()) <= set(counts)
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import InvalidPackage
-from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, PROBLEMS, problem_kind
+from service.errors import ERROR_TREES, INTERNAL, KINDS, PROBLEMS, problem_kind
 
 API_DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
@@ -18,7 +18,6 @@ def with_subclasses(root: type[Exception]) -> list[type[Exception]]:
 
 
 EVERY_ERROR = [error for root in ERROR_TREES for error in with_subclasses(root)]
-EVERY_KIND = [*PROBLEMS.values(), *HTTP_PROBLEMS.values()]
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
@@ -31,8 +30,8 @@ def test_the_table_maps_nothing_but_errors_of_these_trees() -> None:
 
 
 def test_a_slug_means_one_status() -> None:
-    statuses = {(kind.slug, kind.status) for kind in EVERY_KIND}
-    assert len(statuses) == len({kind.slug for kind in EVERY_KIND})
+    statuses = {(kind.slug, kind.status) for kind in KINDS}
+    assert len(statuses) == len({kind.slug for kind in KINDS})
 
 
 def test_an_error_that_nobody_foresaw_is_internal() -> None:
@@ -42,4 +41,4 @@ def test_an_error_that_nobody_foresaw_is_internal() -> None:
 
 def test_the_documentation_lists_every_problem_as_the_service_explains_it() -> None:
     documented = set(re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| (.+?) \| (.+) \|$", API_DOCUMENT, re.MULTILINE))
-    assert documented == {(str(kind.status), kind.slug, kind.title, kind.remedy) for kind in EVERY_KIND}
+    assert documented == {(str(kind.status), kind.slug, kind.title, kind.remedy) for kind in KINDS}

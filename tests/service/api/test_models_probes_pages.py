@@ -8,13 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.engine.engine import Engine
-from service.errors import HTTP_PROBLEMS, PROBLEMS
+from service.errors import KINDS
 from service.formats import ENCODERS
 from tests.app_client import AppClient
 from tests.images import disc, png
 from tests.problems import assert_problem
 
-SLUGS = sorted({kind.slug for kind in (*PROBLEMS.values(), *HTTP_PROBLEMS.values())})
+SLUGS = sorted({kind.slug for kind in KINDS})
 
 
 def test_models_lists_what_is_served_and_why_the_rest_is_not(client: AppClient) -> None:
