@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from service.api import models, pages, plan, probes, segment
 from service.api.keys import ApiKeys, KeyCheck
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
+from service.api.open_inference import routes as open_inference
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS
 from service.api.upload import UploadRoom
@@ -100,7 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.upload_room = UploadRoom(
         settings.spool_mb << 20, max(settings.upload_limit_mb, settings.max_body_mb) << 20
     )
-    for router in (segment.router, plan.router, models.router, probes.router, pages.router):
+    app.state.json_turn = asyncio.Lock()
+    for router in (segment.router, plan.router, models.router, open_inference.router, probes.router, pages.router):
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")
     # written once, here: it takes 30 ms, which the event loop does not have

@@ -56,6 +56,10 @@ class EncodedBody(RequestError):
     """The body is compressed as a whole."""
 
 
+class BrokenInference(RequestError):
+    """A request of the Open Inference Protocol is not as the protocol wants it."""
+
+
 class Unauthorized(RequestError):
     """The request came without a key, or with one that is not known."""
 
@@ -124,6 +128,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         400,
         "The multipart body is malformed",
         "Send one form, whole, with a single file field `image`.",
+    ),
+    BrokenInference: ProblemKind(
+        "broken-inference",
+        400,
+        "The inference request is malformed",
+        "`detail` names the member; `GET /v2/models/{name}` has the tensors.",
     ),
     UploadTooSlow: ProblemKind(
         "upload-too-slow", 408, "The body took too long to arrive", "Send less, or over a faster line."

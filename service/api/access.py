@@ -11,6 +11,9 @@ from starlette.types import Scope
 ACCESS = "unet.access"
 """Key of the ASGI scope under which a request's :class:`Access` travels."""
 
+PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Paths that orchestrators ask again and again."""
+
 
 @dataclass(slots=True)
 class Access:

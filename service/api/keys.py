@@ -14,14 +14,14 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.access import ACCESS, Access
+from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import refused
 from service.errors import Unauthorized
 from service.settings import InvalidSettings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.api")
-_OPEN = frozenset({"/livez", "/readyz", "/metrics"})
+_OPEN = PROBES | {"/metrics"}
 _LINE = re.compile(
     r"(?P<owner>[\w.@-]{1,64}):(?:sha256:(?P<digest>[0-9a-fA-F]{64})|(?P<key>(?!(?i:sha\d+):)[\x21-\x7e]{16,256}))"
 )

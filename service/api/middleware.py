@@ -11,7 +11,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import ACCESS, Access
+from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import problem_response, refused
 from service.engine.errors import Draining
 from service.errors import INTERNAL, BodyTooLarge
@@ -19,7 +19,8 @@ from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
 
 _LOG = logging.getLogger("unet.api")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_QUIET = PROBES | {"/metrics"}
+_SEGMENTS = re.compile(r"/segment|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 
 class RequestId:
@@ -58,7 +59,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         path = Access.path(scope)
-        access = scope[ACCESS] = Access(segments=path == "/segment" and scope["method"] == "POST")
+        access = scope[ACCESS] = Access(segments=scope["method"] == "POST" and _SEGMENTS.fullmatch(path) is not None)
         started = time.perf_counter()
 
         async def counting_receive() -> Message:
@@ -141,7 +142,7 @@ class LastResort:
             _LOG.exception("unforeseen %s", type(error).__name__)
             scope[ACCESS].problem = INTERNAL.slug
             detail = "the service failed on this request; its log has the reason under the request_id given here"
-            await problem_response(INTERNAL, detail)(scope, receive, send)
+            await problem_response(scope, INTERNAL, detail)(scope, receive, send)
 
 
 class BodyLimit:

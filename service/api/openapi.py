@@ -152,3 +152,36 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     **problem_responses(400, 401, 404, 406, 408, 413, 415, 422, 500, 503, 504),
 }
 """Answers of ``POST /segment``."""
+
+_TENSOR = {"name": "image", "shape": [2, 3], "datatype": "UINT8"}
+_INFERENCE = {"id": "7", "parameters": {"threshold": 0.4}, "outputs": [{"name": "labels"}]}
+INFERENCE_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "An inference request: JSON, or JSON and behind it the values of the tensor as bytes; then header "
+    "`Inference-Header-Content-Length` has the length of the JSON.",
+    "content": {
+        "application/json": {"example": {**_INFERENCE, "inputs": [{**_TENSOR, "data": [[0, 9, 0], [0, 9, 9]]}]}},
+        "application/octet-stream": _BINARY,
+    },
+}
+"""Request body of ``POST /v2/models/{name}/infer``."""
+
+INFERENCE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "An inference response. Parameter `receipt` is JSON: the receipt of each output.",
+        "content": {
+            "application/json": {
+                "example": {
+                    "model_name": "nuclei",
+                    "model_version": "1.0.0",
+                    "id": "7",
+                    "parameters": {"receipt": json.dumps({"labels": _RECEIPT})},
+                    "outputs": [{"name": "labels", "datatype": "UINT16", "shape": [2, 3], "data": [0, 1, 0, 0, 1, 1]}],
+                }
+            },
+            "application/octet-stream": _BINARY,
+        },
+    },
+    **problem_responses(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
+}
+"""Answers of ``POST /v2/models/{name}/infer``."""

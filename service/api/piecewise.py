@@ -1,15 +1,16 @@
-"""Responses that are sent piece by piece, no faster than the client takes them, and freed however that ends."""
+"""What a client that goes ends: its work, and answers, which are sent no faster than it takes them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.engine.request import Body
 from service.protocol import HANG_UP
 
 _PART_BYTES = 1 << 20  # read at a time
@@ -17,6 +18,26 @@ _PIECE_BYTES = 128 << 10  # sent at a time; half of it made answers on a loopbac
 _PATIENCE_S = 60.0  # for one piece; measured on a loopback, 31 kbit/s are too slow and 47 are not
 
 _LOG = logging.getLogger("unet.api")
+_T = TypeVar("_T")
+
+
+class Content(Protocol):
+    """What an answer holds, such as :class:`service.engine.request.Body`."""
+
+    size: int
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading takes no time."""
+        ...
+
+    def read(self, most: int = -1) -> bytes:
+        """Read what follows: all of it, or at most so many bytes; empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
 
 
 class PiecewiseResponse(Response):
@@ -34,7 +55,7 @@ class PiecewiseResponse(Response):
 
     """
 
-    def __init__(self, body: Body, media_type: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: Content, media_type: str, headers: Mapping[str, str]) -> None:
         super().__init__(media_type=media_type, headers={**headers, "Content-Length": str(body.size)})
         self._content = body
 
@@ -95,3 +116,25 @@ async def hung_up(receive: Receive) -> None:
     """Wait until the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Await the work, or cancel it as soon as the client hangs up.
+
+    Raises
+    ------
+    ClientDisconnect
+        Where the client has gone.
+
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(hung_up(request.receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)

@@ -28,6 +28,7 @@ CLIENT_GONE = 499  # nginx's status for it; nobody is there to read it, but the 
 
 
 def problem_response(
+    scope: Scope,
     kind: ProblemKind,
     detail: str,
     *,
@@ -38,6 +39,8 @@ def problem_response(
 
     Parameters
     ----------
+    scope
+        Of the request. Under ``/v2`` the Open Inference Protocol has member ``error`` for what ``detail`` says.
     kind
         Type, status and title.
     detail
@@ -50,10 +53,12 @@ def problem_response(
     """
     document: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
     document |= {"request_id": REQUEST_ID.get(), **(extensions or {})}
+    if f"{Access.path(scope)}/".startswith("/v2/"):
+        document["error"] = detail
     return JSONResponse(document, kind.status, headers, "application/problem+json")
 
 
-def _response_for(error: Exception) -> Response:
+def _response_for(scope: Scope, error: Exception) -> Response:
     """Return the answer for an error that was raised on purpose, or for any other.
 
     Server errors say nothing of the inside: their text and traceback are in the log, under the request's id.
@@ -62,19 +67,19 @@ def _response_for(error: Exception) -> Response:
     if kind.status == 500:
         _LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
         detail = "the service failed on this request; its log has the reason under the request_id given here"
-        return problem_response(kind, detail)
+        return problem_response(scope, kind, detail)
     extensions = {name: getattr(error, name) for name in _SHOWN if hasattr(error, name)}
     headers = {}
     if kind.status == 503:
         headers["Retry-After"] = str(extensions.setdefault("retry_after_s", _RETRY_AFTER_S))
     elif kind.status == 401:
         headers["WWW-Authenticate"] = _CHALLENGE
-    return problem_response(kind, str(error), headers=headers, extensions=extensions)
+    return problem_response(scope, kind, str(error), headers=headers, extensions=extensions)
 
 
 def refused(scope: Scope, metrics: Metrics, error: Exception) -> Response:
     """Return the answer to an error that was raised on purpose, counted and noted for the access log."""
-    return _noted(scope, metrics, problem_kind(error), _response_for(error))
+    return _noted(scope, metrics, problem_kind(error), _response_for(scope, error))
 
 
 async def on_foreseen(request: Request, error: Exception) -> Response:
@@ -99,7 +104,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     }
     headers = error.headers if isinstance(error, HTTPException) else None
     detail = details.get(status, "the request cannot be understood; see /docs")
-    return _noted(request.scope, request.app.state.metrics, kind, problem_response(kind, detail, headers=headers))
+    response = problem_response(request.scope, kind, detail, headers=headers)
+    return _noted(request.scope, request.app.state.metrics, kind, response)
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
@@ -107,7 +113,7 @@ async def on_validation_error(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
     known = [parameter["name"] for parameter in operation.get("parameters", ())]
-    response = problem_response(INVALID_PARAMETER, describe_invalid(errors, known))
+    response = problem_response(request.scope, INVALID_PARAMETER, describe_invalid(errors, known))
     return _noted(request.scope, request.app.state.metrics, INVALID_PARAMETER, response)
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.requests import ClientDisconnect
 
 from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
 from service.api.parameters import SegmentParameters, check_timeout, combined
-from service.api.piecewise import PiecewiseResponse, hung_up
+from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.formats import negotiate
@@ -63,7 +60,7 @@ async def segment(
             access: Access = request.scope[ACCESS]
             access.format = wanted.format
             access.model = engine.model(wanted.model).package.spec.reference
-            answer = await _unless_gone(request, engine.segment(upload.image, wanted))
+            answer = await unless_gone(request, engine.segment(upload.image, wanted))
     access.fill(answer.receipt)
     return _response(answer, wanted)
 
@@ -71,28 +68,6 @@ async def segment(
 def _wanted(parameters: SegmentParameters, accept: str | None, settings: Settings) -> SegmentRequest:
     check_timeout(parameters.timeout, settings)
     return parameters.request(negotiate(accept, parameters.format))
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Await the work, or cancel it as soon as the client hangs up.
-
-    Raises
-    ------
-    ClientDisconnect
-        Where the client has gone.
-
-    """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(hung_up(request.receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 def _response(answer: Answer, wanted: SegmentRequest) -> Response:

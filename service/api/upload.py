@@ -121,8 +121,12 @@ class Share:
 
 
 @asynccontextmanager
-async def received(request: Request, settings: Settings, room: UploadRoom) -> AsyncIterator[Upload]:
+async def received(
+    request: Request, settings: Settings, room: UploadRoom, *, forms: bool = True
+) -> AsyncIterator[Upload]:
     """Receive the image; small ones stay in memory, others go to the temporary folder; closed at the end.
+
+    Without ``forms`` the body is taken as it is, whatever its content type.
 
     Raises
     ------
@@ -146,7 +150,7 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
                 "itself: TIFF and PNG are compressed inside"
             )
     length = request.headers.get("content-length", "")
-    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    is_form = forms and request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     with room.share(int(length) if length.isdecimal() else None) as share:
         try:
             async with asyncio.timeout(settings.deadline_s):
@@ -159,31 +163,60 @@ async def received(request: Request, settings: Settings, room: UploadRoom) -> As
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            remedy = "allow more open files (ulimit -n)" if error.errno in _NO_FILES else "give the folder more room"
-            raise NoRoomForUpload(
-                f"the body of {length or 'unknown'} bytes finds no room beside other uploads in the temporary folder: "
-                f"{error.strerror}; try again in {NoRoomForUpload.retry_after_s} s, or {remedy}"
-            ) from error
+            raise _no_room(f"the body of {length or 'unknown'} bytes", error) from error
         try:
+            if forms and not is_form and not upload.image.tell():
+                raise EmptyBody("the body has 0 bytes; send the image as the body, or as multipart field 'image'")
             yield upload
         finally:
             upload.image.close()
 
 
+@asynccontextmanager
+async def kept_beside(room: UploadRoom, size: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[BinaryIO]:
+    """Keep what an upload of ``size`` bytes is made into, as uploads are kept; closed at the end.
+
+    Raises
+    ------
+    NoRoomForUpload
+        Where uploads hold the room there is, or the temporary folder is full.
+
+    """
+    with room.share(size) as share:
+        try:
+            file = await _spooled(chunks, share)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise _no_room(f"a tensor of {size} bytes", error) from error
+        with file:
+            yield file
+
+
+def _no_room(what: str, error: OSError) -> NoRoomForUpload:
+    remedy = "allow more open files (ulimit -n)" if error.errno in _NO_FILES else "give the folder more room"
+    return NoRoomForUpload(
+        f"{what} finds no room beside other uploads in the temporary folder: {error.strerror}; try again in "
+        f"{NoRoomForUpload.retry_after_s} s, or {remedy}"
+    )
+
+
 async def _from_body(request: Request, share: Share) -> Upload:
+    return Upload(await _spooled(request.stream(), share), ())
+
+
+async def _spooled(chunks: AsyncIterator[bytes], share: Share) -> BinaryIO:
     # SpooledTemporaryFile takes 0 for "never to disk"
-    spool = SpooledTemporaryFile(max_size=max(1, share.in_memory))  # noqa: SIM115 - closed by received()
+    spool = SpooledTemporaryFile(max_size=max(1, share.in_memory))  # noqa: SIM115 - closed by whoever asked for it
     complete = False
     try:
-        async for chunk in share.counted(request.stream()):
+        async for chunk in share.counted(chunks):
             spool.write(chunk)
-        if not spool.tell():
-            raise EmptyBody("the body has 0 bytes; send the image as the body, or as multipart field 'image'")
         complete = True
     finally:
         if not complete:
             spool.close()
-    return Upload(cast(BinaryIO, spool), ())
+    return cast(BinaryIO, spool)
 
 
 class _FormParser(MultiPartParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -53,11 +54,39 @@ def test_the_client_sends_files_and_arrays_to_a_real_service(server: LiveServer,
     np.testing.assert_array_equal(from_array > 0, disc() > 110)
 
 
-def test_a_client_that_hangs_up_cancels_its_work(server: LiveServer) -> None:
-    large = tiff(many_discs(6016))
+LARGE = many_discs(6016)
+INFERENCE = json.dumps(
+    {
+        "inputs": [
+            {
+                "name": "image",
+                "shape": LARGE.shape,
+                "datatype": "UINT16",
+                "parameters": {"binary_data_size": LARGE.nbytes},
+            }
+        ]
+    }
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        pytest.param("/segment", tiff(LARGE), {}, id="segment"),
+        pytest.param(
+            "/v2/models/tiny/infer",
+            INFERENCE + LARGE.tobytes(),
+            {"Inference-Header-Content-Length": str(len(INFERENCE))},
+            id="infer",
+        ),
+    ],
+)
+def test_a_client_that_hangs_up_cancels_its_work(
+    server: LiveServer, path: str, body: bytes, headers: dict[str, str]
+) -> None:
     cancelled = metric(server.url, "unet_cancelled_total")
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/segment", content=large, timeout=httpx.Timeout(30, read=0.15))
+        httpx.post(f"{server.url}{path}", content=body, headers=headers, timeout=httpx.Timeout(30, read=0.15))
     wait_for_metric(server.url, "unet_cancelled_total", cancelled + 1)
     wait_for_metric(server.url, "unet_in_flight", 0)
     assert metric(server.url, "unet_backlog_pixels") == 0

@@ -42,13 +42,26 @@ def guarded(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"])
 def test_probes_and_metrics_need_no_key(guarded: AppClient, path: str) -> None:
     assert guarded.get(path).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/models", "/docs", "/openapi.json", "/plan", "/static/page.js", "/nothing", "/livez/"]
+    "path",
+    [
+        "/",
+        "/models",
+        "/v2",
+        "/v2/models/tiny",
+        "/v2/models/tiny/ready",
+        "/docs",
+        "/openapi.json",
+        "/plan",
+        "/static/page.js",
+        "/nothing",
+        "/livez/",
+    ],
 )
 def test_all_else_needs_one(guarded: AppClient, path: str) -> None:
     answer = guarded.get(path)

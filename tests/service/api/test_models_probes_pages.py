@@ -179,7 +179,8 @@ def test_openapi_promises_no_other_shape_of_failure(client: AppClient) -> None:
         if status >= "400" and media != "application/problem+json"
     }
     # an unready service answers with the same document as a ready one, and its reasons
-    assert shapes == {("/readyz", "503", "application/json"), ("/livez", "503", "application/json")}
+    probes = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
+    assert shapes == {(path, "503", "application/json") for path in probes}
     assert "HTTPValidationError" not in document["components"]["schemas"]
     segment = document["paths"]["/segment"]["post"]["responses"]
     assert segment["422"]["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}

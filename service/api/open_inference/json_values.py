@@ -1,0 +1,119 @@
+"""Values of a tensor that came as JSON: taken out of their document as text, and read block by block.
+
+One call of ``json.loads`` over a million numbers would keep the interpreter's lock, and the event loop, for as long as
+it takes, and would make thirty bytes of each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.api.open_inference.tensors import Tensor, datatype
+from service.errors import BrokenInference
+
+_DATA = re.compile(rb'(?<!\\)"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')  # in a text the quotes would be escaped
+_VALUES = re.compile(rb"[][0-9eE+.,truefals \t\r\n-]*")
+_NO_SKELETON = b"0123456789eE+.truefals \t\r\n-"
+_BRACKETS_TO_BLANKS = bytes.maketrans(b"[]", b"  ")
+_BLOCK_BYTES = 128 << 10  # read in some milliseconds
+
+
+def cut_values(document: bytes) -> tuple[bytes, bytes | None]:
+    """Take the list of member ``data`` out of a JSON text, where it has one.
+
+    Returns
+    -------
+    tuple
+        The text with ``true`` in its place, and the list as text.
+
+    Raises
+    ------
+    BrokenInference
+        Where there are several, or one that does not hold numbers.
+
+    """
+    found = list(_DATA.finditer(document))
+    if not found:
+        return document, None
+    if len(found) > 1:
+        raise BrokenInference(f"the request has {len(found)} lists 'data', the limit is 1; send one input, 'image'")
+    start = found[0].end()
+    values = _VALUES.match(document, start)
+    end = document.rfind(b"]", start, values.end() if values else start) + 1
+    if not end:
+        raise BrokenInference("'data' holds other values than numbers, true and false; send numbers")
+    return document[:start] + b"true" + document[end:], document[start:end]
+
+
+def check_nesting(values: bytes, tensor: Tensor) -> None:
+    """Refuse a list that has another number of values than the tensor, or is nested otherwise.
+
+    Raises
+    ------
+    BrokenInference
+        Where it is.
+
+    """
+    skeleton = values.translate(None, _NO_SKELETON)
+    count = skeleton.count(b",") + 1
+    if count != tensor.count:
+        raise BrokenInference(
+            f"'data' has {count} values, shape {list(tensor.shape)} needs {tensor.count}; send one for each element"
+        )
+    if skeleton == b"[" + b"," * (count - 1) + b"]":
+        return
+    nested = b"," * (tensor.shape[-1] - 1)
+    for length in reversed(tensor.shape[:-1]):
+        inner = b"[" + nested + b"]"
+        nested = (inner + b",") * (length - 1) + inner
+    if skeleton != b"[" + nested + b"]":
+        raise BrokenInference(
+            f"'data' is nested otherwise than shape {list(tensor.shape)}; nest it as the shape says, or send it flat, "
+            "row after row"
+        )
+
+
+def packed_blocks(values: bytes, tensor: Tensor) -> Iterator[bytes]:
+    """Read the values of a list; gives those of some thousand at a time as the bytes of the tensor.
+
+    Raises
+    ------
+    BrokenInference
+        Where one is no number, or none of the tensor's type.
+
+    """
+    at = 0
+    while at < len(values):
+        end = values.find(b",", at + _BLOCK_BYTES)
+        end = len(values) if end < 0 else end
+        yield _packed(values[at:end].translate(_BRACKETS_TO_BLANKS), tensor.dtype).tobytes()
+        at = end + 1
+
+
+def _packed(block: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    name = datatype(dtype)
+    try:
+        # whole numbers beyond 64 bits are fine as floats
+        found = np.asarray(json.loads(b"[" + block + b"]"), np.float64 if dtype.kind == "f" else None)
+    except (ValueError, OverflowError):
+        raise BrokenInference(f"'data' is no list of values of type {name}; write them as JSON does") from None
+    words = b"u" in block or b"l" in block  # of true and false; beside numbers they would count as 1 and 0
+    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "f"}[dtype.kind]
+    if found.dtype.kind not in kinds or words != (dtype.kind == "b"):
+        raise BrokenInference(f"'data' has values that are none of type {name}; send such, or name another datatype")
+    if dtype.kind in "iu":
+        least, most = int(found.min()), int(found.max())
+        limits = np.iinfo(dtype)
+        if least < limits.min or most > limits.max:
+            raise BrokenInference(
+                f"'data' has values from {least} to {most}, {name} holds {limits.min} to {limits.max}; name another "
+                "datatype"
+            )
+    with np.errstate(over="ignore"):  # becomes infinity, which is refused as such
+        return found.astype(dtype)

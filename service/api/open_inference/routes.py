@@ -1,0 +1,169 @@
+"""``/v2``: KServe's and Triton's clients ask here for what others ask of ``/segment``."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, ExitStack
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.access import ACCESS, Access
+from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
+from service.api.open_inference.metadata import Health, ModelHealth, ModelMetadata, ServerMetadata
+from service.api.open_inference.request import Inference, read_inference
+from service.api.open_inference.response import InferenceContent
+from service.api.openapi import INFERENCE_BODY, INFERENCE_RESPONSES, problem_responses
+from service.api.parameters import check_timeout
+from service.api.piecewise import PiecewiseResponse, unless_gone
+from service.api.upload import UploadRoom, received
+from service.engine.engine import Engine
+from service.engine.errors import NotReady
+from service.engine.request import Answer
+from service.errors import BrokenInference, InvalidParameter
+from service.settings import Settings
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+_JSON_LENGTH = "Inference-Header-Content-Length"
+_LEAST_S = 0.001
+_MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
+_UNREADY: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not so; `error` says why."}}
+
+
+@router.get("", summary="Describe the server", responses=problem_responses(401))
+async def server_metadata() -> ServerMetadata:
+    """Name, version, and extensions of the protocol that it knows."""
+    return ServerMetadata()
+
+
+@router.get("/health/live", summary="Is the process alive?", responses=_UNREADY)
+async def live(engine: EngineOf, response: Response) -> Health:
+    """Answer as `/livez` does."""
+    lost = engine.lost
+    response.status_code = 503 if lost else 200
+    return Health(live=lost is None, ready=engine.readiness().ready, error=lost)
+
+
+@router.get("/health/ready", summary="Should requests come here?", responses=_UNREADY)
+async def ready(engine: EngineOf, response: Response) -> Health:
+    """Answer as `/readyz` does."""
+    readiness = engine.readiness()
+    if not readiness.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return Health(live=engine.lost is None, ready=readiness.ready, error="; ".join(readiness.reasons) or None)
+
+
+@router.get(_MODEL, summary="Describe a model's tensors", responses=problem_responses(401, 404, 503))
+async def model_metadata(name: str, engine: EngineOf) -> ModelMetadata:
+    """Tensors of a package's highest version."""
+    return ModelMetadata.of(engine, engine.model(name))
+
+
+@router.get(_VERSION, summary="Describe a version's tensors", responses=problem_responses(401, 404, 503))
+async def version_metadata(name: str, version: str, engine: EngineOf) -> ModelMetadata:
+    """Tensors of one version of a package."""
+    return ModelMetadata.of(engine, engine.model(f"{name}@{version}"))
+
+
+@router.get(f"{_MODEL}/ready", summary="Is a model ready?", responses=problem_responses(401, 404, 503))
+async def model_ready(name: str, engine: EngineOf) -> ModelHealth:
+    """200 where the package is served and the service ready."""
+    return _model_health(engine, name)
+
+
+@router.get(f"{_VERSION}/ready", summary="Is a version ready?", responses=problem_responses(401, 404, 503))
+async def version_ready(name: str, version: str, engine: EngineOf) -> ModelHealth:
+    """200 where this version of the package is served and the service ready."""
+    return _model_health(engine, f"{name}@{version}")
+
+
+@router.post(
+    f"{_MODEL}/infer",
+    summary="Segment a tensor",
+    response_class=Response,
+    responses=INFERENCE_RESPONSES,
+    openapi_extra={"requestBody": INFERENCE_BODY},
+)
+async def infer(name: str, request: Request, engine: EngineOf, settings: SettingsOf, room: UploadRoomOf) -> Response:
+    """Send an image as tensor `image`; get `mask`, `labels` or `probabilities`, as `/segment` gives them.
+
+    `parameters` of the request are those of `/segment`; they belong to all outputs.
+    """
+    return await _infer(name, request, engine, settings, room)
+
+
+@router.post(
+    f"{_VERSION}/infer",
+    summary="Segment a tensor with a version",
+    response_class=Response,
+    responses=INFERENCE_RESPONSES,
+    openapi_extra={"requestBody": INFERENCE_BODY},
+)
+async def infer_with_version(
+    name: str, version: str, request: Request, *, engine: EngineOf, settings: SettingsOf, room: UploadRoomOf
+) -> Response:
+    """Do the same with one version of the package."""
+    return await _infer(f"{name}@{version}", request, engine, settings, room)
+
+
+def _model_health(engine: Engine, reference: str) -> ModelHealth:
+    chosen = engine.model(reference)
+    readiness = engine.readiness()
+    if not readiness.ready:
+        raise NotReady("; ".join(readiness.reasons))
+    return ModelHealth(name=chosen.package.spec.name)
+
+
+async def _infer(reference: str, request: Request, engine: Engine, settings: Settings, room: UploadRoom) -> Response:
+    # checked before the body is read, as for /segment
+    chosen = engine.model(reference)
+    if request.query_params:
+        raise InvalidParameter(
+            f"the query has {len(request.query_params)} parameters, the limit is 0; put them into member 'parameters' "
+            "of the request"
+        )
+    json_bytes = _json_bytes(request)
+    with engine.arrival():
+        async with received(request, settings, room, forms=False) as upload:
+            access: Access = request.scope[ACCESS]
+            access.format = "oip"
+            access.model = chosen.package.spec.reference
+            reading = read_inference(upload.image, json_bytes, reference, room, request.app.state.json_turn)
+            content = await unless_gone(request, _content(engine, reading, settings))
+    access.fill(content.receipt)
+    headers = {_JSON_LENGTH: str(content.json_bytes)} if content.any_binary else {}
+    media_type = "application/octet-stream" if content.any_binary else "application/json"
+    return PiecewiseResponse(content, media_type, headers)
+
+
+def _json_bytes(request: Request) -> int | None:
+    given = request.headers.get(_JSON_LENGTH)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < 16):
+        raise BrokenInference(f"{_JSON_LENGTH} is {given[:40]!r}, it should be the number of bytes that are JSON")
+    return int(given)
+
+
+async def _content(
+    engine: Engine, reading: AbstractAsyncContextManager[Inference], settings: Settings
+) -> InferenceContent:
+    """Run the net once for each output; all together have the time of one request."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with reading as inference:
+        with ExitStack() as bodies:
+            answers: list[Answer] = []
+            for output in inference.outputs:
+                check_timeout(output.request.timeout_s, settings)
+                allowed_s = output.request.timeout_s or settings.deadline_s
+                left_s = max(allowed_s - (clock() - began), _LEAST_S) if answers else allowed_s
+                answer = await engine.segment(inference.image, replace(output.request, timeout_s=left_s))
+                bodies.callback(answer.body.close)
+                answers.append(answer)
+            content = await asyncio.to_thread(InferenceContent, inference, answers)
+            bodies.pop_all()
+            return content
