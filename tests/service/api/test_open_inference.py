@@ -192,7 +192,8 @@ def test_parameters_are_those_of_segment(client: AppClient, parameters: Mapping[
     [
         ({"thresold": 0.5}, "did you mean 'threshold'?"),
         ({"threshold": 1.5}, "threshold is '1.5'"),
-        ({"channel": True}, "channel is 'true'"),
+        ({"channel": True}, "'true'"),
+        ({"mirror": "perhaps"}, "mirror is 'perhaps', it should be true or false"),
         ({"min_area": None}, "min_area is 'None', it should be a number, a text, true or false"),
         ({"min_area": [1]}, "it should be a number"),
         ({"timeout": 5_000_000}, "the service's deadline is 60 s"),
