@@ -167,6 +167,9 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "The image cannot be decoded",
         "Write the file again; it is damaged, cut off, or of a kind that `detail` names.",
     ),
+    image_errors.AxesMismatch: ProblemKind(
+        "axes-mismatch", 422, "The image has other axes", "Give `axes` a letter for each axis, or leave it out."
+    ),
     image_errors.UnsupportedImageFormat: ProblemKind(
         "unsupported-image-format", 415, "The body is no known image", "Send TIFF, PNG, JPEG or `.npy`."
     ),

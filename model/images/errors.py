@@ -5,6 +5,7 @@
     FormatError
     ├── UnsupportedImageFormat  the bytes are no known image
     ├── UndecodableImage        a known format, but broken, truncated, hostile or of a kind that is not supported
+    ├── AxesMismatch            the axes that the caller names are not those of the image
     └── ImageTooLarge           the header declares more than the limits allow; nothing was decoded
 
 Every message gives what was found, the limit and the remedy.
@@ -26,6 +27,10 @@ class UnsupportedImageFormat(FormatError):
 
 class UndecodableImage(FormatError):
     """The format is known, but this file is broken, truncated, hostile, or of a kind that is not supported."""
+
+
+class AxesMismatch(FormatError):
+    """The axes that the caller names are not those of the image."""
 
 
 class ImageTooLarge(FormatError):

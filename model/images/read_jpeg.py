@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from model.images.axes import check_picture
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
 from model.images.jpeg_markers import jpeg_frame_yx
@@ -31,7 +32,7 @@ class JpegReader(ReaderOfParts):
 
     __slots__ = ("_lock", "_source")
 
-    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the JPEG header"):
             jpeg_frame_yx(source)  # for its limits; the codec knows none
@@ -57,6 +58,7 @@ class JpegReader(ReaderOfParts):
             notes=notes if orientation != 1 else (),
         )
         limits.check(self.header)
+        check_picture(axes, self.header)
 
     @property
     def part_bytes(self) -> int:

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.images.axes import mismatch
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import (
     ImageHeader,
@@ -33,11 +34,11 @@ PART_BYTES = 32 << 20
 
 
 class NpyReader(ReaderOfParts):
-    """An opened .npy: (y, x), (y, x, c) with c <= 4, or stacks (..., y, x) of planes."""
+    """An opened .npy: with its axes as asked for, or (y, x), (y, x, c) with c <= 4, or stacks (..., y, x) of planes."""
 
-    __slots__ = ("_channels_last", "_fortran", "_lock", "_offset", "_planes", "_shape", "_source", "_stored")
+    __slots__ = ("_axes", "_fortran", "_lock", "_offset", "_page_axes", "_planes", "_shape", "_source", "_stored")
 
-    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._source, self._lock = source, threading.RLock()
         self._planes: NDArray[Any] | None = None
         file_bytes = source.seek(0, 2)
@@ -57,20 +58,27 @@ class NpyReader(ReaderOfParts):
         if not 2 <= len(shape) <= 6 or self._stored.hasobject:
             msg = f"the array is {len(shape)}-dimensional {self._stored}, an image has 2 to 6 dimensions of numbers"
             raise UndecodableImage(f"{msg}; send (y, x), (y, x, channels) or a stack (planes, y, x)")
-        self._channels_last = len(shape) > 2 and shape[-1] <= MAX_LAST_CHANNELS
-        *stack, height, width, channels = shape if self._channels_last else (*shape, 1)
         notes = widened_note(self._stored)
-        if len(shape) > 2:
-            meaning = f"{channels} channels" if self._channels_last else "a row of pixels"
-            notes += (f"last axis of length {shape[-1]} taken as {meaning}",)
+        if axes is None:
+            axes = _usual_axes(shape)
+            meaning = f"{shape[-1]} channels" if axes.endswith("C") else "a row of pixels"
+            notes += (f"last axis of length {shape[-1]} taken as {meaning}",) * (len(shape) > 2)
+        elif len(axes) != len(shape):
+            raise mismatch(axes, _usual_axes(shape), shape)
+        self._axes = axes
+        self._page_axes = "" if self._fortran else next((end for end in ("YXC", "YX") if axes.endswith(end)), "")
+        lengths = dict(zip(axes, shape, strict=True))
+        height, width = lengths.pop("Y"), lengths.pop("X")
+        channels = lengths.pop("C", 1)
+        stack_axes, stack = "".join(lengths), tuple(lengths.values())
         self.header = ImageHeader(
             format="npy",
             dtype=handed_out(self._stored),
             size_yx=(height, width),
             channels=channels,
             planes=math.prod(stack),
-            stack_axes="IJKL"[: len(stack)],
-            stack_shape=tuple(stack),
+            stack_axes=stack_axes,
+            stack_shape=stack,
             bits=8 if self._stored == np.bool_ else self._stored.itemsize * 8,
             pixel_size_um=None,
             compression="none",
@@ -84,8 +92,8 @@ class NpyReader(ReaderOfParts):
 
     @property
     def part_bytes(self) -> int:
-        """Bytes of the largest part: some rows, or the whole array where it is column-major."""
-        if self._fortran:
+        """Bytes of the largest part: some rows, or the whole array where its planes do not lie one after the other."""
+        if not self._page_axes:
             return math.prod(self._shape) * self._stored.itemsize
         return min(self.plane_bytes, max(PART_BYTES, self.plane_bytes // self.header.size_yx[0]))
 
@@ -101,28 +109,45 @@ class NpyReader(ReaderOfParts):
         """
         check_index(index, self.header.planes)
         (height, width), channels = self.header.size_yx, self.header.channels
-        if self._fortran:
+        if not self._page_axes:
             with undecodable("the .npy array"):
-                plane = self._handed_out(self._column_major()[index])
+                where = np.unravel_index(index, self.header.stack_shape) if self.header.stack_shape else ()
+                plane = self._handed_out(self._interleaved()[where])
             yield Part(slice(0, height), slice(0, channels), plane)
             return
-        step = max(1, PART_BYTES // (width * channels * self._stored.itemsize))
-        for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
-            with undecodable("the .npy array"):
-                first = (index * height + top) * width * channels
-                samples = self._read(first, (rows.stop - top) * width * channels)
-                part = self._handed_out(samples.reshape(-1, width, channels))
-            yield Part(rows, slice(0, channels), part)
+        of_page = channels if self._page_axes == "YXC" else 1
+        step = max(1, PART_BYTES // (width * of_page * self._stored.itemsize))
+        for channel in range(0, channels, of_page):
+            page = self._page(index, channel)
+            for top in range(0, height, step):
+                rows = slice(top, min(top + step, height))
+                with undecodable("the .npy array"):
+                    first = (page * height + top) * width * of_page
+                    samples = self._read(first, (rows.stop - top) * width * of_page)
+                    part = self._handed_out(samples.reshape(-1, width, of_page))
+                yield Part(rows, slice(channel, channel + of_page), part)
 
-    def _column_major(self) -> NDArray[Any]:
-        """Planes (n, y, x, c) as stored: a column-major stack interleaves them, and is kept once it has been read."""
+    def _page(self, index: int, channel: int) -> int:
+        """Number of the page in the file that holds a channel of a plane."""
+        lead = self._axes.removesuffix(self._page_axes)
+        if not lead:
+            return 0
+        planes = np.unravel_index(index, self.header.stack_shape) if self.header.stack_shape else ()
+        where = {"C": channel, **{axis: int(at) for axis, at in zip(self.header.stack_axes, planes, strict=True)}}
+        return int(np.ravel_multi_index([where[axis] for axis in lead], self._shape[: len(lead)]))
+
+    def _interleaved(self) -> NDArray[Any]:
+        """Planes (..., y, x, c) as stored: a stack whose planes interleave is kept once it has been read."""
         with self._lock:
             if self._planes is not None:
                 return self._planes
-            samples = self._read(0, math.prod(self._shape)).reshape(self._shape, order="F")
-            planes = samples.reshape(-1, *self.header.size_yx, self.header.channels)
-            if len(planes) > 1:
+            samples = self._read(0, math.prod(self._shape)).reshape(self._shape, order="F" if self._fortran else "C")
+            if "C" not in self._axes:
+                samples = samples[..., np.newaxis]
+            order = [*self.header.stack_axes, "Y", "X", "C"]
+            axes = self._axes if "C" in self._axes else self._axes + "C"
+            planes = samples.transpose([axes.index(letter) for letter in order])
+            if self.header.planes > 1:
                 self._planes = planes
             return planes
 
@@ -135,6 +160,12 @@ class NpyReader(ReaderOfParts):
 
     def _handed_out(self, samples: NDArray[Any]) -> NDArray[Any]:
         return widen(samples.astype(self._stored.newbyteorder("="), copy=False))
+
+
+def _usual_axes(shape: tuple[int, ...]) -> str:
+    """Axes of an array of which nothing is known."""
+    page = "YXC" if len(shape) > 2 and shape[-1] <= MAX_LAST_CHANNELS else "YX"
+    return "IJKL"[: len(shape) - len(page)] + page
 
 
 def _fill(target: NDArray[np.uint8], source: IO[bytes]) -> None:

@@ -13,6 +13,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from model.images.axes import check_picture
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, believed_um, check_index
 from model.images.palette import expand, grey_only, palette_note
@@ -34,7 +35,7 @@ class PngReader(ReaderOfParts):
 
     __slots__ = ("_by_rows", "_colour", "_data", "_layout", "_lock", "_palette", "_source")
 
-    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the PNG header"):
             source.seek(len(MAGIC))
@@ -68,6 +69,7 @@ class PngReader(ReaderOfParts):
         self.header = replace(
             header, channels=1 if greys else header.channels, pixel_size_um=size_um, notes=tuple(notes)
         )
+        check_picture(axes, self.header)
 
     def _walk_chunks(self, colour: int) -> tuple[list[str], bool, tuple[float, float] | None]:
         """Follow the chunks to the end; returns notes, whether there is a palette of greys, and a believable size."""

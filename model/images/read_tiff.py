@@ -57,7 +57,7 @@ class TiffReader(ReaderOfParts):
         "_virtual_from",
     )
 
-    def __init__(self, source: IO[bytes], limits: ReadLimits) -> None:
+    def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._lock = threading.Lock()
         directories = walk_directories(source)
         source.seek(0)
@@ -70,13 +70,14 @@ class TiffReader(ReaderOfParts):
             facts = PageFacts(
                 description=page.description,
                 shape=page.shape,
+                size_yx=(int(page.imagelength), int(page.imagewidth)),
                 samples=page.samplesperpixel,
                 resolution_xy=page.resolution if 282 in page.tags and 283 in page.tags else (0.0, 0.0),
                 resolution_unit=int(page.resolutionunit),
                 uncompressed=is_raw(page),
                 labels=_labels(page),
             )
-            self._stack = stack = arrange(directories, facts)
+            self._stack = stack = arrange(directories, facts, axes)
             self._virtual_from = page.dataoffsets[0] if stack.virtual else None
             notes = list(stack.notes)
             notes += self._sample_rules(page, is_imagej=facts.description.startswith("ImageJ="))

@@ -13,7 +13,7 @@ from model.images.read_npy import NpyReader
 from model.images.read_png import PngReader
 from model.images.read_tiff import TiffReader
 
-READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits], ImageReader]] = {
+READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits, str | None], ImageReader]] = {
     read_png.MAGIC: PngReader,
     b"\xff\xd8\xff": JpegReader,
     b"II*\x00": TiffReader,
@@ -32,7 +32,7 @@ OTHERS: Mapping[bytes, str] = {
 """What is recognised only in order to be named in the refusal."""
 
 
-def open_image(source: IO[bytes], limits: ReadLimits) -> ImageReader:
+def open_image(source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> ImageReader:
     """Recognise the image, read its header and check it against the limits; no pixel is decoded.
 
     Parameters
@@ -41,6 +41,8 @@ def open_image(source: IO[bytes], limits: ReadLimits) -> ImageReader:
         Seekable binary file; it stays open and belongs to the caller, who closes it after the last plane.
     limits
         What the header may declare.
+    axes
+        How the file's axes are laid out (:mod:`model.images.axes`), in place of what it says; None to believe it.
 
     Returns
     -------
@@ -53,6 +55,8 @@ def open_image(source: IO[bytes], limits: ReadLimits) -> ImageReader:
         The bytes are no known image.
     UndecodableImage
         The header is broken, or of a kind that is not supported.
+    AxesMismatch
+        The file has other axes.
     ImageTooLarge
         The header declares more than the limits.
     """
@@ -61,7 +65,7 @@ def open_image(source: IO[bytes], limits: ReadLimits) -> ImageReader:
     for magic, reader in READERS.items():
         if head.startswith(magic):
             with undecodable("the header of the image"):
-                return reader(source, limits)
+                return reader(source, limits, axes)
     if head.startswith(read_png.MAGIC[:4]):
         raise UnsupportedImageFormat(
             f"the body is a PNG file whose name is not followed by {read_png.MAGIC[4:]!r}, as of one sent as text; "

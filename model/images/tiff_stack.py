@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.images.axes import channels_last, mismatch
 from model.images.image import PIXEL_SIZE_LIMITS_UM, believed_um
 from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page
 from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
@@ -25,6 +26,7 @@ class PageFacts:
     description: str
     shape: tuple[int, ...]
     """Of one page, as tifffile gives it: YX, YXS or SYX."""
+    size_yx: tuple[int, int]
     samples: int
     resolution_xy: tuple[float, float]
     """Pixels per unit."""
@@ -43,6 +45,8 @@ class Stack:
     shape: tuple[int, ...]
     pages: NDArray[np.int64]
     """Directory index by (plane, channel page)."""
+    stored: tuple[str, NDArray[np.int64]]
+    """Axes and directory indices in the order of the file."""
     virtual: bool
     """There is one directory, and the planes follow its pixels without gaps (ImageJ beyond 4 GB, MetaMorph)."""
     pixel_size_um: tuple[float, float] | None
@@ -54,8 +58,23 @@ class Stack:
     """Of all channels, or none."""
 
 
-def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
-    """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file."""
+def arrange(directories: Sequence[Directory], facts: PageFacts, asked: str | None = None) -> Stack:
+    """Arrange the pages as the caller asks, or by the file alone.
+
+    Raises
+    ------
+    AxesMismatch
+        Where ``asked`` are not the axes of this file.
+    """
+    found = _by_the_file(directories, facts, split=asked is not None)
+    return found if asked is None else _as_asked(found, facts, asked)
+
+
+def _by_the_file(directories: Sequence[Directory], facts: PageFacts, *, split: bool) -> Stack:
+    """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file.
+
+    Axes that have lengths and no names are one sequence, too, unless they are to be ``split``.
+    """
     notes: list[str] = []
     main = main_page(directories)
     first = directories[main]
@@ -85,7 +104,7 @@ def arrange(directories: Sequence[Directory], facts: PageFacts) -> Stack:
         fields = _imagej_fields(facts.description)
         named, size = _imagej_axes(fields), _imagej_um(fields, facts)
     elif facts.description.startswith("{"):
-        named = _shaped_axes(facts)
+        named = _shaped_axes(facts, split=split)
     elif first.numbers.get(UIC2, 1) > 1:
         named = "I", (first.numbers[UIC2],)
     if named is not None:
@@ -124,22 +143,42 @@ def _stack(
         found = f"{size[0]:g} x {size[1]:g}"
         notes = [*notes, f"pixel size of {found} um left out: none is below {smallest:g} or above {largest:g} um"]
         size = None
-    if "C" in axes:
-        pages = np.moveaxis(pages, axes.index("C"), -1)
-        axes = axes.replace("C", "", 1)
-    else:
-        pages = pages[..., np.newaxis]
+    stored = axes, pages
+    axes, pages = channels_last(axes, pages)
     kept = [i for i, length in enumerate(pages.shape[:-1]) if length > 1]
     return Stack(
         axes="".join(axes[i] for i in kept),
         shape=tuple(pages.shape[i] for i in kept),
         pages=pages.reshape(-1, pages.shape[-1]),
+        stored=stored,
         virtual=virtual,
         pixel_size_um=size,
         spacing_um=None,
         interval_s=None,
         bits=bits,
         notes=tuple(notes),
+    )
+
+
+def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
+    """Give other names to the axes of a file; what it says of slices, frames and channels is then not believed."""
+    axes, pages = found.stored
+    named = [(letter, length) for letter, length in zip(axes, pages.shape, strict=True) if length > 1]
+    own, shape = "".join(letter for letter, _ in named), tuple(length for _, length in named)
+    # of a page of several samples: colours of one pixel stand together, or those of a page one after the other
+    page = ("YXC", "CYX") if facts.samples > 1 else ("YX",)
+    lead = next((asked.removesuffix(end) for end in page if asked.endswith(end)), None)
+    if lead is None or len(lead) != len(shape):
+        raise mismatch(asked, own + page[0], (*shape, *facts.size_yx, *([facts.samples] if facts.samples > 1 else [])))
+    if lead == own:
+        return found
+    return _stack(
+        lead,
+        pages.reshape(shape),
+        virtual=found.virtual,
+        size=found.pixel_size_um,
+        bits=found.bits,
+        notes=[*found.notes, f"axes {asked} as asked for, in place of {own + page[0]}"],
     )
 
 
@@ -206,7 +245,7 @@ def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
     return believed_um(unit / y, unit / x)
 
 
-def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
+def _shaped_axes(facts: PageFacts, *, split: bool) -> tuple[str, tuple[int, ...]] | None:
     """Leading axes of tifffile's ``{"shape": [...], "axes": "..."}``, where the last ones are a page."""
     try:
         fields: Any = json.loads(facts.description)
@@ -219,7 +258,7 @@ def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
     axes = fields.get("axes")
     if isinstance(axes, str) and len(axes) == len(shape) and len(set(axes)) == len(axes) and axes.isalpha():
         return axes[: len(lead)].upper(), lead
-    return ("I", (math.prod(lead),))
+    return ("IJKL"[: len(lead)], lead) if split and len(lead) <= 4 else ("I", (math.prod(lead),))
 
 
 def _declared_bits(first: Directory) -> int | None:

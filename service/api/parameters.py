@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.images import MOST_NAME_CHARACTERS
+from model.images import MOST_NAME_CHARACTERS, parse_axes
 from service.api.invalid import describe_invalid
 from service.api.pairs import parse_origin, parse_pixel_size
 from service.engine.request import OutputKind, SegmentRequest
@@ -86,6 +86,12 @@ class SegmentParameters(_Parameters):
         "Default: what the package says.",
     )
     channel: _Channel = None
+    axes: str | None = Field(
+        None,
+        description="Letters of the image's axes, slowest first, in place of what the file says or leaves open: `Y`, "
+        "`X`, `C` for channels, `T` for frames, `Z` for slices, `I` for other planes.",
+        json_schema_extra={"examples": ["CYX", "TZYX"]},
+    )
     mirror: _Mirror = False
     scale: _Scale = None
     pixel_size: str | None = Field(
@@ -111,6 +117,11 @@ class SegmentParameters(_Parameters):
             parse_pixel_size(text)
         return text
 
+    @field_validator("axes")
+    @classmethod
+    def _are_axes(cls, text: str | None) -> str | None:
+        return None if text is None else parse_axes(text)
+
     @field_validator("origin")
     @classmethod
     def _has_two_coordinates(cls, text: str | None) -> str | None:
@@ -135,6 +146,7 @@ class SegmentParameters(_Parameters):
             min_area=self.min_area,
             min_score=self.min_score,
             channel=numbered(self.channel),
+            axes=self.axes,
             mirror=self.mirror,
             scale=other_scale(self.scale),
             pixel_size_um=self.pixel_size_um,

@@ -70,7 +70,7 @@ class Pipeline:
         encoder = ENCODERS[request.format]
         clock = StageClock(self.metrics)
         with clock.stage("open"):
-            reader = await self.in_worker(open_image, source, self._limits)
+            reader = await self.in_worker(open_image, source, self._limits, request.axes)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
         check_output(encoder, header, spec, request)

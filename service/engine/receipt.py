@@ -85,7 +85,7 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    asked = ("threshold", "min_area", "min_score", "scale")
+    asked = ("threshold", "min_area", "min_score", "axes", "scale")
     chosen_values = {name: getattr(request, name) for name in asked} | {"channel": channel}
     if channel is not None and header.channel_names:
         chosen_values["channel_name"] = header.channel_names[channel]

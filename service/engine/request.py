@@ -33,6 +33,8 @@ class SegmentRequest:
         Least mean foreground probability of an object (labels); None leaves it to the package.
     channel
         Which channel of the image to take, its number from 0 or its name, for packages of one channel.
+    axes
+        How the image's axes are laid out, in place of what the file says; see :mod:`model.images.axes`.
     mirror
         Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
     scale
@@ -53,6 +55,7 @@ class SegmentRequest:
     min_area: int | None = None
     min_score: float | None = None
     channel: int | str | None = None
+    axes: str | None = None
     mirror: bool = False
     scale: float | None = None
     pixel_size_um: tuple[float, float] | None = None

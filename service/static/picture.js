@@ -166,6 +166,7 @@ async function tiffPlane(file, plane, answer) {
   const perPlane = directories.length / planes, text = String.fromCharCode(...tagsOf(directories[0]).get(270) ?? []), isImageJ = text === "ImageJ=";
   if (directories.length > 1 && text.startsWith("<")) return null;   // OME-XML may put pages into any order
   if (perPlane !== 1 && !(isImageJ && perPlane === input.channels)) return null;   // there channels run fastest
+  if (perPlane !== 1 && !(output.axes ?? "CYX").endsWith("CYX")) return null;
   const tags = tagsOf(directories[plane * perPlane + (perPlane > 1 ? output.channel : 0)]);
   const one = (tag, otherwise) => tags.get(tag)?.[0] ?? otherwise;
   const [height, width] = answer.size, bits = one(258, 1), packing = one(259, 1), differences = one(317, 1) === 2;

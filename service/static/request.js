@@ -1,7 +1,7 @@
 "use strict";
 // What the page asks of the service.
 
-const OPTIONS = ["model", "channel", "threshold", "min_area", "min_score", "scale"];
+const OPTIONS = ["model", "channel", "axes", "threshold", "min_area", "min_score", "scale"];
 
 function query(path, given, names) {
   given.output = $("output").value;
@@ -36,7 +36,7 @@ async function ask(file, address, read, signal) {
 
 // What the service expects to need for the image; null where its size is not known before it is decoded.
 async function forecast(file, signal) {
-  const size = await measured(file).catch(() => null);
+  const size = $("axes").value ? null : await measured(file).catch(() => null);   // which the axes may change
   if (!size) return null;
   const given = { size: `${size.height}x${size.width}`, planes: size.planes };
   const answer = await fetch(query("plan", given, ["model", "channel", "scale"]), { signal }).catch(() => null);

@@ -247,6 +247,21 @@ def test_a_channel_is_chosen_and_shown_under_its_objects(page: Page) -> None:
     page.until(lambda: "0 objects" in page.text("facts") and "12 objects" not in page.text("facts"))
 
 
+def test_axes_are_said_and_the_channel_lies_under_its_objects(page: Page) -> None:
+    dark = np.full_like(IMAGE, 20)
+    slices = np.stack([dark, np.where(np.arange(384) < 192, IMAGE, 20), dark]).astype(np.uint8)
+    page.choose("slices.tif", tiff(slices, imagej=True, metadata={"axes": "ZYX"}))
+    page.until(lambda: not page.browser.find_element(By.ID, "plane-label").get_property("hidden"))
+    page.set("axes", "CYX")
+    page.until(lambda: "choose one with channel=0 to 2" in page.text("status"))
+    page.set("channel", "1")
+    page.until(lambda: "12 objects" in page.text("facts"))
+    assert "axes CYX as asked for, in place of ZYX" in page.text("notes")
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    assert page.pixel(32, 32)[:3] == [255, 255, 255]
+    assert page.pixel(352, 32)[:3] == [0, 0, 0]
+
+
 def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     stack = np.stack([IMAGE, np.where(np.arange(384) < 64, IMAGE, 20).astype(np.uint8)])
     page.choose("stack.tif", tiff(stack, imagej=True, metadata={"axes": "ZYX"}))

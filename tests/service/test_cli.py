@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from model.cost import Measurement
@@ -161,6 +162,29 @@ def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
             receipt = document["receipt"]
             assert document["pixel_size_um"] == [0.5, 0.65]
             assert (receipt["tiles"]["views"], receipt["output"]["min_score"]) == (8, 0.25)
+
+
+def test_a_channel_is_named_and_axes_are_said_here_and_on_a_server(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slices = np.stack([np.zeros_like(disc()), disc()])
+    labels = {"axes": "CYX", "Labels": ["actin", "DAPI"]}
+    tifffile.imwrite(workplace / "named.tif", slices, imagej=True, metadata=labels)
+    tifffile.imwrite(workplace / "slices.tif", slices, imagej=True, metadata={"axes": "ZYX"})
+    with live_server(workplace, workplace / "packages") as server:
+        for where in ([], ["--url", server.url]):
+            for file, *asked in (
+                ("named.tif", "--channel", "dapi"),
+                ("slices.tif", "--axes", "CYX", "--channel", "1"),
+            ):
+                out = workplace / f"out{len(where)}"
+                call = ["segment", str(workplace / file), "-o", str(out), *asked, *where]
+                assert main(call) == 0
+                with Image.open(out / f"{file[:-4]}_mask.png") as mask:
+                    np.testing.assert_array_equal(np.asarray(mask), np.where(disc() > 110, 255, 0))
+                capsys.readouterr()
+                assert main(call) == 0
+                assert "1 were there" in capsys.readouterr().out
 
 
 def test_where_a_region_lies_is_part_of_its_result_here_and_on_a_server(

@@ -20,9 +20,9 @@ def write(array: NDArray[Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
-def read(data: bytes, limits: ReadLimits = LIMITS) -> tuple[ImageHeader, NDArray[Any]]:
+def read(data: bytes, limits: ReadLimits = LIMITS, axes: str | None = None) -> tuple[ImageHeader, NDArray[Any]]:
     """Header and all planes (n, y, x, c)."""
-    with open_image(io.BytesIO(data), limits) as reader:
+    with open_image(io.BytesIO(data), limits, axes) as reader:
         return reader.header, np.stack([reader.read_plane(i) for i in range(reader.header.planes)])
 
 

@@ -21,6 +21,7 @@ from service.engine.request import Answer, Body
 from service.formats import ENCODERS
 from tests.app_client import AppClient
 from tests.images import disc, jpeg, npy, png, tiff
+from tests.problems import assert_problem
 
 IMAGE = disc()
 EXPECTED = IMAGE > 110  # the tiny net's foreground is what exceeds half the range
@@ -236,6 +237,34 @@ def test_long_names_of_channels_do_not_lengthen_the_header(client: AppClient) ->
     assert "19 '" in refusal
     assert "20 '" not in refusal
     assert "and 180 more" in refusal
+
+
+def test_axes_say_how_an_array_is_laid_out(client: AppClient) -> None:
+    channels = np.stack([np.zeros_like(IMAGE), IMAGE, IMAGE])
+    answer = client.segment(npy(channels), params={"axes": "cyx", "channel": "1"})
+    np.testing.assert_array_equal(as_array(answer.content), np.where(EXPECTED, 255, 0))
+    receipt = json.loads(answer.headers["X-UNet-Receipt"])
+    assert (receipt["input"]["channels"], receipt["input"]["notes"], receipt["output"]["axes"]) == (3, [], "CYX")
+
+
+def test_planes_of_named_axes_come_first_in_the_answer(client: AppClient) -> None:
+    stack = np.stack([IMAGE, np.zeros_like(IMAGE)], axis=-1)
+    form = {"image": ("a.npy", npy(stack)), "axes": (None, "YXZ"), "format": (None, "tiff")}
+    answer = client.request("POST", "/segment", files=form)
+    with tifffile.TiffFile(io.BytesIO(answer.content)) as file:
+        assert (file.series[0].axes, file.series[0].shape) == ("ZYX", (2, *IMAGE.shape))
+        np.testing.assert_array_equal(file.asarray()[0] > 0, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("axes", "slug", "said"),
+    [
+        ("YXQ", "invalid-parameter", "axes is 'YXQ', it should be one letter for each axis, slowest first"),
+        ("ZYX", "axes-mismatch", "axes ZYX are 3 letters, the image has 2 axes: "),
+    ],
+)
+def test_axes_that_are_none_or_of_another_image_are_refused(client: AppClient, axes: str, slug: str, said: str) -> None:
+    assert said in assert_problem(client.segment(png(IMAGE), params={"axes": axes}), 422, slug)["detail"]
 
 
 def test_a_region_of_a_slide_is_answered_in_the_coordinates_of_the_slide(client: AppClient) -> None:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
-from model.images import ReadLimits, open_image, tiff_bands
+from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
 from service.engine import pipeline
 from service.engine.admission import Admission, Throughput
@@ -30,7 +30,7 @@ from service.engine.request import SegmentRequest
 from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.images import tiff
+from tests.images import npy, tiff
 from tests.packages import write_tiny_package
 from tests.service.engine.test_spool import files_in
 
@@ -175,7 +175,7 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     assert_empty(spool)
 
 
-@pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
+@pytest.mark.parametrize("layout", ["contig", "separate", "pages", "CYX", "YXC", "XCY"])
 @pytest.mark.parametrize("channel", [None, 0, 2])
 def test_the_channel_that_is_wanted_is_taken_part_by_part(
     packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, layout: str, channel: int | None
@@ -183,13 +183,17 @@ def test_the_channel_that_is_wanted_is_taken_part_by_part(
     grey = blobs(100)
     pixels = np.stack([grey] * 3 if channel is None else [grey, grey[::-1], grey[:, ::-1]])
     options: dict[str, Any] = {"photometric": "rgb", "rowsperstrip": 16}
-    if layout == "contig":
+    axes = layout if layout.isupper() else None
+    if axes is not None:
+        data = npy(np.einsum(f"CYX->{axes}", pixels))
+        monkeypatch.setattr(read_npy, "PART_BYTES", 1000)
+    elif layout == "contig":
         data = tiff(np.moveaxis(pixels, 0, -1), **options)
     elif layout == "separate":
         data = tiff(pixels, planarconfig="separate", **options)
     else:
         data = tiff(pixels, photometric="minisblack", metadata={"axes": "CYX"}, rowsperstrip=16)
-    request = SegmentRequest(format="npy", channel=channel)
+    request = SegmentRequest(format="npy", channel=channel, axes=axes)
     expected = answers(packages, spool, data, request)
     to_disk(monkeypatch)
     assert answers(packages, spool, data, request) == expected
