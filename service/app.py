@@ -13,15 +13,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from service.api import models, pages, plan, probes, segment
+from service.api import jobs, models, pages, plan, probes, segment
 from service.api.keys import ApiKeys, KeyCheck
 from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
 from service.api.open_inference import routes as open_inference
 from service.api.openapi import with_problems_alone
-from service.api.problems import HANDLERS
+from service.api.problems import HANDLERS, problem_of
+from service.api.segment import answer_headers
 from service.api.upload import UploadRoom
 from service.engine.engine import Engine
 from service.errors import KINDS
+from service.jobs.owner import Jobs
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -63,16 +65,20 @@ def create_app(settings: Settings) -> FastAPI:
         metrics.rejected.labels(reason=kind.slug)
     keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
     engine = Engine(settings, metrics)
+    kept = Jobs(engine, settings, metrics, answer_headers, problem_of)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         starting = asyncio.create_task(engine.start(), name="unet-engine-start")
         starting.add_done_callback(_report)
+        kept.start()
         try:
             yield
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+            engine.drain()
+            await kept.stop()
             await engine.stop()
 
     app = FastAPI(
@@ -98,11 +104,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.engine = engine
+    app.state.jobs = kept
     app.state.upload_room = UploadRoom(
         settings.spool_mb << 20, max(settings.upload_limit_mb, settings.max_body_mb) << 20
     )
     app.state.json_turn = asyncio.Lock()
-    for router in (segment.router, plan.router, models.router, open_inference.router, probes.router, pages.router):
+    for router in (
+        segment.router,
+        jobs.router,
+        plan.router,
+        models.router,
+        open_inference.router,
+        probes.router,
+        pages.router,
+    ):
         app.include_router(router)
     app.mount(pages.SWAGGER_PATH, StaticFiles(directory=pages.SWAGGER_ASSETS), name="swagger-ui")
     # written once, here: it takes 30 ms, which the event loop does not have

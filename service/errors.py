@@ -7,12 +7,13 @@ can cause are here. A test walks all subclasses and fails where one is not in th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from model import errors as model_errors
 from model.images import errors as image_errors
 from service.engine import errors as engine_errors
 from service.formats import errors as format_errors
+from service.jobs import errors as job_errors
+from service.problem_kind import ProblemKind
 
 
 class RequestError(Exception):
@@ -66,34 +67,6 @@ class Unauthorized(RequestError):
 
 class InvalidParameter(RequestError):
     """A parameter does not exist, or has a value that it cannot have."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemKind:
-    """One kind of failure as clients know it.
-
-    Parameters
-    ----------
-    slug
-        Last part of the problem's ``type``, ``/problems/<slug>``; it never changes.
-    status
-        HTTP status.
-    title
-        The kind in a few words, the same for every occurrence.
-    remedy
-        What to do about it, in Markdown.
-
-    """
-
-    slug: str
-    status: int
-    title: str
-    remedy: str
-
-    @property
-    def uri(self) -> str:
-        """``type`` of the problem: a URI reference that the service answers with an explanation."""
-        return f"/problems/{self.slug}"
 
 
 INTERNAL = ProblemKind("internal-error", 500, "The service failed", "Report the `request_id`; the log has the cause.")
@@ -224,9 +197,29 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "deadline-exceeded",
         504,
         "The answer would be too late",
-        "Ask for a longer `timeout`, send less, or raise `UNET_DEADLINE_S`.",
+        "Ask for a longer `timeout`, send less, send it as a job, or raise `UNET_DEADLINE_S` (`UNET_JOB_DEADLINE_S`).",
     ),
     engine_errors.BadParameter: INVALID_PARAMETER,
+    job_errors.JobError: INTERNAL,
+    job_errors.UnknownJob: ProblemKind(
+        "unknown-job",
+        404,
+        "There is no such job",
+        "Send the image again: it is deleted, was kept for `UNET_JOB_KEEP_S`, or another user's or replica's.",
+    ),
+    job_errors.JobNotDone: ProblemKind(
+        "job-not-done", 409, "The job is not done", "Ask again after `Retry-After` seconds, or with `wait=50`."
+    ),
+    job_errors.JobLost: ProblemKind(
+        "job-lost", 503, "The job has lost its replica", "Send the image again: another replica takes it."
+    ),
+    job_errors.NoRoomForJobs: ProblemKind(
+        "no-room-for-jobs",
+        503,
+        "There is no room for the job",
+        "Fetch or delete what is done, or try again after `Retry-After`; raise `UNET_JOBS_MB`, or make room in "
+        "`UNET_JOBS_DIR`.",
+    ),
     model_errors.ModelError: INTERNAL,
     model_errors.PackageError: INTERNAL,
     model_errors.InvalidPackage: INTERNAL,
@@ -269,7 +262,13 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
 KINDS: Collection[ProblemKind] = (*PROBLEMS.values(), *HTTP_PROBLEMS.values())
 """All kinds of failure; some more than once."""
 
-ERROR_TREES = (RequestError, image_errors.FormatError, engine_errors.EngineError, model_errors.ModelError)
+ERROR_TREES = (
+    RequestError,
+    image_errors.FormatError,
+    engine_errors.EngineError,
+    job_errors.JobError,
+    model_errors.ModelError,
+)
 """Roots of all errors that are raised on purpose."""
 
 

@@ -122,5 +122,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    Server(config, app.state.engine, settings.drain_delay_s).run()
+    server = Server(config, app.state.engine, settings.drain_delay_s)
+    server.server_state.tasks = app.state.jobs.tasks  # waited for, and cancelled with the grace, like requests
+    server.run()
     _LOG.info("stopped")

@@ -140,6 +140,22 @@ class Settings(BaseSettings):
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         300.0, description="Most seconds from an image's arrival to its answer; above it 504."
     )
+    job_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        3600.0, description="The same for a job (respond-async), for whose result nobody waits on the line."
+    )
+    job_keep_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        3600.0, description="Seconds for which the result of a job is kept once it is done."
+    )
+    jobs_mb: Annotated[int, Field(ge=0)] = Field(
+        8192,
+        description="Most room for the results of jobs, MiB; fetched ones make room for others, above it 503; 0 to "
+        "refuse jobs.",
+    )
+    jobs_dir: Path | None = Field(
+        None,
+        description="Folder for jobs and their results; replicas that share it answer for each other's. Empty for a "
+        "temporary one that ends with the process.",
+    )
     max_backlog_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         120.0, description="Most seconds of accepted work that may wait, by measured speed; above it 503."
     )

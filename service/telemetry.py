@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -52,6 +52,8 @@ class Metrics:
         self.pixels = Counter("unet_pixels", "Image pixels segmented, all planes", ("model",), registry=registry)
         self.rejected = Counter("unet_rejected", "Requests answered with a problem", ("reason",), registry=registry)
         self.cancelled = Counter("unet_cancelled", "Requests whose client went away", ("reason",), registry=registry)
+        self.jobs = Gauge("unet_jobs", "Jobs in the folder of jobs, whoever shares it", ("state",), registry=registry)
+        self.job_result_bytes = Gauge("unet_job_result_bytes", "Room that their results take", registry=registry)
         self.in_flight = Gauge("unet_in_flight", "Requests in the engine", registry=registry)
         self.backlog_pixels = Gauge(
             "unet_backlog_pixels", "Accepted pixels that are not through the net yet", registry=registry
@@ -87,6 +89,12 @@ class Metrics:
         self.pixels_per_second.set_function(pixels_per_second)
         self.in_flight.set_function(in_flight)
         self.ready.set_function(lambda: float(ready()))
+
+    def jobs_kept(self, states: Mapping[str, int], result_bytes: int) -> None:
+        """Note how many jobs there are in each state, and the room that their results take."""
+        for state in ("queued", "running", "done", "failed"):
+            self.jobs.labels(state=state).set(states.get(state, 0))
+        self.job_result_bytes.set(result_bytes)
 
     def served(self, **labels: str) -> None:
         """Note a package that is served; the labels are those of ``unet_model_info``."""

@@ -28,6 +28,8 @@ class Access:
     """Whether it is a request for a segmentation, which the request metrics count."""
     model: str | None = None
     format: str | None = None
+    job: str | None = None
+    """Id of the job that it made or asked for."""
     pixels: int | None = None
     provider: str | None = None
     problem: str | None = None

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from service.api.upload import UploadRoom
 from service.engine.engine import Engine
+from service.jobs.owner import Jobs
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -27,6 +28,11 @@ async def _metrics(request: Request) -> Metrics:
     return metrics
 
 
+async def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
 async def _upload_room(request: Request) -> UploadRoom:
     room: UploadRoom = request.app.state.upload_room
     return room
@@ -35,4 +41,5 @@ async def _upload_room(request: Request) -> UploadRoom:
 EngineOf = Annotated[Engine, Depends(_engine)]
 SettingsOf = Annotated[Settings, Depends(_settings)]
 MetricsOf = Annotated[Metrics, Depends(_metrics)]
+JobsOf = Annotated[Jobs, Depends(_jobs)]
 UploadRoomOf = Annotated[UploadRoom, Depends(_upload_room)]

@@ -17,6 +17,9 @@ from service.engine.errors import Draining
 from service.errors import INTERNAL, BodyTooLarge
 from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
 
+HEAD = "unet.head"
+"""Key of the ASGI scope of requests whose client wants the headers alone."""
+
 _LOG = logging.getLogger("unet.api")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = PROBES | {"/metrics"}
@@ -94,6 +97,7 @@ class AccessLog:
             model=access.model,
             format=access.format,
             pixels=access.pixels,
+            job=access.job,
             provider=access.provider,
             problem=access.problem,
             client=(scope.get("client") or [None])[0],
@@ -192,4 +196,4 @@ class HeadAsGet:
         async def send_no_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        await self._app({**scope, "method": "GET"}, receive, send_no_body)
+        await self._app({**scope, "method": "GET", HEAD: True}, receive, send_no_body)

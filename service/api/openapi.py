@@ -7,8 +7,10 @@ from typing import Any
 
 from service.api.parameters import SegmentParameters
 from service.api.schemas import Problem
-from service.errors import PROBLEMS, ProblemKind
+from service.errors import PROBLEMS
 from service.formats import ENCODERS
+from service.jobs.record import JobReport
+from service.problem_kind import ProblemKind
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _RECEIPT = {
@@ -151,7 +153,17 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     **problem_responses(400, 401, 404, 406, 408, 413, 415, 422, 500, 503, 504),
 }
-"""Answers of ``POST /segment``."""
+"""Answers of ``POST /segment``, and of a job's result."""
+
+JOB_RESPONSE: dict[str, Any] = {
+    "model": JobReport,
+    "description": "Accepted as a job (`Prefer: respond-async`).",
+    "headers": {
+        "Location": {"description": "Where to ask for it.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds after which to ask.", "schema": {"type": "integer"}},
+    },
+}
+"""Answer of ``POST /segment`` where nobody waits."""
 
 _TENSOR = {"name": "image", "shape": [2, 3], "datatype": "UINT8"}
 _INFERENCE = {"id": "7", "parameters": {"threshold": 0.4}, "outputs": [{"name": "labels"}]}

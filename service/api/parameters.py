@@ -43,13 +43,17 @@ _Channel: TypeAlias = Annotated[
         json_schema_extra={"examples": ["0", "DAPI"]},
     ),
 ]
+_RespondAsync: TypeAlias = Annotated[
+    bool,
+    Field(description="As a job, whose result is fetched from `/jobs`; for clients that cannot send `Prefer`."),
+]
 _Timeout: TypeAlias = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
     Field(description="Seconds until the caller gives up; at most the service's deadline, which is the default."),
 ]
 
 
-class _Parameters(BaseModel):
+class Parameters(BaseModel):
     """Nothing unknown is taken, and what is empty counts as not given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +66,7 @@ class _Parameters(BaseModel):
         return {name: value for name, value in given.items() if value != "" or name not in cls.model_fields}
 
 
-class SegmentParameters(_Parameters):
+class SegmentParameters(Parameters):
     """What may be asked of one segmentation; everything is optional."""
 
     model: _Model = None
@@ -109,6 +113,7 @@ class SegmentParameters(_Parameters):
         None, description="How many pixels of the larger image one pixel is wide and high (`format=geojson`)."
     )
     timeout: _Timeout = None
+    respond_async: _RespondAsync = False
 
     @field_validator("pixel_size")
     @classmethod
@@ -181,7 +186,7 @@ class SegmentParameters(_Parameters):
         return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
 
 
-class PlanParameters(_Parameters):
+class PlanParameters(Parameters):
     """What may be asked of ``GET /plan``; the same names as in :class:`SegmentParameters` mean the same."""
 
     size: str = Field(
@@ -194,6 +199,7 @@ class PlanParameters(_Parameters):
     channel: _Channel = None
     scale: _Scale = None
     timeout: _Timeout = None
+    respond_async: _RespondAsync = False
 
     @field_validator("size")
     @classmethod
@@ -222,20 +228,21 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def check_timeout(timeout_s: float | None, settings: Settings) -> None:
-    """Refuse a time beyond the service's deadline, which would be cut in silence.
+def seconds_allowed(timeout_s: float | None, settings: Settings, *, background: bool) -> float:
+    """Return how long a request may take, given what it asks for.
 
     Raises
     ------
     InvalidParameter
-        Where it is.
+        Where that is beyond the service's deadline, which would cut it in silence.
 
     """
-    if timeout_s is not None and timeout_s > settings.deadline_s:
+    name, limit_s = ("JOB_DEADLINE_S", settings.job_deadline_s) if background else ("DEADLINE_S", settings.deadline_s)
+    if timeout_s is not None and timeout_s > limit_s:
         raise InvalidParameter(
-            f"timeout is {timeout_s:g} s, the service's deadline is {settings.deadline_s:g} s; ask for less, or raise "
-            "UNET_DEADLINE_S"
+            f"timeout is {timeout_s:g} s, the service's deadline is {limit_s:g} s; ask for less, or raise UNET_{name}"
         )
+    return timeout_s or limit_s
 
 
 def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentParameters:

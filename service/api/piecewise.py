@@ -58,6 +58,8 @@ class PiecewiseResponse(Response):
     def __init__(self, body: Content, media_type: str, headers: Mapping[str, str]) -> None:
         super().__init__(media_type=media_type, headers={**headers, "Content-Length": str(body.size)})
         self._content = body
+        self.whole = False
+        """Whether all of it has been sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -87,6 +89,7 @@ class PiecewiseResponse(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if content.size <= _PIECE_BYTES:
                 await send({"type": "http.response.body", "body": content.read(), "more_body": False})
+                self.whole = True
                 return
             while not gone.done() and (part := await self._read()):
                 for first in range(0, len(part), _PIECE_BYTES):
@@ -95,6 +98,7 @@ class PiecewiseResponse(Response):
                     sent += len(piece)
             # waits for those before it
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+            self.whole = sent == content.size
         except TimeoutError:
             _LOG.warning(
                 "a client took less than %d bytes of its answer in %g s, after %d of %d; the connection is dropped",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from service.api.dependencies import EngineOf, SettingsOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
-from service.api.parameters import PlanParameters, check_timeout, numbered, parse_size
+from service.api.parameters import PlanParameters, numbered, parse_size, seconds_allowed
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
 from service.engine.scaling import other_scale
@@ -27,7 +27,6 @@ async def plan(
     answers.
     """
     refuse_repeated(request.query_params.multi_items())
-    check_timeout(query.timeout, settings)
     wanted = SegmentRequest(
         model=query.model,
         output=query.output,
@@ -35,6 +34,7 @@ async def plan(
         mirror=query.mirror,
         channel=numbered(query.channel),
         scale=other_scale(query.scale),
-        timeout_s=query.timeout,
+        timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
+        background=query.respond_async,
     )
     return Plan.of(engine, engine.forecast(parse_size(query.size), query.planes, wanted))

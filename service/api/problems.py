@@ -15,7 +15,8 @@ from starlette.types import Scope
 
 from service.api.access import ACCESS, Access
 from service.api.invalid import describe_invalid
-from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, INVALID_PARAMETER, ProblemKind, problem_kind
+from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, INVALID_PARAMETER, problem_kind
+from service.problem_kind import ProblemKind
 from service.telemetry import REQUEST_ID, Metrics
 
 _LOG = logging.getLogger("unet.api")
@@ -33,7 +34,6 @@ def problem_response(
     detail: str,
     *,
     headers: Mapping[str, str] | None = None,
-    extensions: Mapping[str, Any] | None = None,
 ) -> Response:
     """Return the answer for one failure.
 
@@ -47,19 +47,24 @@ def problem_response(
         What happened this time: the number found, the limit and the remedy.
     headers
         Further headers.
-    extensions
-        Further members of the document.
 
     """
+    return _carrying(scope, _document(kind, detail), headers)
+
+
+def _document(kind: ProblemKind, detail: str, extensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
     document: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
-    document |= {"request_id": REQUEST_ID.get(), **(extensions or {})}
+    return document | {"request_id": REQUEST_ID.get(), **(extensions or {})}
+
+
+def _carrying(scope: Scope, document: Mapping[str, Any], headers: Mapping[str, str] | None) -> Response:
     if f"{Access.path(scope)}/".startswith("/v2/"):
-        document["error"] = detail
-    return JSONResponse(document, kind.status, headers, "application/problem+json")
+        document = {**document, "error": document["detail"]}
+    return JSONResponse(document, document["status"], headers, "application/problem+json")
 
 
-def _response_for(scope: Scope, error: Exception) -> Response:
-    """Return the answer for an error that was raised on purpose, or for any other.
+def problem_of(error: Exception) -> dict[str, Any]:
+    """Return the document for an error that was raised on purpose, or for any other.
 
     Server errors say nothing of the inside: their text and traceback are in the log, under the request's id.
     """
@@ -67,19 +72,26 @@ def _response_for(scope: Scope, error: Exception) -> Response:
     if kind.status == 500:
         _LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
         detail = "the service failed on this request; its log has the reason under the request_id given here"
-        return problem_response(scope, kind, detail)
+        return _document(kind, detail)
     extensions = {name: getattr(error, name) for name in _SHOWN if hasattr(error, name)}
-    headers = {}
     if kind.status == 503:
-        headers["Retry-After"] = str(extensions.setdefault("retry_after_s", _RETRY_AFTER_S))
-    elif kind.status == 401:
+        extensions.setdefault("retry_after_s", _RETRY_AFTER_S)
+    return _document(kind, str(error), extensions)
+
+
+def response_of(scope: Scope, document: Mapping[str, Any]) -> Response:
+    """Return the answer that carries a problem, with the headers that belong to it."""
+    headers = {}
+    if document["status"] in {409, 503}:
+        headers["Retry-After"] = str(document["retry_after_s"])
+    elif document["status"] == 401:
         headers["WWW-Authenticate"] = _CHALLENGE
-    return problem_response(scope, kind, str(error), headers=headers, extensions=extensions)
+    return _carrying(scope, document, headers)
 
 
 def refused(scope: Scope, metrics: Metrics, error: Exception) -> Response:
     """Return the answer to an error that was raised on purpose, counted and noted for the access log."""
-    return _noted(scope, metrics, problem_kind(error), _response_for(scope, error))
+    return _noted(scope, metrics, problem_kind(error), response_of(scope, problem_of(error)))
 
 
 async def on_foreseen(request: Request, error: Exception) -> Response:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.access import ACCESS, Access
-from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
+from service.api.dependencies import EngineOf, JobsOf, SettingsOf, UploadRoomOf
 from service.api.invalid import refuse_repeated
-from service.api.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from service.api.parameters import SegmentParameters, check_timeout, combined
+from service.api.jobs import job_accepted, prefers_async
+from service.api.openapi import JOB_RESPONSE, SEGMENT_BODY, SEGMENT_RESPONSES
+from service.api.parameters import SegmentParameters, combined, seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.formats import negotiate
 from service.formats.json_text import dump
-from service.settings import Settings
 
 router = APIRouter(tags=["segmentation"])
 
@@ -29,21 +31,25 @@ _LONG_OF_INPUT = ("channel_names", "notes")
     "/segment",
     summary="Segment an image",
     response_class=Response,
-    responses=SEGMENT_RESPONSES,
+    responses={**SEGMENT_RESPONSES, 202: JOB_RESPONSE},
     openapi_extra={"requestBody": SEGMENT_BODY},
 )
 async def segment(
     request: Request,
+    *,
     query: Annotated[SegmentParameters, Query()],
     engine: EngineOf,
     settings: SettingsOf,
     room: UploadRoomOf,
+    jobs: JobsOf,
 ) -> Response:
     """Send an image as the body, or as field `image` of a multipart form; get its segmentation.
 
     The format of the image is recognised by its first bytes, never by a name or a content type. The answer has the
     height and width of the image, and as many planes. Header `X-UNet-Receipt` says in JSON what was decoded, how it was
     normalised and tiled, and which package ran where.
+
+    With `Prefer: respond-async` (RFC 7240) it becomes a job once it is accepted: 202, and where to ask for the result.
     """
     # checked before the body is read, so that a typo costs no upload
     refuse_repeated(request.query_params.multi_items())
@@ -52,34 +58,38 @@ async def segment(
     negotiate(accept, query.format)
     if query.format is not None:
         query.placement(query.format)
-    with engine.arrival():
-        async with received(request, settings, room) as upload:
-            refuse_repeated(upload.fields)
-            parameters = combined(query, dict(upload.fields))
-            wanted = _wanted(parameters, accept, settings)
-            access: Access = request.scope[ACCESS]
-            access.format = wanted.format
-            access.model = engine.model(wanted.model).package.spec.reference
-            answer = await unless_gone(request, engine.segment(upload.image, wanted))
+    async with AsyncExitStack() as held:
+        held.enter_context(engine.arrival())
+        upload = await held.enter_async_context(received(request, settings, room))
+        refuse_repeated(upload.fields)
+        parameters = combined(query, dict(upload.fields))
+        background = parameters.respond_async or prefers_async(request)
+        wanted = replace(
+            parameters.request(negotiate(accept, parameters.format)),
+            timeout_s=seconds_allowed(parameters.timeout, settings, background=background),
+            background=background,
+        )
+        access: Access = request.scope[ACCESS]
+        access.format = wanted.format
+        access.model = engine.model(wanted.model).package.spec.reference
+        if background:
+            submitted = jobs.submit(upload.image, wanted, access.model, access.user, held)
+            return job_accepted(request, await unless_gone(request, submitted))
+        answer = await unless_gone(request, engine.segment(upload.image, wanted))
     access.fill(answer.receipt)
-    return _response(answer, wanted)
+    return PiecewiseResponse(answer.body, media_type=answer.media_type, headers=answer_headers(answer, wanted))
 
 
-def _wanted(parameters: SegmentParameters, accept: str | None, settings: Settings) -> SegmentRequest:
-    check_timeout(parameters.timeout, settings)
-    return parameters.request(negotiate(accept, parameters.format))
-
-
-def _response(answer: Answer, wanted: SegmentRequest) -> Response:
+def answer_headers(answer: Answer, wanted: SegmentRequest) -> dict[str, str]:
+    """Headers of an answer beside its type and length."""
     name = answer.model.partition("@")[0]
     stages = ", ".join(f"{stage};dur={milliseconds:.1f}" for stage, milliseconds in answer.stages_ms.items())
-    headers = {
+    return {
         "X-UNet-Receipt": receipt_header(answer),
         "Server-Timing": stages,
         "Vary": "Accept",
         "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
     }
-    return PiecewiseResponse(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def receipt_header(answer: Answer) -> str:

@@ -6,77 +6,14 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.ticket import Throughput, Ticket, seconds_beside
 
-_MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
-
-
-class Throughput:
-    """Measured speed of one model, input pixels of tiles per second of its batches.
-
-    Input pixels, margins included, are what a tile costs: of a 1x1 image nearly all is margin. Pixels and seconds fade
-    together, so that a batch counts by the time it took and many small ones do not drown a large one.
-    """
-
-    def __init__(self, pixels_per_second: float) -> None:
-        self._pixels = pixels_per_second
-        self._seconds = 1.0
-
-    @property
-    def pixels_per_second(self) -> float:
-        """The estimate."""
-        return self._pixels / self._seconds
-
-    def add(self, pixels: int, seconds: float) -> None:
-        """Take in one batch."""
-        if pixels and seconds > 0:
-            kept = math.exp(-seconds / _MEMORY_S)
-            self._pixels = kept * self._pixels + pixels
-            self._seconds = kept * self._seconds + seconds
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """An accepted request: what it still has to do, and the memory and disk it was promised."""
-
-    throughput: Throughput
-    pixels_left: int
-    memory_bytes: int
-    disk_bytes: int = 0
-    abandoned: bool = False
-    """Nobody waits for it any more."""
-    _threads: set[Future[Any]] = field(default_factory=set)
-
-    def done(self, pixels: int) -> None:
-        """Note finished input pixels."""
-        self.pixels_left = max(0, self.pixels_left - pixels)
-
-    def check_wanted(self) -> None:
-        """For threads that work on the request, now and then.
-
-        Raises
-        ------
-        concurrent.futures.CancelledError
-            Where nobody waits for it any more.
-
-        """
-        if self.abandoned:
-            raise CancelledError("nobody waits for this request any more")
-
-    def runs(self, thread: Future[Any]) -> None:
-        """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""
-        self._threads = {other for other in self._threads if not other.done()} | {thread}
-
-    def still_running(self) -> list[Future[Any]]:
-        """Calls that have not ended."""
-        return [thread for thread in self._threads if not thread.done()]
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -122,7 +59,7 @@ class Admission:
     @property
     def backlog_seconds(self) -> float:
         """Seconds that they will take at the measured throughput."""
-        return sum(ticket.pixels_left / ticket.throughput.pixels_per_second for ticket in self._tickets)
+        return sum(ticket.seconds_left for ticket in self._tickets)
 
     @property
     def memory_in_use(self) -> int:
@@ -141,7 +78,14 @@ class Admission:
 
     @contextmanager
     def admit(
-        self, throughput: Throughput, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0
+        self,
+        throughput: Throughput,
+        pixels: int,
+        memory_bytes: int,
+        timeout_s: float,
+        disk_bytes: int = 0,
+        *,
+        background: bool = False,
     ) -> Iterator[Ticket]:
         """Accept a request for the length of a ``with`` block.
 
@@ -157,6 +101,8 @@ class Admission:
             Seconds until the caller gives up.
         disk_bytes
             What it will take of the spool folder.
+        background
+            Whether nobody waits for it: then its time allowed is also the limit of what may wait.
 
         Raises
         ------
@@ -168,8 +114,8 @@ class Admission:
             Where it could not be finished in time even alone.
 
         """
-        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes)
-        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes)
+        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes, background=background)
+        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -241,40 +187,71 @@ class Admission:
     def _wait_s(self) -> int:
         return max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
 
-    def seconds_until_done(self, throughput: Throughput, pixels: int) -> float:
+    def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
 
         All requests get equal shares by pixels (deficit round robin), so that of each other one no more is waited for
-        than this one takes itself.
+        than this one takes itself; those in the background count as one to all others.
         """
-        own_s = pixels / throughput.pixels_per_second
-        return own_s + sum(
-            min(own_s, ticket.pixels_left / ticket.throughput.pixels_per_second) for ticket in self._tickets
-        )
+        return seconds_beside(Ticket(throughput, pixels, 0, background=background), self._tickets)
+
+    def seconds_left(self, ticket: Ticket) -> float:
+        """Seconds until an accepted request is through the net, counted likewise."""
+        return seconds_beside(ticket, self._tickets - {ticket})
 
     def check(
-        self, throughput: Throughput, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0
+        self,
+        throughput: Throughput,
+        pixels: int,
+        memory_bytes: int,
+        timeout_s: float,
+        disk_bytes: int = 0,
+        *,
+        background: bool = False,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
         self._check_memory(memory_bytes)
         self._check_disk(disk_bytes)
-        self._check_time(throughput, pixels, timeout_s)
+        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background)
+        if background:
+            self._check_half(asked)
+        self._check_time(asked, timeout_s)
 
-    def _check_time(self, throughput: Throughput, pixels: int, timeout_s: float) -> None:
-        waiting_s, own_s = self.backlog_seconds, pixels / throughput.pixels_per_second
-        if self._tickets and waiting_s + own_s > self._max_backlog_s:
-            wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - self._max_backlog_s)))
+    def _check_half(self, asked: Ticket) -> None:
+        """Leave half of memory and disk to those that somebody waits for; but one in the background may have it all."""
+        held = [ticket for ticket in self._tickets if ticket.background]
+        memory, disk = (sum(getattr(ticket, kind) for ticket in held) for kind in ("memory_bytes", "disk_bytes"))
+        if held and (
+            2 * (memory + asked.memory_bytes) > self.memory_limit
+            or 2 * (disk + asked.disk_bytes) > max(1, self.disk_limit)
+        ):
+            wait = self._wait_s()
+            raise Overloaded(
+                f"{len(held)} jobs hold {_mb(memory)} MB of memory and {_mb(disk)} MB of the spool, this one needs "
+                f"{_mb(asked.memory_bytes)} and {_mb(asked.disk_bytes)} MB, jobs may have half of "
+                f"{_mb(self.memory_limit)} and {_mb(self.disk_limit)} MB; try again in {wait} s",
+                "jobs",
+                wait,
+            )
+
+    def _check_time(self, asked: Ticket, timeout_s: float) -> None:
+        # one that somebody waits for passes those in the background
+        ahead = [ticket for ticket in self._tickets if asked.background or not ticket.background]
+        waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
+        limit_s = timeout_s if asked.background else self._max_backlog_s
+        if ahead and waiting_s + own_s > limit_s:
+            wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - limit_s)))
             raise Overloaded(
                 f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is "
-                f"{self._max_backlog_s:.0f} s; try again in {wait} s",
+                f"{limit_s:.0f} s; try again in {wait} s",
                 "backlog",
                 wait,
             )
-        ready_s = self.seconds_until_done(throughput, pixels)
+        ready_s = seconds_beside(asked, self._tickets)
         if ready_s > timeout_s * (1.0 if self._tickets else _IDLE_DOUBT):
             raise DeadlineExceeded(
-                f"{pixels} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at the "
-                f"measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
+                f"{asked.pixels_left} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at "
+                f"the measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
             )
 
 

@@ -18,6 +18,7 @@ from service.engine.forecast import Forecast, imagined
 from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
 from service.engine.pipeline import Pipeline
 from service.engine.planning import most_batch_pixels
+from service.engine.progress import Progress, Turns
 from service.engine.registry import LoadedModel, Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
@@ -112,8 +113,9 @@ class Engine:
             observe=self._metrics.batch_tiles.observe,
         )
         scheduler.start()
+        turns = Turns(self._cpus)
         self._pipeline = Pipeline(
-            self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels
+            self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels, turns
         )
         patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
         self._soundness = Soundness(self._lanes, lambda: scheduler.longest_s, patience_s)
@@ -259,7 +261,7 @@ class Engine:
             raise NotReady("the scheduler has not started; try again in a few seconds")
         return self._pipeline, self._soundness
 
-    async def segment(self, source: BinaryIO, request: SegmentRequest) -> Answer:
+    async def segment(self, source: BinaryIO, request: SegmentRequest, progress: Progress | None = None) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
 
         Parameters
@@ -268,6 +270,8 @@ class Engine:
             The file, seekable; the caller closes it.
         request
             What is wanted.
+        progress
+            Of a request in the background: told how far it is.
 
         Raises
         ------
@@ -282,7 +286,7 @@ class Engine:
         timeout_s = request.timeout_s or self._settings.deadline_s
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await pipeline.segment(source, request, chosen, timeout_s)
+                answer = await pipeline.segment(source, request, chosen, timeout_s, progress or Progress())
             soundness.passed(chosen)
             return answer
         except InferenceFailed as error:

@@ -50,7 +50,7 @@ class Overloaded(EngineError):
     def __init__(self, message: str, reason: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.reason = reason
-        """``backlog``, ``memory`` or ``disk``."""
+        """``backlog``, ``memory``, ``disk`` or ``jobs``."""
         self.retry_after_s = retry_after_s
         """Seconds after which a place should be free, from queued pixels over measured pixels per second."""
 

@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
@@ -22,7 +23,7 @@ from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
 from model.stitching import Reduce, Run, Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan, plan_views
-from service.engine.admission import Admission, Ticket
+from service.engine.admission import Admission
 from service.engine.channels import channel_notes, check_one_channel, taken_channel
 from service.engine.clock import StageClock
 from service.engine.encoding import write_body
@@ -31,6 +32,7 @@ from service.engine.forecast import Forecast
 from service.engine.needs import Needs, encoder_memory, needs
 from service.engine.notes import object_notes
 from service.engine.plane import (
+    FinishedPlane,
     check_output,
     chosen_run,
     empty_plane,
@@ -38,12 +40,14 @@ from service.engine.plane import (
     result_classes,
     rule_notes,
 )
+from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
 from service.engine.registry import LoadedModel
 from service.engine.request import Answer, SegmentRequest
 from service.engine.scaling import NormalisedPixels, check_scale, scaled_back, scaled_image, scaled_size
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
+from service.engine.ticket import Ticket
 from service.engine.wanted import WantedPixels
 from service.formats import ENCODERS, SegmentationResult
 from service.telemetry import Metrics
@@ -63,8 +67,11 @@ class Pipeline:
     metrics: Metrics
     spool: Spool
     max_pixels: int
+    turns: Turns
 
-    async def segment(self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Answer:
+    async def segment(
+        self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float, progress: Progress
+    ) -> Answer:
         """Segment one image or stack; see :meth:`service.engine.engine.Engine.segment`."""
         spec = chosen.package.spec
         encoder = ENCODERS[request.format]
@@ -78,10 +85,14 @@ class Pipeline:
         plan = self._plan(header, request, chosen)
         pixels = header.planes * plan.input_pixels
         room = needs(header, spec, request, reader.part_bytes, self._most)
-        with (
-            reader,
-            self.admission.admit(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes) as ticket,
-        ):
+        promise = self.admission.admit(
+            chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes, background=request.background
+        )
+        async with AsyncExitStack() as held:
+            held.enter_context(reader)
+            ticket = held.enter_context(promise)
+            progress.accept(header, ticket, self.admission)
+            await held.enter_async_context(self.turns.turn(progress))
             work = _Work(self, reader, request, channel, chosen, plan, ticket, clock, room)
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
@@ -129,9 +140,11 @@ class Pipeline:
         check_scale(header.size_yx, request.scale, self.max_pixels)
         plan = self._plan(header, request, chosen)
         pixels = header.planes * plan.input_pixels
-        room = needs(header, chosen.package.spec, request, 0, self._most)
+        room, speed = needs(header, chosen.package.spec, request, 0, self._most), chosen.throughput
         try:
-            self.admission.check(chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes)
+            self.admission.check(
+                speed, pixels, room.memory_bytes, timeout_s, room.disk_bytes, background=request.background
+            )
             refusal = None
         except EngineError as error:
             refusal = error
@@ -140,8 +153,8 @@ class Pipeline:
             plan=plan,
             size_yx=header.size_yx,
             planes=header.planes,
-            compute_s=pixels / chosen.throughput.pixels_per_second,
-            expected_s=self.admission.seconds_until_done(chosen.throughput, pixels),
+            compute_s=pixels / speed.pixels_per_second,
+            expected_s=self.admission.seconds_until_done(speed, pixels, background=request.background),
             memory_bytes=room.memory_bytes,
             disk_bytes=room.disk_bytes,
             refusal=refusal,
@@ -173,14 +186,6 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class _FinishedPlane:
-    values: Pixels
-    normalization: FittedNormalization
-    notes: tuple[str, ...]
-    objects: Objects | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Work:
     """One accepted request."""
 
@@ -201,16 +206,16 @@ class _Work:
     def _allocate_wanted(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         return WantedPixels(self._allocate(shape, dtype), self.ticket)
 
-    async def plane(self, index: int) -> _FinishedPlane:
+    async def plane(self, index: int) -> FinishedPlane:
         """Take one plane through every stage but the encoder."""
         values, normalization, note = await self._infer(index)
         notes = (*((note,) if note else ()), *normalization.notes)
         if self.request.output != "labels":
-            return _FinishedPlane(values, normalization, notes, None)
+            return FinishedPlane(values, normalization, notes, None)
         with self.clock.stage("label"):
             loop = asyncio.get_running_loop()
             objects = await self.pipeline.in_worker(self._label, values, loop, ticket=self.ticket)
-        return _FinishedPlane(objects.labels, normalization, notes, objects)
+        return FinishedPlane(objects.labels, normalization, notes, objects)
 
     async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
         """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
@@ -290,5 +295,6 @@ class _Work:
                 count=len(self.plan),
                 tile_pixels=math.prod(input_yx),
                 progress=self.chosen.throughput.add,
+                background=self.request.background,
             )
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.images import ImageHeader, ImageReader
-from model.labels import Allocate, class_mask, evidence_mask, evidence_of
+from model.labels import Allocate, Objects, class_mask, evidence_mask, evidence_of
+from model.normalization import FittedNormalization
 from model.pixels import Pixels, row_bands
 from model.session import InferenceSession
 from model.spec import ModelSpec
@@ -17,6 +19,16 @@ from model.stitching import Reduce, Run
 from service.engine.channels import mismatch
 from service.engine.request import OutputKind, SegmentRequest
 from service.formats import Encoder, SegmentationResult
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPlane:
+    """Result of one plane, and what the receipt says of it."""
+
+    values: Pixels
+    normalization: FittedNormalization
+    notes: tuple[str, ...]
+    objects: Objects | None
 
 
 def check_output(encoder: Encoder, header: ImageHeader, spec: ModelSpec, request: SegmentRequest) -> None:

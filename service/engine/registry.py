@@ -15,10 +15,10 @@ from model.package import Package, read_package
 from model.planner import Planner
 from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
-from service.engine.admission import Throughput
 from service.engine.errors import NotReady, UnknownModel
 from service.engine.finding import by_name, find_packages, missing_folders, none_in, package_folders, unknown_model
 from service.engine.planning import PlanLimits, make_planner
+from service.engine.ticket import Throughput
 
 _LOG = logging.getLogger("unet.engine")
 _TYPICAL_SIZE_YX = (768, 768)

@@ -45,6 +45,8 @@ class SegmentRequest:
         Where the image lies in a larger one, for formats with coordinates.
     timeout_s
         Seconds until the caller gives up; None for the service's own limit.
+    background
+        Whether nobody waits for the answer: all such requests together get the net as often as one other does.
 
     """
 
@@ -61,6 +63,7 @@ class SegmentRequest:
     pixel_size_um: tuple[float, float] | None = None
     placement: Placement = UNPLACED
     timeout_s: float | None = None
+    background: bool = False
 
 
 class Body:

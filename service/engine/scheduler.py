@@ -59,6 +59,8 @@ class Job(Generic[_Part]):
         Input pixels of a tile: what a turn costs.
     progress
         Told of each batch that this job leads.
+    background
+        Whether it shares a job's turns with all others of which the same is true.
 
     """
 
@@ -70,6 +72,7 @@ class Job(Generic[_Part]):
     count: int
     tile_pixels: int
     progress: Progress
+    background: bool = False
     done: asyncio.Future[None] = field(init=False)
     _waiting: int = field(init=False)
     _unfinished: int = field(init=False)
@@ -207,8 +210,9 @@ class Scheduler:
         self._ring = deque(job for job in self._ring if job.waiting)
         if not self._ring:
             return []
+        sharing = sum(job.background for job in self._ring)
         while not self._ring[0].can_pay():
-            self._ring[0].earn(self._quantum)
+            self._ring[0].earn(self._quantum // sharing if self._ring[0].background else self._quantum)
             if not self._ring[0].can_pay():
                 self._ring.rotate(-1)
         leader = self._ring[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from model.pixels import Pixels
-from service.engine.admission import Ticket
+from service.engine.ticket import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class WantedPixels:
         Where they lie.
     ticket
         Of the request that they belong to; reading or writing raises what its
-        :meth:`~service.engine.admission.Ticket.check_wanted` does.
+        :meth:`~service.engine.ticket.Ticket.check_wanted` does.
 
     """
 

@@ -15,7 +15,7 @@ from service.api.open_inference.metadata import Health, ModelHealth, ModelMetada
 from service.api.open_inference.request import Inference, read_inference
 from service.api.open_inference.response import InferenceContent
 from service.api.openapi import INFERENCE_BODY, INFERENCE_RESPONSES, problem_responses
-from service.api.parameters import check_timeout
+from service.api.parameters import seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import UploadRoom, received
 from service.engine.engine import Engine
@@ -158,7 +158,7 @@ async def _content(
         with ExitStack() as bodies:
             answers: list[Answer] = []
             for output in inference.outputs:
-                check_timeout(output.request.timeout_s, settings)
+                seconds_allowed(output.request.timeout_s, settings, background=False)
                 allowed_s = output.request.timeout_s or settings.deadline_s
                 left_s = max(allowed_s - (clock() - began), _LEAST_S) if answers else allowed_s
                 answer = await engine.segment(inference.image, replace(output.request, timeout_s=left_s))

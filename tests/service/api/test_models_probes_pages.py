@@ -146,13 +146,13 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     assert set(parameters) == {
         "model", "output", "format", "threshold", "min_area", "min_score", "channel", "axes", "mirror", "pixel_size",
         "origin",
-        "scale", "downsample", "timeout",
+        "scale", "downsample", "timeout", "respond_async",
     }  # fmt: skip
     answers = described["responses"]
     assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}
-    assert set(answers) == {"200", "400", "401", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(answers) == {"200", "202", "400", "401", "404", "406", "408", "413", "415", "422", "500", "503", "504"}
     failures = {status for status, answer in answers.items() if "application/problem+json" in answer["content"]}
-    assert failures == set(answers) - {"200"}
+    assert failures == set(answers) - {"200", "202"}
 
 
 def test_what_a_page_sends_by_itself_asks_for_nothing(client: AppClient) -> None:

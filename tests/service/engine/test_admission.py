@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.engine.admission import Admission, Throughput
+from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.ticket import Throughput
 
 MB = 1_000_000
 
@@ -34,6 +35,48 @@ def test_a_request_waits_for_as_much_of_each_other_as_it_takes_itself() -> None:
     with admission.admit(speed, 50 * MB, MB, 600), admission.admit(slow, MB // 2, MB, 600):
         assert admission.seconds_until_done(speed, 2 * MB) == 2 + 2 + 1
         assert admission.backlog_seconds == 51
+
+
+def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another() -> None:
+    speed, slow = Throughput(MB), Throughput(MB / 2)
+    admission = Admission(100 * MB, 10)
+    with (
+        admission.admit(speed, 50 * MB, MB, 600, background=True) as job,
+        admission.admit(slow, MB, MB, 600, background=True),
+    ):
+        assert admission.seconds_until_done(speed, 8 * MB) == 8 + 8
+        assert admission.seconds_until_done(speed, 8 * MB, background=True) == 8 + 8 + 2
+        assert admission.seconds_left(job) == 50 + 2
+        with admission.admit(speed, 8 * MB, MB, 60):
+            assert admission.backlog_seconds == 50 + 2 + 8
+            assert admission.seconds_left(job) == 50 + 2 + 8
+            with pytest.raises(Overloaded, match="8 s of work wait and this request adds 3 s, the limit is 10 s"):
+                admission.check(speed, 3 * MB, MB, 60)
+
+
+def test_one_in_the_background_may_wait_as_long_as_it_may_take() -> None:
+    admission = Admission(100 * MB, 10)
+    speed = Throughput(MB)
+    with admission.admit(speed, 50 * MB, MB, 100, background=True):
+        admission.check(speed, 50 * MB, MB, 100, background=True)
+        with pytest.raises(Overloaded, match="the limit is 99 s"):
+            admission.check(speed, 50 * MB, MB, 99, background=True)
+
+
+def test_jobs_leave_half_of_memory_and_disk_to_others_but_one_alone_may_have_it_all() -> None:
+    admission = Admission(10 * MB, 100, 10 * MB)
+    speed = Throughput(MB)
+    with admission.admit(speed, MB, 4 * MB, 60, 8 * MB, background=True):
+        with pytest.raises(Overloaded) as refusal:
+            admission.check(speed, MB, 2 * MB, 60, background=True)
+        assert refusal.value.reason == "jobs"
+        admission.check(speed, MB, 6 * MB, 60, 2 * MB)
+    with admission.admit(speed, MB, 2 * MB, 60, 2 * MB, background=True):
+        admission.check(speed, MB, 3 * MB, 60, 3 * MB, background=True)
+        with pytest.raises(
+            Overloaded, match="1 jobs hold 2 MB of memory and 2 MB of the spool, this one needs 4 and 0 MB"
+        ):
+            admission.check(speed, MB, 4 * MB, 60, background=True)
 
 
 def test_a_check_refuses_what_would_be_refused_and_accepts_nothing() -> None:

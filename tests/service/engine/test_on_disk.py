@@ -22,12 +22,13 @@ from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
 from service.engine import pipeline
-from service.engine.admission import Admission, Throughput
+from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.spool import Spool
+from service.engine.ticket import Throughput
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import npy, tiff

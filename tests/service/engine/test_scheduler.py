@@ -158,6 +158,23 @@ def test_a_thumbnail_passes_a_slide() -> None:
     assert before <= 5
 
 
+def test_any_number_in_the_background_get_the_turns_of_one() -> None:
+    async def scenario() -> list[float]:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            behind = [replace(job(net, [1.0] * 100, key=f"{n}"), background=True) for n in range(5)]
+            waited_for = job(net, [2.0] * 100, key="other")
+            running = [asyncio.create_task(scheduler.run(work)) for work in (*behind, waited_for)]
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await asyncio.gather(*running)
+        return [batch[0] for batch in net.batches]
+
+    order = asyncio.run(scenario())
+    assert len(order) == 600
+    assert 0.4 < order[:180].count(2.0) / 180 < 0.6
+
+
 def test_turns_are_shared_by_pixels_not_by_tiles() -> None:
     """A request of large tiles and one of small tiles get the same number of pixels while both wait."""
 

@@ -1,0 +1,75 @@
+"""Requests that nobody waits for: how far one is, and how many may be in work at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+
+from model.images import ImageHeader
+from service.engine.admission import Admission
+from service.engine.ticket import Ticket
+
+
+class Progress:
+    """What becomes of one request; the engine fills it in, whoever made it looks."""
+
+    def __init__(self) -> None:
+        self.accepted = asyncio.Event()
+        """Set once the image is known and the work is promised; what would refuse it is raised before."""
+        self.made_at = datetime.now(UTC)
+        self.began_at: datetime | None = None
+        """When it was its turn."""
+        self.pixels = 0
+        """Of the image, all planes together."""
+        self._ticket: Ticket | None = None
+        self._admission: Admission | None = None
+        self._all = 0
+
+    def accept(self, header: ImageHeader, ticket: Ticket, admission: Admission) -> None:
+        """Note that the request has been accepted."""
+        self.pixels = header.planes * math.prod(header.size_yx)
+        self._ticket, self._admission, self._all = ticket, admission, ticket.pixels_left
+        self.accepted.set()
+
+    @property
+    def background(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._ticket is not None and self._ticket.background
+
+    @property
+    def pixels_done(self) -> int:
+        """Pixels of the image that are through the net, by its tiles."""
+        if self._ticket is None:
+            return 0
+        return self.pixels - math.ceil(self.pixels * self._ticket.pixels_left / self._all)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until it is through the net beside all others, by measured speed; None once it is, and before."""
+        if self._ticket is None or self._admission is None or not self._ticket.pixels_left:
+            return None
+        return round(self._admission.seconds_left(self._ticket), 1)
+
+
+class Turns:
+    """Lets so many requests into the worker threads at a time that others always find one free.
+
+    Parameters
+    ----------
+    cpus
+        Of which there are twice as many workers.
+
+    """
+
+    def __init__(self, cpus: int) -> None:
+        self._free = asyncio.Semaphore(max(2, cpus))
+
+    @asynccontextmanager
+    async def turn(self, progress: Progress) -> AsyncIterator[None]:
+        """Wait for a turn, first come, first served; a request that somebody waits for has it at once."""
+        async with self._free if progress.background else nullcontext():
+            progress.began_at = datetime.now(UTC)
+            yield

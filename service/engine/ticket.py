@@ -1,0 +1,89 @@
+"""What one accepted request still has to do, at what speed, and what it was promised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import Any
+
+_MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
+
+
+class Throughput:
+    """Measured speed of one model, input pixels of tiles per second of its batches.
+
+    Input pixels, margins included, are what a tile costs: of a 1x1 image nearly all is margin. Pixels and seconds fade
+    together, so that a batch counts by the time it took and many small ones do not drown a large one.
+    """
+
+    def __init__(self, pixels_per_second: float) -> None:
+        self._pixels = pixels_per_second
+        self._seconds = 1.0
+
+    @property
+    def pixels_per_second(self) -> float:
+        """The estimate."""
+        return self._pixels / self._seconds
+
+    def add(self, pixels: int, seconds: float) -> None:
+        """Take in one batch."""
+        if pixels and seconds > 0:
+            kept = math.exp(-seconds / _MEMORY_S)
+            self._pixels = kept * self._pixels + pixels
+            self._seconds = kept * self._seconds + seconds
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """An accepted request: what it still has to do, and the memory and disk it was promised."""
+
+    throughput: Throughput
+    pixels_left: int
+    memory_bytes: int
+    disk_bytes: int = 0
+    background: bool = False
+    """Nobody waits for it: together such requests get the share of one."""
+    abandoned: bool = False
+    """Nobody wants it any more."""
+    _threads: set[Future[Any]] = field(default_factory=set)
+
+    @property
+    def seconds_left(self) -> float:
+        """What it would still take with nobody else there."""
+        return self.pixels_left / self.throughput.pixels_per_second
+
+    def done(self, pixels: int) -> None:
+        """Note finished input pixels."""
+        self.pixels_left = max(0, self.pixels_left - pixels)
+
+    def check_wanted(self) -> None:
+        """For threads that work on the request, now and then.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+            Where nobody waits for it any more.
+
+        """
+        if self.abandoned:
+            raise CancelledError("nobody waits for this request any more")
+
+    def runs(self, thread: Future[Any]) -> None:
+        """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""
+        self._threads = {other for other in self._threads if not other.done()} | {thread}
+
+    def still_running(self) -> list[Future[Any]]:
+        """Calls that have not ended."""
+        return [thread for thread in self._threads if not thread.done()]
+
+
+def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:
+    """Seconds until one request is through the net beside others; see :meth:`Admission.seconds_until_done`."""
+    own_s, apart = (
+        own.seconds_left,
+        [ticket.seconds_left for ticket in others if own.background or not ticket.background],
+    )
+    together = 0.0 if own.background else sum(ticket.seconds_left for ticket in others if ticket.background)
+    return own_s + sum(min(own_s, left_s) for left_s in [*apart, together])

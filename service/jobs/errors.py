@@ -1,0 +1,49 @@
+"""The errors of ``service.jobs``, one tree.
+
+::
+
+    JobError
+    ├── UnknownJob     there is none of that id, for this user, any more
+    ├── JobNotDone     its result is asked for too early
+    ├── JobLost        the replica that worked on it has ended
+    └── NoRoomForJobs  other jobs or the disk have no room for it
+"""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """Base of every error that ``service.jobs`` raises on purpose."""
+
+
+class UnknownJob(JobError):
+    """There is no such job, or it is somebody else's."""
+
+    def __init__(self, job_id: str, keep_s: float) -> None:
+        super().__init__(
+            f"there is no job {job_id[:40]!r} (any more); results are kept for {keep_s:g} s, and jobs of replicas that "
+            "share no folder only by their own: send the image again, or see UNET_JOB_KEEP_S and UNET_JOBS_DIR"
+        )
+
+
+class JobNotDone(JobError):
+    """There is no result yet."""
+
+    def __init__(self, job_id: str, state: str, retry_after_s: int) -> None:
+        super().__init__(
+            f"job {job_id} is {state}, not done; ask again in {retry_after_s} s, or with wait=50 to be answered once "
+            "it is"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class JobLost(JobError):
+    """Its replica has given no sign of life."""
+
+    retry_after_s = 1
+
+
+class NoRoomForJobs(JobError):
+    """There are as many jobs or results as may be, or the folder cannot take them."""
+
+    retry_after_s = 60

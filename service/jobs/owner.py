@@ -1,0 +1,296 @@
+"""Jobs of this process, and the way to those of others in the same folder."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from service.engine.engine import Engine
+from service.engine.errors import Draining
+from service.engine.progress import Progress
+from service.engine.request import Answer, Body, SegmentRequest
+from service.jobs.errors import JobLost, JobNotDone, UnknownJob
+from service.jobs.folder import LOST_AFTER_S, JobsFolder
+from service.jobs.record import JobReport, Record
+from service.jobs.running import Running
+from service.settings import Settings
+from service.telemetry import Metrics, fields
+
+_LOG = logging.getLogger("unet.jobs")
+_BEAT_S = 1.0
+_BEATS_PER_SWEEP = 5
+_LOOK_S = 0.5  # between looks at a job of another replica that somebody waits for
+_T = TypeVar("_T")
+
+
+class Jobs:
+    """Lives on the engine's loop: :meth:`start` it there, and :meth:`stop` it before the engine.
+
+    Parameters
+    ----------
+    engine
+        What does the work.
+    settings
+        The service's settings.
+    metrics
+        Where counts go.
+    headers_of
+        Headers of the answer that a request would have got.
+    problem_of
+        The document that it would have got in place of it.
+
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        metrics: Metrics,
+        headers_of: Callable[[Answer, SegmentRequest], Mapping[str, str]],
+        problem_of: Callable[[Exception], dict[str, Any]],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._headers_of = headers_of
+        self._problem_of = problem_of
+        self._running: dict[str, Running] = {}
+        # not the threads of others: a network's file system may make these wait for long
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="unet-jobs")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-writer")
+        self.path = settings.jobs_dir or _temporary_path()
+        self._folder = JobsFolder(self.path, settings.jobs_mb << 20, settings.job_keep_s)
+        self._beating: asyncio.Task[None] | None = None
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Work on jobs; the server waits for these as for requests, and cancels them when its grace is over."""
+
+    def start(self) -> None:
+        """Begin to keep the folder in order."""
+        self._beating = asyncio.create_task(self._beat(), name="unet-jobs")
+
+    async def stop(self) -> None:
+        """End what is still in work, and say so to whoever asks another replica."""
+        tasks = [running.task for running in self._running.values() if running.task]
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        for executor in (self._threads, self._writer):
+            await asyncio.to_thread(executor.shutdown, wait=True)
+        if self._settings.jobs_dir is None:
+            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+
+    async def submit(
+        self, image: BinaryIO, wanted: SegmentRequest, model: str, user: str | None, held: AsyncExitStack
+    ) -> JobReport:
+        """Begin a job.
+
+        Parameters
+        ----------
+        image
+            The file, seekable.
+        wanted
+            What is wanted, in the background.
+        model
+            ``name@version`` of what will run.
+        user
+            Who will be able to ask for it.
+        held
+            What is held until the job is over; left empty.
+
+        Raises
+        ------
+        NoRoomForJobs
+            Where there is no room for another.
+        EngineError, FormatError, ModelError
+            Where the request is refused.
+
+        """
+        progress = Progress()
+        work = asyncio.create_task(self._engine.segment(image, wanted, progress))
+        accepted = asyncio.create_task(progress.accepted.wait())
+        try:
+            await asyncio.wait((work, accepted), return_when=asyncio.FIRST_COMPLETED)
+            if not progress.accepted.is_set():
+                await work
+            running = Running.begun(wanted, model, user, progress)
+            await self._write(self._folder.create, running.record)
+        except BaseException:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+        finally:
+            accepted.cancel()
+        self._running[running.record.report.id] = running
+        running.task = asyncio.create_task(self._carry(running, work, wanted, held.pop_all()))
+        self.tasks.add(running.task)
+        running.task.add_done_callback(self.tasks.discard)
+        return running.current().report
+
+    async def look(self, job_id: str, user: str | None, wait_s: float) -> Record:
+        """Return a job as it is now, or once it is over, ``wait_s`` later at the latest.
+
+        Raises
+        ------
+        UnknownJob
+            Where there is none for this user.
+
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        while True:
+            running = self._running.get(job_id)
+            record = running.current() if running else await self._read(self._folder.read, job_id)
+            if record.user != user:
+                raise UnknownJob(job_id, self._settings.job_keep_s)
+            left_s = until - loop.time()
+            if record.report.over or left_s <= 0:
+                return record
+            if running is None:
+                await asyncio.sleep(min(left_s, _LOOK_S))
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(running.ended.wait(), left_s)
+
+    async def result(self, job_id: str, user: str | None, wait_s: float) -> tuple[Record, Body | None]:
+        """Return a finished job and its result; None for one that failed.
+
+        Raises
+        ------
+        UnknownJob
+            Where there is none for this user.
+        JobNotDone
+            Where it is not over.
+
+        """
+        record = await self.look(job_id, user, wait_s)
+        if not record.report.over:
+            raise JobNotDone(job_id, record.report.state, retry_after_s(record.report))
+        if record.report.state == "failed":
+            return record, None
+        return record, await self._read(lambda: Body(self._folder.open_result(job_id)))
+
+    async def fetched(self, job_id: str) -> None:
+        """Note that a result has been sent whole."""
+        await self._read(self._folder.fetched, job_id)
+
+    async def delete(self, job_id: str, user: str | None) -> None:
+        """Remove a job; what is in work of it is dropped.
+
+        Raises
+        ------
+        UnknownJob
+            Where there is none for this user.
+
+        """
+        await self.look(job_id, user, 0)
+        await self._drop(job_id)
+        await self._read(self._folder.delete, job_id)
+
+    async def _drop(self, job_id: str) -> None:
+        running = self._running.pop(job_id, None)
+        if running is not None and running.task is not None:
+            running.task.cancel()
+            await asyncio.wait([running.task])
+            self._folder.forget(job_id)
+            running.ended.set()
+            _LOG.info("job dropped", extra=fields(job=job_id))
+
+    async def _carry(
+        self, running: Running, work: asyncio.Task[Answer], wanted: SegmentRequest, held: AsyncExitStack
+    ) -> None:
+        job_id = running.record.report.id
+        try:
+            async with held:
+                answer = await work
+                try:
+                    await self._read(self._folder.keep_result, job_id, answer.body.size, answer.body.read)
+                finally:
+                    answer.body.close()
+            running.done(answer, self._headers_of(answer, wanted))
+        except asyncio.CancelledError:
+            if job_id not in self._running:
+                raise  # deleted
+            grace_s = self._settings.shutdown_grace_s
+            error = Draining(
+                f"the service stops, and this job was not finished in the {grace_s} s that it had left for that; send "
+                "it again, or raise UNET_SHUTDOWN_GRACE_S"
+            )
+            running.record = running.current().failed(self._problem_of(error))
+        except Exception as error:
+            running.record = running.current().failed(self._problem_of(error))
+        await self._save(running)
+        report = running.record.report
+        shown = fields(job=job_id, problem=(report.problem or {}).get("type"), bytes=report.bytes)
+        _LOG.info("job %s", report.state, extra=shown)
+        running.ended.set()
+
+    def _lost(self, record: Record) -> Record:
+        error = JobLost(
+            f"the replica at work on the job has given no sign of life for {LOST_AFTER_S:g} s, so it has ended; send "
+            "the image again"
+        )
+        return record.failed(self._problem_of(error))
+
+    async def _save(self, running: Running) -> None:
+        """Write a job's record; one that is over is no longer ours, and where that fails the next beat tries again."""
+        record = running.current()
+        job_id = record.report.id
+        try:
+            await self._write(self._folder.write, record)
+        except UnknownJob:
+            if not record.report.over:
+                await self._drop(job_id)
+        except OSError as error:
+            _LOG.warning("the state of job %s cannot be written: %s", job_id, error)
+            return
+        if record.report.over:
+            self._running.pop(job_id, None)
+
+    async def _beat(self) -> None:
+        trouble = ""
+        for beat in itertools.count():
+            for running in list(self._running.values()):
+                await self._save(running)
+            if beat % _BEATS_PER_SWEEP == 0:
+                try:
+                    tally = await self._write(self._folder.sweep, self._lost)
+                    self._metrics.jobs_kept(tally.states, tally.result_bytes)
+                    trouble = ""
+                except OSError as error:
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        _LOG.error("the folder of jobs cannot be used, new ones are refused: %s", error)
+            await asyncio.sleep(_BEAT_S)
+
+    async def _read(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _write(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+
+
+def _temporary_path() -> Path:
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        folder = "/tmp"  # noqa: S108 - none can be written: the service is unready and says so
+    # the temporary folder may be everybody's, so that the name is one that nobody can foresee
+    return Path(folder, f"unet-jobs-{secrets.token_hex(8)}")
+
+
+def retry_after_s(report: JobReport) -> int:
+    """Seconds after which to ask again for a job that is not over."""
+    return min(30, max(1, round((report.seconds_left or 4) / 2)))

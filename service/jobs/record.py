@@ -1,0 +1,69 @@
+"""What is known of a job: what everybody is told, and what its replicas keep beside that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.engine.request import OutputKind
+
+JobState = Literal["queued", "running", "done", "failed"]
+
+
+class JobReport(BaseModel):
+    """How far a job is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    state: JobState
+    model: str = Field(description="`name@version` of what runs.")
+    output: OutputKind
+    format: str
+    pixels: int = Field(description="Of the image, all planes together.")
+    pixels_done: int = Field(description="Of these, how many are through the net.")
+    seconds_left: float | None = Field(
+        description="Until all are, by measured speed, beside whatever else is in work; objects and the file come on "
+        "top. Null where it is not known: in the queue, and after the net."
+    )
+    submitted: datetime
+    started: datetime | None
+    finished: datetime | None
+    bytes: int | None = Field(description="Size of the result, once it is done.")
+    problem: dict[str, Any] | None = Field(description="What the answer would have been, where it failed.")
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will become of it."""
+        return self.state in {"done", "failed"}
+
+
+class Record(BaseModel):
+    """A job as its file holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    report: JobReport
+    user: str | None
+    """To whom the key belongs that it came with."""
+    request_id: str | None
+    """Of the request that brought it."""
+    media_type: str = ""
+    headers: dict[str, str] = {}
+    """Of the answer, once it is done."""
+
+    def with_report(self, **changes: Any) -> Record:  # noqa: ANN401 - fields of the report
+        """Return the record with other values in its report."""
+        return self.model_copy(update={"report": self.report.model_copy(update=changes)})
+
+    def failed(self, problem: Mapping[str, Any]) -> Record:
+        """Return the record of the job where it ends with a problem."""
+        return self.with_report(
+            state="failed",
+            finished=datetime.now(UTC),
+            seconds_left=None,
+            problem={**problem, "request_id": self.request_id},
+        )

@@ -1,0 +1,62 @@
+"""A job of this process, as long as its last record is not written."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from service.engine.progress import Progress
+from service.engine.request import Answer, SegmentRequest
+from service.jobs.record import JobReport, Record
+from service.telemetry import REQUEST_ID
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """Its record, what the engine tells of it, and the task that works on it."""
+
+    record: Record
+    progress: Progress
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def begun(cls, wanted: SegmentRequest, model: str, user: str | None, progress: Progress) -> Running:
+        """Make a job of an accepted request."""
+        report = JobReport(
+            id=secrets.token_hex(16),
+            state="queued",
+            model=model,
+            output=wanted.output,
+            format=wanted.format,
+            pixels=progress.pixels,
+            pixels_done=0,
+            seconds_left=None,
+            submitted=progress.made_at,
+            started=None,
+            finished=None,
+            bytes=None,
+            problem=None,
+        )
+        return cls(Record(report=report, user=user, request_id=REQUEST_ID.get()), progress)
+
+    def current(self) -> Record:
+        """Return the record with what the engine tells now."""
+        began = self.progress.began_at
+        if self.record.report.over or began is None:
+            return self.record
+        return self.record.with_report(
+            state="running",
+            started=began,
+            pixels_done=self.progress.pixels_done,
+            seconds_left=self.progress.seconds_left,
+        )
+
+    def done(self, answer: Answer, headers: Mapping[str, str]) -> None:
+        """Note that the result is kept."""
+        report = {"state": "done", "bytes": answer.body.size, "finished": datetime.now(UTC), "seconds_left": None}
+        sent = {"media_type": answer.media_type, "headers": dict(headers)}
+        self.record = self.current().with_report(**report).model_copy(update=sent)

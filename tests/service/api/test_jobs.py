@@ -1,0 +1,333 @@
+"""Jobs over HTTP: accepted as a request is, looked after by any replica, answered as a request would have been."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.engine.encoding import write_body
+from service.settings import Settings
+from tests.app_client import AppClient, running_app
+from tests.images import disc, npy_declaring, png, tiff
+from tests.problems import assert_problem
+
+IMAGE = png(disc())
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs") / "shared"
+
+
+@pytest.fixture(scope="module")
+def replicas(settings: Settings, folder: Path) -> Iterator[tuple[AppClient, AppClient]]:
+    """Two services that share a folder of jobs."""
+    shared = settings.model_copy(update={"jobs_dir": folder})
+    with running_app(shared) as one, running_app(shared) as other:
+        one.wait_until_ready()
+        other.wait_until_ready()
+        yield one, other
+
+
+@pytest.fixture(scope="module")
+def one(replicas: tuple[AppClient, AppClient]) -> AppClient:
+    return replicas[0]
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What a job waits for before it writes its result."""
+    opened = threading.Event()
+
+    def held(*arguments: Any) -> Any:
+        opened.wait(30)
+        return write_body(*arguments)
+
+    monkeypatch.setattr("service.engine.pipeline.write_body", held)
+    yield opened
+    opened.set()
+
+
+def submit(client: AppClient, image: bytes = IMAGE, **options: Any) -> str:
+    answer = client.segment(image, headers={**ASYNC, **options.pop("headers", {})}, **options)
+    assert answer.status_code == 202, answer.text
+    job: str = answer.json()["id"]
+    return job
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_job_is_accepted_at_once_and_says_where_to_ask(one: AppClient, gate: threading.Event) -> None:
+    answer = one.segment(tiff(disc()), headers={"Prefer": "handling=lenient, Respond-Async; x=1"})
+    assert answer.status_code == 202
+    report = answer.json()
+    assert answer.headers["location"] == f"/jobs/{report['id']}"
+    assert answer.headers["preference-applied"] == "respond-async"
+    assert 1 <= int(answer.headers["retry-after"]) <= 30
+    assert report["state"] in {"queued", "running"}
+    assert (report["model"], report["output"], report["format"]) == ("tiny@1.10.0", "mask", "png")
+    assert report["pixels"] == disc().size
+    assert report["submitted"].endswith("Z")
+    assert report["finished"] is None
+    gate.set()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"headers": ASYNC},
+        {"params": {"respond_async": "true"}},
+        {"files": {"image": ("a.png", IMAGE), "respond_async": (None, "1")}, "content": None},
+    ],
+    ids=["header", "query", "form"],
+)
+def test_the_result_is_the_answer_that_a_request_would_have_got(one: AppClient, asked: dict[str, Any]) -> None:
+    job = one.request("POST", "/segment", **{"content": IMAGE, **asked}).json()["id"]
+    done = one.get(f"/jobs/{job}", params={"wait": 20})
+    result, plain = one.get(f"/jobs/{job}/result"), one.segment(IMAGE)
+    assert (result.status_code, result.content) == (200, plain.content)
+    assert set(result.headers) == set(plain.headers)
+    same = {"content-type", "content-length", "content-disposition", "vary"}
+    assert {name: result.headers[name] for name in same} == {name: plain.headers[name] for name in same}
+    receipts = [json.loads(answer.headers["x-unet-receipt"]) | {"stages_ms": {}} for answer in (result, plain)]
+    assert receipts[0] == receipts[1]
+    report = done.json()
+    assert "retry-after" not in done.headers
+    assert (report["state"], report["bytes"], report["problem"]) == ("done", len(plain.content), None)
+    assert report["pixels_done"] == report["pixels"]
+    assert report["submitted"] <= report["started"] <= report["finished"]
+
+
+@pytest.mark.parametrize("form", ["tiff", "npy", "geojson", "csv"])
+def test_every_format_comes_as_it_would_at_once(one: AppClient, form: str) -> None:
+    asked = {"output": "labels", "format": form}
+    result = one.get(f"/jobs/{submit(one, params=asked)}/result", params={"wait": 20})
+    plain = one.segment(IMAGE, params=asked)
+    assert result.headers["content-type"] == plain.headers["content-type"]
+    assert len(result.content) == len(plain.content) if form != "npy" else result.content == plain.content
+
+
+def test_a_result_is_no_answer_before_there_is_one(one: AppClient, gate: threading.Event) -> None:
+    job = submit(one)
+    early = one.get(f"/jobs/{job}/result", params={"wait": 0.05})
+    assert early.status_code == 409
+    assert early.json()["type"] == "/problems/job-not-done"
+    assert early.headers["retry-after"] == str(early.json()["retry_after_s"])
+    gate.set()
+    assert one.get(f"/jobs/{job}/result", params={"wait": 20}).status_code == 200
+
+
+def test_what_would_be_refused_is_refused_at_once_and_leaves_nothing(one: AppClient, folder: Path) -> None:
+    before = set(folder.iterdir())
+    assert_problem(one.segment(b"no image", headers=ASYNC), 415, "unsupported-image-format")
+    assert_problem(one.segment(IMAGE, headers=ASYNC, params={"model": "nobody"}), 404, "unknown-model")
+    assert_problem(one.segment(npy_declaring((2001, 2000)), headers=ASYNC), 413, "image-too-large")
+    too_long = one.segment(IMAGE, headers=ASYNC, params={"timeout": 3601})
+    assert "UNET_JOB_DEADLINE_S" in assert_problem(too_long, 422, "invalid-parameter")["detail"]
+    assert set(folder.iterdir()) == before
+    assert one.segment(IMAGE, headers=ASYNC, params={"timeout": 3600}).status_code == 202
+    assert_problem(one.segment(IMAGE, params={"timeout": 3600}), 422, "invalid-parameter")
+
+
+def test_a_job_that_fails_says_why_as_the_answer_would_have(replicas: tuple[AppClient, AppClient]) -> None:
+    image = disc().astype(np.float32)
+    image[3, 3] = np.nan
+    job = submit(replicas[0], tiff(image), headers={"X-Request-ID": "from-here"})
+    plain = assert_problem(replicas[0].segment(tiff(image)), 422, "non-finite-image")
+    for replica in replicas:
+        report = replica.get(f"/jobs/{job}", params={"wait": 20}).json()
+        assert report["state"] == "failed"
+        assert report["problem"] == plain | {"request_id": "from-here"}
+        result = replica.get(f"/jobs/{job}/result")
+        assert (result.status_code, result.json()) == (422, report["problem"])
+        assert result.headers["content-type"] == "application/problem+json"
+
+
+def test_any_replica_answers_for_every_job(replicas: tuple[AppClient, AppClient], gate: threading.Event) -> None:
+    one, other = replicas
+    job = submit(one)
+    until(lambda: one.get(f"/jobs/{job}").json()["state"] == "running")
+    until(lambda: other.get(f"/jobs/{job}").json()["state"] == "running")
+    assert other.get(f"/jobs/{job}/result").status_code == 409
+    gate.set()
+    result = other.get(f"/jobs/{job}/result", params={"wait": 20})
+    assert (result.status_code, result.content) == (200, one.segment(IMAGE).content)
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["its own", "another replica"])
+def test_deleting_ends_the_work(
+    replicas: tuple[AppClient, AppClient], gate: threading.Event, at: int, folder: Path
+) -> None:
+    one = replicas[0]
+    job = submit(one)
+    until(lambda: one.get(f"/jobs/{job}").json()["state"] == "running")
+    assert metric(one, "unet_in_flight") == 1
+    assert replicas[at].request("DELETE", f"/jobs/{job}").status_code == 204
+    until(lambda: metric(one, "unet_in_flight") == 0)
+    for replica in replicas:
+        for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
+            assert_problem(replica.get(path), 404, "unknown-job")
+        assert_problem(replica.request("DELETE", f"/jobs/{job}"), 404, "unknown-job")
+    assert not [path for path in folder.iterdir() if job in path.name]
+
+
+def test_deleting_frees_a_result(one: AppClient, folder: Path) -> None:
+    job = submit(one)
+    assert one.get(f"/jobs/{job}/result", params={"wait": 20}).status_code == 200
+    assert one.request("DELETE", f"/jobs/{job}").status_code == 204
+    assert not (folder / job).exists()
+
+
+def test_nobody_but_the_service_can_read_the_files(one: AppClient, folder: Path) -> None:
+    job = submit(one)
+    one.get(f"/jobs/{job}/result", params={"wait": 20})
+    until((folder / job / "fetched").exists)
+    assert {path.stat().st_mode & 0o777 for path in (folder / job).iterdir()} == {0o600}
+    assert (folder / job).stat().st_mode & 0o777 == 0o700
+
+
+def test_headers_alone_are_no_fetch(one: AppClient, folder: Path) -> None:
+    job = submit(one)
+    one.get(f"/jobs/{job}", params={"wait": 20})
+    head = one.request("HEAD", f"/jobs/{job}/result")
+    assert (head.status_code, head.content) == (200, b"")
+    assert not (folder / job / "fetched").exists()
+
+
+@pytest.mark.parametrize(
+    "job", ["0" * 32, "%2e%2e", "%00", "a" * 3000, ".clock", "0" * 31 + "G", "0" * 32 + "%0a", "..%2f..%2fetc"]
+)
+def test_an_id_that_is_none_is_unknown(one: AppClient, job: str) -> None:
+    for method, path in (("GET", f"/jobs/{job}"), ("GET", f"/jobs/{job}/result"), ("DELETE", f"/jobs/{job}")):
+        answer = one.request(method, path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(answer.json()["detail"]) < 500
+
+
+@pytest.mark.parametrize("wait", ["-1", "51", "inf", "nan", "x"])
+def test_nobody_waits_longer_than_proxies_do(one: AppClient, wait: str) -> None:
+    assert_problem(one.get(f"/jobs/{'0' * 32}", params={"wait": wait}), 422, "invalid-parameter")
+
+
+def test_a_job_is_its_users_alone(settings: Settings, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")
+    alice, bob = ({"Authorization": f"Bearer {name}-key-0123456789"} for name in ("alice", "bob"))
+    with running_app(settings.model_copy(update={"api_keys_file": keys})) as client:
+        client.wait_until_ready()
+        job = submit(client, headers=alice)
+        for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
+            assert_problem(client.get(path, headers=bob), 404, "unknown-job")
+        assert_problem(client.request("DELETE", f"/jobs/{job}", headers=bob), 404, "unknown-job")
+        assert client.get(f"/jobs/{job}/result", headers=alice, params={"wait": 20}).status_code == 200
+
+
+def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, tmp_path: Path) -> None:
+    with running_app(settings) as client:
+        client.wait_until_ready()
+        folder: Path = client.app.state.jobs.path
+        job = submit(client)
+        assert client.get(f"/jobs/{job}/result", params={"wait": 20}).status_code == 200
+        assert (folder / job).exists()
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+
+
+def test_what_is_not_done_when_the_service_ends_is_told_to_come_again(
+    settings: Settings, tmp_path: Path, gate: threading.Event
+) -> None:
+    shared = settings.model_copy(update={"jobs_dir": tmp_path})
+    with running_app(shared) as client:
+        client.wait_until_ready()
+        job = submit(client)
+        until(lambda: client.get(f"/jobs/{job}").json()["state"] == "running")
+        # its thread cannot be stopped, and is waited for
+        threading.Timer(0.5, gate.set).start()
+    with running_app(shared) as client:
+        assert_problem_of(client.get(f"/jobs/{job}/result"), 503, "draining")
+        assert client.get(f"/jobs/{job}").json()["state"] == "failed"
+
+
+def test_a_folder_that_cannot_be_used_refuses_jobs_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with running_app(settings.model_copy(update={"jobs_dir": tmp_path / "file" / "jobs"})) as client:
+        client.wait_until_ready()
+        problem = assert_problem(client.segment(IMAGE, headers=ASYNC), 503, "no-room-for-jobs")
+        assert "Not a directory" in problem["detail"]
+        assert "UNET_JOBS_DIR" in problem["detail"]
+        assert client.segment(IMAGE).status_code == 200
+        assert client.get(f"/jobs/{'0' * 32}").status_code == 404
+
+
+def test_a_disk_that_is_full_fails_the_job_and_nothing_else(one: AppClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_fallocate", full)
+        job = submit(one)
+        report = one.get(f"/jobs/{job}", params={"wait": 20}).json()
+    assert report["state"] == "failed"
+    assert report["problem"]["type"] == "/problems/no-room-for-jobs"
+    assert "No space left on device" in report["problem"]["detail"]
+    assert one.get(f"/jobs/{submit(one)}/result", params={"wait": 20}).status_code == 200
+
+
+def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) -> None:
+    with running_app(settings.model_copy(update={"jobs_mb": 1})) as client:
+        client.wait_until_ready()
+        large = {"output": "probabilities", "format": "npy"}
+        image = png(disc(300, 300))  # 720 kB
+        kept = submit(client, image, params=large)
+        assert client.get(f"/jobs/{kept}", params={"wait": 20}).json()["state"] == "done"
+        second = submit(client, image, params=large)
+        failed = client.get(f"/jobs/{second}", params={"wait": 20}).json()
+        assert failed["problem"]["type"] == "/problems/no-room-for-jobs"
+        assert client.get(f"/jobs/{kept}/result").status_code == 200, "nobody has fetched it"
+        third = submit(client, image, params=large)
+        assert client.get(f"/jobs/{third}", params={"wait": 20}).json()["state"] == "done"
+        assert_problem(client.get(f"/jobs/{kept}"), 404, "unknown-job")
+
+
+def test_metrics_and_log_know_jobs(one: AppClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "unet")
+    job = submit(one)
+    until(lambda: metric(one, "unet_jobs", state="done") >= 1)
+    assert metric(one, "unet_job_result_bytes") > 0
+    lines = [record.__dict__.get("fields", {}) for record in caplog.records]
+    assert [line["status"] for line in lines if line.get("job") == job and "status" in line] == [202]
+    assert any(record.getMessage() == "job done" for record in caplog.records)
+
+
+def test_a_plan_tells_what_a_job_would_take(one: AppClient) -> None:
+    size = {"size": "2000x2000", "timeout": "3000"}
+    assert_problem(one.get("/plan", params=size), 422, "invalid-parameter")
+    assert one.get("/plan", params={**size, "respond_async": "true"}).json()["refusal"] is None
+
+
+def metric(client: AppClient, name: str, **labels: str) -> float:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    total: float = sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+    return total
+
+
+def assert_problem_of(answer: httpx.Response, status: int, slug: str) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
+    assert int(answer.headers["retry-after"]) >= 1
