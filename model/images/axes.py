@@ -25,7 +25,7 @@ def parse_axes(text: str) -> str:
         Where they are no axes of an image.
     """
     axes = text.strip().upper()
-    if not (set("YX") <= set(axes) <= set(LETTERS) and len(set(axes)) == len(axes)):
+    if not (text.isascii() and set("YX") <= set(axes) <= set(LETTERS) and len(set(axes)) == len(axes)):
         msg = (
             "should be one letter for each axis, slowest first: Y and X, and at most once each C (channels), T "
             "(frames), Z (slices) and I (other planes); write it as YXC, CYX or TZYX"

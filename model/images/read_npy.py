@@ -112,7 +112,7 @@ class NpyReader(ReaderOfParts):
         if not self._page_axes:
             with undecodable("the .npy array"):
                 where = np.unravel_index(index, self.header.stack_shape) if self.header.stack_shape else ()
-                plane = self._handed_out(self._interleaved()[where])
+                plane = self._handed_out(np.ascontiguousarray(self._interleaved()[where]))
             yield Part(slice(0, height), slice(0, channels), plane)
             return
         of_page = channels if self._page_axes == "YXC" else 1

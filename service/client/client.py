@@ -87,10 +87,10 @@ class Client:
         Parameters
         ----------
         image
-            A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x).
+            A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says.
         options
-            Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, channel, mirror,
-            scale, pixel_size, origin, downsample, timeout.
+            Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, channel, axes,
+            mirror, scale, pixel_size, origin, downsample, timeout.
 
         Returns
         -------

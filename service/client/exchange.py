@@ -28,7 +28,7 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
 from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
 
 Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
-"""A file, a file's content, or an array (y, x), (y, x, channels) or (planes, y, x)."""
+"""A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
 
 SEGMENT = "/segment"
 

@@ -130,7 +130,7 @@ def test_axes_of_a_picture_may_be_said() -> None:
         assert read(data, axes=axes)[0] == read(data)[0]
 
 
-@pytest.mark.parametrize("text", ["", "Y", "XC", "YXQ", "YXX", "YYX", "Y X", "YX,C", "TZICYXX"])
+@pytest.mark.parametrize("text", ["", "Y", "XC", "YXQ", "YXX", "YYX", "Y X", "YX,C", "TZICYXX", "\u0131yx"])
 def test_letters_that_are_no_axes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it as YXC, CYX or TZYX"):
         parse_axes(text)
