@@ -1,4 +1,4 @@
-"""Values of a tensor that came as JSON: taken out of their document as text, and read block by block.
+"""Values of tensors as JSON: taken out of their document as text, and read block by block; and how they are written.
 
 One call of ``json.loads`` over a million numbers would keep the interpreter's lock, and the event loop, for as long as
 it takes, and would make thirty bytes of each.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.tensors import Tensor, datatype
 from service.errors import BrokenInference
+from service.formats.json_text import dump
 
-_DATA = re.compile(rb'(?<!\\)"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')  # in a text the quotes would be escaped
+_DATA = b'"data"'
+_LIST_FOLLOWS = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
 _VALUES = re.compile(rb"[][0-9eE+.,truefals \t\r\n-]*")
 _NO_SKELETON = b"0123456789eE+.truefals \t\r\n-"
 _BRACKETS_TO_BLANKS = bytes.maketrans(b"[]", b"  ")
@@ -38,17 +42,26 @@ def cut_values(document: bytes) -> tuple[bytes, bytes | None]:
         Where there are several, or one that does not hold numbers.
 
     """
-    found = list(_DATA.finditer(document))
+    found = list(islice(_starts(document), 2))
     if not found:
         return document, None
     if len(found) > 1:
-        raise BrokenInference(f"the request has {len(found)} lists 'data', the limit is 1; send one input, 'image'")
-    start = found[0].end()
+        raise BrokenInference("the request has 2 lists 'data' or more, the limit is 1; send one input, 'image'")
+    (start,) = found
     values = _VALUES.match(document, start)
     end = document.rfind(b"]", start, values.end() if values else start) + 1
     if not end:
         raise BrokenInference("'data' holds other values than numbers, true and false; send numbers")
     return document[:start] + b"true" + document[end:], document[start:end]
+
+
+def _starts(document: bytes) -> Iterator[int]:
+    at = document.find(_DATA)
+    while at >= 0:
+        follows = _LIST_FOLLOWS.match(document, at + len(_DATA))
+        if follows and document[at - 1 : at] != b"\\":  # in a text the quotes would be escaped
+            yield follows.end()
+        at = document.find(_DATA, at + len(_DATA))
 
 
 def check_nesting(values: bytes, tensor: Tensor) -> None:
@@ -117,3 +130,17 @@ def _packed(block: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
             )
     with np.errstate(over="ignore"):  # becomes infinity, which is refused as such
         return found.astype(dtype)
+
+
+def json_values(values: NDArray[Any]) -> bytes:
+    """Write numbers with commas between."""
+    if values.dtype.kind == "u" and values.itemsize <= 2:
+        # ten times as fast, and most of it without the interpreter's lock
+        texts: bytes = _texts(values.dtype)[values].tobytes()
+        return texts.translate(None, b"\0")[:-1]
+    return dump(values.tolist())[1:-1]
+
+
+@cache
+def _texts(dtype: np.dtype[Any]) -> NDArray[np.bytes_]:
+    return np.array([b"%d," % value for value in range(np.iinfo(dtype).max + 1)])

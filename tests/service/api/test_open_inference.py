@@ -228,7 +228,7 @@ HEAD = json.dumps({"inputs": [BINARY]}).encode()
         ({}, "inputs is "),
         ([], "the request is '[]'"),
         ({"inputs": []}, "inputs is '[]': list should have at least 1 item"),
-        ({"inputs": [GOOD, GOOD]}, "2 lists 'data', the limit is 1"),
+        ({"inputs": [GOOD, GOOD]}, "2 lists 'data' or more, the limit is 1"),
         ({"inputs": [BINARY, BINARY]}, "list should have at most 1 item"),
         ({"inputs": [{**GOOD, "name": "INPUT__0"}]}, "inputs.0.name is 'INPUT__0': input should be 'image'"),
         ({"inputs": [{**GOOD, "datatype": "BYTES"}]}, "datatype 'BYTES' is no number; send one of BOOL, UINT8"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from service.api.open_inference.json_values import check_nesting, cut_values, packed_blocks
+from service.api.open_inference.json_values import check_nesting, cut_values, json_values, packed_blocks
 from service.api.open_inference.tensors import DTYPES, Tensor, as_npy, datatype
 from service.errors import BrokenInference
 
@@ -42,6 +42,12 @@ def test_values_out_of_json_are_those_that_were_written(
     assert json.loads(rest) == {"id": other, "inputs": [{"name": "image", "data": True, "x": other}]}
     assert values is not None
     np.testing.assert_array_equal(read(values, array.shape, array.dtype), array)
+
+
+@given(ANY_ARRAY.filter(lambda array: array.dtype.kind != "b"))
+def test_values_are_written_as_json_has_them(array: NDArray[Any]) -> None:
+    written = json.loads(b"[" + json_values(array.ravel()) + b"]")
+    np.testing.assert_array_equal(np.array(written, array.dtype), array.ravel())
 
 
 def test_lists_are_read_in_more_than_one_block() -> None:
@@ -93,7 +99,7 @@ def test_numbers_are_no_truths(values: str) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        (b'{"data": [1], "more": {"data" : [2]}}', "2 lists 'data', the limit is 1"),
+        (b'{"data": [1], "more": {"data" : [2]}}', "2 lists 'data' or more, the limit is 1"),
         (b'{"data": ["text"]}', "other values than numbers"),
         (b'{"data": [1, 2', "other values than numbers"),
     ],
