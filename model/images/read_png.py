@@ -96,8 +96,7 @@ class PngReader(ReaderOfParts):
                 greys = grey_only(palette)
                 notes.append(palette_note(palette))
             elif kind == b"pHYs" and length == PHYS.size:
-                x, y, unit = PHYS.unpack(self._source.read(length))
-                size_um = believed_um(1e6 / y, 1e6 / x) if unit == METRE and x and y else None
+                size_um = _size_um(self._source.read(length + 4))
             elif kind == b"tRNS":
                 notes.append("transparency dropped")
             elif kind == b"acTL":
@@ -175,3 +174,10 @@ class PngReader(ReaderOfParts):
             if struct.pack(">I", checked) != expected:
                 msg = f"the checksum of the data at byte {offset} is {checked:08x}, {expected.hex()} is declared"
                 raise ValueError(msg)
+
+
+def _size_um(chunk: bytes) -> tuple[float, float] | None:
+    """Height and width of a pixel by a ``pHYs`` chunk, its checksum included, where it is whole and believable."""
+    x, y, unit = PHYS.unpack_from(chunk)
+    whole = chunk[PHYS.size :] == struct.pack(">I", zlib.crc32(b"pHYs" + chunk[: PHYS.size]))
+    return believed_um(1e6 / y, 1e6 / x) if whole and unit == METRE and x and y else None

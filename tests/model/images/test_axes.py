@@ -50,7 +50,7 @@ def test_every_layout_of_an_array_is_numpys(axes: str, data: st.DataObject, fort
     np.testing.assert_array_equal(planes, expected.reshape(-1, *expected.shape[-3:]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lead=st.sampled_from([axes[:-2] for axes in LAYOUTS if axes.endswith("YX")]),
     data=st.data(),

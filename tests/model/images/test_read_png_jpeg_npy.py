@@ -76,6 +76,13 @@ def test_png_notes_what_it_changes(mode: str, channels: int, note: str) -> None:
     np.testing.assert_array_equal(planes[0, ..., 0], expected)
 
 
+def with_resolution(y: int, x: int, unit: int, *, damaged: bool = False) -> bytes:
+    chunk = b"pHYs" + struct.pack(">IIB", x, y, unit)
+    data = save(Image.fromarray(RAMP), "PNG")
+    behind = 33  # of signature and header
+    return data[:behind] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk) ^ damaged) + data[behind:]
+
+
 @pytest.mark.parametrize(
     ("y", "x", "unit", "expected"),
     [
@@ -91,13 +98,14 @@ def test_png_notes_what_it_changes(mode: str, channels: int, note: str) -> None:
 def test_a_png_has_a_pixel_size_only_where_a_microscope_could_have_it(
     y: int, x: int, unit: int, expected: tuple[float, float] | None
 ) -> None:
-    chunk = b"pHYs" + struct.pack(">IIB", x, y, unit)
-    data = save(Image.fromarray(RAMP), "PNG")
-    behind = 33  # of signature and header
-    header, _ = read(
-        data[:behind] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[behind:]
-    )
+    header, _ = read(with_resolution(y, x, unit))
     assert header.pixel_size_um == expected
+
+
+def test_a_damaged_resolution_of_a_png_is_none() -> None:
+    header, planes = read(with_resolution(2_000_000, 2_000_000, 1, damaged=True))
+    assert header.pixel_size_um is None
+    np.testing.assert_array_equal(planes[0, ..., 0], RAMP)
 
 
 def test_a_png_palette_of_colours_becomes_rgb() -> None:
