@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import quote
 
 import httpx
@@ -127,6 +130,17 @@ refusals_of_a_proxy = pytest.mark.parametrize(
     ids=["no key", "another key", "forbidden"],
 )
 """Status of a refusal, what stands before the @ of the address, and words that a script has for it."""
+
+
+def loaded(path: str) -> ModuleType:
+    """A script below ``clients/`` as a module."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), CLIENTS / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def installed(*names: str) -> None:

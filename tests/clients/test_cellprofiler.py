@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import CLIENTS, IMAGE, SECRET, Cells, with_key
+from tests.clients.conftest import IMAGE, SECRET, Cells, loaded, with_key
 from tests.live import LiveServer
 
 
@@ -56,13 +55,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
         imported = ModuleType(f"cellprofiler_core{name}")
         imported.__dict__.update(stand_ins.get(name[1:], {}))
         monkeypatch.setitem(sys.modules, imported.__name__, imported)
-    path = CLIENTS / "cellprofiler" / "segmentunet.py"
-    spec = importlib.util.spec_from_file_location("segmentunet", path)
-    assert spec is not None
-    assert spec.loader is not None
-    plugin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plugin)
-    return plugin.SegmentUNet()
+    return loaded("cellprofiler/segmentunet.py").SegmentUNet()
 
 
 class ObjectSet:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import CLIENTS, IMAGE, SECRET, Cells, with_key
+from tests.clients.conftest import IMAGE, SECRET, Cells, loaded, with_key
 from tests.live import LiveServer
 
-
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("napari_segment_unet", CLIENTS / "napari" / "segment_unet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CLIENT = loaded()
+CLIENT = loaded("napari/segment_unet.py")
 
 
 class Image:

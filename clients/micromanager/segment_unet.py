@@ -1,0 +1,174 @@
+"""Snap a frame with Micro-Manager and segment it with a U-Net service; needs pymmcore-plus (or pymmcore) and NumPy.
+
+From a script that has a microscope::
+
+    from segment_unet import segment_snap
+    found = segment_snap(core, "http://127.0.0.1:8000", min_area=30)
+    print(found.count, "objects", found.objects[:3])
+
+From a command line: ``python segment_unet.py MMConfig.cfg url=http://127.0.0.1:8000 min_area=30``.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_EXAMPLE = "http://127.0.0.1:8000"
+_SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
+_LONGEST_WAIT_S = 120.0
+
+
+class Refused(Exception):
+    """There is no result; the message says why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was snapped, and what the service finds in it.
+
+    Parameters
+    ----------
+    frame
+        (y, x), or (y, x, 3) of a colour camera, as the camera gave it.
+    labels
+        (y, x), integers; 0 is background.
+    pixel_size_um
+        As Micro-Manager knows it, or as it was asked for; None where nobody does.
+    receipt
+        Of the service: model, normalisation, what was run.
+
+    """
+
+    frame: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    pixel_size_um: float | None
+    receipt: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return int(self.labels.max(initial=0))
+
+    @property
+    def objects(self) -> list[dict[str, float]]:
+        """Of each object its label, its centre y and x in px, its area in px and, with a known pixel size, um2."""
+        inside = np.nonzero(self.labels)
+        of = self.labels[inside]
+        areas, y, x = (np.bincount(of, weights, self.count + 1)[1:] for weights in (None, *inside))
+        found = [
+            {"label": label, "y": y[label - 1] / area, "x": x[label - 1] / area, "area_px": int(area)}
+            for label, area in enumerate(areas, 1)
+        ]
+        if self.pixel_size_um is not None:
+            found = [one | {"area_um2": one["area_px"] * self.pixel_size_um**2} for one in found]
+        return found
+
+
+def segment_snap(core: Any, url: str = _EXAMPLE, **options: object) -> Found:  # noqa: ANN401 - of Micro-Manager
+    """Snap one frame and segment it.
+
+    Parameters
+    ----------
+    core
+        A ``CMMCorePlus`` or ``CMMCore`` with a camera.
+    url
+        Address of the service; ``https://user:key@host`` where it wants them, with ``%40`` for an ``@`` in them.
+    options
+        Parameters of ``POST /segment``: model, threshold, min_area, min_score, channel, mirror, scale, pixel_size (um;
+        Micro-Manager's own otherwise), timeout (seconds, after which a frame is of no use any more).
+
+    Raises
+    ------
+    Refused
+        Where there is no camera, or the service gives no result.
+
+    """
+    if not core.getCameraDevice():
+        raise Refused("Micro-Manager has no camera; load a configuration that names one")
+    core.snapImage()
+    frame = np.asarray(core.getImage())
+    known = core.getPixelSizeUm()
+    given = {name: _text(value) for name, value in options.items() if value not in (None, "")}
+    if known > 0:
+        given.setdefault("pixel_size", repr(float(known)))
+    body = io.BytesIO()
+    np.save(body, frame)
+    query = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
+    answer, receipt = _ask(url.rstrip("/"), f"/segment?{query}", body.getvalue())
+    return Found(frame, np.load(io.BytesIO(answer)), _number(given.get("pixel_size")), json.loads(receipt))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
+    """Answer of the service and its receipt; waits while it is busy, and asks again where an answer broke off."""
+    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    if not re.match("https?://", url, re.IGNORECASE):
+        raise Refused(f"url is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
+    headers = {"Content-Type": "application/x-npy"}
+    user = re.match("[a-zA-Z]+://(.*)@", url)
+    if user:
+        name, _, password = user[1].partition(":")
+        pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    waited, broke_off = 0.0, 0
+    while True:
+        try:
+            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
+                return bytes(answer.read()), str(answer.headers["X-UNet-Receipt"])
+        except urllib.error.HTTPError as refusal:
+            pause = refusal.headers.get("Retry-After", "")
+            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                raise Refused(_reason(refusal, shown)) from None
+            waited += int(pause)
+            time.sleep(int(pause))
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            broke_off += 1
+            if broke_off > 3:
+                raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
+            time.sleep(0.25 * 2**broke_off)
+        except OSError as error:
+            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
+
+
+def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
+    text = refusal.read().decode(errors="replace")
+    if refusal.headers.get_content_type() == "application/problem+json":
+        return str(json.loads(text)["detail"])
+    if refusal.code == 401:
+        return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
+    if refusal.code == 403:
+        return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    return f"the service answers {refusal.code}: {text}"
+
+
+if __name__ == "__main__":
+    from pymmcore_plus import CMMCorePlus  # type: ignore[import-not-found, unused-ignore]
+
+    microscope = CMMCorePlus()
+    microscope.loadSystemConfiguration(sys.argv[1])
+    try:
+        snapped = segment_snap(microscope, **dict(argument.split("=", 1) for argument in sys.argv[2:]))
+    except Refused as refusal:
+        sys.exit(f"The U-Net service gives no result: {refusal}")
+    sys.stdout.write(f"{snapped.count} objects\n" + "".join(f"{json.dumps(one)}\n" for one in snapped.objects))

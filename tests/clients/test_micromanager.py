@@ -1,0 +1,116 @@
+"""The script for Micro-Manager, against a running service; with its own demo camera where that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.client import Client
+from tests.clients.conftest import IMAGE, SECRET, loaded, with_key
+from tests.live import LiveServer
+
+CLIENT = loaded("micromanager/segment_unet.py")
+PIXEL_UM = 0.65
+
+
+def stand_in(pixel_um: float = PIXEL_UM) -> Any:
+    """Stand-in of Micro-Manager's core: a camera that sees one image, once it is snapped."""
+    cameras, frames = ["Camera"], [np.zeros_like(IMAGE)]
+    return SimpleNamespace(
+        getCameraDevice=lambda: cameras[-1],
+        setCameraDevice=cameras.append,
+        snapImage=lambda: frames.append(IMAGE),
+        getImage=lambda: frames[-1],
+        getPixelSizeUm=lambda: pixel_um,
+    )
+
+
+def demonstration() -> Any:
+    """Micro-Manager with its demo camera, 16 bit, binned twice."""
+    import mm_test_adapters  # type: ignore[import-not-found, unused-ignore]
+    from pymmcore_plus import CMMCorePlus  # type: ignore[import-not-found, unused-ignore]
+
+    core = CMMCorePlus()
+    core.setDeviceAdapterSearchPaths([str(mm_test_adapters.device_adapter_path())])
+    core.loadDevice("Camera", "DemoCamera", "DCam")
+    core.initializeDevice("Camera")
+    core.setCameraDevice("Camera")
+    core.setProperty("Camera", "PixelType", "16bit")
+    core.setProperty("Camera", "BitDepth", "16")
+    core.setProperty("Camera", "Binning", "2")
+    core.definePixelSizeConfig("10x")
+    core.setPixelSizeUm("10x", PIXEL_UM / 2)
+    core.setPixelSizeConfig("10x")
+    return core
+
+
+def cores() -> dict[str, Any]:
+    """Kinds of core that there are: Micro-Manager's own where it and its demo camera are installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("pymmcore_plus", "mm_test_adapters")):
+        return {"stand-in": stand_in}
+    return {"stand-in": stand_in, "micro-manager": demonstration}
+
+
+@pytest.fixture(params=list(cores().values()), ids=list(cores()))
+def core(request: pytest.FixtureRequest) -> Any:
+    return request.param()
+
+
+def test_objects_are_those_of_the_frame_in_pixels_and_micrometres(
+    core: Any, locked: LiveServer, server: LiveServer
+) -> None:
+    found = CLIENT.segment_snap(core, with_key(locked.url, SECRET) + "/", min_area=3, mirror=True)
+    assert (found.frame.dtype, found.frame.ndim) == (np.uint16, 2)
+    with Client(server.url) as client:
+        np.testing.assert_array_equal(found.labels, client.segment_array(found.frame, output="labels", min_area=3))
+    assert found.pixel_size_um == PIXEL_UM
+    assert found.receipt["output"]["pixel_size_um"] == [PIXEL_UM, PIXEL_UM]
+    assert found.count == len(found.objects) > 0
+    for one in found.objects:
+        y, x = np.nonzero(found.labels == one["label"])
+        assert (one["y"], one["x"], one["area_px"]) == (pytest.approx(y.mean()), pytest.approx(x.mean()), len(y))
+        assert one["area_um2"] == pytest.approx(len(y) * PIXEL_UM**2)
+
+
+def test_a_pixel_size_that_is_asked_for_goes_before_that_of_the_microscope(core: Any, server: LiveServer) -> None:
+    found = CLIENT.segment_snap(core, server.url, pixel_size=0.1)
+    assert (found.pixel_size_um, found.receipt["output"]["pixel_size_um"]) == (0.1, [0.1, 0.1])
+
+
+def test_a_microscope_that_knows_no_pixel_size_gets_objects_in_pixels(server: LiveServer) -> None:
+    core = stand_in(pixel_um=0.0)
+    found = CLIENT.segment_snap(core, server.url)
+    assert (found.count, found.pixel_size_um) == (24, None)
+    assert set(found.objects[0]) == {"label", "y", "x", "area_px"}
+    assert CLIENT.segment_snap(core, server.url, min_area=10**6).objects == []
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        (None, {"threshold": 7}, "threshold is '7', it should be less than 1"),
+        ("http://alice:secret@127.0.0.1:1", {}, "no service answers at http://127.0.0.1:1"),
+        ("alice:secret@host", {}, "url is 'host', it should begin with http"),
+    ],
+)
+def test_a_refusal_has_its_words_and_no_password(
+    core: Any, server: LiveServer, url: str | None, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CLIENT.Refused, match=words) as refusal:
+        CLIENT.segment_snap(core, url or server.url, **options)
+    assert "secret" not in str(refusal.value)
+
+
+def test_without_a_camera_nothing_is_asked(core: Any) -> None:
+    core.setCameraDevice("")
+    with pytest.raises(CLIENT.Refused, match="has no camera; load a configuration"):
+        CLIENT.segment_snap(core, "http://127.0.0.1:1")
+
+
+def test_a_service_with_keys_says_so(core: Any, locked: LiveServer) -> None:
+    with pytest.raises(CLIENT.Refused, match="no key was sent"):
+        CLIENT.segment_snap(core, locked.url)
