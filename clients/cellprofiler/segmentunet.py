@@ -20,6 +20,7 @@ from typing import Any
 import numpy
 from cellprofiler_core.module.image_segmentation import ImageSegmentation  # type: ignore[import-not-found]
 from cellprofiler_core.object import Objects  # type: ignore[import-not-found]
+from cellprofiler_core.setting import Binary  # type: ignore[import-not-found]
 from cellprofiler_core.setting.text import Text  # type: ignore[import-not-found]
 
 _EXAMPLE = "http://127.0.0.1:8000"
@@ -32,7 +33,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
 
     module_name = "SegmentUNet"
     category = "Object Processing"
-    variable_revision_number = 1
+    variable_revision_number = 2
 
     def create_settings(self) -> None:
         """Make the settings."""
@@ -44,14 +45,40 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
         )
         self.model = Text("Model", "", doc="name or name@version; empty for the service's default.")
         self.min_area = Text("Smallest object, px", "", doc="Empty for the model's own.")
+        self.threshold = Text("Threshold", "", doc="Of a pixel's probability, 0 to 1; empty for the model's own.")
+        self.min_score = Text("Least score of an object", "", doc="0 to 1; empty for the model's own.")
+        self.channel = Text("Channel", "", doc="Of a colour image, from 0, for a model of one channel; empty for all.")
+        self.scale = Text("Scale", "", doc="0.5 where objects are twice as large as those that the model knows.")
+        self.timeout = Text("Seconds to wait at most", "", doc="Of one image; empty for the service's own.")
+        self.mirror = Binary("Mean of mirrored views", False, doc="A little better, eight times the time.")  # noqa: FBT003
+
+    def _own(self) -> dict[str, Any]:
+        """Settings by parameter of the service, in the order of a pipeline; the first is the address."""
+        return {
+            "url": self.url,
+            "model": self.model,
+            "min_area": self.min_area,
+            "threshold": self.threshold,
+            "min_score": self.min_score,
+            "channel": self.channel,
+            "scale": self.scale,
+            "timeout": self.timeout,
+            "mirror": self.mirror,
+        }
 
     def settings(self) -> list[Any]:
         """Return what a pipeline keeps, in its order."""
-        return [*super().settings(), self.url, self.model, self.min_area]
+        return [*super().settings(), *self._own().values()]
 
     def visible_settings(self) -> list[Any]:
         """Return what is shown."""
-        return [*super().visible_settings(), self.url, self.model, self.min_area]
+        return [*super().visible_settings(), *self._own().values()]
+
+    def upgrade_settings(self, values: list[str], revision: int, _module: str) -> tuple[list[str], int]:
+        """Fill up what a pipeline of an earlier version of this module has not."""
+        if revision == 1:
+            values, revision = [*values, *[""] * 5, "No"], 2
+        return values, revision
 
     def volumetric(self) -> bool:
         """Volumes are segmented plane by plane."""
@@ -63,7 +90,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
         pixels = numpy.asarray(image.pixel_data, dtype=numpy.float32)
         if image.volumetric and not image.multichannel:
             pixels = pixels[..., numpy.newaxis]  # planes of one channel, however few
-        query = {"model": self.model.value, "min_area": self.min_area.value}
+        query = {name: setting.value for name, setting in self._own().items() if name != "url"}
         labels = segment(self.url.value, pixels, query).reshape(pixels.shape[: 3 if image.volumetric else 2])
         objects = Objects()
         objects.segmented = labels.astype(numpy.int32)
@@ -76,7 +103,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
             workspace.display_data.dimensions = image.dimensions
 
 
-def segment(url: str, pixels: Any, query: dict[str, str]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
+def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
     """Labels of an array; waits while the service is busy, and asks again where an answer broke off, three times.
 
     Raises
@@ -88,7 +115,7 @@ def segment(url: str, pixels: Any, query: dict[str, str]) -> Any:  # noqa: ANN40
     shown = re.sub("^([a-zA-Z]+://)?.*@", lambda found: found.group(1) or "", url).rstrip("/")
     if not re.match("https?://", url, re.IGNORECASE):
         raise RuntimeError(f"The address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
-    given = {name: value for name, value in query.items() if value}
+    given = {name: "true" if value is True else value for name, value in query.items() if value}
     asked = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
     headers = {"Content-Type": "application/x-npy"}
     user = re.match("[a-zA-Z]+://(.*)@", url)

@@ -11,6 +11,7 @@
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
 // threshold, min_area, min_score, channel                           the model's own
+// scale    0.5 where objects are twice as large as the model knows   1
 // pixel_size  micrometres, or height,width                          what the image says
 // timeout  seconds until the answer is of no use any more           the service's
 // mirror   true: mean of eight mirrored views, eight times the time false
@@ -31,6 +32,7 @@ var minArea = "";
 var minScore = "";
 var channel = "";
 var mirror = "";
+var scale = "";
 var pixelSize = "";
 var timeout = "";
 var sent = "";
@@ -45,6 +47,7 @@ minArea = option("min_area", "");
 minScore = option("min_score", "");
 channel = option("channel", "");
 mirror = option("mirror", "");
+scale = option("scale", "");
 pixelSize = option("pixel_size", "");
 timeout = option("timeout", "");
 rois = isTrue(option("rois", "false"));
@@ -70,6 +73,7 @@ if (arguments == "") {
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
     Dialog.addString("Least score of an object, 0 to 1 (empty: the model's)", minScore, 8);
     Dialog.addString("Channel, number from 0 or name (empty: all)", channel, 8);
+    Dialog.addString("Scale for the model (empty: 1)", scale, 8);
     Dialog.addString("Pixel size, um (empty: as in the image)", pixelSize, 8);
     Dialog.addString("Seconds to wait at most (empty: the service's)", timeout, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
@@ -89,6 +93,7 @@ if (arguments == "") {
     minArea = Dialog.getString();
     minScore = Dialog.getString();
     channel = Dialog.getString();
+    scale = Dialog.getString();
     pixelSize = Dialog.getString();
     timeout = Dialog.getString();
     rois = Dialog.getCheckbox();
@@ -169,7 +174,7 @@ function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
     query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
-    query = query + given("pixel_size", pixelSize) + given("timeout", timeout);
+    query = query + given("scale", scale) + given("pixel_size", pixelSize) + given("timeout", timeout);
     said = post(query, path);
     for (asked = 1; asked < 4 && brokeOff(said); asked++) {
         wait(250 * pow(2, asked)); // half a second, then twice as long each time

@@ -12,8 +12,9 @@ function [result, receipt] = segment_unet(image, varargin)
 %   comes back with its planes along the third dimension (the fourth, of probabilities).
 %
 %   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
-%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views), 'pixel_size' (micrometres, or
-%   [height width]), 'timeout' (seconds until the answer is of no use any more). An empty value counts as not given.
+%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views), 'scale' (0.5 where objects
+%   are twice as large as those that the model knows), 'pixel_size' (micrometres, or [height width]), 'timeout' (seconds
+%   until the answer is of no use any more). An empty value counts as not given.
 %   Where the service wants user and password, or a key, they stand in the address: 'https://user:key@host', with %40
 %   for an @ in them. A refusal is an error segment_unet:refused with the words of the service, an answer that broke off four
 %   times is segment_unet:incomplete. Arrays travel as .npy, so every value is kept.
@@ -21,7 +22,7 @@ function [result, receipt] = segment_unet(image, varargin)
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
   known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror', ...
-    'pixel_size', 'timeout'};
+    'scale', 'pixel_size', 'timeout'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');
   end

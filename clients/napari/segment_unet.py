@@ -44,7 +44,8 @@ def segment_layer(target: Any, url: str = _EXAMPLE, **options: object) -> Any:  
     url
         Address of the service; ``https://user:key@host`` where it wants them, with ``%40`` for an ``@`` in them.
     options
-        Parameters of ``POST /segment``: model, threshold, min_area, min_score, channel, mirror, pixel_size, timeout.
+        Parameters of ``POST /segment``: model, threshold, min_area, min_score, channel, mirror, scale, pixel_size,
+        timeout.
 
     Returns
     -------
@@ -158,9 +159,34 @@ def segment_widget() -> Any:  # noqa: ANN401 - of magicgui
     import napari  # type: ignore[import-not-found, unused-ignore]
     from magicgui import magicgui  # type: ignore[import-not-found, unused-ignore]
 
-    def segment(viewer, image, url=_EXAMPLE, model="", min_area="", channel=""):  # type: ignore[no-untyped-def] # noqa
+    def segment(  # noqa: PLR0917 - a field each
+        viewer: Any,  # noqa: ANN401 - see below
+        image: Any,  # noqa: ANN401 - see below
+        url: str = _EXAMPLE,
+        model: str = "",
+        threshold: str = "",
+        min_area: str = "",
+        min_score: str = "",
+        channel: str = "",
+        scale: str = "",
+        pixel_size: str = "",
+        timeout: str = "",
+        mirror: bool = False,
+    ) -> None:
         viewer.layers.selection = {image}
-        segment_layer(viewer, url, model=model, min_area=min_area, channel=channel)
+        segment_layer(
+            viewer,
+            url,
+            model=model,
+            threshold=threshold,
+            min_area=min_area,
+            min_score=min_score,
+            channel=channel,
+            scale=scale,
+            pixel_size=pixel_size,
+            timeout=timeout,
+            mirror=mirror,
+        )
 
     segment.__annotations__.update(viewer=napari.Viewer, image=napari.layers.Image)
     return magicgui(segment, call_button="Segment")

@@ -4,9 +4,10 @@
 //
 //   QuPath script --image slide.svs --save --args url=http://127.0.0.1:8000 --args downsample=2 segment_unet.groovy
 //
-// Objects become detections under their annotation, at their place and on its plane. Each region is sent with a margin, so
-// that objects at its edge are whole, and those are kept whose centre lies within the annotation. Detections that were right
-// under the annotation before are replaced.
+// Objects become detections under their annotation, at their place and on its plane. Each region is sent with a margin, and
+// those are kept whose centre lies within the annotation: of annotations side by side each object has one. Where one of them
+// reaches beyond what was sent, the margin is doubled, four times at most. Detections that were right under the annotation
+// before are replaced.
 
 import groovy.transform.Field
 import java.net.http.HttpClient
@@ -27,7 +28,7 @@ import qupath.lib.scripting.QP
     url       : 'http://127.0.0.1:8000', // https://user:key@host where the service wants them; %40 for an @ in them
     model     : '', // name or name@version; empty: the service's default
     downsample: '1', // pixels of the image for one pixel that is sent; bit depth and channels stay as they are
-    margin    : '32', // pixels that are sent around the annotation, where the image has them
+    margin    : '32', // pixels that are sent around the annotation at least, where the image has them
     channel   : '', // number from 0 or name, for a model of one channel; empty: all
     threshold : '', // empty, here and below: the model's own
     min_area  : '', // pixels that are sent
@@ -192,6 +193,30 @@ List detectionsIn(def server, RegionRequest region) {
     found.collect { PathObjectTools.updatePlane(it, plane, true, false) }
 }
 
+/** Whether an object ends where the region does, while the image goes on: it may be larger, and its centre elsewhere. */
+boolean isCut(def server, RegionRequest region, def roi) {
+    double pixel = region.downsample
+    (region.x > 0 && roi.boundsX < region.x + pixel) || (region.y > 0 && roi.boundsY < region.y + pixel) ||
+        (region.x + region.width < server.width && roi.boundsX + roi.boundsWidth > region.x + region.width - pixel) ||
+        (region.y + region.height < server.height && roi.boundsY + roi.boundsHeight > region.y + region.height - pixel)
+}
+
+/** Put the objects of an annotation under it, whole. */
+void segmentAnnotation(def server, def annotation, double downsample, int margin) {
+    for (int around = margin; ; around = Math.max(2 * around, 32)) {
+        RegionRequest region = regionAround(server, annotation.ROI, downsample, around)
+        List inside = detectionsIn(server, region).findAll { annotation.ROI.contains(it.ROI.centroidX, it.ROI.centroidY) }
+        int cut = inside.count { isCut(server, region, it.ROI) }
+        if (cut == 0 || around >= 16 * Math.max(margin, 32)) {
+            replaceDetections(annotation, inside, region)
+            if (cut > 0) {
+                println "${annotation}: ${cut} objects reach further than ${around} px beyond it and are cut; raise margin"
+            }
+            return
+        }
+    }
+}
+
 /** Put detections under their parent, in place of those that it had on the same plane. */
 void replaceDetections(def parent, List found, RegionRequest region) {
     List before = parent.childObjects.findAll { it.isDetection() && it.ROI.z == region.z && it.ROI.t == region.t }
@@ -216,11 +241,7 @@ if (server == null) {
 }
 List annotations = QP.getSelectedObjects().findAll { it.isAnnotation() && it.hasROI() && it.ROI.isArea() }
 try {
-    annotations.each { annotation ->
-        RegionRequest region = regionAround(server, annotation.ROI, downsample, margin)
-        List inside = detectionsIn(server, region).findAll { annotation.ROI.contains(it.ROI.centroidX, it.ROI.centroidY) }
-        replaceDetections(annotation, inside, region)
-    }
+    annotations.each { segmentAnnotation(server, it, downsample, margin) }
     if (annotations.empty) {
         def root = QP.getCurrentHierarchy().rootObject
         [0..<server.nTimepoints(), 0..<server.nZSlices()].combinations().each { t, z ->

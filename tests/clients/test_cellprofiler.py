@@ -7,7 +7,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl
 
+import httpx
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ from tests.live import LiveServer
 class Text:
     """Stand-in of a setting."""
 
-    def __init__(self, text: str, value: str, doc: str = "") -> None:
+    def __init__(self, text: str, value: Any, doc: str = "") -> None:
         self.text, self.value, self.doc = text, value, doc
 
 
@@ -49,9 +51,10 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     stand_ins: dict[str, dict[str, Any]] = {
         "module.image_segmentation": {"ImageSegmentation": ImageSegmentation},
         "object": {"Objects": SimpleNamespace},
+        "setting": {"Binary": Text},
         "setting.text": {"Text": Text},
     }
-    for name in ("", ".module", ".setting", *(f".{name}" for name in stand_ins)):
+    for name in ("", ".module", *(f".{name}" for name in stand_ins)):
         imported = ModuleType(f"cellprofiler_core{name}")
         imported.__dict__.update(stand_ins.get(name[1:], {}))
         monkeypatch.setitem(sys.modules, imported.__name__, imported)
@@ -89,7 +92,59 @@ def test_objects_are_those_of_the_sixteen_bit_image(module: Any, locked: LiveSer
     with Client(server.url) as client:
         np.testing.assert_array_equal(found, client.segment_array(IMAGE, output="labels"))
     assert workspace.measured == 24
-    assert [setting.value for setting in module.settings()] == ["DNA", "Nuclei", module.url.value, "tiny", "3"]
+    assert [setting.value for setting in module.settings()[:5]] == ["DNA", "Nuclei", module.url.value, "tiny", "3"]
+
+
+def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
+    asked: list[str] = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = httpx.post(server.url + self.path, content=body, timeout=60)
+            self.send_response(answer.status_code)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    given: dict[str, Any] = {
+        "model": "tiny",
+        "min_area": "4",
+        "threshold": "0.4",
+        "min_score": "0.1",
+        "channel": "1",
+        "scale": "0.5",
+        "timeout": "60",
+        "mirror": True,
+    }
+    for name, value in given.items():
+        getattr(module, name).value = value
+    colours = np.stack([np.zeros_like(IMAGE), IMAGE, np.zeros_like(IMAGE)], axis=-1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listening) as listening:
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            module.url.value = f"http://127.0.0.1:{listening.server_port}"
+            found = run(module, colours, multichannel=True).object_set.objects["Nuclei"].segmented
+        finally:
+            listening.shutdown()
+    assert dict(parse_qsl(asked[0].partition("?")[2])) == {
+        **given,
+        "mirror": "true",
+        "output": "labels",
+        "format": "npy",
+    }
+    with Client(server.url) as client:
+        np.testing.assert_array_equal(found, client.segment_array(colours / 65535, output="labels", **given))
+
+
+def test_a_pipeline_of_the_first_version_keeps_its_settings(module: Any) -> None:
+    kept = ["DNA", "Nuclei", "http://here", "tiny", "3"]
+    values, revision = module.upgrade_settings(kept, 1, "SegmentUNet")
+    assert (values[:5], len(values), revision) == (kept, len(module.settings()), module.variable_revision_number)
+    assert module.upgrade_settings(values, revision, "SegmentUNet") == (values, revision)
 
 
 @pytest.mark.parametrize("planes", [1, 3])

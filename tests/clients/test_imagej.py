@@ -89,6 +89,7 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
     [
         ("threshold=7", "threshold is '7', it should be less than 1"),
         ("mirror=often", "mirror is 'often'"),
+        ("scale=half", "scale is 'half'"),
         ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
         ("pixel_size=0.5,wide", "pixel_size is '0.5,wide'"),
         ("timeout=-1", "timeout is '-1'"),
@@ -223,6 +224,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     [
         (("threshold=7",), "threshold is '7', it should be less than 1"),
         (("mirror=often",), "mirror is 'often'"),
+        (("scale=half",), "scale is 'half'"),
         (("pixel_size=0.5,wide",), "pixel_size is '0.5,wide'"),
         (("timeout=-1",), "timeout is '-1'"),
         (("treshold=0.5",), "There is no option treshold"),
@@ -239,6 +241,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     ids=[
         "by the service",
         "by the service too",
+        "by the service for a scale",
         "by the service for a size",
         "by the service for a time",
         "by the script",

@@ -40,11 +40,12 @@ def test_an_array_of_each_class_is_sent_as_it_is(octave: Program, server: LiveSe
     code = f"""
         image = zeros(40, 70, '{kind}'); image(5:20, 30:60) = 120;
         mask = segment_unet(image, 'url', '{server.url}', 'output', 'mask');
-        [~, receipt] = segment_unet(image, 'url', '{server.url}', 'mirror', true);
+        [~, receipt] = segment_unet(image, 'url', '{server.url}', 'mirror', true, 'scale', 0.5);
         disp(class(mask)), disp(isequal(mask > 0, image > 0)), disp(receipt.input.dtype), disp(receipt.tiles.views)
+        disp(receipt.output.scale)
     """
     names = {"single": "float32", "double": "float64"}
-    assert answer(octave, code) == ["uint8", "1", names.get(kind, kind), "8"]
+    assert answer(octave, code) == ["uint8", "1", names.get(kind, kind), "8", "0.5000"]
 
 
 def test_planes_and_classes_come_as_further_dimensions(

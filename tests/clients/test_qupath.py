@@ -89,6 +89,19 @@ def test_objects_of_an_annotation_lie_where_they_are_in_the_image(
     assert found["updates"] == 2
 
 
+def test_an_object_that_reaches_beyond_the_margin_is_whole_and_of_one_annotation_alone(
+    qupath: Program, server: LiveServer, tmp_path: Path
+) -> None:
+    image_yx = np.zeros((256, 384), np.uint16)
+    image_yx[60:80, 120:370] = 40_000  # its centre within
+    image_yx[100:120, 240:380] = 40_000  # its centre beyond, but not that of what a margin of 32 px shows of it
+    image = tmp_path / "image.tif"
+    tifffile.imwrite(image, image_yx, imagej=True)
+    assert expected(server.url, image_yx, BOX) == [(120.0, 60.0, 250.0, 20.0)]
+    found = run(qupath, image, f"url={server.url}")
+    assert boxes(found["annotation"]) == [(120.0, 60.0, 250.0, 20.0)]
+
+
 def test_downsampled_objects_of_one_channel_of_a_plane_lie_there_too(
     qupath: Program, locked: LiveServer, server: LiveServer, tmp_path: Path
 ) -> None:

@@ -1,0 +1,241 @@
+"""Segment images of OMERO with a U-Net service; objects come back as polygons. A script for OMERO.server.
+
+An administrator sets the address below and uploads the file::
+
+    omero script upload --official segment_unet.py
+
+From a Python session of one's own, with omero-py::
+
+    from segment_unet import segment_image
+    segment_image(conn, conn.getObject("Image", 51), "http://127.0.0.1:8000", min_area=30)
+
+Needs omero-py, which the server's scripts have, and NumPy.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import omero.model  # type: ignore[import-not-found, unused-ignore]
+from omero import scripts  # type: ignore[import-not-found, unused-ignore]
+from omero.gateway import BlitzGateway  # type: ignore[import-not-found, unused-ignore]
+from omero.rtypes import rint, rlong, rstring  # type: ignore[import-not-found, unused-ignore]
+
+SERVICE = "http://127.0.0.1:8000"
+"""Address of the service, as OMERO.server's machine sees it."""
+
+SERVICE_FILE = Path("~/.unet-service")
+"""Read in place of it where there is one, by the account that runs OMERO.server: scripts, and so keys in them, are
+shown to every user. ``https://user:key@host`` where the service wants them, with ``%40`` for an ``@`` in them."""
+
+_MOST_CHANNELS = 4
+_SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
+_LONGEST_WAIT_S = 600.0
+_SAVED_AT_ONCE = 500
+
+
+class Refused(Exception):
+    """There is no result; the message says why."""
+
+
+def segment_image(
+    conn: Any,  # noqa: ANN401 - of OMERO
+    image: Any,  # noqa: ANN401 - of OMERO
+    url: str,
+    *,
+    all_planes: bool = False,
+    channel: int | None = None,
+    **options: object,
+) -> int:
+    """Segment an image and attach a ROI named ``U-Net`` for each object; returns how many.
+
+    A part of an object is a polygon, without its holes; ROIs that were there stay.
+
+    Parameters
+    ----------
+    conn
+        A ``BlitzGateway``.
+    image
+        An ``ImageWrapper`` of it.
+    url
+        Address of the service.
+    all_planes
+        Every plane, each by itself; else the one that OMERO shows first.
+    channel
+        From 0; None sends all, four at most.
+    options
+        Parameters of ``POST /segment``: model, threshold, min_area, min_score, mirror, scale, pixel_size (um; OMERO's
+        own otherwise), timeout.
+
+    Raises
+    ------
+    Refused
+        Where the image cannot be sent, or the service gives no result; planes that are done have their ROIs.
+
+    """
+    conn.SERVICE_OPTS.setOmeroGroup(image.getDetails().group.id.val)  # ROIs belong where the image does
+    given = {name: _text(value) for name, value in options.items() if value not in (None, "")}
+    height_um, width_um = image.getPixelSizeY(), image.getPixelSizeX()
+    if height_um and width_um:
+        given.setdefault("pixel_size", f"{height_um!r},{width_um!r}")
+    query = urllib.parse.urlencode({**given, "output": "labels", "format": "geojson"})
+    channels = _channels(image, channel)
+    count = 0
+    for z, t in _planes(image, all_planes):
+        pixels = image.getPrimaryPixels().getPlanes([(z, one, t) for one in channels])
+        frame = np.stack([plane.astype(plane.dtype.newbyteorder("=")) for plane in pixels], axis=-1)
+        body = io.BytesIO()
+        np.save(body, frame if len(channels) > 1 else frame[..., 0])
+        found = json.loads(_ask(url.strip().rstrip("/"), f"/segment?{query}", body.getvalue()))
+        rois = [_roi(image, feature, found["receipt"]["model"], z, t) for feature in found["features"]]
+        for first in range(0, len(rois), _SAVED_AT_ONCE):
+            conn.getUpdateService().saveArray(rois[first : first + _SAVED_AT_ONCE], conn.SERVICE_OPTS)
+        count += len(rois)
+    return count
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _channels(image: Any, channel: int | None) -> list[int]:  # noqa: ANN401 - of OMERO
+    there = image.getSizeC()
+    if channel is not None:
+        if not 0 <= channel < there:
+            raise Refused(f"{image.getName()}: channel is {channel}, there are 0 to {there - 1}; choose one of them")
+        return [channel]
+    if there > _MOST_CHANNELS:
+        raise Refused(f"{image.getName()} has {there} channels, {_MOST_CHANNELS} can be sent; choose one")
+    return list(range(there))
+
+
+def _planes(image: Any, all_planes: bool) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - of OMERO
+    """Numbers z and t of planes."""
+    if not all_planes:
+        yield image.getDefaultZ(), image.getDefaultT()
+        return
+    for t in range(image.getSizeT()):
+        for z in range(image.getSizeZ()):
+            yield z, t
+
+
+def _roi(image: Any, feature: Any, model: Any, z: int, t: int) -> Any:  # noqa: ANN401 - of OMERO
+    roi = omero.model.RoiI()
+    roi.setImage(omero.model.ImageI(image.getId(), False))  # noqa: FBT003 - as OMERO has it
+    roi.setName(rstring("U-Net"))
+    roi.setDescription(rstring(f"{model['name']}@{model['version']}, sha256 {model['sha256']}"))
+    geometry = feature["geometry"]
+    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    for outline, *_holes in parts:
+        polygon = omero.model.PolygonI()
+        polygon.setPoints(rstring(" ".join(f"{x:g},{y:g}" for x, y in outline[:-1])))  # closed by itself
+        polygon.setTheZ(rint(z))
+        polygon.setTheT(rint(t))
+        polygon.setTextValue(rstring(feature["properties"]["name"]))
+        roi.addShape(polygon)
+    return roi
+
+
+def _ask(url: str, path: str, body: bytes) -> bytes:
+    """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
+    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    if not re.match("https?://", url, re.IGNORECASE):
+        raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {SERVICE} does")
+    headers = {"Content-Type": "application/x-npy"}
+    user = re.match("[a-zA-Z]+://(.*)@", url)
+    if user:
+        name, _, password = user[1].partition(":")
+        pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    waited, broke_off = 0.0, 0
+    while True:
+        try:
+            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refusal:
+            pause = refusal.headers.get("Retry-After", "")
+            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                raise Refused(_reason(refusal, shown)) from None
+            waited += int(pause)
+            time.sleep(int(pause))
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            broke_off += 1
+            if broke_off > 3:
+                raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
+            time.sleep(0.25 * 2**broke_off)
+        except OSError as error:
+            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
+
+
+def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
+    text = refusal.read().decode(errors="replace")
+    if refusal.headers.get_content_type() == "application/problem+json":
+        return str(json.loads(text)["detail"])
+    if refusal.code == 401:
+        return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
+    if refusal.code == 403:
+        return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    return f"the service answers {refusal.code}: {text}"
+
+
+def _images(conn: Any, kind: str, ids: list[int]) -> list[Any]:  # noqa: ANN401 - of OMERO
+    conn.SERVICE_OPTS.setOmeroGroup("-1")  # in whatever group they are
+    found = list(conn.getObjects(kind, ids))
+    return found if kind == "Image" else [image for dataset in found for image in dataset.listChildren()]
+
+
+def run_script() -> None:
+    """Ask OMERO for what was filled in, segment, and say what came of it."""
+    client = scripts.client(
+        "Segment_UNet.py",
+        "Objects of a U-Net service, as polygons. What is left empty is the model's own.",
+        scripts.String(
+            "Data_Type", optional=False, grouping="1", values=[rstring("Image"), rstring("Dataset")], default="Image"
+        ),
+        scripts.List("IDs", optional=False, grouping="2", description="Images or datasets.").ofType(rlong(0)),
+        scripts.Bool("All_Planes", grouping="3", default=False, description="Else the one that is shown first."),
+        scripts.Int("Channel", grouping="4", min=0, description="From 0; empty for all, four at most."),
+        scripts.String("Model", grouping="5", description="name or name@version."),
+        scripts.Float("Threshold", grouping="6", description="Of a pixel's probability, between 0 and 1."),
+        scripts.Int("Min_Area", grouping="7", min=0, description="Smallest object, px."),
+        scripts.Float("Min_Score", grouping="8", description="Least mean probability of an object."),
+        scripts.Float("Scale", grouping="9", description="0.5 where objects are twice as large as the model knows."),
+        scripts.Bool("Mirror", grouping="10", default=False, description="Mean of eight views, eight times the time."),
+        scripts.Float("Timeout", grouping="11", description="Seconds to wait at most for a plane."),
+    )
+    try:
+        given = {name.lower(): value for name, value in client.getInputs(unwrap=True).items()}
+        conn = BlitzGateway(client_obj=client)
+        place = SERVICE_FILE.expanduser()
+        url = place.read_text() if place.exists() else SERVICE
+        kind, ids = given.pop("data_type"), given.pop("ids")
+        objects, done, refused = 0, 0, []
+        for image in _images(conn, kind, ids):
+            try:
+                objects += segment_image(conn, image, url, **given)
+                done += 1
+            except Refused as error:
+                refused.append(f"{image.getName()}: {error}")
+        message = f"{objects} objects in {done} images"
+        if refused:
+            message += f"; {len(refused)} images have no result: {refused[0]}"
+        client.setOutput("Message", rstring(message))
+    finally:
+        client.closeSession()
+
+
+if __name__ == "__main__":
+    run_script()
