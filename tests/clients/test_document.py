@@ -16,7 +16,10 @@ from tests.clients.conftest import CLIENTS, Cells, Program, installed
 from tests.live import LiveServer
 
 DOCUMENT = CLIENTS.parent / "docs" / "clients.md"
-EXAMPLES = re.findall(r"^```(sh|python|matlab|java)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```(sh|python|matlab|java|csharp)\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+# a compiler that few have: run where it is
+RUN = [(language, code) for language, code in EXAMPLES if language != "csharp" or shutil.which("mcs")]
+COMPILED = 'printf %s "$0" > Segment.cs; mcs -r:System.Net.Http.dll Segment.cs; mono Segment.exe'
 
 
 def command(language: str, code: str) -> tuple[str, ...]:
@@ -29,6 +32,8 @@ def command(language: str, code: str) -> tuple[str, ...]:
     if language == "java":  # Groovy compiles it where there is no javac
         installed("groovy")
         return ("groovy", "-e")
+    if language == "csharp":
+        return ("bash", "-ec", COMPILED)
     program = code.split(maxsplit=1)[0]
     if program in {"imagej", "groovy"}:
         installed(program, "imagej", "xvfb-run", "curl")
@@ -37,7 +42,7 @@ def command(language: str, code: str) -> tuple[str, ...]:
     return ("bash", "-ec")
 
 
-@pytest.mark.parametrize(("language", "code"), EXAMPLES, ids=[f"{kind}-{code.split()[0]}" for kind, code in EXAMPLES])
+@pytest.mark.parametrize(("language", "code"), RUN, ids=[f"{kind}-{code.split()[0]}" for kind, code in RUN])
 def test_the_example_finds_the_objects(
     language: str, code: str, server: LiveServer, cells: Cells, tmp_path: Path
 ) -> None:
@@ -60,5 +65,5 @@ def test_the_example_finds_the_objects(
 
 def test_the_document_has_an_example_for_each_program() -> None:
     shown = " ".join(code for _, code in EXAMPLES)
-    assert {language for language, _ in EXAMPLES} == {"sh", "python", "matlab", "java"}
+    assert {language for language, _ in EXAMPLES} == {"sh", "python", "matlab", "java", "csharp"}
     assert all(word in shown for word in ("curl", "httpx", "urllib", "Client", "imagej", "groovy", "segment_unet("))
