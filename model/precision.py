@@ -12,9 +12,9 @@ The order, int8, bf16, fp32, on a GPU fp16, fp32, is fixed and not timed, so tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeAlias, cast
 
 from model.agreement import LIMIT, Agreement, agreement
 from model.devices import SpreadSession
@@ -35,6 +35,9 @@ from model.session import (
 
 _LOG = logging.getLogger("unet.model")
 
+InTurn: TypeAlias = Callable[[InferenceSession], InferenceSession]
+"""Makes a session wait for others that compute, where there are some."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedNet:
@@ -48,10 +51,17 @@ class OpenedNet:
     """Of the precision that runs; None for fp32."""
 
 
-def open_checked(package: Package, options: SessionOptions) -> OpenedNet:
+def open_checked(package: Package, options: SessionOptions, in_turn: InTurn = lambda session: session) -> OpenedNet:
     """Open a net in the precision that ``options`` ask for, ``auto`` included, and check it.
 
     Each of several GPUs is checked by itself; all run in the precision that the first one was found good for.
+
+    Parameters
+    ----------
+    package, options
+        What to open, and how.
+    in_turn
+        What the net is checked through.
 
     Raises
     ------
@@ -63,12 +73,12 @@ def open_checked(package: Package, options: SessionOptions) -> OpenedNet:
         Where the precision asked for does not agree with fp32, or the package has no weights for it.
 
     """
-    first = _open_on_one(package, options)
+    first = _open_on_one(package, options, in_turn)
     if first.session.backend not in GPU_BACKENDS or len(options.devices) == 1:
         return first
     precision = cast("Precision", first.session.precision)
     others = [
-        _open_on_one(first.package, replace(options, devices=(device,), precision=precision))
+        _open_on_one(first.package, replace(options, devices=(device,), precision=precision), in_turn)
         for device in options.devices[1:]
     ]
     return _together([first, *others])
@@ -87,16 +97,16 @@ def _together(opened: Sequence[OpenedNet]) -> OpenedNet:
     )
 
 
-def _open_on_one(package: Package, options: SessionOptions) -> OpenedNet:
+def _open_on_one(package: Package, options: SessionOptions, in_turn: InTurn) -> OpenedNet:
     fp32 = open_session(package, replace(options, precision="fp32"))
-    difference = self_test(fp32, package)
+    difference = self_test(in_turn(fp32), package)
     # rounding may hide how far a net reaches, and seams would show: always measured in fp32
-    package = with_measured_halo(fp32, package)
+    package = with_measured_halo(in_turn(fp32), package)
     for precision in _wanted(package, fp32.backend, options):
         if precision == "fp32":
             break
         try:
-            lower, found = _open_lower(package, options, precision)
+            lower, found = _open_lower(package, options, precision, in_turn)
         except ModelError as error:
             if options.precision == precision:
                 raise
@@ -106,10 +116,12 @@ def _open_on_one(package: Package, options: SessionOptions) -> OpenedNet:
     return OpenedNet(package, fp32, difference, None)
 
 
-def _open_lower(package: Package, options: SessionOptions, precision: Precision) -> tuple[InferenceSession, Agreement]:
+def _open_lower(
+    package: Package, options: SessionOptions, precision: Precision, in_turn: InTurn
+) -> tuple[InferenceSession, Agreement]:
     """Open a net below fp32, held against the golden output."""
     lower = open_session(package, replace(options, precision=precision))
-    output, golden = golden_outputs(lower, package)
+    output, golden = golden_outputs(in_turn(lower), package)
     if output.shape != golden.shape:
         raise InvalidPackage(
             f"{package.path}: the {precision} net returns shape {output.shape} for the test input, not {golden.shape}"

@@ -107,6 +107,10 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="name or name@version that serves requests naming no model; empty takes the first by name."
     )
+    rescan_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        5.0,
+        description="Seconds between two looks for packages that are new, changed or gone; 0 for none after the start.",
+    )
     backend: Backend = Field(
         "auto",
         description="What runs the net: auto, cuda, tensorrt, openvino or cpu; an explicit one is never replaced.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,7 +27,7 @@ _EXTRA = "fields"
 class Metrics:
     """The service's metrics, prefix ``unet_``, in a registry of their own.
 
-    Label values are bounded: models that are served, formats that exist, problem names, status codes.
+    Label values are bounded: models that have been served, formats that exist, problem names, status codes.
     """
 
     def __init__(self) -> None:
@@ -73,6 +73,15 @@ class Metrics:
             ("name", "version", "sha256", "backend", "provider", "precision"),
             registry=registry,
         )
+        self.packages_refused = Gauge(
+            "unet_packages_refused", "Packages and folders that are named and not served", registry=registry
+        )
+        self.package_changes = Counter(
+            "unet_package_changes",
+            "Packages that came to be served, refused or dropped",
+            ("outcome",),
+            registry=registry,
+        )
 
     def bind(
         self,
@@ -96,9 +105,12 @@ class Metrics:
             self.jobs.labels(state=state).set(states.get(state, 0))
         self.job_result_bytes.set(result_bytes)
 
-    def served(self, **labels: str) -> None:
-        """Note a package that is served; the labels are those of ``unet_model_info``."""
-        self.model_info.labels(**labels).set(1)
+    def serve(self, models: Iterable[Mapping[str, str]], refused: int) -> None:
+        """Note the packages that are served, by labels of ``unet_model_info``, and how many are not."""
+        self.model_info.clear()
+        for labels in models:
+            self.model_info.labels(**labels).set(1)
+        self.packages_refused.set(refused)
 
 
 def fields(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can hold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,17 @@ def write_tiny_package(
         "README.md": b"# Tiny\n",
     }
     return write_package(folder / name, spec, files)
+
+
+def put_package(folder: Path, name: str = "tiny", version: str = "1.0.0", place: str | None = None) -> Path:
+    """Put a tiny package to ``folder / place`` as exports do, by renaming; what was there before is taken away."""
+    package = write_tiny_package(folder / ".draft", name=name, version=version).path
+    target = folder / (place or name)
+    if target.exists():
+        target.rename(folder / ".former")
+    package.rename(target)
+    shutil.rmtree(folder / ".former", ignore_errors=True)
+    return target
 
 
 def with_variant(

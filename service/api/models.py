@@ -14,7 +14,11 @@ router = APIRouter(prefix="/models", tags=["models"])
 @router.get("", summary="List the model packages")
 async def list_models(engine: EngineOf) -> ModelList:
     """Every package that is served, by name, and those that are not, with the reason."""
-    return ModelList(models=[ModelSummary.of(engine, model) for model in engine.models], refused=dict(engine.refused))
+    return ModelList(
+        models=[ModelSummary.of(engine, model) for model in engine.models],
+        refused=dict(engine.refused),
+        kept=dict(engine.kept),
+    )
 
 
 @router.get("/{name}", summary="Describe a model package", responses=problem_responses(401, 404, 503))

@@ -11,7 +11,7 @@ from model.labels import LabelRule
 from model.spec import Citation, Person
 from service.engine.engine import Engine
 from service.engine.forecast import Forecast
-from service.engine.registry import LoadedModel
+from service.engine.loading import LoadedModel
 from service.errors import problem_kind
 
 
@@ -185,6 +185,10 @@ class ModelList(_Document):
 
     models: list[ModelSummary]
     refused: dict[str, str] = Field(description="Packages that are not served, and why.")
+    kept: dict[str, str] = Field(
+        description="Of `models`, `name@version`: those that are no longer in their folder, and why they are still "
+        "served."
+    )
 
 
 def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_local_options(parser, "threads", "tile_ms", "cache_dir")
     # a benchmark refuses nothing for want of time
-    parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S})
+    parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "rescan_s": 0.0})
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

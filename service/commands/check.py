@@ -8,8 +8,8 @@ from pathlib import Path
 from model.channels import in_words
 from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
+from service.engine.loading import load_model, unforeseen
 from service.engine.options import plan_limits, session_options
-from service.engine.registry import load_model, unforeseen
 from service.settings import Settings
 from service.telemetry import configure_logging
 

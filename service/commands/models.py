@@ -10,7 +10,7 @@ from model.package import read_package
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
 from service.engine.finding import find_packages, missing_folders, none_in, package_folders
-from service.engine.registry import unforeseen
+from service.engine.loading import unforeseen
 from service.settings import Settings
 
 

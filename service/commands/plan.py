@@ -14,11 +14,11 @@ from service.api.parameters import parse_size
 from service.commands.common import add_local_options, say, table
 from service.engine.finding import locate_package
 from service.engine.forecast import imagined
+from service.engine.loading import LoadedModel, load_model
 from service.engine.machine import this_machine
 from service.engine.needs import Needs, needs
 from service.engine.options import memory_bytes, plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
-from service.engine.registry import LoadedModel, load_model
 from service.engine.request import OutputKind, SegmentRequest
 from service.errors import InvalidParameter
 from service.settings import Settings

@@ -60,7 +60,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 parser.add_argument(flag, metavar="VALUE", help=text)
     add_local_options(parser, "threads", "memory_budget_mb", "cache_dir")
     # nobody else waits: one image may take as long as it takes
-    parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "tile_ms": 0.0})
+    parser.set_defaults(
+        run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "tile_ms": 0.0, "rescan_s": 0.0}
+    )
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

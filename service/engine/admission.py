@@ -141,6 +141,14 @@ class Admission:
         self._finished.add(finished)
         return partial(self._sent.append, finished)
 
+    def reserve(self, memory_bytes: int) -> Callable[[], None] | None:
+        """Charge memory until the returned function is called; None where it is not free.
+
+        At most half of all is charged, so that requests pass beside whatever needs it.
+        """
+        needed = min(memory_bytes, self.memory_limit // 2)
+        return self.keep(needed, 0) if self.memory_in_use + needed <= self.memory_limit else None
+
     def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it.
 

@@ -15,21 +15,18 @@ from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
+from service.engine.loading import LoadedModel
 from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
-from service.engine.pipeline import Pipeline
-from service.engine.planning import most_batch_pixels
 from service.engine.progress import Progress, Turns
-from service.engine.registry import LoadedModel, Registry, load_registry
+from service.engine.registry import Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
-from service.engine.scheduler import Scheduler
-from service.engine.soundness import LEAST_PATIENCE_S, Soundness
+from service.engine.running import Running, begin
 from service.engine.spool import Spool
 from service.settings import Settings
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.engine")
-_GPU_LANES = 4  # two batches at a time on the GPU, two that the CPU reads and stitches
 
 
 class Engine:
@@ -57,10 +54,8 @@ class Engine:
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
         self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
-        self._lanes: ThreadPoolExecutor | None = None
         self._registry: Registry | None = None
-        self._pipeline: Pipeline | None = None
-        self._soundness: Soundness | None = None
+        self._running: Running | None = None
         self._failure: str | None = None
         self._leaving = False
         self._draining = False
@@ -100,36 +95,29 @@ class Engine:
         except OSError as error:
             self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
             raise
-        # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
-        lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1
-        self._lanes = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
-        most = max((entry.planner.max_tile_pixels for entry in registry.models), default=1)
-        scheduler = Scheduler(
-            self._lanes,
-            lanes=lanes,
-            batch_tiles=settings.batch_tiles,
-            batch_pixels=most_batch_pixels(backend, most),
-            quantum=most,
-            observe=self._metrics.batch_tiles.observe,
+        self._running = begin(
+            settings,
+            options,
+            backend,
+            registry,
+            self._serve,
+            admission=self._admission,
+            workers=self._workers,
+            spool=self._spool,
+            metrics=self._metrics,
+            turns=Turns(self._cpus),
         )
-        scheduler.start()
-        turns = Turns(self._cpus)
-        self._pipeline = Pipeline(
-            self._admission, scheduler, self._workers, self._metrics, self._spool, settings.max_pixels, turns
-        )
-        patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
-        self._soundness = Soundness(self._lanes, lambda: scheduler.longest_s, patience_s)
+        self._serve(registry)
+
+    def _serve(self, registry: Registry) -> None:
+        """Serve other packages from now on; requests in work go on with the net that they began with."""
+        self._working().change_over(self._registry, registry)
         self._registry = registry
-        for entry in registry.models:
-            spec, session = entry.package.spec, entry.session
-            self._metrics.served(
-                name=spec.name,
-                version=spec.version,
-                sha256=entry.sha256,
-                backend=session.backend,
-                provider=session.provider,
-                precision=session.precision,
-            )
+
+    def look_for_packages(self) -> None:
+        """Look now for packages that came, changed or went, and try again those that were refused."""
+        if self._running is not None:
+            self._running.watch.ask()
 
     def retire(self) -> None:
         """Turn readiness off and change nothing else: who has not noticed yet is still served."""
@@ -165,13 +153,11 @@ class Engine:
         while self._active:
             self._idle.clear()
             await self._idle.wait()
-        if self._pipeline is not None and self._soundness is not None:
-            await self._pipeline.scheduler.stop()
-            await self._soundness.stop()
-        for executor in (self._lanes, self._workers):
-            if executor is not None:
-                # a thread that still computes asks this loop for memory: it must go on
-                await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+        if self._running is not None:
+            await self._running.stop()
+        for executor in (*([] if self._running is None else [self._running.lanes]), self._workers):
+            # a thread that still computes asks this loop for memory: it must go on
+            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:
@@ -182,6 +168,11 @@ class Engine:
     def refused(self) -> Mapping[str, str]:
         """Packages that are not served, and why."""
         return self._registry.refused if self._registry else {}
+
+    @property
+    def kept(self) -> Mapping[str, str]:
+        """Of what is served, by name and version, what is no longer in its folder, and why it is served."""
+        return self._registry.kept if self._registry else {}
 
     @property
     def default_model(self) -> LoadedModel | None:
@@ -207,16 +198,16 @@ class Engine:
             reasons.append(self._failure or "the model packages are being loaded")
         elif self._registry.default is None:
             reasons.append(self._registry.problem or "no model package is served")
-        elif self._pipeline is None or not self._pipeline.scheduler.alive:
+        elif self._running is None or not self._running.pipeline.scheduler.alive:
             reasons.append("the scheduler has stopped")
-        if self._soundness is not None:
-            reasons += self._soundness.reasons
+        if self._running is not None:
+            reasons += self._running.soundness.reasons
         return Readiness(not reasons, tuple(reasons))
 
     @property
     def lost(self) -> str | None:
         """Why only a new process can help; None where it is not known to."""
-        return None if self._soundness is None else self._soundness.lost
+        return None if self._running is None else self._running.soundness.lost
 
     @property
     def backlog_pixels(self) -> int:
@@ -254,12 +245,14 @@ class Engine:
         """
         chosen = self.model(request.model)
         header = imagined(size_yx, planes, len(chosen.package.spec.channels))
-        return self._working()[0].forecast(header, request, chosen, request.timeout_s or self._settings.deadline_s)
+        return self._working().pipeline.forecast(
+            header, request, chosen, request.timeout_s or self._settings.deadline_s
+        )
 
-    def _working(self) -> tuple[Pipeline, Soundness]:
-        if self._pipeline is None or self._soundness is None:
+    def _working(self) -> Running:
+        if self._running is None:
             raise NotReady("the scheduler has not started; try again in a few seconds")
-        return self._pipeline, self._soundness
+        return self._running
 
     async def segment(self, source: BinaryIO, request: SegmentRequest, progress: Progress | None = None) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
@@ -280,17 +273,20 @@ class Engine:
 
         """
         chosen = self.model(request.model)
-        pipeline, soundness = self._working()
+        running = self._working()
+        soundness = running.soundness
         if reason := soundness.reason(chosen):
             raise NotReady(f"{reason}; try again, another replica may answer")
         timeout_s = request.timeout_s or self._settings.deadline_s
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await pipeline.segment(source, request, chosen, timeout_s, progress or Progress())
+            with running.watch.using(chosen):
+                async with asyncio.timeout(timeout_s):
+                    answer = await running.pipeline.segment(source, request, chosen, timeout_s, progress or Progress())
             soundness.passed(chosen)
             return answer
         except InferenceFailed as error:
-            soundness.failed(chosen, error)
+            if chosen in self.models:
+                soundness.failed(chosen, error)
             raise
         except TimeoutError:
             raise DeadlineExceeded(

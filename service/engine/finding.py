@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from model.errors import ModelError
 from model.package import ZOO, description_name, read_package
@@ -16,6 +17,9 @@ from service.engine.errors import NotReady, UnknownModel
 
 _LOG = logging.getLogger("unet.engine")
 _T = TypeVar("_T")
+
+Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
+"""Name, size in bytes, times of last writing and last change in ns, and inode of each file of a package."""
 
 
 def package_folders(folders: Sequence[Path] | None) -> tuple[Path, ...]:
@@ -29,16 +33,66 @@ def find_packages(folders: Sequence[Path]) -> dict[str, Path]:
     Entries of one name in several folders are called by folder and name. Hidden ones are drafts that somebody writes,
     or what a killed export has left.
     """
-    found = list(dict.fromkeys(path for folder in folders for path in _packages_in(folder)))
-    names = Counter(path.name for path in found)
-    return {path.name if names[path.name] == 1 else _full_name(path): path for path in found}
+    found = list(dict.fromkeys(path for folder in folders for path in packages_in(folder)))
+    return {name: path for path, name in package_names(found).items()}
 
 
-def _packages_in(folder: Path) -> list[Path]:
+def package_names(paths: Collection[Path]) -> dict[Path, str]:
+    """What packages at these places are called: by name alone, or by folder and name where one comes twice."""
+    names = Counter(path.name for path in paths)
+    return {path: path.name if names[path.name] == 1 else _full_name(path) for path in paths}
+
+
+def packages_in(folder: Path, warn: Callable[[str], None] = _LOG.warning) -> list[Path]:
+    """Package folders and zips directly under a folder, by name; the folder itself where it is one.
+
+    Parameters
+    ----------
+    folder
+        One that ``UNET_MODELS_DIR`` names; none is found where it is not there.
+    warn
+        Told of what may not be looked into, such as ``lost+found``.
+
+    Raises
+    ------
+    OSError
+        Where the folder itself may not.
+
+    """
     if _is_zip(folder) or description_name(folder):
         return [folder]
     entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".") if folder.is_dir() else []
-    return [entry for entry in entries if _is_zip(entry) or _holds_package(entry)]
+    return [entry for entry in entries if _is_zip(entry) or _holds_package(entry, warn)]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Tell the files of a package from others at the same place, without opening one."""
+    marks: list[tuple[str, int, int, int, int]] = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            marks += _marks(str(file.relative_to(path)), file)
+    # a zip; or a folder that may not be looked into, whose own change is all that can be seen
+    return tuple(sorted(marks)) or _marks("", path)
+
+
+def _marks(name: str, file: Path) -> Fingerprint:
+    try:
+        status = file.stat()
+    except OSError:  # it went meanwhile, or is a link to nowhere
+        return ()
+    return ((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino),)
+
+
+def is_gone(path: Path) -> bool:
+    """Whether nothing is at this place; what may not be looked into is still there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_zip(entry: Path) -> bool:
@@ -54,24 +108,33 @@ def _folder_name(folder: Path) -> str:
     return "zoo" if folder == ZOO else str(folder)
 
 
-def _holds_package(entry: Path) -> bool:
-    """Whether it is a package's folder; one that may not be looked into, such as ``lost+found``, is none."""
+def _holds_package(entry: Path, warn: Callable[[str], None]) -> bool:
+    """Whether it is a package's folder; one that may not be looked into is none."""
     try:
         return description_name(entry) is not None
     except OSError as error:
-        _LOG.warning("%s is left out: %s", entry.name, error)
+        warn(f"{entry.name} is left out: {error}")
         return False
 
 
 def missing_folders(folders: Sequence[Path]) -> dict[str, str]:
     """Return what is neither a folder nor a zip, by name, with what is to be done about it."""
-    remedy = "it is no folder; correct UNET_MODELS_DIR, or mount it there"
-    return {str(folder): remedy for folder in folders if not (folder.is_dir() or _is_zip(folder))}
+    found = {str(folder): _trouble(folder) for folder in folders}
+    return {name: trouble for name, trouble in found.items() if trouble is not None}
+
+
+def _trouble(folder: Path) -> str | None:
+    try:
+        there = folder.is_dir() or _is_zip(folder)
+    except OSError as error:  # a network's volume that does not answer
+        return f"it cannot be looked into: {error}"
+    return None if there else "it is no folder; correct UNET_MODELS_DIR, or mount it there"
 
 
 def none_in(folders: Sequence[Path]) -> str:
     """Say that no package is in these folders, and what to do."""
-    found = (f"{_folder_name(folder)} {'holds none' if folder.is_dir() else 'is no folder'}" for folder in folders)
+    missing = missing_folders(folders)
+    found = (f"{_folder_name(each)} {'is no folder' if str(each) in missing else 'holds none'}" for each in folders)
     return f"{', '.join(found)}; point UNET_MODELS_DIR to a folder that holds one, or to zoo, the packages that ship"
 
 
@@ -102,7 +165,7 @@ def locate_package(folders: Sequence[Path] | None, reference: str | None) -> Pat
 
 def unknown_model(reference: str, served: Sequence[ModelSpec], folders: Sequence[Path]) -> UnknownModel:
     """Return the error for what is not served: with what is, and how to have it where it ships."""
-    hidden = () if ZOO in folders else tuple(path.name for path in _packages_in(ZOO))
+    hidden = () if ZOO in folders else tuple(path.name for path in packages_in(ZOO))
     name = reference.partition("@")[0]
     remedy = f"{name} ships with the software: add zoo to UNET_MODELS_DIR" if name in hidden else ""
     return UnknownModel(reference, tuple(spec.reference for spec in served), remedy)

@@ -9,7 +9,7 @@ import numpy as np
 from model.images import ImageHeader
 from model.views import ViewPlan
 from service.engine.errors import EngineError
-from service.engine.registry import LoadedModel
+from service.engine.loading import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from service.engine.clock import StageClock
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
+from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, encoder_memory, needs
 from service.engine.notes import object_notes
 from service.engine.plane import (
@@ -42,7 +43,6 @@ from service.engine.plane import (
 )
 from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
-from service.engine.registry import LoadedModel
 from service.engine.request import Answer, SegmentRequest
 from service.engine.scaling import NormalisedPixels, check_scale, scaled_back, scaled_image, scaled_size
 from service.engine.scheduler import Job, Scheduler

@@ -9,7 +9,7 @@ from typing import Any
 
 from model.images import ImageHeader
 from model.views import ViewPlan
-from service.engine.registry import LoadedModel
+from service.engine.loading import LoadedModel
 from service.engine.request import SegmentRequest
 from service.formats import UNPLACED
 

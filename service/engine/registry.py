@@ -1,48 +1,59 @@
-"""The packages that are served: read, checked, opened, self-tested and warmed up before anybody may ask for them."""
+"""The packages that are served, under which names, and those that are not, and why."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from model.agreement import Agreement
-from model.devices import each_device
 from model.errors import BackendUnavailable, ModelError
-from model.package import Package, read_package
-from model.planner import Planner
-from model.precision import open_checked
-from model.session import InferenceSession, SessionOptions
+from model.session import SessionOptions
+from service.engine.between import BetweenBatches
 from service.engine.errors import NotReady, UnknownModel
-from service.engine.finding import by_name, find_packages, missing_folders, none_in, package_folders, unknown_model
-from service.engine.planning import PlanLimits, make_planner
-from service.engine.ticket import Throughput
+from service.engine.finding import (
+    Fingerprint,
+    by_name,
+    find_packages,
+    fingerprint,
+    missing_folders,
+    none_in,
+    package_folders,
+    package_names,
+    unknown_model,
+)
+from service.engine.loading import CALIBRATION_S, LoadedModel, load_model, unforeseen
+from service.engine.planning import PlanLimits
 
 _LOG = logging.getLogger("unet.engine")
-_TYPICAL_SIZE_YX = (768, 768)
-_CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # a key of batches: each package is loaded once, its parts do not hash
-class LoadedModel:
-    """A package that is served."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What has come of the package at one place."""
 
-    package: Package
-    session: InferenceSession
-    sha256: str
-    variants: Mapping[str, str]
-    """Hash of the graph of each lower precision that has one of its own."""
-    planner: Planner
-    """Cuts images into tiles, by what they cost on this machine."""
-    throughput: Throughput
-    self_test_difference: float
-    """Largest difference of the net in fp32 from the golden output on this machine."""
-    agreement: Agreement | None
-    """Of the precision that runs with fp32; None where that is fp32."""
-    readme: str
-    """The package's documentation as it was when the net was loaded."""
+    files: Fingerprint
+    """As they were when it was read."""
+    model: LoadedModel | None = None
+    """What is served from it."""
+    refusal: str | None = None
+    """Why what is there is not served."""
+    twin: str | None = None
+    """Its name and version, where that is why: another place has them, too."""
+    before: tuple[LoadedModel, ...] = ()
+    """What was served from it, and is until something else has its name and version."""
+    reason: str = ""
+    """Why that is still served."""
+
+    @property
+    def served(self) -> tuple[LoadedModel, ...]:
+        """All that is served from it."""
+        return self.before if self.model is None else (self.model, *self.before)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is at the place, and what was there is still served."""
+        return self.model is None and self.refusal is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +62,15 @@ class Registry:
 
     models: tuple[LoadedModel, ...]
     refused: Mapping[str, str]
+    kept: Mapping[str, str]
+    """Of ``models``, by name and version, those that are no longer at their place, and why they are still served."""
     default: LoadedModel | None
     problem: str | None
     """Why there is no default model, where there is none."""
-    folders: tuple[Path, ...] = ()
+    folders: tuple[Path, ...]
     """Where packages were looked for."""
+    entries: Mapping[Path, Entry]
+    """All places where packages are, or were, in order."""
 
     def get(self, reference: str | None) -> LoadedModel:
         """Return the package called ``name`` (its highest version) or ``name@version``; the default for None.
@@ -97,97 +112,104 @@ def load_registry(
 
     """
     sources = package_folders(folders)
-    loaded: list[LoadedModel] = []
-    called: dict[str, str] = {}
     paths = find_packages(sources)
-    refused = missing_folders(sources) if paths else {}  # else the problem says it of all
-    for name, reason in refused.items():
-        _LOG.warning("no package is served from %s: %s", name, reason)
-    for name, path in paths.items():
-        try:
-            entry = load_model(path, options, limits, _CALIBRATION_S / len(paths))
-            reference = entry.package.spec.reference
-            if reference in called:
-                refused[name] = f"{reference} is served from {called[reference]} already"
-                _LOG.warning("package %s is not served: %s", name, refused[name])
-            else:
-                loaded.append(entry)
-                called[reference] = name
-        except ModelError as error:
-            kind = "backend" if isinstance(error, BackendUnavailable) else "package"
-            _LOG.error("%s %s is not served: %s", kind, name, error)
-            refused[name] = str(error)
-        except Exception as error:
-            # one package, however odd, must not keep the others from being served
-            _LOG.exception("package %s is not served", name)
-            refused[name] = unforeseen(error)
-    loaded = by_name(loaded, lambda entry: entry.package.spec)
-    registry = Registry(tuple(loaded), refused, loaded[0] if loaded else None, None, sources)
-    if not loaded:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or none_in(sources)
-        registry = replace(registry, problem=f"no model package is served: {reasons}")
-    elif default is not None:
-        try:
-            registry = replace(registry, default=registry.get(default))
-        except UnknownModel as error:
-            registry = replace(registry, default=None, problem=f"the default model: {error}")
-    if registry.problem is not None:
-        _LOG.error("%s", registry.problem)
+    entries = {
+        path: load_entry(name, path, options, limits, calibration_s=CALIBRATION_S / len(paths))
+        for name, path in paths.items()
+    }
+    registry = make_registry(entries, sources, default)
+    log_news(registry, None)
     return registry
 
 
-def unforeseen(error: Exception) -> str:
-    """Say why a package is refused that is odd in a way nobody has thought of."""
-    return f"it cannot be loaded: {type(error).__name__}: {error}"
+def load_entry(
+    name: str,
+    path: Path,
+    options: SessionOptions,
+    limits: PlanLimits,
+    *,
+    calibration_s: float = CALIBRATION_S,
+    between: BetweenBatches | None = None,
+) -> Entry:
+    """Load the package that is at a place, or say why it cannot be served; see :func:`load_model`."""
+    files = fingerprint(path)
+    try:
+        return Entry(files, load_model(path, options, limits, calibration_s, between))
+    except ModelError as error:
+        kind = "backend" if isinstance(error, BackendUnavailable) else "package"
+        _LOG.error("%s %s is not served: %s", kind, name, error)
+        return Entry(files, refusal=str(error))
+    except Exception as error:
+        # one package, however odd, must not keep the others from being served
+        _LOG.exception("package %s is not served", name)
+        return Entry(files, refusal=unforeseen(error))
 
 
-def load_model(
-    path: Path, options: SessionOptions, limits: PlanLimits, calibration_s: float = _CALIBRATION_S
-) -> LoadedModel:
-    """Read, check, open, self-test and warm up one package, and measure what tiles cost.
+def make_registry(entries: Mapping[Path, Entry], folders: tuple[Path, ...], default: str | None) -> Registry:
+    """Decide who has each name and version: the first that is in its place, then what was there before.
 
     Parameters
     ----------
-    path
-        The package.
-    options
-        How to open its net.
-    limits
-        What plans keep within.
-    calibration_s
-        Seconds that measuring should take, where no earlier start has left its figures.
-
-    Raises
-    ------
-    ModelError
-        Where it cannot be served.
+    entries
+        By place, in order; what has lost its name and version lets go of its net.
+    folders, default
+        As for :func:`load_registry`.
 
     """
-    package = read_package(path)
-    package.check_files()
-    opened = open_checked(package, options)
-    package, session = opened.package, opened.session
-    if package.spec.label_rule_note is not None:
-        _LOG.warning("%s: %s", package.spec.reference, package.spec.label_rule_note)
-    planner = make_planner(package, session, options, limits, calibration_s)
-    typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
-    throughput = Throughput(len(each_device(session)) * math.prod(typical.plan.input_yx) / typical.tile_seconds)
-    _LOG.info(
-        "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
-        package.spec.reference,
-        session.provider,
-        session.precision,
-        opened.self_test_difference,
-        throughput.pixels_per_second / 1e6,
-    )
-    return LoadedModel(
-        package=package,
-        session=session,
-        sha256=package.sha256,
-        variants=package.variant_hashes,
-        planner=planner,
-        throughput=throughput,
-        self_test_difference=opened.self_test_difference,
-        agreement=opened.agreement,
-        readme=package.readme(),
-    )
+    names = package_names(entries)
+    taken: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    models: list[LoadedModel] = []
+    told: dict[Path, Entry] = {}
+    for path, entry in entries.items():
+        told[path] = entry
+        if entry.model is not None and (reference := entry.model.package.spec.reference) in taken:
+            refusal = f"{reference} is served from {taken[reference]} already"
+            told[path] = replace(entry, model=None, refusal=refusal, twin=reference)
+        elif entry.model is not None:
+            taken[reference] = names[path]
+            models.append(entry.model)
+    for path, entry in told.items():
+        still = tuple(model for model in entry.before if model.package.spec.reference not in taken)
+        told[path] = replace(entry, before=still)
+        kept |= {model.package.spec.reference: entry.reason for model in still}
+        taken |= dict.fromkeys(kept, names[path])
+        models += still
+    told = {path: entry for path, entry in told.items() if entry.refusal is not None or entry.served}
+    refused = missing_folders(folders) if entries else {}  # else the problem says it of all
+    refused |= {names[path]: entry.refusal for path, entry in told.items() if entry.refusal is not None}
+    models = by_name(models, lambda model: model.package.spec)
+    registry = Registry(tuple(models), refused, kept, models[0] if models else None, None, folders, told)
+    if not models:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or none_in(folders)
+        return replace(registry, problem=f"no model package is served: {reasons}")
+    if default is not None:
+        try:
+            return replace(registry, default=registry.get(default))
+        except UnknownModel as error:
+            return replace(registry, default=None, problem=f"the default model: {error}")
+    return registry
+
+
+def log_news(registry: Registry, former: Registry | None) -> None:
+    """Log what the former registry did not say, but for packages that failed: loading them has."""
+    said = dict(_lines(former)) if former else {}
+    for line, level in _lines(registry):
+        if line not in said:
+            _LOG.log(level, "%s", line)
+    for model in former.models if former else ():
+        if model not in registry.models:
+            _LOG.info("%s is served no longer", model.package.spec.reference)
+
+
+def _lines(registry: Registry) -> Iterator[tuple[str, int]]:
+    entries = {name: registry.entries[path] for path, name in package_names(registry.entries).items()}
+    for name, reason in registry.refused.items():
+        if name not in entries:
+            yield f"no package is served from {name}: {reason}", logging.WARNING
+        elif entries[name].twin:
+            yield f"package {name} is not served: {reason}", logging.WARNING
+    for reference, reason in registry.kept.items():
+        yield f"{reference} is served on: {reason}", logging.WARNING
+    if registry.problem is not None:
+        yield registry.problem, logging.ERROR

@@ -7,8 +7,7 @@ it still has to do.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
-job fails only where there is no memory for one of its tiles. A job whose
-caller has gone is dropped when the next batch is built.
+job fails only where there is no memory for one of its tiles. A job whose caller has gone is dropped before the next.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ _LOG = logging.getLogger("unet.engine")
 
 Progress: TypeAlias = Callable[[int, float], None]
 """Called after each batch with the input pixels of its tiles and the seconds that they took."""
-
 
 _Part = TypeVar("_Part")
 
@@ -155,6 +153,11 @@ class Scheduler:
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
 
+    def fit(self, batch_pixels: int, quantum: int, gone: Callable[[Hashable], bool]) -> None:
+        """Go on with other nets, the parameters those of the class; ``gone`` tells keys of jobs that will not come."""
+        self._batch_pixels, self._quantum = batch_pixels, quantum
+        self._passing = {key: most for key, most in self._passing.items() if not gone(key)}
+
     def start(self) -> None:
         """Start the owner task."""
         self._owner = asyncio.create_task(self._own(), name="unet-scheduler")
@@ -240,8 +243,7 @@ class Scheduler:
         for (job, _), outcome in zip(batch, outcomes, strict=True):
             job.settle(outcome)
         if passing < len(batch):
-            key = batch[0][0].key
-            self._passing[key] = min(passing, self._passing.get(key, passing))
+            self._passing[batch[0][0].key] = min(passing, self._passing.get(batch[0][0].key, passing))
         pixels = sum(job.tile_pixels for (job, _), outcome in zip(batch, outcomes, strict=True) if outcome is None)
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
@@ -265,7 +267,7 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
         except Exception as error:
             outcomes[place] = error
     passing = len(batch)
-    groups = deque([list(inputs)])
+    groups = deque([list(inputs)] if inputs else [])
     while groups:
         group = groups.popleft()
         try:
@@ -288,13 +290,10 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
 
 
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:
-    if not places:
-        return
     tiles = [inputs[place] for place in places]
     # one tile is a batch as it is: a copy would take a quarter of the time that reading it does
-    outputs = batch[places[0]][0].run(
-        np.ascontiguousarray(tiles[0])[np.newaxis] if len(tiles) == 1 else np.stack(tiles)
-    )
+    together = np.ascontiguousarray(tiles[0])[np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+    outputs = batch[places[0]][0].run(together)
     for place, output in zip(places, outputs, strict=True):
         job, tile = batch[place]
         job.write(tile, output)

@@ -17,7 +17,7 @@ import numpy as np
 
 from model.devices import each_device
 from model.errors import InferenceFailed, OutOfDeviceMemory
-from service.engine.registry import LoadedModel
+from service.engine.loading import LoadedModel
 
 _LOG = logging.getLogger("unet.engine")
 FAILURES = 3
@@ -94,6 +94,14 @@ class Soundness:
         self._failures[model] += 1
         if self._failures[model] >= FAILURES and model not in self._examinations:
             self._examinations[model] = asyncio.create_task(self._examine(model))
+
+    def forget(self, gone: Callable[[LoadedModel], bool]) -> None:
+        """Let go of nets that are served no longer, whatever was wrong with them."""
+        for model in filter(gone, {*self._failures, *self._broken, *self._examinations}):
+            if task := self._examinations.get(model):
+                task.cancel()
+            for noted in (self._failures, self._broken, self._tries, self._examinations):
+                noted.pop(model, None)
 
     async def stop(self) -> None:
         """End all examinations; those under way are waited for by their executor."""

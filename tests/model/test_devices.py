@@ -19,7 +19,7 @@ from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage
 from model.package import Package
 from model.session import SessionOptions, gpu_count, open_session, resolve_backend
 from model.stitching import Run
-from service.engine import planning, registry
+from service.engine import loading, planning
 from service.engine.cost_store import CostStore
 from tests.packages import write_tiny_package
 
@@ -99,7 +99,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Watched]]:
 def test_every_device_is_checked_and_warmed_up(tmp_path: Path, three: dict[int, list[Watched]]) -> None:
     path = write_tiny_package(tmp_path).path
     limits = planning.PlanLimits(64 << 20, math.inf, batch_tiles=4, store=CostStore(None))
-    loaded = registry.load_model(path, SessionOptions("cpu", "auto", devices=(0, 1, 2), threads=1), limits)
+    loaded = loading.load_model(path, SessionOptions("cpu", "auto", devices=(0, 1, 2), threads=1), limits)
     assert loaded.session.precision == "fp16"
     assert len(each_device(loaded.session)) == 3
     for device in range(3):
@@ -107,7 +107,7 @@ def test_every_device_is_checked_and_warmed_up(tmp_path: Path, three: dict[int, 
         assert (fp32.precision, fp16.precision) == ("fp32", "fp16")
         assert fp32.calls >= 1
         assert fp16.calls == three[0][1].calls > 8  # golden pair, every shape, every batch
-    one = registry.load_model(path, SessionOptions("cpu", "auto", devices=(0,), threads=1), limits)
+    one = loading.load_model(path, SessionOptions("cpu", "auto", devices=(0,), threads=1), limits)
     assert len(each_device(one.session)) == 1
 
 

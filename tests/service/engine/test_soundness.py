@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from model.backends import OnnxRuntimeSession
 from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.runtime_errors import inference_error
-from service.engine import engine as engine_module
+from service.engine import running as running_module
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.request import SegmentRequest
@@ -54,7 +54,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
         return run(self, tiles)
 
     monkeypatch.setattr(OnnxRuntimeSession, "run", watched)
-    monkeypatch.setattr(engine_module, "Soundness", partial(Soundness, pause_s=0.01))
+    monkeypatch.setattr(running_module, "Soundness", partial(Soundness, pause_s=0.01))
     return device
 
 
@@ -147,7 +147,7 @@ def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on = threading.Event()
-    monkeypatch.setattr(engine_module, "LEAST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(running_module, "LEAST_PATIENCE_S", 0.0)
 
     def hang(tiles: NDArray[np.float32]) -> bool:
         goes_on.wait(60)

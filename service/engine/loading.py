@@ -1,0 +1,109 @@
+"""One package: read, checked, opened, self-tested and warmed up before anybody may ask for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.agreement import Agreement
+from model.devices import each_device
+from model.package import Package, read_package
+from model.planner import Planner
+from model.precision import open_checked
+from model.session import InferenceSession, SessionOptions
+from service.engine.between import BetweenBatches
+from service.engine.planning import PlanLimits, make_planner
+from service.engine.ticket import Throughput
+
+_LOG = logging.getLogger("unet.engine")
+_TYPICAL_SIZE_YX = (768, 768)
+CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # a key of batches: each package is loaded once, its parts do not hash
+class LoadedModel:
+    """A package that is served."""
+
+    package: Package
+    session: InferenceSession
+    sha256: str
+    variants: Mapping[str, str]
+    """Hash of the graph of each lower precision that has one of its own."""
+    planner: Planner
+    """Cuts images into tiles, by what they cost on this machine."""
+    throughput: Throughput
+    self_test_difference: float
+    """Largest difference of the net in fp32 from the golden output on this machine."""
+    agreement: Agreement | None
+    """Of the precision that runs with fp32; None where that is fp32."""
+    readme: str
+    """The package's documentation as it was when the net was loaded."""
+
+
+def unforeseen(error: Exception) -> str:
+    """Say why a package is refused that is odd in a way nobody has thought of."""
+    return f"it cannot be loaded: {type(error).__name__}: {error}"
+
+
+def load_model(
+    path: Path,
+    options: SessionOptions,
+    limits: PlanLimits,
+    calibration_s: float = CALIBRATION_S,
+    between: BetweenBatches | None = None,
+) -> LoadedModel:
+    """Read, check, open, self-test and warm up one package, and measure what tiles cost.
+
+    Parameters
+    ----------
+    path
+        The package.
+    options
+        How to open its net.
+    limits
+        What plans keep within.
+    calibration_s
+        Seconds that measuring should take, where no earlier start has left its figures.
+    between
+        Batches of others that the net runs between; None where there are none.
+
+    Raises
+    ------
+    ModelError
+        Where it cannot be served.
+
+    """
+    package = read_package(path)
+    package.check_files()
+    opened = open_checked(package, options, between.of) if between else open_checked(package, options)
+    package, session = opened.package, opened.session
+    if package.spec.label_rule_note is not None:
+        _LOG.warning("%s: %s", package.spec.reference, package.spec.label_rule_note)
+    if between:
+        planner = make_planner(package, between.of(session), options, limits, calibration_s, clock=between.clock)
+    else:
+        planner = make_planner(package, session, options, limits, calibration_s)
+    typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
+    throughput = Throughput(len(each_device(session)) * math.prod(typical.plan.input_yx) / typical.tile_seconds)
+    _LOG.info(
+        "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
+        package.spec.reference,
+        session.provider,
+        session.precision,
+        opened.self_test_difference,
+        throughput.pixels_per_second / 1e6,
+    )
+    return LoadedModel(
+        package=package,
+        session=session,
+        sha256=package.sha256,
+        variants=package.variant_hashes,
+        planner=planner,
+        throughput=throughput,
+        self_test_difference=opened.self_test_difference,
+        agreement=opened.agreement,
+        readme=package.readme(),
+    )

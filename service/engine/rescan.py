@@ -1,0 +1,147 @@
+"""Packages that come, change and go while the service runs: what is done about them, one step at a time.
+
+Nothing counts until two looks have seen the same, for packages are copied file by file. What is new or changed is
+loaded as at the start, and takes its place when it has passed; what does not pass is refused, and what was served from
+that place before still is. What is gone is served no longer, unless no package is left in its folder, which is what a
+volume looks like that has gone for a moment, or the default model would be lost with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model.session import SessionOptions
+from service.engine.between import BetweenBatches
+from service.engine.finding import Fingerprint, fingerprint, is_gone, package_names, packages_in
+from service.engine.planning import PlanLimits
+from service.engine.registry import Entry, Registry, load_entry, log_news, make_registry
+
+_LOG = logging.getLogger("unet.engine")
+_GONE = "its package is gone"
+_REPLACED = "another package is in its place"
+_REFUSED = "what is in its place now is not served"
+_FOLDER_GONE = "no package is left in {}, which may be a volume that comes back; a restart drops it"
+_DEFAULT = "its package is gone, but nothing else serves requests that name no model; put it back, or restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A package that is to be loaded, and the bytes of its files."""
+
+    path: Path
+    size: int
+
+
+class Rescan:
+    """Takes seconds and waits for disks: each call from a thread, one at a time.
+
+    Parameters
+    ----------
+    registry
+        What is served so far.
+    default, options, limits
+        As for :func:`service.engine.registry.load_registry`.
+    between
+        As for :func:`service.engine.registry.load_model`.
+
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        default: str | None,
+        options: SessionOptions,
+        limits: PlanLimits,
+        between: BetweenBatches | None,
+    ) -> None:
+        self.registry = registry
+        self._default = default
+        self._options = options
+        self._limits = limits
+        self._between = between
+        self._last: Mapping[Path, Fingerprint] = {path: entry.files for path, entry in registry.entries.items()}
+        self._told = registry
+        self._warned: set[str] = set()
+
+    def look(self, *, asked: bool = False) -> tuple[Due, ...]:
+        """Look what has changed; return what is to be loaded, and note what is gone.
+
+        Parameters
+        ----------
+        asked
+            Somebody says that all is in place: nothing waits for a second look, and what was refused is tried again.
+
+        """
+        now, last, entries = self._seen(), self._last, dict(self.registry.entries)
+        self._last = now
+        due = []
+        for path in dict.fromkeys((*now, *entries)):
+            entry, settled = entries.get(path), asked or now.get(path) == last.get(path)
+            if entry is None:
+                due += [path] if settled else []
+            elif path not in now:
+                if settled and not entry.gone:
+                    # what was refused there is no way back to what was served before
+                    files = entry.files if entry.refusal is None else ()
+                    entries[path] = Entry(files, before=entry.served, reason=_GONE)
+            elif entry.files != now[path]:
+                due += [path] if settled else []
+            elif entry.gone:  # it is back as it was
+                entries[path] = Entry(entry.files, entry.before[0], before=entry.before[1:], reason=_REPLACED)
+            elif asked and entry.refusal is not None and entry.twin is None:
+                due.append(path)
+        there = {entry.model.package.spec.reference for entry in entries.values() if entry.model is not None}
+        due += [path for path, entry in entries.items() if entry.twin and entry.twin not in there]
+        self._become(entries)
+        return tuple(Due(path, sum(mark[1] for mark in now[path])) for path in dict.fromkeys(due) if path in now)
+
+    def load(self, path: Path) -> None:
+        """Load what is at a place; it takes over from what was served from there before, if it is sound."""
+        entries = dict(self.registry.entries)
+        name = package_names({*entries, path})[path]
+        entry = load_entry(name, path, self._options, self._limits, between=self._between)
+        served = entries[path].served if path in entries else ()
+        entries[path] = replace(entry, before=served, reason=_REFUSED if entry.refusal else _REPLACED)
+        self._become(entries)
+
+    def drop(self) -> None:
+        """Let go of what is gone, once all is loaded that came in its place."""
+        former = self.registry
+        entries = dict(former.entries)
+        for path, entry in former.entries.items():
+            folder = next(folder for folder in former.folders if folder in (path, path.parent))
+            if entry.gone and not any(folder in (place, place.parent) for place in self._last):
+                entries[path] = replace(entry, reason=_FOLDER_GONE.format(folder))
+            elif entry.refusal is None:
+                entries[path] = replace(entry, before=())
+        if former.default is not None and make_registry(entries, former.folders, self._default).default is None:
+            path = next(path for path, entry in former.entries.items() if former.default in entry.before)
+            entries[path] = replace(entries[path], before=(former.default,), reason=_DEFAULT)
+        self._become(entries)
+        log_news(self.registry, self._told)
+        self._told = self.registry
+
+    def _seen(self) -> dict[Path, Fingerprint]:
+        """What is there now, in order; places that were a package's and still exist may be one again."""
+        found: dict[Path, None] = {}
+        for folder in self.registry.folders:
+            try:
+                found |= dict.fromkeys(packages_in(folder, self._warn))
+            except OSError:  # the registry says it
+                continue
+        found |= dict.fromkeys(path for path in self.registry.entries if not is_gone(path))
+        return {path: fingerprint(path) for path in found}
+
+    def _warn(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
+            _LOG.warning("%s", line)
+
+    def _become(self, entries: Mapping[Path, Entry]) -> None:
+        former = self.registry
+        if entries != former.entries:
+            in_order = {path: entries[path] for path in (*self._last, *entries) if path in entries}
+            self.registry = make_registry(in_order, former.folders, self._default)

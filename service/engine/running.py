@@ -1,0 +1,123 @@
+"""What runs once packages are loaded: inference threads, scheduler, pipeline, and who looks after nets and packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from model.session import GPU_BACKENDS, SessionOptions
+from service.engine.admission import Admission
+from service.engine.between import BetweenBatches
+from service.engine.options import plan_limits
+from service.engine.pipeline import Pipeline
+from service.engine.planning import most_batch_pixels
+from service.engine.progress import Turns
+from service.engine.registry import Registry
+from service.engine.rescan import Rescan
+from service.engine.scheduler import Scheduler
+from service.engine.soundness import LEAST_PATIENCE_S, Soundness
+from service.engine.spool import Spool
+from service.engine.watching import Watch
+from service.settings import Settings
+from service.telemetry import Metrics
+
+_GPU_LANES = 4  # two batches at a time on the GPU, two that the CPU reads and stitches
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The parts, each of which has begun."""
+
+    lanes: Executor
+    pipeline: Pipeline
+    soundness: Soundness
+    watch: Watch
+
+    def change_over(self, former: Registry | None, registry: Registry) -> None:
+        """Fit everything to the packages of a registry, and let go of those of the former one."""
+        models, metrics = registry.models, self.pipeline.metrics
+        most = max((model.planner.max_tile_pixels for model in models), default=1)
+        nets = {run for model in models for run in (model.session.run, model.session.evidence)}
+        self.pipeline.scheduler.fit(
+            most_batch_pixels(models[0].session.backend, most) if models else most,
+            most,
+            lambda key: not isinstance(key, tuple) or key[0] not in nets,
+        )
+        self.soundness.forget(lambda model: model not in models)
+        metrics.serve(
+            [
+                {
+                    "name": model.package.spec.name,
+                    "version": model.package.spec.version,
+                    "sha256": model.sha256,
+                    "backend": model.session.backend,
+                    "provider": model.session.provider,
+                    "precision": model.session.precision,
+                }
+                for model in models
+            ],
+            refused=len(registry.refused),
+        )
+        served, refused = (former.models, former.refused) if former else ((), {})
+        for outcome, count in (
+            ("served", sum(model not in served for model in models)),
+            ("refused", sum(refused.get(name) != reason for name, reason in registry.refused.items())),
+            ("dropped", sum(model not in models for model in served)),
+        ):
+            metrics.package_changes.labels(outcome=outcome).inc(count)
+
+    async def stop(self) -> None:
+        """End all but the threads."""
+        await self.watch.stop()  # first: a net that is being loaded needs the others
+        await self.pipeline.scheduler.stop()
+        await self.soundness.stop()
+
+
+def begin(
+    settings: Settings,
+    options: SessionOptions,
+    backend: str,
+    registry: Registry,
+    serve: Callable[[Registry], None],
+    *,
+    admission: Admission,
+    workers: Executor,
+    spool: Spool,
+    metrics: Metrics,
+    turns: Turns,
+) -> Running:
+    """Begin, on the running event loop.
+
+    Parameters
+    ----------
+    settings, options, backend
+        What is set, and what it means on this machine.
+    registry
+        What is served at first.
+    serve
+        Told what is served later.
+    admission, workers, spool, metrics, turns
+        What is there before.
+
+    """
+    # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
+    lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1
+    threads = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
+    scheduler = Scheduler(
+        threads,
+        lanes=lanes,
+        batch_tiles=settings.batch_tiles,
+        batch_pixels=1,  # until it is known what is served
+        quantum=1,
+        observe=metrics.batch_tiles.observe,
+    )
+    scheduler.start()
+    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns)
+    patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
+    soundness = Soundness(threads, lambda: scheduler.longest_s, patience_s)
+    between = None if backend in GPU_BACKENDS else BetweenBatches(threads)
+    rescan = Rescan(registry, settings.default_model, options, plan_limits(settings), between)
+    watch = Watch(rescan, settings.rescan_s, serve, admission.reserve)
+    watch.start()
+    return Running(threads, pipeline, soundness, watch)

@@ -1,0 +1,132 @@
+"""Looks after the packages while the service runs, beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+from service.engine.loading import LoadedModel
+from service.engine.registry import Registry
+from service.engine.rescan import Rescan
+
+_LOG = logging.getLogger("unet.engine")
+_LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
+_RELEASE_S = 1.0
+
+
+class Watch:
+    """Looks at the packages again and again. Lives on one event loop.
+
+    Parameters
+    ----------
+    rescan
+        What does the work.
+    every_s
+        Seconds between two looks; 0 looks only when it is asked to.
+    serve
+        Told what is served from now on, on the event loop.
+    reserve
+        Promises bytes of working memory until the function that it returns is called; None where there are none now.
+
+    """
+
+    def __init__(
+        self,
+        rescan: Rescan,
+        every_s: float,
+        serve: Callable[[Registry], None],
+        reserve: Callable[[int], Callable[[], None] | None],
+    ) -> None:
+        self._rescan = rescan
+        self._every_s = every_s or math.inf
+        self._serve = serve
+        self._reserve = reserve
+        self._registry = rescan.registry
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="unet-packages")
+        self._asked = asyncio.Event()
+        self._uses: Counter[LoadedModel] = Counter()
+        self._leaving: list[LoadedModel] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._watch(), name="unet-packages")
+
+    def ask(self) -> None:
+        """Have it look now, take all for complete that it finds, and try again what was refused."""
+        self._asked.set()
+
+    async def stop(self) -> None:
+        """End; a package that is being loaded is waited for."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+
+    @contextmanager
+    def using(self, model: LoadedModel) -> Iterator[None]:
+        """Keep a net for the length of a ``with`` block, whatever becomes of its package."""
+        self._uses[model] += 1
+        try:
+            yield
+        finally:
+            self._uses[model] -= 1
+            if not self._uses[model]:
+                del self._uses[model]
+
+    async def _watch(self) -> None:
+        while True:
+            asked = await self._next()
+            try:
+                await self._look(asked=asked)
+            except Exception:
+                # what is served stays as it is, and the next look may find better times
+                _LOG.exception("the packages could not be looked at")
+
+    async def _next(self) -> bool:
+        """Wait for the time of the next look, or until it is asked for; returns which of them it was."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._every_s
+        while (left_s := until - loop.time()) > 0:
+            pause_s = min(left_s, _RELEASE_S) if self._leaving else left_s
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), None if pause_s == math.inf else pause_s)
+                break
+            self._let_go()
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
+
+    async def _look(self, *, asked: bool) -> None:
+        loop = asyncio.get_running_loop()
+        due = await loop.run_in_executor(self._thread, lambda: self._rescan.look(asked=asked))
+        self._publish()
+        for package in due:
+            release = self._reserve(package.size * _LOADING)
+            if release is None:
+                _LOG.info("%s waits for memory in which to be loaded", package.path.name)
+                continue
+            try:
+                await loop.run_in_executor(self._thread, self._rescan.load, package.path)
+            finally:
+                release()
+            self._publish()
+        await loop.run_in_executor(self._thread, self._rescan.drop)
+        self._publish()
+
+    def _publish(self) -> None:
+        former, self._registry = self._registry, self._rescan.registry
+        if self._registry is not former:
+            self._leaving += [model for model in former.models if model not in self._registry.models]
+            self._serve(self._registry)
+
+    def _let_go(self) -> None:
+        """Close the nets that left a while ago and nobody uses any more, in the thread: the loop has no time for it."""
+        idle = [model for model in self._leaving if model not in self._uses]
+        self._leaving = [model for model in self._leaving if model in self._uses]
+        self._thread.submit(idle.clear)

@@ -1,0 +1,300 @@
+"""Packages that come, change and go: what is served after each look, and what a look leaves for the next one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model.package import RDF_NAME
+from model.session import SessionOptions
+from service.engine.errors import UnknownModel
+from service.engine.loading import LoadedModel
+from service.engine.planning import PlanLimits
+from service.engine.registry import load_registry
+from service.engine.rescan import Rescan
+from tests.packages import put_package, write_tiny_package
+
+OPTIONS, LIMITS = SessionOptions(backend="cpu", threads=1), PlanLimits(1 << 28)
+
+
+def watched(*folders: Path, default: str | None = None) -> Rescan:
+    return Rescan(load_registry(folders, default, OPTIONS, LIMITS), default, OPTIONS, LIMITS, None)
+
+
+def look(rescan: Rescan) -> None:
+    """All that is done about one look."""
+    for due in rescan.look():
+        rescan.load(due.path)
+    rescan.drop()
+
+
+def served(rescan: Rescan) -> list[str]:
+    return [model.package.spec.reference for model in rescan.registry.models]
+
+
+def model(rescan: Rescan, reference: str | None) -> LoadedModel:
+    return rescan.registry.get(reference)
+
+
+def test_a_new_package_is_served_once_two_looks_have_seen_the_same(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    put_package(tmp_path, "nuclei")
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0"]
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
+    assert rescan.look() == (), "nothing is loaded twice"
+
+
+def test_one_that_is_still_being_copied_is_left_alone(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    whole = write_tiny_package(tmp_path / ".source", name="nuclei").path
+    (tmp_path / "nuclei").mkdir()
+    for name in (RDF_NAME, "README.md", "test_input.npy", "test_output.npy"):
+        shutil.copy(whole / name, tmp_path / "nuclei" / name)
+        assert rescan.look() == ()
+    weights = (whole / "weights.onnx").read_bytes()
+    with (tmp_path / "nuclei" / "weights.onnx").open("wb") as file:
+        for half in (weights[:100], weights[100:]):
+            file.write(half)
+            file.flush()
+            assert rescan.look() == ()
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
+    assert rescan.registry.refused == {}
+
+
+def test_a_copy_that_paused_for_too_long_is_refused_until_it_is_whole(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    weights = put_package(tmp_path, "nuclei") / "weights.onnx"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:100])
+    for _ in range(2):
+        look(rescan)
+    assert "sha256" in rescan.registry.refused["nuclei"]
+    weights.write_bytes(content)
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
+    assert rescan.registry.refused == {}
+
+
+def test_a_higher_version_is_what_the_name_means_from_then_on(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells", "1.9.0", "cells-1.9")
+    rescan = watched(tmp_path)
+    put_package(tmp_path, "cells", "1.10.0", "cells-1.10")
+    for _ in range(2):
+        look(rescan)
+    assert model(rescan, "cells") is model(rescan, None) is model(rescan, "cells@1.10.0")
+    assert model(rescan, "cells@1.9.0")
+
+
+def test_a_package_that_changes_takes_its_own_place_when_it_has_passed(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells", "1.0.0")
+    rescan = watched(tmp_path)
+    put_package(tmp_path, "cells", "2.0.0")
+    look(rescan)
+    (due,) = rescan.look()
+    assert served(rescan) == ["cells@1.0.0"], "while it is loaded"
+    rescan.load(due.path)
+    rescan.drop()
+    assert served(rescan) == ["cells@2.0.0"]
+    assert (rescan.registry.refused, rescan.registry.kept) == ({}, {})
+
+
+@pytest.mark.parametrize("harm", ["weights", "description gone", "description wrong"])
+def test_a_package_that_breaks_goes_on_as_it_was(tmp_path: Path, harm: str) -> None:
+    place = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    before = model(rescan, "cells")
+    if harm == "weights":
+        (place / "weights.onnx").write_bytes(b"no net")
+    elif harm == "description gone":
+        (place / RDF_NAME).unlink()
+    else:
+        (place / RDF_NAME).write_text("type: model")
+    for _ in range(3):
+        look(rescan)
+    assert model(rescan, None) is before
+    assert list(rescan.registry.refused) == ["cells"]
+    assert rescan.registry.kept == {"cells@1.0.0": "what is in its place now is not served"}
+    put_package(tmp_path, "cells", "1.0.1")
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["cells@1.0.1"]
+    assert (rescan.registry.refused, rescan.registry.kept) == ({}, {})
+
+
+def test_what_broke_gives_way_to_a_sound_package_of_its_name_and_version(tmp_path: Path) -> None:
+    place = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    before = model(rescan, "cells")
+    (place / "weights.onnx").write_bytes(b"no net")
+    put_package(tmp_path, "cells", place="mended")
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["cells@1.0.0"]
+    assert model(rescan, "cells") is not before
+    assert rescan.registry.kept == {}
+
+
+def test_of_several_one_may_be_taken_away(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    gone = put_package(tmp_path, "nuclei")
+    rescan = watched(tmp_path)
+    shutil.rmtree(gone)
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0"]
+    with pytest.raises(UnknownModel):
+        model(rescan, "nuclei")
+    assert rescan.registry.kept == {}
+
+
+@pytest.mark.parametrize("emptied", [True, False], ids=["empty", "not there"])
+def test_a_volume_that_goes_away_takes_nothing_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, emptied: bool
+) -> None:
+    folder, away = tmp_path / "packages", tmp_path / "away"
+    for name in ("cells", "nuclei"):
+        put_package(folder, name)
+    put_package(tmp_path / "others", "tissue")
+    rescan = watched(folder, tmp_path / "others")
+    before = rescan.registry.models
+    folder.rename(away)
+    if emptied:
+        folder.mkdir()
+    for _ in range(4):
+        look(rescan)
+    assert rescan.registry.models == before
+    assert rescan.registry.kept.keys() == {"cells@1.0.0", "nuclei@1.0.0"}
+    assert all(f"no package is left in {folder}" in reason for reason in rescan.registry.kept.values())
+    assert len([r for r in caplog.records if "cells@1.0.0 is served on" in r.message]) == 1, "said once"
+    shutil.rmtree(folder, ignore_errors=True)
+    away.rename(folder)
+    for _ in range(2):
+        assert rescan.look() == (), "as it was: nothing is loaded again"
+        rescan.drop()
+    assert rescan.registry.models == before
+    assert rescan.registry.kept == {}
+    shutil.rmtree(folder / "nuclei")
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "tissue@1.0.0"]
+
+
+def test_the_default_that_is_named_is_not_lost(tmp_path: Path) -> None:
+    gone = put_package(tmp_path, "cells")
+    put_package(tmp_path, "nuclei")
+    rescan = watched(tmp_path, default="cells")
+    before = model(rescan, None)
+    shutil.rmtree(gone)
+    for _ in range(3):
+        look(rescan)
+    assert model(rescan, None) is before
+    assert "nothing else serves requests that name no model" in rescan.registry.kept["cells@1.0.0"]
+    put_package(tmp_path, "cells", "1.1.0")
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["cells@1.1.0", "nuclei@1.0.0"]
+    assert rescan.registry.kept == {}
+
+
+def test_nor_is_it_by_what_takes_its_place(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells", place="served")
+    rescan = watched(tmp_path, default="cells@1.0.0")
+    before = model(rescan, None)
+    for version in ("1.1.0", "1.2.0"):
+        put_package(tmp_path, "cells", version, place="served")
+        for _ in range(2):
+            look(rescan)
+        assert model(rescan, None) is before
+        assert served(rescan) == [f"cells@{version}", "cells@1.0.0"]
+
+
+def test_the_only_package_gives_way_to_its_successor_when_that_has_passed(tmp_path: Path) -> None:
+    gone = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    before = model(rescan, None)
+    shutil.rmtree(gone)
+    broken = put_package(tmp_path, "nuclei") / "weights.onnx"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no net")
+    for _ in range(3):
+        look(rescan)
+    assert model(rescan, None) is before
+    broken.write_bytes(content)
+    for _ in range(2):
+        look(rescan)
+    assert served(rescan) == ["nuclei@1.0.0"]
+
+
+def test_a_package_that_is_renamed_is_there_all_the_time(tmp_path: Path) -> None:
+    put_package(tmp_path, "tissue")
+    place = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    before = model(rescan, "cells")
+    place.rename(tmp_path / "cells-of-today")
+    look(rescan)
+    (due,) = rescan.look()
+    assert model(rescan, "cells") is before
+    rescan.load(due.path)
+    assert model(rescan, "cells") is not before
+    rescan.drop()
+    assert served(rescan) == ["cells@1.0.0", "tissue@1.0.0"]
+    assert (rescan.registry.refused, rescan.registry.kept) == ({}, {})
+
+
+def test_of_two_alike_the_second_takes_over_where_the_first_goes(tmp_path: Path) -> None:
+    first = put_package(tmp_path, "cells", place="a")
+    put_package(tmp_path, "cells", place="b")
+    rescan = watched(tmp_path)
+    assert rescan.registry.refused == {"b": "cells@1.0.0 is served from a already"}
+    shutil.rmtree(first)
+    for _ in range(2):
+        look(rescan)
+    assert model(rescan, "cells").package.path == tmp_path / "b"
+    assert rescan.registry.refused == {}
+
+
+def test_of_two_alike_the_first_is_served_whichever_came_first(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells", place="b")
+    rescan = watched(tmp_path)
+    put_package(tmp_path, "cells", place="a")
+    for _ in range(2):
+        look(rescan)
+    assert model(rescan, "cells").package.path == tmp_path / "a"
+    assert rescan.registry.refused == {"b": "cells@1.0.0 is served from a already"}
+
+
+def test_who_asks_says_that_all_is_in_place_and_has_what_was_refused_tried_again(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    (put_package(tmp_path, "broken") / "weights.onnx").write_bytes(b"no net")
+    rescan = watched(tmp_path)
+    nuclei = put_package(tmp_path, "nuclei")
+    assert [due.path for due in rescan.look(asked=True)] == [tmp_path / "broken", nuclei]
+
+
+def test_what_is_no_package_stays_none_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    (tmp_path / "lost+found").mkdir()
+    is_file = Path.is_file
+
+    def refusing(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    for _ in range(3):
+        assert rescan.look() == ()
+    assert len([record for record in caplog.records if "lost+found is left out" in record.message]) == 1

@@ -1,0 +1,199 @@
+"""The engine while packages come, change and go: requests in work keep their net, and nets that left are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from model.backends import OnnxRuntimeSession
+from model.package import ZOO, read_package
+from model.runtime_errors import inference_error
+from service.engine.admission import Admission
+from service.engine.engine import Engine
+from service.engine.errors import NotReady
+from service.engine.request import SegmentRequest
+from service.engine.soundness import FAILURES
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.images import disc, npy
+from tests.packages import edit, put_package
+
+
+@asynccontextmanager
+async def running(folder: Path, **settings: object) -> AsyncIterator[Engine]:
+    given = {"models_dir": folder, "backend": "cpu", "threads": 1, "cache_dir": "none", "rescan_s": 0.02, **settings}
+    engine = Engine(Settings.model_validate(given), Metrics())
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(120):
+        while not happened():  # noqa: ASYNC110 - whatever happens, nothing tells of it
+            await asyncio.sleep(0.01)
+
+
+def image(pixels: NDArray[np.uint8]) -> io.BytesIO:
+    return io.BytesIO(npy(pixels))
+
+
+def served(engine: Engine) -> list[str]:
+    return [model.package.spec.reference for model in engine.models]
+
+
+class Held(io.BytesIO):
+    """An image whose bytes come when they are let through."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.opened, self.let_through = threading.Event(), threading.Event()
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.opened.set()
+        assert self.let_through.wait(120)
+        return super().read(size)
+
+
+def test_a_request_ends_on_the_net_that_it_began_with_which_is_closed_then(tmp_path: Path) -> None:
+    put_package(tmp_path, version="1.0.0")
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            session = weakref.ref(engine.models[0].session)
+            held = Held(npy(disc()))
+            asked = asyncio.create_task(engine.segment(held, SegmentRequest()))
+            await until(held.opened.is_set)
+            put_package(tmp_path, version="2.0.0")
+            await until(lambda: served(engine) == ["tiny@2.0.0"])
+            new = await engine.segment(image(disc()), SegmentRequest())
+            assert session() is not None
+            held.let_through.set()
+            old = await asked
+            assert (old.model, new.model) == ("tiny@1.0.0", "tiny@2.0.0")
+            assert old.receipt["model"]["version"] == "1.0.0"
+            del asked
+            await until(lambda: session() is None)
+
+    asyncio.run(scenario())
+
+
+def test_a_service_without_a_package_becomes_ready_when_one_comes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path / "packages") as engine:
+            assert "is no folder" in engine.readiness().reasons[0]
+            put_package(tmp_path / "packages")
+            await until(lambda: engine.readiness().ready)
+            answer = await engine.segment(image(disc(600)), SegmentRequest(output="probabilities", format="npy"))
+            np.testing.assert_array_equal(np.load(io.BytesIO(answer.body.read()))[1] > 0.5, disc(600) > 110)
+
+    asyncio.run(scenario())
+
+
+def test_a_net_that_broke_is_forgotten_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = put_package(tmp_path)
+    run, broken = OnnxRuntimeSession.run, threading.Event()
+
+    def failing(self: OnnxRuntimeSession, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if broken.is_set() and not tiles.any():
+            raise inference_error(RuntimeError("CUDA error 700"), tiles.shape)
+        return run(self, tiles)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", failing)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            session = weakref.ref(engine.models[0].session)
+            broken.set()
+            for _ in range(FAILURES):
+                with pytest.raises(Exception, match="700"):
+                    await engine.segment(image(np.zeros((64, 64), np.uint8)), SegmentRequest())
+            await until(lambda: not engine.readiness().ready)
+            with pytest.raises(NotReady, match=r"tiny@1\.0\.0 fails"):
+                await engine.segment(image(disc()), SegmentRequest())
+            shutil.rmtree(place)
+            put_package(tmp_path, version="1.0.1")
+            await until(lambda: engine.readiness().ready)
+            assert served(engine) == ["tiny@1.0.1"]
+            await until(lambda: session() is None)
+
+    asyncio.run(scenario())
+
+
+def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_package(tmp_path)
+    asked: list[int] = []
+    reserve = Admission.reserve
+
+    def watched(self: Admission, memory_bytes: int) -> Callable[[], None] | None:
+        asked.append(memory_bytes)
+        return reserve(self, memory_bytes)
+
+    monkeypatch.setattr(Admission, "reserve", watched)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            ledger = engine._admission
+            release = ledger.keep(ledger.memory_limit, 0)
+            put_package(tmp_path, "cells")
+            await until(lambda: len(asked) > 1)
+            assert served(engine) == ["tiny@1.0.0"]
+            release()
+            await until(lambda: served(engine) == ["cells@1.0.0", "tiny@1.0.0"])
+            assert ledger.memory_in_use == 0
+            size = sum(file.stat().st_size for file in (tmp_path / "cells").iterdir())
+            assert asked[0] >= size, "what it is loaded from is the least that it takes"
+
+    asyncio.run(scenario())
+
+
+def test_at_most_half_of_the_memory_is_reserved() -> None:
+    ledger = Admission(1000, 60.0)
+    release = ledger.reserve(5000)
+    assert release is not None
+    assert ledger.memory_in_use == 500
+    assert ledger.reserve(501) is not None
+    assert ledger.reserve(1) is None
+    release()
+    assert ledger.reserve(1) is not None
+
+
+@pytest.mark.slow
+def test_twenty_packages_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
+    """Each net takes 31 MB in fp32 for its weights alone."""
+    process = psutil.Process()
+
+    async def come_and_go(engine: Engine, version: str) -> int:
+        copy = tmp_path / version
+        shutil.copytree(ZOO / "nuclei", copy)
+        edit(read_package(copy), lambda rdf: rdf.update(version=version))
+        engine.look_for_packages()
+        await until(lambda: f"nuclei@{version}" in served(engine))
+        session = weakref.ref(engine.model("nuclei").session)
+        await engine.segment(image(disc(300)), SegmentRequest(model="nuclei"))
+        shutil.rmtree(copy)
+        engine.look_for_packages()
+        await until(lambda: session() is None)
+        return process.memory_info().rss
+
+    async def scenario() -> None:
+        put_package(tmp_path)
+        async with running(tmp_path, rescan_s=0, precision="fp32") as engine:
+            resident = [await come_and_go(engine, f"9.{number}.0") for number in range(20)]
+        # the first ones fill what the allocator keeps
+        assert resident[-1] - resident[4] < 5 * 31 << 20, [size >> 20 for size in resident]
+
+    asyncio.run(scenario())
