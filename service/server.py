@@ -1,13 +1,16 @@
-"""The HTTP server: uvicorn, and what happens between SIGTERM, SIGINT or SIGHUP and the end.
+"""The HTTP server: uvicorn, and what happens between SIGTERM, SIGINT or the end of its terminal and its own.
 
 At the signal readiness fails, and nothing else changes: whoever still comes, because no load balancer has noticed yet,
 is answered. ``drain_delay_s`` seconds later the listener closes; then requests in work have ``shutdown_grace_s``
 seconds to finish; the exit code is 0.
+
+Where no terminal controls the process, SIGHUP has it look for packages at once.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -40,6 +43,7 @@ class Server(uvicorn.Server):
         self._drain_delay_s = drain_delay_s
         self._leave_at: float | None = None
         self._announced = False
+        self._look_asked = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and say where: port 0 is only known now.
@@ -51,7 +55,8 @@ class Server(uvicorn.Server):
 
         """
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            signal.signal(signal.SIGHUP, self.handle_exit)  # the terminal is gone; uvicorn would end without a drain
+            # a terminal that is gone would end uvicorn without a drain
+            signal.signal(signal.SIGHUP, self.handle_exit if _has_terminal() else self._ask_to_look)
         try:
             await super().startup(sockets)
         except SystemExit as error:
@@ -84,8 +89,14 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
+    def _ask_to_look(self, _: int, __: FrameType | None) -> None:
+        self._look_asked = True
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether it is time to close the listener."""
+        if self._look_asked:
+            self._look_asked = False
+            self._engine.look_for_packages()
         if self._leave_at is not None:
             if not self._announced:
                 self._announced = True
@@ -94,6 +105,15 @@ class Server(uvicorn.Server):
                 self._engine.drain()
                 self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def serve(settings: Settings) -> None:

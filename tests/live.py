@@ -35,7 +35,9 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(folder: Path, packages: Path, **settings: object) -> Iterator[LiveServer]:
+def live_server(
+    folder: Path, packages: Path, *, terminal: int | None = None, **settings: object
+) -> Iterator[LiveServer]:
     """Start the service on a free port, wait until it is ready, and end it afterwards.
 
     Parameters
@@ -44,16 +46,21 @@ def live_server(folder: Path, packages: Path, **settings: object) -> Iterator[Li
         Where its log goes.
     packages
         What it serves.
+    terminal
+        Descriptor of the terminal that controls it; None for none.
     settings
         Further settings by field name.
+
     """
     given = {"port": 0, "models_dir": packages, "backend": "cpu", **settings}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     log = folder / "service.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", *options],
+            [*(["setsid", "--ctty"] if terminal else []), sys.executable, "-m", "service.cli", "serve", *options],
+            stdin=terminal,
             stderr=stream,
+            start_new_session=terminal is None,
             env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
         )
     try:
@@ -66,6 +73,16 @@ def live_server(folder: Path, packages: Path, **settings: object) -> Iterator[Li
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def hang_up_means(action: signal.Handlers) -> Iterator[None]:
+    """Say what a new process does at SIGHUP, which it inherits: whoever runs the tests may ignore it."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:

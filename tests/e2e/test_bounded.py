@@ -70,7 +70,7 @@ def test_an_image_beyond_the_budget_is_labelled_within_it(packages: Path, tmp_pa
     ],
 )
 def test_where_there_is_no_room_in_files_the_answer_names_limit_and_remedy(
-    packages: Path, tmp_path: Path, settings: dict[str, object], kind: str, words: tuple[str, ...]
+    packages: Path, tmp_path: Path, settings: dict[str, int], kind: str, words: tuple[str, ...]
 ) -> None:
     with live_server(tmp_path, packages, memory_budget_mb=BUDGET_MB, **settings) as server:
         assert_refused_and_going_on(server, kind, words)

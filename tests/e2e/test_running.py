@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import Client
 from tests.images import disc, png, tiff
-from tests.live import LiveServer, live_server
+from tests.live import LiveServer, hang_up_means, live_server
 from tests.problems import assert_problem
 
 
@@ -184,10 +185,19 @@ def test_an_answer_on_its_way_at_the_end_of_the_grace_breaks_off(packages: Path,
         assert any("send it again" in event["message"] for event in server.events())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_idle_drains_and_exits_with_0(packages: Path, tmp_path: Path, number: signal.Signals) -> None:
-    with hang_up_means(signal.SIG_DFL), live_server(tmp_path, packages, drain_delay_s=1) as server:
+    with live_server(tmp_path, packages, drain_delay_s=1) as server:
         server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert [event["message"] for event in server.events()][-2:] == ["draining", "stopped"]
+
+
+def test_a_terminal_that_is_closed_drains_it(packages: Path, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    with hang_up_means(signal.SIG_DFL), live_server(tmp_path, packages, terminal=terminal, drain_delay_s=1) as server:
+        os.close(terminal)
+        os.close(screen)
         assert server.process.wait(30) == 0
         assert [event["message"] for event in server.events()][-2:] == ["draining", "stopped"]
 
@@ -197,16 +207,6 @@ def test_where_nobody_shall_notice_that_the_terminal_is_gone_nothing_ends(packag
     with hang_up_means(signal.SIG_IGN), live_server(tmp_path, packages) as server:
         server.process.send_signal(signal.SIGHUP)
         assert httpx.get(f"{server.url}/readyz").json()["ready"]
-
-
-@contextmanager
-def hang_up_means(action: signal.Handlers) -> Iterator[None]:
-    """Say what a new process does at SIGHUP, which it inherits: whoever runs the tests may ignore it."""
-    before = signal.signal(signal.SIGHUP, action)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_large_image_keeps_memory_bounded_while_probes_answer(packages: Path, tmp_path: Path) -> None:
