@@ -172,7 +172,7 @@ def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
         raise mismatch(asked, own + page[0], (*shape, *facts.size_yx, *([facts.samples] if facts.samples > 1 else [])))
     if lead == own:
         return found
-    return _stack(
+    again = _stack(
         lead,
         pages.reshape(shape),
         virtual=found.virtual,
@@ -180,6 +180,10 @@ def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
         bits=found.bits,
         notes=[*found.notes, f"axes {asked} as asked for, in place of {own + page[0]}"],
     )
+    # slices that ImageJ made of images have their titles for labels
+    _, order = channels_last(lead, np.arange(pages.size).reshape(shape))
+    labels = tuple(facts.labels[at] for at in order.ravel()) if len(facts.labels) == pages.size else ()
+    return replace(again, channel_names=_labels_of_channels(labels, again.pages.shape))
 
 
 def _imagej_fields(description: str) -> dict[str, str]:

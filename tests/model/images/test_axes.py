@@ -77,6 +77,21 @@ def test_slices_that_are_channels_lose_what_the_file_says_of_slices() -> None:
     assert read(data, axes="ZYX")[0] == read(data)[0]
 
 
+@pytest.mark.parametrize(
+    ("axes", "labels", "names"),
+    [
+        ("CTYX", ["actin"] * 3 + ["DAPI"] * 3, ("actin", "DAPI")),
+        ("TCYX", ["actin", "DAPI", "GFP"] * 2, ("actin", "DAPI", "GFP")),
+        ("CTYX", ["actin", "DAPI", "GFP"] * 2, ()),
+        ("CTYX", ["actin"] * 3, ()),
+    ],
+)
+def test_labels_of_what_were_slices_name_the_channels(axes: str, labels: list[str], names: tuple[str, ...]) -> None:
+    data = write(ramp(2, 3, 8, 9), imagej=True, metadata={"axes": "TZYX", "Labels": labels})
+    assert read(data)[0].channel_names == ()
+    assert read(data, axes=axes)[0].channel_names == names
+
+
 def test_frames_and_channels_that_are_confused_are_told_apart() -> None:
     hyperstack = ramp(2, 3, 8, 9)
     header, planes = read(write(hyperstack, imagej=True, metadata={"axes": "ZCYX"}), axes="CTYX")
