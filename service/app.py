@@ -34,6 +34,7 @@ _READ_BY_PAGES = (
     "Retry-After",
     "X-Request-ID",
     "Location",
+    "Preference-Applied",
     "Content-Disposition",
     "Inference-Header-Content-Length",
 )

@@ -15,7 +15,7 @@ from tests.live import LiveServer, live_server
 
 KEY = "alice-key-0123456789"
 VIEWER, OTHER = "https://viewer.example.org", "https://elsewhere.example.org"
-EXPOSED = {"X-UNet-Receipt", "Server-Timing", "Retry-After", "X-Request-ID", "Location"}
+EXPOSED = {"X-UNet-Receipt", "Server-Timing", "Retry-After", "X-Request-ID", "Location", "Preference-Applied"}
 
 
 @pytest.fixture(scope="module")

@@ -158,10 +158,13 @@ def test_axes_are_read_as_in_an_npy_file(client: AppClient, shape: tuple[int, ..
         assert_same(found[kind], segmented(client, image, output=kind))
 
 
-def test_channels_come_last(client: AppClient) -> None:
+def test_channels_come_last_or_where_axes_has_them(client: AppClient) -> None:
     image = np.dstack([disc(), disc(radius=9), disc(radius=5)])
     found = tensors(sent_as_json(client, image, "/v2/models/colour/infer"))
     assert_same(found["mask"], segmented(client, image, model="colour"))
+    first = np.moveaxis(image, -1, 0)
+    moved = sent_as_bytes(client, np.ascontiguousarray(first), "/v2/models/colour/infer", parameters={"axes": "CYX"})
+    assert_same(tensors(moved)["mask"], found["mask"])
     assert_problem(sent_as_json(client, disc(), "/v2/models/colour/infer"), 422, "image-mismatch")
 
 
