@@ -53,6 +53,7 @@ def problem_response(
 
 
 def _document(kind: ProblemKind, detail: str, extensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    detail = detail.encode("utf-8", "backslashreplace").decode()  # JSON may name halves of characters
     document: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
     return document | {"request_id": REQUEST_ID.get(), **(extensions or {})}
 

@@ -21,6 +21,7 @@ from service.errors import BrokenInference, InvalidParameter
 
 _MOST_JSON_BYTES = 16 << 20
 _MOST_OTHER_BYTES = 64 << 10  # of JSON beside the values
+_MOST_BRACKETS = 200  # in these
 _QUICK_BYTES = 1 << 20  # of JSON that is read at once, whoever comes
 _SAID_ELSEWHERE = {"model": "the path", "output": "'outputs'", "format": "the protocol"}
 
@@ -146,9 +147,15 @@ def _read_document(body: BinaryIO, length: int) -> tuple[_Document, bytes | None
             f"the JSON has {len(text)} bytes beside the values of 'data', the limit is {_MOST_OTHER_BYTES}; leave out "
             "what is not needed"
         )
+    brackets = text.count(b"[") + text.count(b"{")
+    if brackets > _MOST_BRACKETS:  # also bounds how deep they are in each other
+        raise BrokenInference(
+            f"the JSON has {brackets} lists and objects beside the values of 'data', the limit is {_MOST_BRACKETS}; "
+            "leave out what is not needed"
+        )
     try:
         document = json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BrokenInference(
             f"the {length} bytes of JSON cannot be read: {error}; send an inference request, and its length in "
             "Inference-Header-Content-Length where binary data follows"
@@ -172,7 +179,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _described(error: ValidationError) -> str:
     places = [
-        f"{'.'.join(map(str, item['loc'])) or 'the request'} is {str(item['input'])[:40]!r}: "
+        f"{'.'.join(map(str, item['loc']))[:80] or 'the request'} is {str(item['input'])[:40]!r}: "
         f"{item['msg'][0].lower()}{item['msg'][1:]}"
         for item in error.errors(include_url=False)[:3]
     ]

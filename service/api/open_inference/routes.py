@@ -19,7 +19,7 @@ from service.api.parameters import seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import UploadRoom, received
 from service.engine.engine import Engine
-from service.engine.errors import NotReady
+from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.request import Answer
 from service.errors import BrokenInference, InvalidParameter
 from service.settings import Settings
@@ -27,7 +27,7 @@ from service.settings import Settings
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
-_LEAST_S = 0.001
+_LEAST_S = 0.1
 _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 _UNREADY: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not so; `error` says why."}}
 
@@ -153,17 +153,22 @@ async def _content(
 ) -> InferenceContent:
     """Run the net once for each output; all together have the time of one request."""
     clock = asyncio.get_running_loop().time
-    began = clock()
-    async with reading as inference:
-        with ExitStack() as bodies:
-            answers: list[Answer] = []
-            for output in inference.outputs:
-                seconds_allowed(output.request.timeout_s, settings, background=False)
-                allowed_s = output.request.timeout_s or settings.deadline_s
-                left_s = max(allowed_s - (clock() - began), _LEAST_S) if answers else allowed_s
-                answer = await engine.segment(inference.image, replace(output.request, timeout_s=left_s))
-                bodies.callback(answer.body.close)
-                answers.append(answer)
-            content = await asyncio.to_thread(InferenceContent, inference, answers)
-            bodies.pop_all()
-            return content
+    until = clock() + settings.deadline_s
+    try:
+        async with asyncio.timeout_at(until), reading as inference:
+            allowed_s = seconds_allowed(inference.outputs[0].request.timeout_s, settings, background=False)
+            until += allowed_s - settings.deadline_s
+            with ExitStack() as bodies:
+                answers: list[Answer] = []
+                for output in inference.outputs:
+                    left_s = min(allowed_s, max(_LEAST_S, round(until - clock(), 1)))
+                    answer = await engine.segment(inference.image, replace(output.request, timeout_s=left_s))
+                    bodies.callback(answer.body.close)
+                    answers.append(answer)
+                content = await asyncio.to_thread(InferenceContent, inference, answers)
+                bodies.pop_all()
+                return content
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the answer was not ready in the {settings.deadline_s:g} s allowed; send values as binary data, or less"
+        ) from None

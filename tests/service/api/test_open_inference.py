@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -269,7 +270,8 @@ def test_malformed_requests_are_refused(client: AppClient, document: Any, said: 
         (b"", {}, "0 bytes of a body of 0"),
         (b"{", {}, "the 1 bytes of JSON cannot be read"),
         (b"\xff\xfe\xfa", {}, "cannot be read"),
-        (b"[" * 50_000, {}, "cannot be read"),
+        (b"[" * 50_000, {}, "has 50000 lists and objects"),
+        (b"[" * 200, {}, "cannot be read"),
         (b"{}", {HEADER: "3"}, "said to have 3 bytes of a body of 2"),
         (b"{}", {HEADER: "0"}, "said to have 0 bytes"),
         (b"{}", {HEADER: "-1"}, f"{HEADER} is '-1'"),
@@ -294,6 +296,23 @@ def test_members_given_twice_are_refused(client: AppClient) -> None:
     outputs = [{"name": "mask"}, {"name": "mask"}]
     problem = assert_problem(sent_as_json(client, disc(), outputs=outputs), 422, "invalid-parameter")
     assert problem["error"].startswith("output mask is given 2 times")
+
+
+def test_a_name_of_half_a_character_is_refused_as_any_other(client: AppClient) -> None:
+    body = json.dumps({"inputs": [GOOD], "parameters": {"half": None}}).replace("half", r"\ud800")
+    problem = assert_problem(client.request("POST", INFER, content=body.encode()), 422, "invalid-parameter")
+    assert problem["error"].startswith(r"\ud800 is 'None', it should be a number")
+
+
+def test_what_cannot_be_ready_in_time_is_refused(client: AppClient, settings: Settings) -> None:
+    late = sent_as_bytes(client, disc(), parameters={"timeout": 1e-9}, outputs=[{"name": "mask"}, {"name": "labels"}])
+    assert_problem(late, 504, "deadline-exceeded")
+    with running_app(settings.model_copy(update={"deadline_s": 2})) as hasty:
+        hasty.wait_until_ready()
+        asyncio.run(hasty.app.state.json_turn.acquire())  # as by a request whose JSON takes long to read
+        problem = assert_problem(sent_as_json(hasty, noise(450, 450, np.uint16)), 504, "deadline-exceeded")
+        assert problem["error"].startswith("the answer was not ready in the 2 s allowed; send values as binary data")
+        assert hasty.app.state.upload_room.on_disk == 0
 
 
 def test_failures_carry_the_protocols_member_under_v2_alone(client: AppClient) -> None:
