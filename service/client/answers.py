@@ -10,6 +10,9 @@ import httpx
 RECEIPT = "X-UNet-Receipt"
 """Header of every result: what was done, in JSON."""
 
+ACCEPTED = 202
+"""Status of a request that has become a job of the service (`respond_async`)."""
+
 EXAMPLE = "http://127.0.0.1:8000"
 
 

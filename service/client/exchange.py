@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import (  # noqa: TID252 - the folder can stand anywhere
+    ACCEPTED,
     EXAMPLE,
     RECEIPT,
     ServiceProblem,
     ServiceUnreachable,
     document,
+    json_object,
     passes,
     retry_after,
     somebody_else,
@@ -34,6 +37,8 @@ SEGMENT = "/segment"
 
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
 _LONGEST_WAIT_S = 30.0
+_LONGEST_POLL_S = 25.0  # half of what the service takes: proxies hang up after a minute, some after half of one
+_ASKED_AGAIN = 2  # times, where the replica at work on a job has ended
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Exchange:
             verify=httpx.create_ssl_context(),  # takes longer to make than all the rest
         )
         self._max_wait_s = max_wait_s
+        self._poll_s = min(_LONGEST_POLL_S, timeout_s / 2)
         self._sleep = sleep
         self._reached = False  # whether the server has ever answered
         self._lock = threading.Lock()
@@ -151,16 +157,48 @@ class Exchange:
 
     def _answer(self, job: Job, line: Line, request: Request) -> httpx.Response:
         params = {name: value for name, value in request.params.items() if value is not None}
-        send = partial(line.http.request, request.method, request.path, params=params, extensions={"trace": line.trace})
         content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
+
+        def send() -> httpx.Response:
+            ask = partial(line.ask, request.method, request.path, params)
+            if isinstance(content, bytes):
+                return ask(content)
+            with Path(content).open("rb") as file:
+                return ask(file)
+
+        for again in range(_ASKED_AGAIN, -1, -1):
+            response = self._until_answered(job, send)
+            if response.status_code != ACCEPTED:
+                return response
+            report = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
+            if report["state"] == "done":
+                return self._until_answered(job, partial(line.ask, "GET", f"/jobs/{report['id']}/result"))
+            # as for an answer that was lost, another replica may be luckier
+            if report["problem"]["status"] != httpx.codes.SERVICE_UNAVAILABLE or not again:
+                raise ServiceProblem(report["problem"])
+        raise AssertionError("the last time returns or raises")
+
+    def _when_over(self, job: Job, line: Line, path: str) -> dict[str, Any]:
+        """Report of the service's job; where nobody waits any more, the service is told to drop it."""
+        wait = partial(line.ask, "GET", path, {"wait": self._poll_s})
+        try:
+            while True:
+                response = self._until_answered(job, wait)
+                report = json_object(response)
+                if "state" not in report:
+                    raise ServiceProblem(somebody_else(response, "field 'state'"))
+                if report["state"] in {"done", "failed"}:
+                    return report
+        except HungUp:
+            with suppress(httpx.HTTPError), self._connect() as http:
+                http.delete(path)
+            raise
+
+    def _until_answered(self, job: Job, send: Callable[[], httpx.Response]) -> httpx.Response:
         waited, next_wait = 0.0, _FIRST_WAIT_S
         while not job.done():
             try:
-                if isinstance(content, bytes):
-                    response = send(content=content)
-                else:
-                    with Path(content).open("rb") as file:
-                        response = send(content=file)
+                response = send()
             except httpx.TransportError as error:
                 # a server that ended in the middle of it, or has been there and is being replaced; one that was never
                 # there, or is slow, is another matter

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import httpx
 import numpy as np
@@ -35,6 +35,16 @@ class Line:
             with suppress(OSError):  # it has ended by itself
                 # not an SSLSocket's own shutdown, which takes the encryption away from under who reads
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | float | bool] | None = None,
+        content: bytes | IO[bytes] = b"",
+    ) -> httpx.Response:
+        """Send one request, and wait for its answer."""
+        return self.http.request(method, path, params=params, content=content, extensions={"trace": self.trace})
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of each new connection."""

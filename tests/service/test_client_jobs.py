@@ -294,3 +294,62 @@ def test_a_map_that_is_dropped_or_whose_client_is_closed_asks_for_nothing_more()
     with pytest.raises(HungUp):
         next(results)
     assert set(asked) <= {b"0", b"1"}
+
+
+def test_a_job_of_the_service_is_waited_for_and_its_result_is_the_same(server: LiveServer) -> None:
+    with Client(server.url) as client:
+        answer = client.answer(tiff(disc()), output="labels", format="tiff", respond_async=True)
+        at_once = client.answer(tiff(disc()), output="labels", format="tiff")
+        assert answer.content == at_once.content
+        assert json.loads(answer.headers[RECEIPT])["output"]["objects"] == 1
+        np.testing.assert_array_equal(client.submit(disc(), respond_async=True).result(), disc() > 110)
+    paths = [event.get("path", "") for event in server.events()]
+    assert sum(path.startswith("/jobs/") and path.endswith("/result") for path in paths) == 2
+
+
+def test_why_a_job_of_the_service_failed_is_raised(server: LiveServer) -> None:
+    image = disc().astype(np.float32)
+    image[0, 0] = np.nan
+    with Client(server.url) as client:
+        with pytest.raises(ServiceProblem) as failure:
+            client.segment(image, respond_async=True)
+        assert (failure.value.status, failure.value.type) == (422, "/problems/non-finite-image")
+
+
+def test_nobody_waiting_any_more_ends_the_job_of_the_service(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.exchange._LONGEST_POLL_S", 0.1)
+    with Client(server.url) as client:
+        job = client.submit(many_discs(4096), output="labels", mirror=True, respond_async=True)
+        wait_until(lambda: metric(server.url, "unet_backlog_pixels") > 0)
+        before = len(server.events())
+        wait_until(lambda: any(event.get("path", "").startswith("/jobs/") for event in server.events()[before:]))
+        assert job.cancel()
+        with pytest.raises(HungUp):
+            job.result()
+        wait_for_metric(server.url, "unet_backlog_pixels", 0)
+        wait_until(lambda: any(event.get("status") == 204 for event in server.events()))
+
+
+def test_a_job_whose_replica_has_ended_is_sent_again() -> None:
+    asked: list[str] = []
+    lost = {"id": "b", "state": "failed", "problem": {"status": 503, "type": "/problems/job-lost"}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        if request.method == "POST":
+            return httpx.Response(202, json={"id": "ab"[asked.count("POST /segment") - 1]})
+        if request.url.path.endswith("/result"):
+            return httpx.Response(200, content=b"mask", headers={RECEIPT: "{}"})
+        return httpx.Response(200, json=lost if request.url.path == "/jobs/a" else {"id": "b", "state": "done"})
+
+    with Client("http://service", transport=httpx.MockTransport(answer)) as client:
+        assert client.segment(b"image", respond_async=True) == b"mask"
+    assert asked == ["POST /segment", "GET /jobs/a", "POST /segment", "GET /jobs/b", "GET /jobs/b/result"]
+
+
+def test_what_is_no_job_of_the_service_is_said_so() -> None:
+    other = Client("http://other", transport=httpx.MockTransport(lambda _: httpx.Response(202, json=[])))
+    with other as client, pytest.raises(ServiceProblem, match="no U-Net"):
+        client.segment(b"image", respond_async=True)
