@@ -57,7 +57,8 @@ FROM ${BASE} AS runtime
 RUN python -c "import compileall, re, sysconfig; \
 compileall.compile_dir(sysconfig.get_path('stdlib'), quiet=2, rx=re.compile('/(site|dist)-packages/|/test/'))" \
     && groupadd --gid 10001 unet \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unet
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unet \
+    && install --directory --mode=0700 --owner=10001 --group=10001 /jobs
 COPY --chmod=0444 docker/healthcheck.py /opt/healthcheck.py
 ENV PATH=/opt/unet/bin:$PATH \
     HOME=/tmp \

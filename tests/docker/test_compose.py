@@ -84,6 +84,18 @@ def test_it_segments_on_the_package_that_ships(project: tuple[str, ...]) -> None
     assert Image.open(io.BytesIO(answer.content)).size == (200, 300)
 
 
+def test_any_replica_answers_for_a_job(project: tuple[str, ...]) -> None:
+    url = f"http://{docker(*project, 'port', 'proxy', '8000')}"
+    accepted = httpx.post(
+        f"{url}/segment", content=png(disc(300, 200)), headers={"Prefer": "respond-async"}, timeout=60
+    )
+    assert accepted.status_code == 202, accepted.text
+    place = accepted.headers["location"]
+    assert httpx.get(f"{url}{place}/result", params={"wait": 50}, timeout=60).status_code == 200
+    ask = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000{place}').status)"
+    assert [replica.run("python", "-c", ask).strip() for replica in replicas(project)] == ["200"] * 2
+
+
 def test_stopping_it_ends_with_0(project: tuple[str, ...]) -> None:
     containers = [Container(name) for name in docker(*project, "ps", "--quiet").split()]
     docker(*project, "stop")

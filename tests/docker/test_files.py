@@ -114,6 +114,16 @@ def test_everything_that_runs_on_is_hardened() -> None:
         assert name == "training" or service["mem_limit"], name
 
 
+def test_replicas_share_a_folder_of_jobs_that_their_user_may_write() -> None:
+    for name in ("service", "service-gpu"):
+        folder = services()[name]["environment"]["UNET_JOBS_DIR"]
+        assert services()[name]["volumes"] == [f"jobs:{folder}"]
+        # a new volume takes owner and mode of what lies there in the image
+        dockerfile = (PROJECT / "docker" / "service.Dockerfile").read_text()
+        assert f"install --directory --mode=0700 --owner=10001 --group=10001 {folder}\n" in dockerfile
+    assert "jobs" in yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["volumes"]
+
+
 def test_the_proxy_is_more_patient_than_the_service() -> None:
     text = (PROJECT / "docker" / "haproxy" / "haproxy.cfg").read_text()
     times = {name: int(seconds) for name, seconds in re.findall(r"timeout (client|server) +(\d+)s", text)}

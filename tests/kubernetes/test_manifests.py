@@ -159,6 +159,7 @@ def test_uploads_and_large_images_fit_into_the_temporary_folder(overlay: str) ->
     room = quantity(volume["emptyDir"]["sizeLimit"])
     assert chosen.upload_limit_mb >= 2 * chosen.max_body_mb
     assert room > (chosen.spool_limit_mb + chosen.upload_limit_mb) << 20
+    assert not chosen.jobs_mb, "another pod would know nothing of a job"
     assert quantity(container(overlay)["resources"]["limits"]["ephemeral-storage"]) > room
 
 
