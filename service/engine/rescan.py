@@ -115,7 +115,7 @@ class Rescan:
             folder = next(folder for folder in former.folders if folder in (path, path.parent))
             if entry.gone and not any(folder in (place, place.parent) for place in self._last):
                 entries[path] = replace(entry, reason=_FOLDER_GONE.format(folder))
-            elif entry.refusal is None:
+            elif entry.refusal is None and not (entry.gone and path in self._last):  # else it is about to come back
                 entries[path] = replace(entry, before=())
         if former.default is not None and make_registry(entries, former.folders, self._default).default is None:
             path = next(path for path, entry in former.entries.items() if former.default in entry.before)

@@ -110,7 +110,7 @@ class Watch:
             release = self._reserve(package.size * _LOADING)
             if release is None:
                 _LOG.info("%s waits for memory in which to be loaded", package.path.name)
-                continue
+                return  # what it may come in place of has to wait, too
             try:
                 await loop.run_in_executor(self._thread, self._rescan.load, package.path)
             finally:

@@ -189,6 +189,27 @@ def test_a_volume_that_goes_away_takes_nothing_with_it(
     assert served(rescan) == ["cells@1.0.0", "tissue@1.0.0"]
 
 
+@pytest.mark.parametrize("sound", [True, False], ids=["sound", "broken"])
+def test_what_comes_back_changed_is_served_as_before_until_it_has_passed(tmp_path: Path, sound: bool) -> None:
+    folder, away = tmp_path / "packages", tmp_path / "away"
+    put_package(folder, "cells")
+    put_package(folder, "tissue")
+    rescan = watched(folder)
+    before = model(rescan, "tissue")
+    folder.rename(away)
+    for _ in range(2):
+        look(rescan)
+    put_package(away, "tissue", "1.1.0")
+    if not sound:
+        (away / "tissue" / "weights.onnx").write_bytes(b"no net")
+    away.rename(folder)
+    look(rescan)
+    assert model(rescan, "tissue") is before
+    look(rescan)
+    assert served(rescan) == ["cells@1.0.0", "tissue@1.1.0" if sound else "tissue@1.0.0"]
+    assert list(rescan.registry.refused) == ([] if sound else ["tissue"])
+
+
 def test_the_default_that_is_named_is_not_lost(tmp_path: Path) -> None:
     gone = put_package(tmp_path, "cells")
     put_package(tmp_path, "nuclei")
