@@ -112,24 +112,23 @@ def packed_blocks(values: bytes, tensor: Tensor) -> Iterator[bytes]:
 def _packed(block: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     name = datatype(dtype)
     try:
-        # whole numbers beyond 64 bits are fine as floats
-        found = np.asarray(json.loads(b"[" + block + b"]"), np.float64 if dtype.kind == "f" else None)
-    except (ValueError, OverflowError):
+        values: list[Any] = json.loads(b"[" + block + b"]")
+    except ValueError:
         raise BrokenInference(f"'data' is no list of values of type {name}; write them as JSON does") from None
-    words = b"u" in block or b"l" in block  # of true and false; beside numbers they would count as 1 and 0
-    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "f"}[dtype.kind]
-    if found.dtype.kind not in kinds or words != (dtype.kind == "b"):
+    # told by their letters: numpy would make numbers of true and false, and whole numbers of others
+    foreign = {"b": b"0123456789", "u": b".eE", "i": b".eE", "f": b"ul"}[dtype.kind]
+    if any(letter in block for letter in foreign):
         raise BrokenInference(f"'data' has values that are none of type {name}; send such, or name another datatype")
-    if dtype.kind in "iu":
-        least, most = int(found.min()), int(found.max())
-        limits = np.iinfo(dtype)
-        if least < limits.min or most > limits.max:
-            raise BrokenInference(
-                f"'data' has values from {least} to {most}, {name} holds {limits.min} to {limits.max}; name another "
-                "datatype"
-            )
-    with np.errstate(over="ignore"):  # becomes infinity, which is refused as such
-        return found.astype(dtype)
+    try:
+        if dtype.kind == "f":
+            with np.errstate(over="ignore"):  # becomes infinity, which is refused as such
+                return np.asarray(values, np.float64).astype(dtype)
+        return np.asarray(values, dtype)
+    except OverflowError:
+        raise BrokenInference(
+            f"'data' has values from {str(min(values))[:24]} to {str(max(values))[:24]}, beyond what {name} "
+            "holds; name another datatype"
+        ) from None
 
 
 def json_values(values: NDArray[Any]) -> bytes:

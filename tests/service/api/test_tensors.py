@@ -71,13 +71,13 @@ def test_lists_are_read_in_more_than_one_block() -> None:
         ("[1, 2, , 4]", "is no list of values"),
         ("[1, 2, 3, -]", "is no list of values"),
         ("[1, 2, 3, " + "9" * 5000 + "]", "is no list of values"),
-        ("[1, 2, 3, 256]", "values from 1 to 256, UINT8 holds 0 to 255"),
+        ("[1, 2, 3, 256]", "values from 1 to 256, beyond what UINT8 holds"),
         ("[-1, 2, 3, 4]", "values from -1 to 4"),
         ("[1, 2, 3, 1e400]", "none of type UINT8"),
         ("[1, 2, 3, 4.0]", "none of type UINT8"),
         ("[1, 2, 3, true]", "none of type UINT8"),
         ("[true, true, false, true]", "none of type UINT8"),
-        ("[1, 2, 3, 1" + "0" * 30 + "]", "none of type UINT8"),
+        ("[1, 2, 3, 1" + "0" * 30 + "]", "values from 1 to 100000000000000000000000, beyond what UINT8 holds"),
     ],
 )
 def test_lists_that_are_no_such_tensor_are_refused(values: str, said: str) -> None:
@@ -85,9 +85,19 @@ def test_lists_that_are_no_such_tensor_are_refused(values: str, said: str) -> No
         read(values.encode(), (2, 2), np.dtype(np.uint8))
 
 
+def test_whole_numbers_of_64_bits_are_exact() -> None:
+    read_yx = read(b"[0, 9223372036854775809, 18446744073709551615, 1]", (2, 2), np.dtype(np.uint64))
+    assert read_yx.tolist() == [[0, 2**63 + 1], [2**64 - 1, 1]]
+
+
 def test_whole_numbers_of_any_length_are_floats() -> None:
     read_yx = read(b"[1, 2.5, 1" + b"0" * 30 + b", -3]", (2, 2), np.dtype(np.float32))
     np.testing.assert_array_equal(read_yx, np.array([[1, 2.5], [1e30, -3]], np.float32))
+
+
+def test_a_whole_number_beyond_all_floats_is_refused() -> None:
+    with pytest.raises(BrokenInference, match="beyond what FP64 holds"):
+        read(b"[1, 2, 3, 1" + b"0" * 400 + b"]", (2, 2), np.dtype(np.float64))
 
 
 @pytest.mark.parametrize("values", ["[0, 1, 1, 0]", "[true, true, 1, true]"])
