@@ -151,8 +151,9 @@ class Jobs:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while True:
-            running = self._running.get(job_id)
-            record = running.current() if running else await self._read(self._folder.read, job_id)
+            record = await self._read(self._folder.read, job_id)  # another replica may have deleted it
+            if running := self._running.get(job_id):
+                record = running.current()
             if record.user != user:
                 raise UnknownJob(job_id, self._settings.job_keep_s)
             left_s = until - loop.time()

@@ -178,6 +178,7 @@ def test_deleting_ends_the_work(
     until(lambda: one.get(f"/jobs/{job}").json()["state"] == "running")
     assert metric(one, "unet_in_flight") == 1
     assert replicas[at].request("DELETE", f"/jobs/{job}").status_code == 204
+    assert one.get(f"/jobs/{job}").status_code == 404
     until(lambda: metric(one, "unet_in_flight") == 0)
     for replica in replicas:
         for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
