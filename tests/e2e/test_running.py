@@ -110,6 +110,28 @@ def test_sigterm_during_a_request_answers_it_and_exits_with_0(packages: Path, tm
         assert server.events()[-1]["message"] == "stopped"
 
 
+@pytest.mark.parametrize(("grace_s", "state"), [(60, "done"), (0, "failed")])
+def test_sigterm_gives_jobs_the_time_of_requests_and_another_replica_tells(
+    packages: Path, tmp_path: Path, grace_s: int, state: str
+) -> None:
+    jobs = tmp_path / "jobs"
+    large = tiff(many_discs(4096))
+    with live_server(tmp_path, packages, jobs_dir=jobs, shutdown_grace_s=grace_s) as server:
+        asked = {"output": "labels", "format": "tiff", "respond_async": "true"}
+        accepted = httpx.post(f"{server.url}/segment", content=large, params=asked, timeout=60)
+        assert accepted.status_code == 202
+        server.terminate()
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text()
+    with live_server(tmp_path, packages, jobs_dir=jobs) as another:
+        assert httpx.get(f"{another.url}{accepted.headers['Location']}").json()["state"] == state
+        result = httpx.get(f"{another.url}{accepted.headers['Location']}/result")
+        if state == "done":
+            assert result.status_code == 200
+        else:
+            assert (result.status_code, result.json()["type"]) == (503, "/problems/draining")
+
+
 def test_behind_a_proxy_that_strips_a_prefix_links_carry_it(packages: Path, tmp_path: Path) -> None:
     with live_server(tmp_path, packages, root_path="/unet") as server:
         text = httpx.get(f"{server.url}/docs").text
@@ -118,6 +140,8 @@ def test_behind_a_proxy_that_strips_a_prefix_links_carry_it(packages: Path, tmp_
         assert httpx.get(f"{server.url}/docs/assets/swagger-ui-bundle.js").status_code == 200
         assert httpx.post(f"{server.url}/segment", content=png(disc())).status_code == 200
         assert metric(server.url, "unet_requests_total", status="200") == 1
+        job = httpx.post(f"{server.url}/segment", content=png(disc()), headers={"Prefer": "respond-async"})
+        assert job.headers["Location"] == f"/unet/jobs/{job.json()['id']}"
 
 
 def test_sigterm_during_an_upload_lets_it_finish(packages: Path, tmp_path: Path) -> None:
