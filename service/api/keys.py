@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -50,8 +51,8 @@ class ApiKeys:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
+        self._stamp = _stamp(path)  # before it is read: what changes meanwhile is read again
         self._owner_of = _read(path)
-        self._stamp = _stamp(path)
         self._look_at = clock() + _LOOK_S
 
     def owner(self, authorization: str | None) -> str:
@@ -87,10 +88,18 @@ class ApiKeys:
         if self._clock() < self._look_at:
             return
         self._look_at = self._clock() + _LOOK_S
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        stamp, before = _stamp(self._path), self._stamp
+        if stamp == before:
             return
         self._stamp = stamp
+        if stamp is not None and stamp.links == 0 and before is not None and before.links > 0:
+            # a mount of the file alone keeps it, and hides what has its name by now
+            _LOG.error(
+                "the keys stay as they were: %s has been replaced where it is mounted from, which a mount of one file "
+                "does not show; mount the folder that holds it and start the service again",
+                self._path,
+            )
+            return
         try:
             self._owner_of = _read(self._path)
         except InvalidSettings as error:
@@ -133,18 +142,28 @@ def _sent_key(authorization: str) -> bytes | None:
             return None
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What tells a changed file: time of change in ns, size in bytes, which file it is, and how many names it has."""
+
+    modified_ns: int
+    size: int
+    inode: int
+    links: int
+
+
+def _stamp(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino, found.st_nlink)
 
 
 def _read(path: Path) -> Mapping[bytes, str]:
     """Owners by the SHA-256 of their keys."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # editors of Windows begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise _invalid(path, f"cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
     owner_of: dict[bytes, str] = {}

@@ -45,22 +45,30 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def documented_override() -> str:
-    """The YAML of the documentation that names a folder of packages."""
+def documented_override(setting: str) -> str:
+    """The YAML of the documentation that names a setting."""
     blocks = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs" / "operations.md").read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if "UNET_MODELS_DIR" in block]
+    (found,) = [block for block in blocks if setting in block]
     return str(found)
 
 
-def test_settings_and_packages_of_the_override_reach_replicas_and_leave_the_rest_alone(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "source", "target"),
+    [("UNET_MODELS_DIR", "packages", "/packages"), ("UNET_API_KEYS_FILE", "access", "/access")],
+)
+def test_settings_and_folders_of_the_override_reach_replicas_and_leave_the_rest_alone(
+    project: Path, setting: str, source: str, target: str
+) -> None:
     before = composed(project)["service"]
-    (project / "docker-compose.override.yml").write_text(documented_override())
+    override = documented_override(setting)
+    (project / "docker-compose.override.yml").write_text(override)
     after = composed(project)["service"]
-    added = yaml.safe_load(documented_override())["services"]["service"]["environment"]
+    added = yaml.safe_load(override)["services"]["service"]["environment"]
     assert {name.removeprefix(PREFIX).lower() for name in added} <= Settings.model_fields.keys()
+    assert setting in added
     assert after.pop("environment") == {**before.pop("environment"), **added}
     (mount,) = after.pop("volumes")
-    assert (mount["source"], mount["target"], mount["read_only"]) == (str(project / "packages"), "/packages", True)
+    assert (mount["source"], mount["target"], mount["read_only"]) == (str(project / source), target, True)
     assert not mount["bind"].get("create_host_path", False), "a misspelt folder is an error, not an empty one of root's"
     assert after == before
 

@@ -144,6 +144,38 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path, caplog:
     assert keys.owner(f"Bearer {'d' * 16}") == "dave"
 
 
+def test_a_file_that_is_replaced_behind_its_mount_is_an_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, file = 0.0, tmp_path / "keys"
+    file.write_text(LINES)
+    # as a mount of one file does, this holds it whatever has its name
+    with file.open() as held:
+        mounted = Path(f"/proc/self/fd/{held.fileno()}")
+        keys = ApiKeys(mounted, lambda: now)
+        (tmp_path / "new").write_text(f"carol:{'c' * 16}\n")
+        (tmp_path / "new").replace(file)
+        for _ in range(3):
+            now += 1
+            assert keys.owner(f"Bearer {ALICE}") == "alice"
+        (told,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert f"{mounted} has been replaced" in told.getMessage()
+        assert "mount the folder" in told.getMessage()
+        # a file that had no name from the start is not meant
+        caplog.clear()
+        keys = ApiKeys(mounted, lambda: now)
+        now += 1
+        assert keys.owner(f"Bearer {ALICE}") == "alice"
+        assert not caplog.records
+
+
+def test_a_mark_that_editors_of_windows_begin_a_file_with_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbf" + f"alice:{ALICE}\r\nbob:{BOB}\r\n".encode())
+    keys = ApiKeys(file)
+    assert [keys.owner(f"Bearer {key}") for key in (ALICE, BOB)] == ["alice", "bob"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -158,6 +190,7 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path, caplog:
         (b"alice:sha512:" + b"0" * 128, "line 1 is no key"),
         (b"alice:0123456789 abcdef", "line 1 is no key"),
         (b"\xff\xfe", "cannot be read: it is no text"),
+        (b"# alice:0123456789abcdef\n\xef\xbb\xbfbob:0123456789abcdef", "line 2 is no key"),
     ],
 )
 def test_a_service_with_unusable_keys_does_not_start_open(
