@@ -48,7 +48,7 @@ async def script(name: str) -> Response:
 async def docs(request: Request) -> HTMLResponse:
     """Swagger UI from this server's own files: laboratories are often cut off from the internet."""
     root = request.scope.get("root_path", "")
-    return get_swagger_ui_html(
+    shown = get_swagger_ui_html(
         openapi_url=f"{root}{request.app.openapi_url}",
         title=request.app.title,
         swagger_js_url=f"{root}{SWAGGER_PATH}/swagger-ui-bundle.js",
@@ -57,6 +57,8 @@ async def docs(request: Request) -> HTMLResponse:
         # without this the page asks a validator on the internet
         swagger_ui_parameters={"validatorUrl": None},
     )
+    address = f'<head>\n<script src="{escape(root)}/static/address.js"></script>'
+    return HTMLResponse(bytes(shown.body).decode().replace("<head>", address, 1))
 
 
 @router.get("/problems/{slug}")

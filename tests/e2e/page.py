@@ -38,6 +38,7 @@ class Page:
         self.url = url
         self.folder = folder
         self.asked: list[str] = []
+        browser.get_log("performance")  # what came before
         browser.get(url)
         self.until(lambda: self.script("return document.getElementById('model').length") == 1)
 
