@@ -37,4 +37,4 @@ async def plan(
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
     )
-    return Plan.of(engine, engine.forecast(parse_size(query.size), query.planes, wanted))
+    return Plan.of(engine, await engine.forecast(parse_size(query.size), query.planes, wanted))

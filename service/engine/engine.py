@@ -224,7 +224,7 @@ class Engine:
         """Measured throughput of the default model."""
         return self.default_model.throughput.pixels_per_second if self.default_model else 0.0
 
-    def forecast(self, size_yx: tuple[int, int], planes: int, request: SegmentRequest) -> Forecast:
+    async def forecast(self, size_yx: tuple[int, int], planes: int, request: SegmentRequest) -> Forecast:
         """Say what a 16 bit image would take if it came now.
 
         Parameters
@@ -245,9 +245,9 @@ class Engine:
         """
         chosen = self.model(request.model)
         header = imagined(size_yx, planes, len(chosen.package.spec.channels))
-        return self._working().pipeline.forecast(
-            header, request, chosen, request.timeout_s or self._settings.deadline_s
-        )
+        running, timeout_s = self._working(), request.timeout_s or self._settings.deadline_s
+        with running.watch.using(chosen):
+            return await running.pipeline.forecast(header, request, chosen, timeout_s)
 
     def _working(self) -> Running:
         if self._running is None:

@@ -48,6 +48,11 @@ def unforeseen(error: Exception) -> str:
     return f"it cannot be loaded: {type(error).__name__}: {error}"
 
 
+def pixels_per_second(session: InferenceSession, input_yx: tuple[int, int], tile_seconds: float) -> float:
+    """Speed of a net on all its devices, of which each takes so long for a tile of ``input_yx`` pixels."""
+    return len(each_device(session)) * math.prod(input_yx) / tile_seconds
+
+
 def load_model(
     path: Path,
     options: SessionOptions,
@@ -87,7 +92,7 @@ def load_model(
     else:
         planner = make_planner(package, session, options, limits, calibration_s)
     typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
-    throughput = Throughput(len(each_device(session)) * math.prod(typical.plan.input_yx) / typical.tile_seconds)
+    throughput = Throughput(pixels_per_second(session, typical.plan.input_yx, typical.tile_seconds))
     _LOG.info(
         "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
         package.spec.reference,

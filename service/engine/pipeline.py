@@ -22,15 +22,16 @@ from model.labels import BYTES_PER_OBJECT, Allocate, Objects, label_evidence
 from model.normalization import FittedNormalization, fit
 from model.pixels import Pixels
 from model.stitching import Reduce, Run, Stitcher, read_tile
-from model.views import MeanOfViews, TileView, ViewPlan, plan_views
+from model.views import MeanOfViews, TileView, ViewPlan
 from service.engine.admission import Admission
 from service.engine.channels import channel_notes, check_one_channel, taken_channel
 from service.engine.clock import StageClock
+from service.engine.demand import Demand, demand_of
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast
 from service.engine.loading import LoadedModel
-from service.engine.needs import Needs, encoder_memory, needs
+from service.engine.needs import Needs, encoder_memory
 from service.engine.notes import object_notes
 from service.engine.plane import (
     FinishedPlane,
@@ -44,10 +45,11 @@ from service.engine.plane import (
 from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
 from service.engine.request import Answer, SegmentRequest
-from service.engine.scaling import NormalisedPixels, check_scale, scaled_back, scaled_image, scaled_size
+from service.engine.scaling import NormalisedPixels, scaled_back, scaled_image
 from service.engine.scheduler import Job, Scheduler
 from service.engine.spool import Spool
 from service.engine.ticket import Ticket
+from service.engine.trial import Trials, tried_speed
 from service.engine.wanted import WantedPixels
 from service.formats import ENCODERS, SegmentationResult
 from service.telemetry import Metrics
@@ -68,6 +70,7 @@ class Pipeline:
     spool: Spool
     max_pixels: int
     turns: Turns
+    trials: Trials
 
     async def segment(
         self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float, progress: Progress
@@ -81,16 +84,11 @@ class Pipeline:
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
         check_output(encoder, header, spec, request)
-        check_scale(header.size_yx, request.scale, self.max_pixels)
-        plan = self._plan(header, request, chosen)
-        pixels = header.planes * plan.input_pixels
-        room = needs(header, spec, request, reader.part_bytes, self._most)
-        promise = self.admission.admit(
-            chosen.throughput, pixels, room.memory_bytes, timeout_s, room.disk_bytes, background=request.background
-        )
         async with AsyncExitStack() as held:
             held.enter_context(reader)
-            ticket = held.enter_context(promise)
+            asked = await self._asked(header, request, chosen, reader.part_bytes, timeout_s)
+            plan, room = asked.plan, asked.room
+            ticket = held.enter_context(asked.admit(self.admission, chosen.throughput))
             progress.accept(header, ticket, self.admission)
             await held.enter_async_context(self.turns.turn(progress))
             work = _Work(self, reader, request, channel, chosen, plan, ticket, clock, room)
@@ -133,44 +131,43 @@ class Pipeline:
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
 
-    def forecast(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float) -> Forecast:
+    async def forecast(
+        self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float
+    ) -> Forecast:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
         check_one_channel(chosen.package.spec, request.channel)
-        check_scale(header.size_yx, request.scale, self.max_pixels)
-        plan = self._plan(header, request, chosen)
-        pixels = header.planes * plan.input_pixels
-        room, speed = needs(header, chosen.package.spec, request, 0, self._most), chosen.throughput
+        asked, speed = await self._asked(header, request, chosen, 0, timeout_s), chosen.throughput
         try:
-            self.admission.check(
-                speed, pixels, room.memory_bytes, timeout_s, room.disk_bytes, background=request.background
-            )
+            asked.check(self.admission, speed)
             refusal = None
         except EngineError as error:
             refusal = error
         return Forecast(
             model=chosen,
-            plan=plan,
+            plan=asked.plan,
             size_yx=header.size_yx,
             planes=header.planes,
-            compute_s=pixels / speed.pixels_per_second,
-            expected_s=self.admission.seconds_until_done(speed, pixels, background=request.background),
-            memory_bytes=room.memory_bytes,
-            disk_bytes=room.disk_bytes,
+            compute_s=asked.pixels / speed.pixels_per_second,
+            expected_s=self.admission.seconds_until_done(speed, asked.pixels, background=request.background),
+            memory_bytes=asked.room.memory_bytes,
+            disk_bytes=asked.room.disk_bytes,
             refusal=refusal,
         )
 
-    def _plan(self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel) -> ViewPlan:
-        """How each plane is cut, at the scale that the net sees."""
-        return plan_views(chosen.planner, scaled_size(header.size_yx, request.scale), mirror=request.mirror)
+    async def _asked(
+        self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, part_bytes: int, timeout_s: float
+    ) -> Demand:
+        """What a request asks for; its net is tried where an old speed alone would refuse it."""
+        most = Needs(self.admission.memory_limit, self.admission.disk_limit)
+        asked = demand_of(header, request, chosen, part_bytes, timeout_s, most=most, most_pixels=self.max_pixels)
+        trial = partial(tried_speed, chosen, asked.plan.tiles.input_yx)
+        await self.trials.before_refusal(chosen.throughput, partial(asked.check, self.admission), trial, timeout_s)
+        return asked
 
     @property
     def _limits(self) -> ReadLimits:
         return ReadLimits(self.max_pixels, self.max_pixels * _MOST_SAMPLE_BYTES, "UNET_MAX_PIXELS")
-
-    @property
-    def _most(self) -> Needs:
-        return Needs(self.admission.memory_limit, self.admission.disk_limit)
 
     async def in_worker(
         self,

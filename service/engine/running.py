@@ -18,6 +18,7 @@ from service.engine.rescan import Rescan
 from service.engine.scheduler import Scheduler
 from service.engine.soundness import LEAST_PATIENCE_S, Soundness
 from service.engine.spool import Spool
+from service.engine.trial import Trials
 from service.engine.watching import Watch
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -113,7 +114,7 @@ def begin(
         observe=metrics.batch_tiles.observe,
     )
     scheduler.start()
-    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns)
+    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, Trials(threads))
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
     soundness = Soundness(threads, lambda: scheduler.longest_s, patience_s)
     between = None if backend in GPU_BACKENDS else BetweenBatches(threads)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,16 +17,31 @@ class Throughput:
 
     Input pixels, margins included, are what a tile costs: of a 1x1 image nearly all is margin. Pixels and seconds fade
     together, so that a batch counts by the time it took and many small ones do not drown a large one.
+
+    Parameters
+    ----------
+    pixels_per_second
+        What is believed before the first batch.
+    clock
+        Seconds.
+
     """
 
-    def __init__(self, pixels_per_second: float) -> None:
+    def __init__(self, pixels_per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._pixels = pixels_per_second
         self._seconds = 1.0
+        self._clock = clock
+        self._measured_at = -math.inf  # a start on a busy machine says little of what comes after it
 
     @property
     def pixels_per_second(self) -> float:
         """The estimate."""
         return self._pixels / self._seconds
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last batch or trial; infinite before the first."""
+        return self._clock() - self._measured_at
 
     def add(self, pixels: int, seconds: float) -> None:
         """Take in one batch."""
@@ -33,6 +49,13 @@ class Throughput:
             kept = math.exp(-seconds / _MEMORY_S)
             self._pixels = kept * self._pixels + pixels
             self._seconds = kept * self._seconds + seconds
+            self._measured_at = self._clock()
+
+    def tried(self, pixels_per_second: float) -> None:
+        """Take in a trial, where it was faster than what is known; batches that run side by side are no slower."""
+        if pixels_per_second > self.pixels_per_second:
+            self._pixels, self._seconds = pixels_per_second, 1.0
+        self._measured_at = self._clock()
 
 
 @dataclass(eq=False, slots=True)

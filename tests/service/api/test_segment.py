@@ -15,7 +15,7 @@ from PIL import Image
 from service.api import piecewise
 from service.api.parameters import SegmentParameters
 from service.api.segment import receipt_header
-from service.engine import pipeline
+from service.engine import demand
 from service.engine.needs import Needs
 from service.engine.request import Answer, Body
 from service.formats import ENCODERS
@@ -350,7 +350,7 @@ def test_an_answer_from_disk_is_the_one_from_memory_and_says_its_length(
 ) -> None:
     asked = {"output": "labels", "format": name}
     in_memory = client.segment(png(IMAGE), params=asked)
-    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(1_000_000, 100_000_000))
+    monkeypatch.setattr(demand, "needs", lambda *_: Needs(1_000_000, 100_000_000))
     monkeypatch.setattr(piecewise, "_PART_BYTES", 100)
     answer = client.segment(png(IMAGE), params=asked)
     assert answer.status_code == 200

@@ -21,7 +21,7 @@ from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
-from service.engine import pipeline
+from service.engine import demand, pipeline
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -59,7 +59,7 @@ def spool(tmp_path: Path) -> Path:
 
 def to_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send images through files that would fit into memory; those that would not are too large for a test."""
-    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(MB, 100 * MB))
+    monkeypatch.setattr(demand, "needs", lambda *_: Needs(MB, 100 * MB))
     monkeypatch.setattr(tiff_bands, "BAND_PX", 10_000)
 
 
@@ -271,7 +271,7 @@ def test_what_the_spools_disk_could_never_hold_is_refused_for_good(
     packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Spool, "capacity", 2 * MB)
-    monkeypatch.setattr(pipeline, "needs", lambda *_: Needs(MB, 3 * MB))
+    monkeypatch.setattr(demand, "needs", lambda *_: Needs(MB, 3 * MB))
     with pytest.raises(TooLargeForMemory, match=r"3 MB in files, .* 2 MB; raise UNET_SPOOL_LIMIT_MB on a disk"):
         answers(packages, spool, tiff(blobs()), SegmentRequest())
 

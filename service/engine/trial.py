@@ -1,0 +1,99 @@
+"""Speeds that would refuse a request are measured anew, where nothing has told lately whether they still hold.
+
+What a start on a busy machine has measured, or the last batches before others went, is corrected by work; and who is
+refused brings none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+
+from model.cost import Clock, measure
+from service.engine.errors import EngineError
+from service.engine.loading import LoadedModel, pixels_per_second
+from service.engine.ticket import Throughput
+
+_LOG = logging.getLogger("unet.engine")
+FRESH_S = 10.0
+"""A speed that was measured less long ago is believed: so often at most a net is tried."""
+_PATIENCE_S = 5.0  # for which a request waits for a trial; what takes longer helps the next one
+_UNLIMITED = Throughput(math.inf)
+
+
+class Trials:
+    """Runs trials in the inference threads, one of each net at a time. Lives on one event loop.
+
+    Parameters
+    ----------
+    executor
+        The threads.
+
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._running: dict[Throughput, asyncio.Future[float]] = {}
+
+    async def before_refusal(
+        self, speed: Throughput, check: Callable[[Throughput], None], trial: Callable[[], float], timeout_s: float
+    ) -> None:
+        """Return at once, unless ``check`` refuses for nothing but a speed that is not fresh; else after a trial.
+
+        Who is cancelled, or has waited for long enough, leaves the trial to others: it goes on.
+
+        Parameters
+        ----------
+        speed
+            Of the net.
+        check
+            Raises an :class:`~service.engine.errors.EngineError` where the request is refused at a speed.
+        trial
+            Measures pixels per second, in a thread.
+        timeout_s
+            What the request may take in all.
+
+        """
+        if speed.age_s < FRESH_S or not _refuses(check, speed) or _refuses(check, _UNLIMITED):
+            return
+        if speed not in self._running:
+            begun = asyncio.get_running_loop().run_in_executor(self._executor, trial)
+            begun.add_done_callback(partial(self._ended, speed))
+            self._running[speed] = begun
+        await asyncio.wait([self._running[speed]], timeout=min(_PATIENCE_S, timeout_s / 2))
+
+    def _ended(self, speed: Throughput, trial: asyncio.Future[float]) -> None:
+        del self._running[speed]
+        if trial.cancelled():
+            return
+        if error := trial.exception():
+            _LOG.warning("a net could not be tried: %s", error)
+        before = speed.pixels_per_second
+        speed.tried(0.0 if error else trial.result())
+        if speed.pixels_per_second > before:
+            _LOG.info("a trial corrects %.3g Mpx/s to %.3g", before / 1e6, speed.pixels_per_second / 1e6)
+
+
+def tried_speed(model: LoadedModel, input_yx: tuple[int, int], clock: Clock = time.perf_counter) -> float:
+    """Input pixels per second of a net on tiles of noise of one shape.
+
+    Raises
+    ------
+    InferenceFailed
+
+    """
+    (tile,) = measure(model.session.run, len(model.package.spec.channels), [input_yx], 0.0, clock)
+    return pixels_per_second(model.session, input_yx, tile.seconds)
+
+
+def _refuses(check: Callable[[Throughput], None], speed: Throughput) -> bool:
+    try:
+        check(speed)
+    except EngineError:
+        return True
+    return False
