@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -31,9 +32,13 @@ def find_packages(folders: Sequence[Path]) -> dict[str, Path]:
     """Package folders and zips directly under ``folders``, in their order, by name; a folder itself where it is one.
 
     Entries of one name in several folders are called by folder and name. Hidden ones are drafts that somebody writes,
-    or what a killed export has left.
+    or what a killed export has left. Of a folder that may not be looked into there are none, which
+    :func:`missing_folders` tells.
     """
-    found = list(dict.fromkeys(path for folder in folders for path in packages_in(folder)))
+    found: dict[Path, None] = {}
+    for folder in folders:
+        with suppress(OSError):
+            found |= dict.fromkeys(packages_in(folder))
     return {name: path for path, name in package_names(found).items()}
 
 
@@ -118,23 +123,27 @@ def _holds_package(entry: Path, warn: Callable[[str], None]) -> bool:
 
 
 def missing_folders(folders: Sequence[Path]) -> dict[str, str]:
-    """Return what is neither a folder nor a zip, by name, with what is to be done about it."""
+    """Return what is neither a folder nor a zip, or may not be looked into, by name, with what is to be done about it.
+
+    It looks itself: what could not be read a moment ago may be there again.
+    """
     found = {str(folder): _trouble(folder) for folder in folders}
-    return {name: trouble for name, trouble in found.items() if trouble is not None}
+    return {name: f"it {'; '.join(trouble)}" for name, trouble in found.items() if trouble is not None}
 
 
-def _trouble(folder: Path) -> str | None:
+def _trouble(folder: Path) -> tuple[str, str] | None:
+    """What is wrong with a folder, and what to do."""
     try:
+        packages_in(folder, lambda _: None)
         there = folder.is_dir() or _is_zip(folder)
-    except OSError as error:  # a network's volume that does not answer
-        return f"it cannot be looked into: {error}"
-    return None if there else "it is no folder; correct UNET_MODELS_DIR, or mount it there"
+    except OSError as error:  # it is another user's, or a network's volume that does not answer
+        return f"cannot be looked into: {error}", f"let user {os.geteuid()} read it, or take it out of UNET_MODELS_DIR"
+    return None if there else ("is no folder", "correct UNET_MODELS_DIR, or mount it there")
 
 
 def none_in(folders: Sequence[Path]) -> str:
     """Say that no package is in these folders, and what to do."""
-    missing = missing_folders(folders)
-    found = (f"{_folder_name(each)} {'is no folder' if str(each) in missing else 'holds none'}" for each in folders)
+    found = (f"{_folder_name(each)} {(_trouble(each) or ('holds none',))[0]}" for each in folders)
     return f"{', '.join(found)}; point UNET_MODELS_DIR to a folder that holds one, or to zoo, the packages that ship"
 
 

@@ -126,14 +126,14 @@ class Rescan:
 
     def _seen(self) -> dict[Path, Fingerprint]:
         """What is there now, in order; places that were a package's and still exist may be one again."""
-        found: dict[Path, None] = {}
+        found: dict[Path, Fingerprint] = {}
         for folder in self.registry.folders:
             try:
-                found |= dict.fromkeys(packages_in(folder, self._warn))
-            except OSError:  # the registry says it
-                continue
-        found |= dict.fromkeys(path for path in self.registry.entries if not is_gone(path))
-        return {path: fingerprint(path) for path in found}
+                found |= {path: fingerprint(path) for path in packages_in(folder, self._warn)}
+            except OSError:  # for a moment, perhaps: what was there counts as unchanged, and the registry says why
+                found |= {path: files for path, files in self._last.items() if folder in (path, path.parent)}
+        others = (path for path in self.registry.entries if path not in found and not is_gone(path))
+        return found | {path: fingerprint(path) for path in others}
 
     def _warn(self, line: str) -> None:
         if line not in self._warned:
@@ -142,6 +142,7 @@ class Rescan:
 
     def _become(self, entries: Mapping[Path, Entry]) -> None:
         former = self.registry
-        if entries != former.entries:
-            in_order = {path: entries[path] for path in (*self._last, *entries) if path in entries}
-            self.registry = make_registry(in_order, former.folders, self._default)
+        in_order = {path: entries[path] for path in (*self._last, *entries) if path in entries}
+        registry = make_registry(in_order, former.folders, self._default)
+        if registry != former:  # a folder without packages may have become readable, or no longer be so
+            self.registry = registry

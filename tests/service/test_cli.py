@@ -322,11 +322,13 @@ def test_models_of_what_holds_none_is_explained_with_status_2(
 
 
 def test_models_lists_own_packages_beside_those_that_ship(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = os.pathsep.join([str(workplace / "packages"), "zoo", str(workplace / "nowhere")])
+    packages, nowhere, impossible = (str(workplace / name) for name in ("packages", "nowhere", "x" * 300))
+    folders = os.pathsep.join([packages, "zoo", nowhere, impossible])
     assert main(["models", "--models-dir", folders]) == 1
     shown = capsys.readouterr()
     assert [line.split("@")[0] for line in shown.out.splitlines()[1:]] == ["tiny", "nuclei", "phase-t98g"]
-    assert shown.err.startswith(f"{workplace / 'nowhere'} is not served: it is no folder")
+    assert shown.err.startswith(f"{nowhere} is not served: it is no folder")
+    assert "xxx is not served: it cannot be looked into: [Errno " in shown.err
 
 
 def test_a_model_that_ships_beside_own_packages_segments(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

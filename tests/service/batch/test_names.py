@@ -6,7 +6,6 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ import pytest
 
 from service.batch.images import Image, NoImages, find_images
 from service.batch.targets import BadTarget, Work, choose_format, plan
+from tests.permissions import unprivileged
 
 
 @pytest.fixture
@@ -76,19 +76,6 @@ def test_links_to_nothing_are_images_that_fail_and_special_files_are_none(tmp_pa
     os.mkfifo(tmp_path / "pipe.tif")
     for named in (str(tmp_path), f"{tmp_path}/*.tif"):
         assert [image.path.name for image in find_images([named]).images] == ["gone.tif"]
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """As a user whom permissions mean something to."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.fixture

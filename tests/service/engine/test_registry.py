@@ -16,6 +16,7 @@ from service.engine.planning import PlanLimits
 from service.engine.registry import Registry, load_registry
 from tests.foreign import write_foreign_package
 from tests.packages import write_tiny_package
+from tests.permissions import open_to_all, shut
 
 CPU = SessionOptions(backend="cpu", threads=1)
 
@@ -156,6 +157,23 @@ def test_a_folder_that_may_not_be_looked_into_does_not_keep_the_others_from_bein
     monkeypatch.setattr(Path, "is_file", refusing)
     registry = load(tmp_path)
     assert [entry.package.spec.name for entry in registry.models] == ["tiny"]
+
+
+@pytest.mark.parametrize("kind", ["another user's", "impossible"])
+def test_a_folder_of_packages_that_cannot_be_read_does_not_keep_the_others_from_being_served(kind: str) -> None:
+    with open_to_all() as place:
+        write_tiny_package(place / "a", name="one")
+        write_tiny_package(place / "b", name="two")
+        other = place / ("b" if kind == "another user's" else "b" * 300)
+        with shut(place / "b"):
+            registry = load(other, place / "a")
+            assert find_packages((other, place / "a")) == {"one": place / "a" / "one"}
+            nothing = load(other)
+    assert [entry.package.spec.name for entry in registry.models] == ["one"]
+    assert "it cannot be looked into: [Errno " in registry.refused[str(other)]
+    assert "or take it out of UNET_MODELS_DIR" in registry.refused[str(other)]
+    with pytest.raises(NotReady, match=r"cannot be looked into: .* point UNET_MODELS_DIR"):
+        nothing.get(None)
 
 
 def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:

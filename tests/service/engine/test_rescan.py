@@ -15,6 +15,7 @@ from service.engine.planning import PlanLimits
 from service.engine.registry import load_registry
 from service.engine.rescan import Rescan
 from tests.packages import put_package, write_tiny_package
+from tests.permissions import open_to_all, shut
 
 OPTIONS, LIMITS = SessionOptions(backend="cpu", threads=1), PlanLimits(1 << 28)
 
@@ -187,6 +188,43 @@ def test_a_volume_that_goes_away_takes_nothing_with_it(
     for _ in range(2):
         look(rescan)
     assert served(rescan) == ["cells@1.0.0", "tissue@1.0.0"]
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_takes_nothing_with_it() -> None:
+    with open_to_all() as place:
+        folder = place / "packages"
+        put_package(folder, "cells")
+        put_package(place / "others", "tissue")
+        rescan = watched(folder, place / "others")
+        before = rescan.registry.models
+        with shut(folder):
+            for _ in range(3):
+                assert rescan.look() == ()
+                rescan.drop()
+            assert "cannot be looked into" in rescan.registry.refused[str(folder)]
+        assert rescan.registry.models == before
+        assert rescan.look() == (), "as it was: nothing is loaded again"
+        assert rescan.registry.models == before
+        assert rescan.registry.refused == rescan.registry.kept == {}
+
+
+def test_a_folder_that_cannot_be_read_at_first_is_served_once_it_can_and_forgotten_where_it_is_empty() -> None:
+    with open_to_all() as place:
+        folder = place / "packages"
+        put_package(folder, "cells")
+        put_package(place / "others", "tissue")
+        with shut(folder):
+            rescan = watched(folder, place / "others")
+            assert served(rescan) == ["tissue@1.0.0"]
+        for _ in range(2):
+            look(rescan)
+        assert served(rescan) == ["cells@1.0.0", "tissue@1.0.0"]
+        (place / "empty").mkdir()
+        with shut(place / "empty"):
+            rescan = watched(place / "empty", place / "others")
+            assert rescan.registry.refused.keys() == {str(place / "empty")}
+        rescan.look()
+        assert rescan.registry.refused == {}
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "broken"])
