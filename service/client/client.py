@@ -49,7 +49,7 @@ class Client:
     Raises
     ------
     ServiceUnreachable
-        Where ``url`` is none.
+        Where ``url`` is none, or the key has a character that cannot be sent.
 
     """
 

@@ -29,6 +29,7 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
     somebody_else,
 )
 from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
+from .keys import NO_ADDRESS  # noqa: TID252
 
 Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
 """A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
@@ -80,10 +81,11 @@ class Exchange:
     ) -> None:
         try:
             self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
-        except httpx.InvalidURL as error:
-            shown = re.sub("^([a-zA-Z]+://)?.*@", r"\1", url)
+        except NO_ADDRESS as error:
+            shown = re.sub("(?s)^([a-zA-Z]+://)?.*@", r"\1", url)
             # httpx would quote a part of the password
-            why = error if shown == url else "in a password # is written as %23, / as %2F, ? as %3F, @ as %40"
+            rule = "in a password # is written as %23, / as %2F, ? as %3F, @ as %40; control characters cannot be in it"
+            why = error if shown == url else rule
             raise ServiceUnreachable(f"{shown!r} is no address: {why}; give one such as {EXAMPLE}") from None
         self._connect = partial(
             httpx.Client,

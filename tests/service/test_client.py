@@ -323,6 +323,31 @@ def test_commands_take_the_key_of_a_server_from_the_environment(
 
 
 @pytest.mark.parametrize(
+    ("key", "where"), [("clé-secrète", 3), ("cle-sec\nrete", 8), ("cle\udcffsec", 4), ("c sec", 2)]
+)
+def test_a_key_that_cannot_be_sent_is_explained_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str, where: int
+) -> None:
+    with pytest.raises(ServiceUnreachable, match=f"the key of api_key .* character {where} of its {len(key)} is none"):
+        Client("http://127.0.0.1:9", key)
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    (tmp_path / "a.png").write_bytes(png(disc()))
+    for command in (["models"], ["segment", str(tmp_path / "a.png"), "-o", str(tmp_path / "mask.png")]):
+        assert main([*command, "--url", "http://any:cle@127.0.0.1:9"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("unet-service: the key of UNET_API_KEY cannot be sent to http://127.0.0.1:9:")
+        assert "sec" not in said
+
+
+@pytest.mark.parametrize("password", ["sec\nret", "sec\udcffret", "sec#ret"])
+def test_a_password_of_what_is_no_address_is_not_shown(password: str) -> None:
+    with pytest.raises(ServiceUnreachable, match="is no address: in a password") as error:
+        Client(f"http://any:{password}@127.0.0.1:9")
+    assert "sec" not in str(error.value)
+    assert "ret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("answer", "said"),
     [
         (
