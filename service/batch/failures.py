@@ -32,13 +32,37 @@ def still_true(file: Path, images: Iterable[Path]) -> list[dict[str, str]] | Non
 
     Entries of folders go where they can be looked into by now: whoever cannot lists them again.
     """
-    told = {_absolute(str(image)) for image in images}
-    try:
-        entries: list[dict[str, str]] = json.loads(file.read_bytes())
-        left = [entry for entry in entries if _absolute(entry["image"]) not in told and not _open(entry["image"])]
-    except (OSError, ValueError, KeyError, TypeError):  # not written by us, or gone
-        return None
+    entries = _entries(file)
+    left = _untold(entries, images)
     return left if len(left) < len(entries) else None
+
+
+def of_others(file: Path, images: Iterable[Path]) -> list[dict[str, str]]:
+    """Entries of a shard's last list that hold beside a run over ``images``: those of files that are still there."""
+    return [entry for entry in _untold(_entries(file), images) if not _gone(entry["image"])]
+
+
+def _entries(file: Path) -> list[dict[str, str]]:
+    try:
+        return [{**entry, "image": str(entry["image"])} for entry in json.loads(file.read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError):  # not written by us, or gone
+        return []
+
+
+def _untold(entries: Iterable[dict[str, str]], images: Iterable[Path]) -> list[dict[str, str]]:
+    told = {_absolute(str(image)) for image in images}
+    return [entry for entry in entries if _absolute(entry["image"]) not in told and not _open(entry["image"])]
+
+
+def _gone(image: str) -> bool:
+    """Whether a file is not where it was; without its folder, as on a disk that is away, nobody knows."""
+    try:
+        Path(image).lstat()
+    except FileNotFoundError:
+        return Path(image).parent.is_dir()
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _open(folder: str) -> bool:

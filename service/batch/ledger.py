@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.batch.failures import list_name, lists, still_true
+from service.batch.failures import list_name, lists, of_others, still_true
 from service.batch.images import Image
 from service.batch.locks import idle, wait_for
 from service.batch.shard import WHOLE, Shard, hashed
@@ -186,9 +186,10 @@ class Ledger:
             raise
 
     def report(self, failures: list[dict[str, str]], done: Sequence[Path]) -> Path:
-        """Write the list of images that failed, or remove that of an earlier run where none did; returns its path.
+        """Write the list of images that failed, or remove that of an earlier run where none is left; returns its path.
 
-        Lists of earlier runs in other shares lose what this one tells anew, and go with their last entry.
+        What earlier runs over other images listed stays. Their lists in other shares lose what this run tells anew, and
+        go with their last entry.
 
         Parameters
         ----------
@@ -204,7 +205,8 @@ class Ledger:
 
         """
         path = self.out / list_name(self.shard)
-        self._list(path, failures)
+        told = [*done, *(Path(failure["image"]) for failure in failures)]
+        self._list(path, [*failures, *of_others(path, told)])
         others = lists(self.out)
         others.pop(self.shard.label, None)
         for label in idle(self._locks, others):

@@ -223,6 +223,39 @@ def listed(out: Path) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.parametrize("shard", [WHOLE, Shard(0, 1000)], ids=str)
+def test_a_list_keeps_images_of_other_runs_until_they_have_a_result_or_are_gone(tmp_path: Path, shard: Shard) -> None:
+    out, work = tmp_path / "out", works(tmp_path, *"abcd")
+    ledger = Ledger(out, shard)
+
+    def run(done: str, failed: str) -> list[str]:
+        images = {item.source.name: item.source for item in work}
+        with ledger.opened(lambda _: pytest.fail("it waits for another")):
+            ledger.report([{"image": str(images[name])} for name in failed], [images[name] for name in done])
+        return [name for names in listed(out).values() for name in names]
+
+    assert run("ab", "ab") == ["a", "b"]
+    assert run("bcd", "dc") == ["d", "c", "a"]
+    work[3].source.unlink()
+    assert run("b", "") == ["c", "a"]
+    assert run("c", "c") == ["c", "a"]
+    assert run("a", "") == ["c"]
+    assert run("c", "") == []
+    assert not list(out.glob("failures*"))
+
+
+def test_a_list_keeps_images_of_a_folder_that_is_away_and_no_folder_twice(tmp_path: Path) -> None:
+    away, shut = [{"image": str(tmp_path / name)} for name in ("away/a.tif", "away/shut")]
+    ledger = Ledger(tmp_path)
+    with ledger.opened(lambda _: None):
+        path = ledger.report([shut, away], [])
+        ledger.report([shut], [])
+        assert json.loads(path.read_text()) == [shut, away]
+        path.write_text('["what"]')
+        ledger.report([shut], [])
+        assert json.loads(path.read_text()) == [shut]
+
+
 @pytest.mark.parametrize("then", [WHOLE, Shard(1, 3)], ids=str)
 def test_lists_of_other_shares_keep_what_was_not_done_since(tmp_path: Path, then: Shard) -> None:
     out, work = tmp_path / "out", works(tmp_path, *"abcdefgh")
