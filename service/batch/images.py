@@ -51,7 +51,7 @@ class Found:
 
 
 def find_images(named: Sequence[str], listed: str | None = None, out: Path | None = None) -> Found:
-    """Images for files, folders (theirs alone, without earlier results), glob patterns and a list, each file once.
+    """Images for files, folders (theirs alone, none hidden, no earlier results), glob patterns and a list, each once.
 
     Parameters
     ----------
@@ -103,6 +103,8 @@ def _named(text: str, out: Path | None) -> Iterator[Image | Path | OSError]:
     path = Path(text)
     if path.is_dir():
         for entry in sorted(path.iterdir()):
+            if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
+                continue
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
                 yield entry if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
     elif path.exists():

@@ -31,6 +31,17 @@ def test_a_folder_gives_its_images_without_earlier_results(folder: Path) -> None
     assert [found.path.name for found in find_images([str(folder)]).images] == ["C.TIFF", "a.png", "b.tif"]
 
 
+def test_hidden_files_are_taken_where_they_are_named_alone(folder: Path) -> None:
+    for name in ("._a.png", ".b.tif", ".c_mask.png"):
+        (folder / name).touch()
+    for named in (str(folder), f"{folder}/*"):
+        found = find_images([named])
+        assert [path.name for path in found.like_results if path.name.startswith(".")] == []
+        assert [image.path.name for image in found.images if image.path.name.startswith(".")] == []
+    for named in (str(folder / ".b.tif"), f"{folder}/.b*"):
+        assert [image.path.name for image in find_images([named]).images] == [".b.tif"]
+
+
 def test_a_file_a_pattern_and_a_folder_together_give_each_image_once(folder: Path) -> None:
     named = [str(folder / "b.tif"), str(folder / "*.png"), str(folder)]
     assert [found.path.name for found in find_images(named).images] == ["b.tif", "a.png", "a_mask.png", "C.TIFF"]
