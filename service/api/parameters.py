@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from model.images import MOST_NAME_CHARACTERS, parse_axes
 from service.api.invalid import describe_invalid
 from service.api.pairs import parse_origin, parse_pixel_size
-from service.engine.request import OutputKind, SegmentRequest
+from service.engine.request import SegmentRequest
 from service.engine.scaling import SCALE_LIMITS, other_scale
 from service.errors import InvalidParameter
-from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
+from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, OutputKind, Placement, refuse_kind
 from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.settings import Settings
 
@@ -141,8 +141,11 @@ class SegmentParameters(Parameters):
         ------
         InvalidParameter
             Where the format has no coordinates that could be those of a larger image.
+        UnsupportedOutput
+            Where the format never holds such a result.
 
         """
+        refuse_kind(self.output, format_name)
         return SegmentRequest(
             model=self.model,
             output=self.output,

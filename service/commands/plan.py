@@ -19,8 +19,9 @@ from service.engine.machine import this_machine
 from service.engine.needs import Needs, needs
 from service.engine.options import memory_bytes, plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
-from service.engine.request import OutputKind, SegmentRequest
+from service.engine.request import SegmentRequest
 from service.errors import InvalidParameter
+from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import configure_logging
 

@@ -17,8 +17,8 @@ from model.session import InferenceSession
 from model.spec import ModelSpec
 from model.stitching import Reduce, Run
 from service.engine.channels import mismatch
-from service.engine.request import OutputKind, SegmentRequest
-from service.formats import Encoder, SegmentationResult
+from service.engine.request import SegmentRequest
+from service.formats import Encoder, OutputKind, SegmentationResult
 
 
 @dataclass(frozen=True, slots=True)

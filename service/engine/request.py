@@ -6,11 +6,9 @@ import io
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-from service.formats import UNPLACED, Placement
-
-OutputKind = Literal["mask", "labels", "probabilities"]
+from service.formats import UNPLACED, OutputKind, Placement
 
 
 @dataclass(frozen=True, slots=True)

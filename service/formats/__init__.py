@@ -11,7 +11,7 @@ from service.formats.negotiate import choose_format
 from service.formats.npy import NpyEncoder
 from service.formats.placement import PLACED_FORMATS, UNPLACED, Placement
 from service.formats.png import PngEncoder
-from service.formats.result import Encoder, SegmentationResult
+from service.formats.result import Encoder, OutputKind, SegmentationResult, refuse_kind
 from service.formats.rle import RleEncoder
 from service.formats.rois import RoiZipEncoder
 from service.formats.table import CsvEncoder
@@ -46,9 +46,11 @@ __all__ = [
     "PLACED_FORMATS",
     "UNPLACED",
     "Encoder",
+    "OutputKind",
     "Placement",
     "SegmentationResult",
     "UnknownFormat",
     "UnsupportedOutput",
     "negotiate",
+    "refuse_kind",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from service.formats.json_text import dump_list, dump_object
-from service.formats.result import SegmentationResult, refuse_probabilities
+from service.formats.result import SegmentationResult, refuse_kind
 from service.formats.rle import objects
 
 
@@ -31,7 +31,7 @@ class CocoEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_probabilities(result, "coco")
+        refuse_kind(result.kind, "coco")
         height, width = result.size_yx
         images = [
             {"id": plane + 1, "file_name": f"plane-{plane}", "height": height, "width": width}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from service.formats.json_text import dump, dump_object, dump_rows, join_list
 from service.formats.outlines import Region, regions
 from service.formats.placement import Placement
-from service.formats.result import SegmentationResult, refuse_probabilities
+from service.formats.result import SegmentationResult, refuse_kind
 
 COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 114, 178), (204, 121, 167), (240, 228, 66))
 """Okabe and Ito's palette, told apart by the colour-blind."""
@@ -41,7 +41,7 @@ class GeoJsonEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_probabilities(result, "geojson")
+        refuse_kind(result.kind, "geojson")
         features = (feature for plane in range(len(result.planes)) for feature in _features(result, plane))
         # feature by feature: as text they take more memory than the outlines that they are made of
         target.write(b'{"type":"FeatureCollection","features":[')

@@ -16,7 +16,7 @@ import numpy as np
 from model.images.read_png import METRE, PHYS
 from service.formats.errors import UnsupportedOutput
 from service.formats.json_text import dump
-from service.formats.result import SegmentationResult
+from service.formats.result import SegmentationResult, refuse_kind
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UP = 2  # ISO 15948, 9.2
@@ -38,9 +38,7 @@ class PngEncoder:
         UnsupportedOutput
             Probabilities, more than one plane, or more than 65,535 labels.
         """
-        if result.kind == "probabilities":
-            msg = "PNG has no floating point samples; ask for format=tiff or npy"
-            raise UnsupportedOutput(msg)
+        refuse_kind(result.kind, "png")
         if len(result.planes) != 1:
             msg = "PNG holds one plane, the result is a stack; ask for format=tiff"
             raise UnsupportedOutput(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,15 @@ from model.pixels import Pixels, row_bands
 from service.formats.errors import UnsupportedOutput
 from service.formats.placement import UNPLACED, Placement
 
+OutputKind: TypeAlias = Literal["mask", "labels", "probabilities"]
+"""Class of each pixel, numbered objects, or probability of each class."""
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentationResult:
     """One segmented image or stack, plane by plane."""
 
-    kind: Literal["mask", "labels", "probabilities"]
+    kind: OutputKind
     planes: Sequence[Pixels]
     """mask: uint8 (y, x) class indexes; labels: uint16 or uint32 (y, x), numbered from 1 in every plane,
     0 = background; probabilities: float32 (c, y, x), 0 to 1. Each may lie in memory or in a file."""
@@ -110,15 +113,21 @@ class Encoder(Protocol):
         ...
 
 
-def refuse_probabilities(result: SegmentationResult, format_name: str) -> None:
-    """Refuse probabilities in a format of objects.
+def refuse_kind(kind: OutputKind, format_name: str) -> None:
+    """Refuse a kind of result that a format never holds; what it may hold can still be too much of it.
 
     Raises
     ------
     UnsupportedOutput
-        ``result`` holds probabilities.
+        Where it is one.
     """
-    if result.kind == "probabilities":
+    if kind == "probabilities" and format_name == "png":
+        msg = "PNG has no floating point samples; ask for format=tiff or npy"
+        raise UnsupportedOutput(msg)
+    if kind != "labels" and format_name == "csv":
+        msg = f"csv has a row for each numbered object, output={kind} has none; ask for output=labels"
+        raise UnsupportedOutput(msg)
+    if kind == "probabilities" and format_name in {"coco", "geojson", "rle", "rois"}:
         msg = (
             f"{format_name} holds objects, not probabilities; ask for output=mask or labels, or for format=tiff or npy"
         )

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from service.formats.json_text import dump, dump_list, dump_object, join_list
-from service.formats.result import SegmentationResult, refuse_probabilities
+from service.formats.result import SegmentationResult, refuse_kind
 from service.formats.runs import ObjectRuns, empty_counts, object_runs
 
 
@@ -41,7 +41,7 @@ class RleEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_probabilities(result, "rle")
+        refuse_kind(result.kind, "rle")
         fields: dict[str, Any] = {
             "format": "coco_rle",
             "output": result.kind,

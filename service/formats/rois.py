@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.formats.geojson import grouped
 from service.formats.outlines import Region
-from service.formats.result import SegmentationResult, refuse_probabilities
+from service.formats.result import SegmentationResult, refuse_kind
 
 MAX_INTEGER_COORDINATE = 32_767
 MOVE_TO, LINE_TO, CLOSE = 0.0, 1.0, 4.0  # java.awt.geom.PathIterator
@@ -39,7 +39,7 @@ class RoiZipEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_probabilities(result, "rois")
+        refuse_kind(result.kind, "rois")
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, roi in _rois(result):
                 # ZipInfo without a date: the same result gives the same bytes.

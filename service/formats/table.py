@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pixels import BAND_PX, Pixels, row_bands
-from service.formats.errors import UnsupportedOutput
-from service.formats.result import SegmentationResult
+from service.formats.result import SegmentationResult, refuse_kind
 from service.formats.runs import flat_nonzero
 
 COLUMNS = (
@@ -52,9 +51,7 @@ class CsvEncoder:
         UnsupportedOutput
             ``result`` holds no numbered objects.
         """
-        if result.kind != "labels":
-            msg = f"csv has a row for each numbered object, output={result.kind} has none; ask for output=labels"
-            raise UnsupportedOutput(msg)
+        refuse_kind(result.kind, "csv")
         target.write(",".join(COLUMNS).encode("ascii") + b"\n")
         for plane, labels_yx in enumerate(result.planes):
             table = measure(labels_yx, BAND_PX)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.engine.request import OutputKind
+from service.formats import OutputKind
 
 JobState = Literal["queued", "running", "done", "failed"]
 

@@ -222,6 +222,9 @@ def test_objects_become_a_table(workplace: Path) -> None:
     [
         ([], "there is nothing to segment"),
         (["IMAGES", "--origin", "1,2"], "format png takes neither; ask for format=geojson"),
+        (["IMAGES", "--output", "mask", "--format", "csv"], "output=mask has none; ask for output=labels"),
+        (["IMAGES", "--output", "probabilities", "--format", "rois"], "ask for output=mask or labels"),
+        (["IMAGES", "--output", "probabilities", "--format", "png"], "PNG has no floating point samples"),
         (["IMAGES", "--pixel-size", "0"], "give the size of one pixel, such as 0.65"),
         (["IMAGES", "--in-flight", "0"], "--in-flight is 0"),
         (["IMAGES", "--shard", "3/3"], "count from 0 to 2"),

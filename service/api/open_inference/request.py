@@ -16,8 +16,9 @@ from service.api.open_inference.json_values import check_nesting, cut_values, pa
 from service.api.open_inference.tensors import DTYPES, Tensor, as_npy
 from service.api.parameters import SegmentParameters, combined
 from service.api.upload import UploadRoom, kept_beside
-from service.engine.request import OutputKind, SegmentRequest
+from service.engine.request import SegmentRequest
 from service.errors import BrokenInference, InvalidParameter
+from service.formats import OutputKind
 
 _MOST_JSON_BYTES = 16 << 20
 _MOST_OTHER_BYTES = 64 << 10  # of JSON beside the values

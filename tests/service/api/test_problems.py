@@ -44,6 +44,8 @@ COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
         (GOOD, {"model": "a" * 201}, 422, "invalid-parameter", "aaa', it should have at most 200 characters"),
         (GOOD, {"format": "gif"}, 406, "unknown-format", "png"),
         (GOOD, {"format": "png", "output": "probabilities"}, 406, "unsupported-output", "tiff"),
+        # without a look at the image
+        (b"hello", {"format": "csv", "output": "mask"}, 406, "unsupported-output", "output=labels"),
         (GOOD, {"channel": "3"}, 422, "invalid-parameter", "channel"),
         (
             GOOD,

@@ -14,7 +14,8 @@ from scipy import ndimage
 from model import backends
 from model.labels import LabelRule
 from service.engine.engine import Engine
-from service.engine.request import OutputKind, SegmentRequest
+from service.engine.request import SegmentRequest
+from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.packages import write_tiny_package
