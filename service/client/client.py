@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import ServiceProblem, json_object, somebody_else  # noqa: TID252 - the folder can stand anywhere
-from .exchange import SEGMENT, Exchange, Image, Request  # noqa: TID252
+from .exchange import SEGMENT, Exchange, Image, Option, Request  # noqa: TID252
 from .jobs import Job, array_of  # noqa: TID252
 from .keys import key_for  # noqa: TID252
 
 _MOST_THREADS = 32
-_Params = Mapping[str, "str | float | bool | None"]
+_Params = Mapping[str, Option]
 
 
 class Client:
@@ -81,7 +81,7 @@ class Client:
         """Hang up: requests and jobs that are not done fail with :class:`HungUp` at once, and so do later ones."""
         self._exchange.close()
 
-    def segment(self, image: Image, **options: str | float | bool | None) -> bytes:
+    def segment(self, image: Image, **options: Option) -> bytes:
         """Segment one image.
 
         Parameters
@@ -110,15 +110,15 @@ class Client:
         """
         return self.answer(image, **options).content
 
-    def answer(self, image: Image, **options: str | float | bool | None) -> httpx.Response:
+    def answer(self, image: Image, **options: Option) -> httpx.Response:
         """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         return self._done_here(Request("POST", SEGMENT, options, image))
 
-    def segment_array(self, image: Image, **options: str | float | bool | None) -> NDArray[Any]:
+    def segment_array(self, image: Image, **options: Option) -> NDArray[Any]:
         """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""
         return array_of(self.segment(image, **{**options, "format": "npy"}))
 
-    def submit(self, image: Image, **options: str | float | bool | None) -> Job:
+    def submit(self, image: Image, **options: Option) -> Job:
         """Segment one image in another thread, 32 at a time; the result is an array where no ``format`` is asked for.
 
         An array is copied, so that it may be changed afterwards.
@@ -141,7 +141,7 @@ class Client:
         *,
         workers: int = 4,
         progress: Callable[[int, int | None], object] | None = None,
-        **options: str | float | bool | None,
+        **options: Option,
     ) -> Iterator[Any]:
         """Segment images, ``workers`` at a time; gives what :meth:`Job.result` does, in the order of the images.
 
@@ -154,7 +154,7 @@ class Client:
             raise ValueError(f"workers is {workers}; use 1 to {_MOST_THREADS}")
         return map(Job.result, self._in_order(images, workers, progress, options))
 
-    def plan(self, size_yx: tuple[int, int], planes: int = 1, **options: str | float | bool | None) -> dict[str, Any]:
+    def plan(self, size_yx: tuple[int, int], planes: int = 1, **options: Option) -> dict[str, Any]:
         """Return what ``GET /plan`` says of an image of this size: ``expected_seconds``, ``refusal`` and more.
 
         Parameters

@@ -34,6 +34,9 @@ from .keys import NO_ADDRESS  # noqa: TID252
 Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
 """A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
 
+Option = Union[str, float, bool, "tuple[float, ...]", "list[float]", None]
+"""Of a request; several numbers, such as ``origin=(2048, 10240)``, are sent with commas between, None is not sent."""
+
 SEGMENT = "/segment"
 
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
@@ -44,11 +47,11 @@ _ASKED_AGAIN = 2  # times, where the replica at work on a job has ended
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask; parameters that are None are left out."""
+    """What to ask."""
 
     method: str
     path: str
-    params: Mapping[str, str | float | bool | None]
+    params: Mapping[str, Option]
     image: Image = b""
 
 
@@ -158,7 +161,7 @@ class Exchange:
         return Line(self._connect())
 
     def _answer(self, job: Job, line: Line, request: Request) -> httpx.Response:
-        params = {name: value for name, value in request.params.items() if value is not None}
+        params = {name: _sent(value) for name, value in request.params.items() if value is not None}
         content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
 
         def send() -> httpx.Response:
@@ -223,3 +226,8 @@ class Exchange:
             (self._sleep or job.wait)(wait)
             waited += wait
         raise HungUp("there is nobody any more who waits for it")
+
+
+def _sent(value: str | float | bool | tuple[float, ...] | list[float]) -> str | float | bool:
+    """Value of a parameter; httpx would send each number of several as a parameter of its own."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value

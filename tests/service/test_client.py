@@ -11,6 +11,7 @@ import pytest
 
 from service.cli import main
 from service.client import KEY_URL_VARIABLE, KEY_VARIABLE, RECEIPT, Client, ServiceProblem, ServiceUnreachable
+from service.client.exchange import Option
 from service.settings import unknown_variables
 from tests.images import disc, png
 from tests.live import live_server
@@ -176,6 +177,20 @@ def test_a_plan_is_asked_for_by_size() -> None:
     with Client("http://x", transport=httpx.MockTransport(answer)) as client:
         assert client.plan((1024, 1360), planes=3, mirror=True, model=None) == {"expected_seconds": 2.5}
     assert dict(seen[0].url.params) == {"size": "1024x1360", "planes": "3", "mirror": "true"}
+
+
+@pytest.mark.parametrize("origin", [(5, -6.5), [5, -6.5], (np.int64(5), np.float64(-6.5)), "5,-6.5"])
+def test_two_numbers_are_one_option(origin: Option) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return MASK
+
+    with Client("http://x", transport=httpx.MockTransport(answer)) as client:
+        client.segment(b"image", origin=origin, pixel_size=(0.65,), mirror=True)
+    expected = [("origin", "5,-6.5"), ("pixel_size", "0.65"), ("mirror", "true")]
+    assert seen[0].url.params.multi_items() == expected
 
 
 def test_options_that_are_none_are_not_sent_and_the_key_is() -> None:
