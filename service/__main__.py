@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from service.interrupts import end_while_loading
+from model.interrupts import ended_at_once
 
 
 def main() -> int:
     """Run one command, as :func:`service.cli.main` does; interrupted while that is still imported, end in order."""
-    end_while_loading()
-    from service import cli  # takes a second, in which an interrupt would show its imports
+    with ended_at_once("unet-service"):
+        from service import cli  # takes a second, in which an interrupt would show its imports
 
-    return cli.main()
+        return cli.main()
 
 
 if __name__ == "__main__":

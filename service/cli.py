@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from model.errors import ModelError
 from model.images import FormatError
+from model.interrupts import INTERRUPTED
 from service.batch.images import NoImages
 from service.batch.ledger import NoRoomForResults
 from service.batch.shard import BadShard
@@ -18,7 +19,7 @@ from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
 from service.engine.errors import EngineError
 from service.errors import InvalidParameter
-from service.interrupts import INTERRUPTED, once_in_order
+from service.interrupts import once_in_order
 from service.server import CannotListen
 from service.settings import InvalidSettings, load_settings
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-INTERRUPTED = 130
-"""Exit status that shells use for it."""
-
-
-def end_while_loading() -> None:
-    """Until a command runs there is nothing to put in order: an interrupt is a line and the end of the process."""
-    # one who starts us in the background may have switched interrupts off
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
 
 
 @contextmanager
@@ -33,12 +22,6 @@ def once_in_order() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is _raise_once:
             signal.signal(signal.SIGINT, before)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    # raised, it would come out of an import as another error
-    os.write(2, b"unet-service: interrupted\n")
-    os._exit(INTERRUPTED)
 
 
 def _raise_once(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.errors import ModelError
+from model.interrupts import INTERRUPTED
 from training.commands import compare, cross_validate, evaluate, export, fit, plan, preview, quantize, report
 from training.errors import TrainingError, Unwritable
 from training.run_folder import RunFiles
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         nothing = " before the first checkpoint; there is nothing to resume" if options.command == "fit" else ""
         sys.stderr.write(f"\ninterrupted{_how_to_go_on(options) or nothing}\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+from model.interrupts import INTERRUPTED
 from service.api.parameters import SegmentParameters, combined
 from service.batch.images import find_images
 from service.batch.ledger import Ledger, write_alone
@@ -18,7 +19,6 @@ from service.batch.targets import BadTarget, Work, choose_format, is_file_name, 
 from service.batch.work import Failure, Notes, failure_of, folder_failure, left_to_do, segment_all, size_bytes
 from service.commands.common import add_local_options, fail, say
 from service.formats import negotiate
-from service.interrupts import INTERRUPTED
 from service.settings import Settings
 from service.telemetry import configure_logging
 

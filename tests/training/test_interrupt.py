@@ -1,0 +1,57 @@
+"""Ctrl-C while ``unet-train`` is still imported, and right after."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+ENVIRONMENT = {**os.environ, "GLIBC_TUNABLES": ""}  # set, so that no command starts anew to set it
+
+WHILE_IMPORTING = """
+import signal, sys
+from training.__main__ import main
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main())
+"""
+
+IN_A_COMMAND = """
+import signal, sys
+from training import __main__, cli
+
+class Plan:
+    @staticmethod
+    def add_parser(commands):
+        commands.add_parser("plan").set_defaults(run=lambda _: signal.raise_signal(signal.SIGINT))
+
+cli.plan = Plan
+sys.exit(__main__.main())
+"""
+
+
+def said(script: str, *arguments: str) -> tuple[int, str, str]:
+    """Status, standard output and standard error."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_an_interrupt_while_modules_are_imported_is_said_and_nothing_else() -> None:
+    assert said(WHILE_IMPORTING, "plan") == (130, "", "unet-train: interrupted\n")
+
+
+def test_an_interrupt_of_a_command_is_its_own_affair() -> None:
+    assert said(IN_A_COMMAND, "plan") == (130, "", "\ninterrupted\n")
+
+
+def test_interrupts_that_are_switched_off_stay_so() -> None:
+    switched_off = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{WHILE_IMPORTING}"
+    status, out, err = said(switched_off, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("usage: unet-train")
