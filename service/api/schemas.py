@@ -144,12 +144,18 @@ class Plan(_Document):
     tiles: int = Field(description="Of all planes, and of all views where `mirror` is asked for.")
     input_yx: tuple[int, int] = Field(description="What the net reads for a tile, px.")
     stride_yx: tuple[int, int] = Field(description="From one tile to the next, px.")
-    compute_seconds: float = Field(description="In the net, with nobody else there, at the speed measured last.")
+    compute_seconds: float = Field(
+        description="In the net, with nobody else there, at the speed measured last. Reading, resampling (`scale`) and "
+        "writing come on top."
+    )
     expected_seconds: float = Field(
         description="Until it is through the net beside what is in work now; every request gets an equal share."
     )
     backlog_seconds: float = Field(description="Of all accepted work.")
-    memory_bytes: int = Field(description="For a 16 bit image and its result as PNG or TIFF, beside tiles.")
+    memory_bytes: int = Field(
+        description="For a 16 bit TIFF in tiles or strips of 512 rows at most and its result as PNG or TIFF, beside "
+        "tiles of the net. Other files may take more."
+    )
     disk_bytes: int = Field(description="In the spool folder; 0 where all stands in memory.")
     refusal: Problem | None = Field(description="What it would get in place of an answer; null where it is accepted.")
 

@@ -13,7 +13,7 @@ from model.views import mirrored_views, planner_of_views
 from service.api.parameters import parse_size
 from service.commands.common import add_local_options, say, table
 from service.engine.finding import locate_package
-from service.engine.forecast import imagined
+from service.engine.forecast import imagined, usual_part_bytes
 from service.engine.loading import LoadedModel, load_model
 from service.engine.machine import this_machine
 from service.engine.needs import Needs, needs
@@ -114,7 +114,8 @@ def describe(
         }
 
     spec = loaded.package.spec
-    room = needs(imagined(size_yx, 1, len(spec.channels)), spec, request, 0, most)
+    header = imagined(size_yx, 1, len(spec.channels))
+    room = needs(header, spec, request, usual_part_bytes(header), most)
     return {
         "model": spec.reference,
         "backend": loaded.session.backend,

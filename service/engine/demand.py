@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
 from service.engine.admission import Admission
+from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
@@ -26,16 +27,24 @@ class Demand:
     room: Needs
     timeout_s: float
     background: bool
+    relief: str
+    """What would help where it is too large, beside what is said to all; empty where nothing is known."""
 
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
         room = self.room
-        admission.check(
-            speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
-        )
+        try:
+            admission.check(
+                speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
+            )
+        except TooLargeForMemory as error:
+            if not self.relief:
+                raise
+            raise TooLargeForMemory(f"{error}, or {self.relief}") from None
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
+        self.check(admission, speed)
         room = self.room
         return admission.admit(
             speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
@@ -73,5 +82,9 @@ def demand_of(
     """
     check_scale(header.size_yx, request.scale, most_pixels)
     plan = plan_views(chosen.planner, scaled_size(header.size_yx, request.scale), mirror=request.mirror)
-    room = needs(header, chosen.package.spec, request, part_bytes, most)
-    return Demand(plan, header.planes * plan.input_pixels, room, timeout_s, request.background)
+    spec, relief = chosen.package.spec, ""
+    room = needs(header, spec, request, part_bytes, most)
+    if request.scale is not None and not room.within(most):
+        alone = needs(header, spec, replace(request, scale=None), part_bytes, most)
+        relief = f"ask for a scale nearer to 1 than {request.scale:g}" if alone.within(most) else ""
+    return Demand(plan, header.planes * plan.input_pixels, room, timeout_s, request.background, relief)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.images import ImageHeader
+from model.images.tiff_bands import BAND_PX
 from model.views import ViewPlan
 from service.engine.errors import EngineError
 from service.engine.loading import LoadedModel
+
+_USUAL_ROWS = 512  # of a file's tiles, or strips, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,10 @@ def imagined(size_yx: tuple[int, int], planes: int, channels: int) -> ImageHeade
         compression="",
         notes=(),
     )
+
+
+def usual_part_bytes(header: ImageHeader) -> int:
+    """Most bytes that are decoded at a time of a TIFF in tiles or strips of 512 rows at most; others may take more."""
+    height, width = header.size_yx
+    rows = min(height, max(_USUAL_ROWS, BAND_PX // width))
+    return rows * width * header.channels * header.dtype.itemsize

@@ -44,6 +44,10 @@ class Needs:
         """Whether planes and results stand in files."""
         return self.disk_bytes > 0
 
+    def within(self, most: Needs) -> bool:
+        """Whether it is no more than there is."""
+        return self.memory_bytes <= most.memory_bytes and self.disk_bytes <= most.disk_bytes
+
 
 def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_bytes: int, most: Needs) -> Needs:
     """Decide by the size of an image where its arrays stand: in memory as long as they fit, else in files.

@@ -29,7 +29,7 @@ from service.engine.clock import StageClock
 from service.engine.demand import Demand, demand_of
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
-from service.engine.forecast import Forecast
+from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, encoder_memory
 from service.engine.notes import object_notes
@@ -137,7 +137,10 @@ class Pipeline:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
         check_one_channel(chosen.package.spec, request.channel)
-        asked, speed = await self._asked(header, request, chosen, 0, timeout_s), chosen.throughput
+        asked, speed = (
+            await self._asked(header, request, chosen, usual_part_bytes(header), timeout_s),
+            chosen.throughput,
+        )
         try:
             asked.check(self.admission, speed)
             refusal = None

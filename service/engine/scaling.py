@@ -80,11 +80,14 @@ def scaling_bytes(header: ImageHeader, scale: float, classes: int) -> int:
 
 
 def scaling_work_bytes(header: ImageHeader, scale: float, classes: int) -> int:
-    """Memory of a band that is resampled: rows of the image and of the other size, and copies of them."""
-    widths = header.size_yx[1], scaled_size(header.size_yx, scale)[1]
-    step = max(scale, 1 / scale)
-    pixels = _BAND_PX + math.ceil(step + 2 * _reach(step)) * max(widths)
-    return pixels * max(header.channels, classes) * _BYTES_PER_BAND_PX
+    """Memory of a band that is resampled, channels on the way to the net and classes back: rows of both, and copies.
+
+    A row of the smaller size is made of as many of the larger as their ratio, and of as many on each side: it takes
+    the more, the further the scale is from 1.
+    """
+    width, scaled = header.size_yx[1], scaled_size(header.size_yx, scale)[1]
+    there, back = ((_BAND_PX + math.ceil(step + 2 * _reach(step)) * max(width, scaled)) for step in (1 / scale, scale))
+    return max(there * header.channels, back * classes) * _BYTES_PER_BAND_PX
 
 
 def _reach(step: float) -> int:

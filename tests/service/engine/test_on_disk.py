@@ -25,6 +25,7 @@ from service.engine import demand, pipeline
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
+from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.spool import Spool
@@ -290,6 +291,30 @@ def test_a_stack_that_has_to_be_read_whole_is_charged_for_that(packages: Path) -
     most = Needs(100 * MB, 1000 * MB)
     whole, by_rows = (needs(reader.header, spec, SegmentRequest(), part, most) for part in (reader.part_bytes, 40_000))
     assert whole.memory_bytes == by_rows.memory_bytes + 2 * reader.part_bytes
+
+
+@pytest.mark.parametrize(
+    "stored", [{"tile": (512, 512)}, {"tile": (256, 256)}, {"rowsperstrip": 16}, {"rowsperstrip": 512}], ids=str
+)
+def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Path, stored: dict[str, Any]) -> None:
+    file = io.BytesIO(tiff(np.zeros((4000, 4000), np.uint16), compression="zlib", **stored))
+    reader = open_image(file, ReadLimits(10**9, 10**9))
+    spec, request = write_tiny_package(packages, name="other").spec, SegmentRequest(output="probabilities")
+    most = Needs(100 * MB, 1000 * MB)
+    real = needs(reader.header, spec, request, reader.part_bytes, most)
+
+    async def planned() -> Forecast:
+        engine = Engine(Settings(models_dir=packages, backend="cpu", memory_budget_mb=192), Metrics())
+        await engine.start()
+        try:
+            return await engine.forecast((4000, 4000), 1, request)
+        finally:
+            await engine.stop()
+
+    plan = asyncio.run(planned())
+    assert real.on_disk
+    assert plan.disk_bytes == real.disk_bytes
+    assert real.memory_bytes <= plan.memory_bytes < 1.1 * real.memory_bytes
 
 
 def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path) -> None:

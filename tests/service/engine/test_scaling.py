@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.label_rule import LabelRule
-from service.engine.scaling import scaled_back, scaled_size
+from service.engine.forecast import imagined
+from service.engine.scaling import scaled_back, scaled_size, scaling_work_bytes
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, npy, tiff
@@ -113,6 +114,25 @@ def test_beyond_memory_it_goes_through_files_to_the_same_answer(client: AppClien
     small, large = (found > 0 if output == "labels" else found.astype(float) for found in answers)
     corner = (..., slice(0, 500), slice(0, 500))
     np.testing.assert_allclose(large[corner], small[corner], atol=1e-3)
+
+
+def test_what_scaling_takes_too_much_for_is_told_to_scale_less(client: AppClient) -> None:
+    params = {"output": "probabilities", "scale": "16", "format": "npy"}
+    plan = client.get("/plan", params={"size": "62x1000", "output": "probabilities", "scale": "16"}).json()
+    answer = client.segment(npy(np.zeros((62, 1000), np.uint16)), params=params)
+    assert answer.status_code == plan["refusal"]["status"] == 413
+    for problem in (answer.json(), plan["refusal"]):
+        assert problem["detail"].endswith("or send the image in parts, or ask for a scale nearer to 1 than 16")
+    plain = client.get("/plan", params={"size": "62x1000", "output": "probabilities"}).json()
+    assert plain["refusal"] is None
+
+
+def test_a_band_is_charged_for_channels_on_the_way_to_the_net_and_for_classes_back() -> None:
+    grey, colour = (imagined((8192, 8192), 1, channels) for channels in (1, 3))
+    assert scaling_work_bytes(grey, 1 / 16, 2) == scaling_work_bytes(grey, 1 / 16, 1)
+    assert scaling_work_bytes(colour, 1 / 16, 2) == 3 * scaling_work_bytes(grey, 1 / 16, 2)
+    assert scaling_work_bytes(colour, 16, 1) == scaling_work_bytes(grey, 16, 1)
+    assert scaling_work_bytes(grey, 16, 2) == 2 * scaling_work_bytes(grey, 16, 1)
 
 
 def resampled(planes_cyx: NDArray[Any], size_yx: tuple[int, int]) -> NDArray[np.float32]:
