@@ -125,7 +125,7 @@ class Scheduler:
     batch_tiles, batch_pixels
         Most tiles and input pixels of one batch; batches are of 1, 2, 4, 8 ... tiles at most.
     quantum
-        Input pixels a job earns in a turn; at least the largest tile, so that every turn serves one.
+        Input pixels a job earns in a turn; never less than the largest tile that waits: every turn serves one.
     observe
         Told the number of tiles of each batch.
 
@@ -213,9 +213,10 @@ class Scheduler:
         self._ring = deque(job for job in self._ring if job.waiting)
         if not self._ring:
             return []
-        sharing = sum(job.background for job in self._ring)
+        sharing = max(1, sum(job.background for job in self._ring))
+        quantum = max(self._quantum, *(job.tile_pixels for job in self._ring))  # some are of nets that left, perhaps
         while not self._ring[0].can_pay():
-            self._ring[0].earn(self._quantum // sharing if self._ring[0].background else self._quantum)
+            self._ring[0].earn(max(1, quantum // sharing) if self._ring[0].background else quantum)
             if not self._ring[0].can_pay():
                 self._ring.rotate(-1)
         leader = self._ring[0]

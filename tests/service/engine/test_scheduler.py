@@ -158,6 +158,21 @@ def test_a_thumbnail_passes_a_slide() -> None:
     assert before <= 5
 
 
+def test_jobs_of_nets_that_left_are_ended_where_no_net_is_left() -> None:
+    """Else no share of the turns of those in the background would ever pay for a tile."""
+
+    async def scenario() -> list[float]:
+        written: list[float] = []
+        async with scheduler_with() as scheduler:
+            jobs = [replace(job(open_net(), [1.0] * 3, written=written), background=True) for _ in range(2)]
+            running = [asyncio.create_task(scheduler.run(each)) for each in jobs]
+            scheduler.fit(1, 1, lambda _: True)
+            await asyncio.gather(*running)
+        return written
+
+    assert asyncio.run(scenario()) == [1.0] * 6
+
+
 def test_any_number_in_the_background_get_the_turns_of_one() -> None:
     async def scenario() -> list[float]:
         net = Recorder()
