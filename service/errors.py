@@ -213,6 +213,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
     job_errors.JobLost: ProblemKind(
         "job-lost", 503, "The job has lost its replica", "Send the image again: another replica takes it."
     ),
+    job_errors.JobsOff: ProblemKind(
+        "jobs-off",
+        501,
+        "The service takes no jobs",
+        "Wait for the answer, without `respond_async` or `Prefer: respond-async`; or set `UNET_JOBS_MB`.",
+    ),
     job_errors.NoRoomForJobs: ProblemKind(
         "no-room-for-jobs",
         503,

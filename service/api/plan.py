@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -13,6 +14,7 @@ from service.api.parameters import PlanParameters, numbered, parse_size, seconds
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
 from service.engine.scaling import other_scale
+from service.jobs.errors import JobsOff
 
 router = APIRouter(tags=["segmentation"])
 
@@ -38,4 +40,7 @@ async def plan(
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
     )
-    return Plan.of(engine, await engine.forecast(parse_size(query.size), query.planes, wanted))
+    forecast = await engine.forecast(parse_size(query.size), query.planes, wanted)
+    if wanted.background and not settings.jobs_mb:
+        forecast = replace(forecast, refusal=JobsOff())
+    return Plan.of(engine, forecast)

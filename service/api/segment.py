@@ -12,13 +12,14 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, JobsOf, SettingsOf, UploadRoomOf
 from service.api.invalid import refuse_repeated
 from service.api.jobs import job_accepted, prefers_async
-from service.api.openapi import JOB_RESPONSE, SEGMENT_BODY, SEGMENT_RESPONSES
+from service.api.openapi import JOB_RESPONSE, SEGMENT_BODY, SEGMENT_RESPONSES, problem_responses
 from service.api.parameters import SegmentParameters, combined, seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import received
 from service.engine.request import Answer, SegmentRequest
 from service.formats import negotiate
 from service.formats.json_text import dump
+from service.jobs.errors import JobsOff
 
 router = APIRouter(tags=["segmentation"])
 
@@ -31,7 +32,7 @@ _LONG_OF_INPUT = ("channel_names", "notes")
     "/segment",
     summary="Segment an image",
     response_class=Response,
-    responses={**SEGMENT_RESPONSES, 202: JOB_RESPONSE},
+    responses={**SEGMENT_RESPONSES, 202: JOB_RESPONSE, **problem_responses(501)},
     openapi_extra={"requestBody": SEGMENT_BODY},
 )
 async def segment(
@@ -58,12 +59,16 @@ async def segment(
     negotiate(accept, query.format)
     if query.format is not None:
         query.placement(query.format)
+    if (query.respond_async or prefers_async(request)) and not settings.jobs_mb:
+        raise JobsOff
     async with AsyncExitStack() as held:
         held.enter_context(engine.arrival())
         upload = await held.enter_async_context(received(request, settings, room))
         refuse_repeated(upload.fields)
         parameters = combined(query, dict(upload.fields))
         background = parameters.respond_async or prefers_async(request)
+        if background and not settings.jobs_mb:
+            raise JobsOff
         wanted = replace(
             parameters.request(negotiate(accept, parameters.format)),
             timeout_s=seconds_allowed(parameters.timeout, settings, background=background),

@@ -9,7 +9,6 @@ import numpy as np
 from model.images import ImageHeader
 from model.images.tiff_bands import BAND_PX
 from model.views import ViewPlan
-from service.engine.errors import EngineError
 from service.engine.loading import LoadedModel
 
 _USUAL_ROWS = 512  # of a file's tiles, or strips, at most
@@ -32,7 +31,7 @@ class Forecast:
     """Of images and results; activations of tiles come on top."""
     disk_bytes: int
     """In the spool folder; 0 where all stands in memory."""
-    refusal: EngineError | None
+    refusal: Exception | None
     """Why it would not be accepted now; None where it would."""
 
 

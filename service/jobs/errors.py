@@ -6,6 +6,7 @@
     ├── UnknownJob     there is none of that id, for this user, any more
     ├── JobNotDone     its result is asked for too early
     ├── JobLost        the replica that worked on it has ended
+    ├── JobsOff        this service takes none
     └── NoRoomForJobs  other jobs or the disk have no room for it
 """
 
@@ -41,6 +42,16 @@ class JobLost(JobError):
     """Its replica has given no sign of life."""
 
     retry_after_s = 1
+
+
+class JobsOff(JobError):
+    """The service takes no jobs, now or later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this service takes no jobs, UNET_JOBS_MB is 0; wait for the answer (without respond_async, or the header "
+            "Prefer: respond-async), or set UNET_JOBS_MB to the room for results, MiB"
+        )
 
 
 class NoRoomForJobs(JobError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,28 @@ def test_a_folder_that_cannot_be_used_refuses_jobs_and_nothing_else(settings: Se
         assert "UNET_JOBS_DIR" in problem["detail"]
         assert client.segment(IMAGE).status_code == 200
         assert client.get(f"/jobs/{'0' * 32}").status_code == 404
+
+
+def test_a_service_without_jobs_says_so_before_the_body_and_for_good(settings: Settings) -> None:
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(IMAGE)
+        yield IMAGE
+
+    with running_app(settings.model_copy(update={"jobs_mb": 0})) as client:
+        client.wait_until_ready()
+        asked: list[dict[str, Any]] = [{"headers": ASYNC}, {"params": {"respond_async": "true"}}]
+        form = {"files": {"image": ("a.png", IMAGE), "respond_async": (None, "1")}}
+        for options in (*({"content": body(), **more} for more in asked), form):
+            answer = client.request("POST", "/segment", **options)
+            assert "UNET_JOBS_MB is 0" in assert_problem(answer, 501, "jobs-off")["detail"]
+            assert "retry-after" not in answer.headers
+        assert not read
+        plan = client.get("/plan", params={"size": "64x64", "respond_async": "true"}).json()
+        assert plan["refusal"]["type"] == "/problems/jobs-off"
+        assert client.get("/plan", params={"size": "64x64"}).json()["refusal"] is None
+        assert client.segment(IMAGE).status_code == 200
 
 
 def test_a_disk_that_is_full_fails_the_job_and_nothing_else(one: AppClient, monkeypatch: pytest.MonkeyPatch) -> None:
