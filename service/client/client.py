@@ -78,7 +78,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up: requests and jobs that are not done fail with :class:`HungUp` at once, and so do later ones."""
+        """Hang up: requests and jobs that are not done fail with :class:`HungUp` at once, and so do later ones.
+
+        Where the service works on jobs (``respond_async``), it is told to drop them: that takes it 5 s at most.
+        """
         self._exchange.close()
 
     def segment(self, image: Image, **options: Option) -> bytes:

@@ -43,6 +43,9 @@ _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; t
 _LONGEST_WAIT_S = 30.0
 _LONGEST_POLL_S = 25.0  # half of what the service takes: proxies hang up after a minute, some after half of one
 _ASKED_AGAIN = 2  # times, where the replica at work on a job has ended
+# as for an answer that was lost, another may be luckier; one without a shared folder does not know jobs of before it
+_REPLICA_HAS_ENDED = {"/problems/job-lost", "/problems/draining", "/problems/unknown-job"}
+_DROP_S = 5.0  # for saying that nobody waits for a job any more
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ class Exchange:
         self._closed = False
         self._idle = [Line(self._connect())]
         self._jobs: set[Job] = set()
+        self._followed: set[Job] = set()
+        """Those on which the service works whether or not the connection stands."""
+        self._one_less = threading.Condition(self._lock)
 
     def begin(self, job: Job) -> Job:
         """Take a job on, so that closing ends it.
@@ -123,7 +129,7 @@ class Exchange:
         return job
 
     def close(self) -> None:
-        """Hang up whatever is under way."""
+        """Hang up whatever is under way; the service is told to drop its jobs before a script ends."""
         with self._lock:
             self._closed = True
             jobs, idle, self._idle = list(self._jobs), self._idle, []
@@ -131,6 +137,8 @@ class Exchange:
             job.cancel()
         for line in idle:
             line.http.close()
+        with self._one_less:
+            self._one_less.wait_for(lambda: not self._followed, _DROP_S)
 
     def run(self, job: Job, request: Request) -> None:
         """Make a job's request in this thread, and settle the job."""
@@ -175,29 +183,37 @@ class Exchange:
             response = self._until_answered(job, send)
             if response.status_code != ACCEPTED:
                 return response
-            report = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
-            if report["state"] == "done":
-                return self._until_answered(job, partial(line.ask, "GET", f"/jobs/{report['id']}/result"))
-            # as for an answer that was lost, another replica may be luckier
-            if report["problem"]["status"] != httpx.codes.SERVICE_UNAVAILABLE or not again:
-                raise ServiceProblem(report["problem"])
+            try:
+                return self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
+            except ServiceProblem as problem:
+                if problem.type not in _REPLICA_HAS_ENDED or not again:
+                    raise
         raise AssertionError("the last time returns or raises")
 
-    def _when_over(self, job: Job, line: Line, path: str) -> dict[str, Any]:
-        """Report of the service's job; where nobody waits any more, the service is told to drop it."""
+    def _when_over(self, job: Job, line: Line, path: str) -> httpx.Response:
+        """Result of the service's job; where nobody waits any more, the service is told to drop it."""
         wait = partial(line.ask, "GET", path, {"wait": self._poll_s})
+        self._followed.add(job)
         try:
             while True:
                 response = self._until_answered(job, wait)
                 report = json_object(response)
                 if "state" not in report:
                     raise ServiceProblem(somebody_else(response, "field 'state'"))
-                if report["state"] in {"done", "failed"}:
-                    return report
-        except HungUp:
-            with suppress(httpx.HTTPError), self._connect() as http:
+                if report["state"] == "failed":
+                    raise ServiceProblem(report["problem"])
+                if report["state"] == "done":
+                    return self._until_answered(job, partial(line.ask, "GET", f"{path}/result"))
+        except ServiceProblem:
+            raise
+        except BaseException:  # Ctrl-C too
+            with suppress(httpx.HTTPError), self._connect(timeout=_DROP_S) as http:
                 http.delete(path)
             raise
+        finally:
+            with self._one_less:
+                self._followed.discard(job)
+                self._one_less.notify_all()
 
     def _until_answered(self, job: Job, send: Callable[[], httpx.Response]) -> httpx.Response:
         waited, next_wait = 0.0, _FIRST_WAIT_S

@@ -145,11 +145,26 @@ def test_closing_ends_the_patience_with_a_busy_server() -> None:
     assert not asked.is_set()  # a second time
 
 
-def test_an_interrupt_of_a_call_hangs_up(server: LiveServer) -> None:
+def polls(server: LiveServer) -> list[str]:
+    """Of which jobs has been asked how far they are."""
+    return [event["job"] for event in server.events() if event.get("method") == "GET" and "job" in event]
+
+
+def deleted(server: LiveServer, job: str) -> bool:
+    return httpx.get(f"{server.url}/jobs/{job}").status_code == 404
+
+
+@pytest.mark.parametrize("respond_async", [False, True], ids=["request", "job of the service"])
+def test_an_interrupt_of_a_call_hangs_up(
+    server: LiveServer, respond_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.exchange._LONGEST_POLL_S", 0.1)
+    asked = len(polls(server))
     interrupted = threading.Event()
 
     def interrupt() -> None:
         wait_for_metric(server.url, "unet_in_flight", 1)
+        wait_until(lambda: not respond_async or len(polls(server)) > asked)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         interrupted.set()
 
@@ -157,9 +172,10 @@ def test_an_interrupt_of_a_call_hangs_up(server: LiveServer) -> None:
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            client.segment(many_discs(4096), output="labels", mirror=True)
+            client.segment(many_discs(4096), output="labels", mirror=True, respond_async=respond_async)
         assert interrupted.wait(30)
         thread.join()
+        assert not respond_async or deleted(server, polls(server)[asked])
         wait_for_metric(server.url, "unet_in_flight", 0)
         assert client.segment_array(disc()).shape == disc().shape
 
@@ -332,9 +348,65 @@ def test_nobody_waiting_any_more_ends_the_job_of_the_service(
         wait_until(lambda: any(event.get("status") == 204 for event in server.events()))
 
 
-def test_a_job_whose_replica_has_ended_is_sent_again() -> None:
+def test_closing_waits_until_the_service_has_dropped_its_jobs(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that ends right after it takes the client's threads with it."""
+    monkeypatch.setattr("service.client.exchange._LONGEST_POLL_S", 0.1)
+    asked = len(polls(server))
+    with Client(server.url) as client:
+        for _ in range(2):
+            client.submit(many_discs(2048), output="labels", mirror=True, respond_async=True)
+        wait_until(lambda: len(set(polls(server)[asked:])) == 2)
+    assert all(deleted(server, job) for job in set(polls(server)[asked:]))
+    wait_for_metric(server.url, "unet_in_flight", 0)
+
+
+@pytest.mark.parametrize("slug", ["no-room-for-jobs", "overloaded", "non-finite-image"])
+def test_a_job_that_failed_for_another_reason_is_not_sent_again(slug: str) -> None:
     asked: list[str] = []
-    lost = {"id": "b", "state": "failed", "problem": {"status": 503, "type": "/problems/job-lost"}}
+    failed = {"state": "failed", "problem": {"status": 503, "type": f"/problems/{slug}", "retry_after_s": 1}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        return httpx.Response(202, json={"id": "a"}) if request.method == "POST" else httpx.Response(200, json=failed)
+
+    with (
+        Client("http://service", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceProblem) as problem,
+    ):
+        client.segment(b"image", respond_async=True)
+    assert (problem.value.type, asked) == (f"/problems/{slug}", ["POST", "GET"])
+
+
+@pytest.mark.parametrize("asked_for", ["/jobs/a", "/jobs/a/result"])
+@pytest.mark.parametrize("slug", ["unknown-job", "not-found"])
+def test_a_job_that_a_new_replica_does_not_know_is_sent_again_thrice_in_all(asked_for: str, slug: str) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        if request.method == "POST":
+            return httpx.Response(202, json={"id": "a"})
+        if request.url.path != asked_for:
+            return httpx.Response(200, json={"id": "a", "state": "done"})
+        kind = {"content-type": "application/problem+json"}
+        return httpx.Response(404, json={"type": f"/problems/{slug}", "status": 404}, headers=kind)
+
+    with (
+        Client("http://service", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceProblem) as problem,
+    ):
+        client.segment(b"image", respond_async=True)
+    assert problem.value.type == f"/problems/{slug}"
+    times = 3 if slug == "unknown-job" else 1
+    assert (asked.count("POST /segment"), asked.count(f"GET {asked_for}")) == (times, times)
+
+
+@pytest.mark.parametrize("slug", ["job-lost", "draining"])
+def test_a_job_whose_replica_has_ended_is_sent_again(slug: str) -> None:
+    asked: list[str] = []
+    lost = {"id": "b", "state": "failed", "problem": {"status": 503, "type": f"/problems/{slug}"}}
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(f"{request.method} {request.url.path}")
