@@ -45,20 +45,18 @@ class Engine:
         report_memory(settings)
         self._settings = settings
         self._metrics = metrics
-        budget = memory_bytes(settings)
-        self._tile_memory = tile_memory_bytes(settings)
+        free_memory = memory_bytes(settings) - tile_memory_bytes(settings)
         self._spool = Spool(settings.spool_dir or None)
         # what its disk could not hold if it were empty is refused for good, not until later
         disk = min(settings.spool_limit_mb << 20, self._spool.capacity)
-        self._admission = Admission(budget - self._tile_memory, settings.max_backlog_s, disk)
+        self._admission = Admission(free_memory, settings.max_backlog_s, disk)
         self._cpus = settings.threads or available_cpus()
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
         self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
         self._registry: Registry | None = None
         self._running: Running | None = None
         self._failure: str | None = None
-        self._leaving = False
-        self._draining = False
+        self._leaving = self._draining = False
         self._active = 0
         self._idle = asyncio.Event()
         metrics.bind(
@@ -71,8 +69,7 @@ class Engine:
 
     async def start(self) -> None:
         """Load the packages in a thread and start the scheduler; what cannot be served is noted in ``refused``."""
-        settings = self._settings
-        options = session_options(settings)
+        settings, options = self._settings, session_options(self._settings)
         try:
             backend = resolve_backend(options)
             for spool in (self._spool, Spool(None)):  # uploads go to the temporary folder in any case
@@ -86,11 +83,7 @@ class Engine:
         try:
             registry = await asyncio.get_running_loop().run_in_executor(
                 self._workers,
-                load_registry,
-                settings.models_dir,
-                settings.default_model,
-                options,
-                plan_limits(settings),
+                lambda: load_registry(settings.models_dir, settings.default_model, options, plan_limits(settings)),
             )
         except OSError as error:
             self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
@@ -243,18 +236,30 @@ class Engine:
             Where no image of this size is taken.
 
         """
-        chosen = self.model(request.model)
-        header = imagined(size_yx, planes, len(chosen.package.spec.channels))
-        running, timeout_s = self._working(), request.timeout_s or self._settings.deadline_s
-        with running.watch.using(chosen):
-            return await running.pipeline.forecast(header, request, chosen, timeout_s)
+        timeout_s = request.timeout_s or self._settings.deadline_s
+        with self.using(request.model) as chosen:
+            header = imagined(size_yx, planes, len(chosen.package.spec.channels))
+            return await self._working().pipeline.forecast(header, request, chosen, timeout_s)
+
+    @contextmanager
+    def using(self, reference: str | None) -> Iterator[LoadedModel]:
+        """Keep what :meth:`model` returns for a ``with`` block, whatever becomes of its package meanwhile."""
+        chosen = self.model(reference)
+        with self._working().watch.using(chosen):
+            yield chosen
 
     def _working(self) -> Running:
         if self._running is None:
             raise NotReady("the scheduler has not started; try again in a few seconds")
         return self._running
 
-    async def segment(self, source: BinaryIO, request: SegmentRequest, progress: Progress | None = None) -> Answer:
+    async def segment(
+        self,
+        source: BinaryIO,
+        request: SegmentRequest,
+        progress: Progress | None = None,
+        chosen: LoadedModel | None = None,
+    ) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
 
         Parameters
@@ -265,6 +270,8 @@ class Engine:
             What is wanted.
         progress
             Of a request in the background: told how far it is.
+        chosen
+            Package that is in use by the caller; None for the one that the request names.
 
         Raises
         ------
@@ -272,21 +279,20 @@ class Engine:
             See :mod:`service.errors` for what each becomes over HTTP.
 
         """
-        chosen = self.model(request.model)
+        chosen = chosen or self.model(request.model)
         running = self._working()
-        soundness = running.soundness
-        if reason := soundness.reason(chosen):
+        if reason := running.soundness.reason(chosen):
             raise NotReady(f"{reason}; try again, another replica may answer")
         timeout_s = request.timeout_s or self._settings.deadline_s
         try:
             with running.watch.using(chosen):
                 async with asyncio.timeout(timeout_s):
                     answer = await running.pipeline.segment(source, request, chosen, timeout_s, progress or Progress())
-            soundness.passed(chosen)
+            running.soundness.passed(chosen)
             return answer
         except InferenceFailed as error:
             if chosen in self.models:
-                soundness.failed(chosen, error)
+                running.soundness.failed(chosen, error)
             raise
         except TimeoutError:
             raise DeadlineExceeded(

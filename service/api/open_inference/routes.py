@@ -20,6 +20,7 @@ from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.upload import UploadRoom, received
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
+from service.engine.loading import LoadedModel
 from service.engine.request import Answer
 from service.errors import BrokenInference, InvalidParameter
 from service.settings import Settings
@@ -119,7 +120,7 @@ def _model_health(engine: Engine, reference: str) -> ModelHealth:
 
 async def _infer(reference: str, request: Request, engine: Engine, settings: Settings, room: UploadRoom) -> Response:
     # checked before the body is read, as for /segment
-    chosen = engine.model(reference)
+    engine.model(reference)
     if request.query_params:
         raise InvalidParameter(
             f"the query has {len(request.query_params)} parameters, the limit is 0; put them into member 'parameters' "
@@ -128,11 +129,13 @@ async def _infer(reference: str, request: Request, engine: Engine, settings: Set
     json_bytes = _json_bytes(request)
     with engine.arrival():
         async with received(request, settings, room, forms=False) as upload:
-            access: Access = request.scope[ACCESS]
-            access.format = "oip"
-            access.model = chosen.package.spec.reference
-            reading = read_inference(upload.image, json_bytes, reference, room, request.app.state.json_turn)
-            content = await unless_gone(request, _content(engine, reading, settings))
+            # one for all outputs, though its package may be replaced between two of them
+            with engine.using(reference) as chosen:
+                access: Access = request.scope[ACCESS]
+                access.format = "oip"
+                access.model = chosen.package.spec.reference
+                reading = read_inference(upload.image, json_bytes, reference, room, request.app.state.json_turn)
+                content = await unless_gone(request, _content(engine, chosen, reading, settings))
     access.fill(content.receipt)
     headers = {_JSON_LENGTH: str(content.json_bytes)} if content.any_binary else {}
     media_type = "application/octet-stream" if content.any_binary else "application/json"
@@ -149,7 +152,7 @@ def _json_bytes(request: Request) -> int | None:
 
 
 async def _content(
-    engine: Engine, reading: AbstractAsyncContextManager[Inference], settings: Settings
+    engine: Engine, chosen: LoadedModel, reading: AbstractAsyncContextManager[Inference], settings: Settings
 ) -> InferenceContent:
     """Run the net once for each output; all together have the time of one request."""
     clock = asyncio.get_running_loop().time
@@ -162,7 +165,8 @@ async def _content(
                 answers: list[Answer] = []
                 for output in inference.outputs:
                     left_s = min(allowed_s, max(_LEAST_S, round(until - clock(), 1)))
-                    answer = await engine.segment(inference.image, replace(output.request, timeout_s=left_s))
+                    request = replace(output.request, timeout_s=left_s)
+                    answer = await engine.segment(inference.image, request, chosen=chosen)
                     bodies.callback(answer.body.close)
                     answers.append(answer)
                 content = await asyncio.to_thread(InferenceContent, inference, answers)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.tensors import DTYPES, datatype
 from service.engine.engine import Engine
-from service.engine.request import Readiness
-from service.settings import Settings
+from service.engine.request import Answer, Readiness
+from service.settings import Settings, load_settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, noise, npy
+from tests.packages import put_package
 from tests.problems import assert_problem
 
 KINDS = ("mask", "labels", "probabilities")
@@ -141,6 +143,36 @@ def test_a_version_may_be_named(client: AppClient) -> None:
     assert answer.json()["model_version"] == "1.0.0"
     nobody = sent_as_json(client, disc(), "/v2/models/tiny/versions/2/infer")
     assert assert_problem(nobody, 404, "unknown-model")["error"].startswith("no model 'tiny@2' is served; there are")
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/tiny/versions/1.0.0/infer"], ids=["highest", "named"])
+def test_all_outputs_are_of_one_version_though_its_package_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    put_package(tmp_path, version="1.0.0")
+    segment = Engine.segment
+
+    async def replaced_after(self: Engine, *given: Any, **named: Any) -> Answer:
+        answer = await segment(self, *given, **named)
+        if self.model("tiny").package.spec.version == "1.0.0":
+            await asyncio.to_thread(put_package, tmp_path, version="2.0.0")
+            self.look_for_packages()
+            async with asyncio.timeout(60):
+                while [model.package.spec.version for model in self.models] != ["2.0.0"]:  # noqa: ASYNC110 - see below
+                    await asyncio.sleep(0.01)  # nothing tells of it
+        return answer
+
+    monkeypatch.setattr(Engine, "segment", replaced_after)
+    given = {"models_dir": tmp_path, "backend": "cpu", "cache_dir": "none", "rescan_s": 0}
+    with running_app(load_settings(given)) as changing:
+        changing.wait_until_ready()
+        answer = sent_as_bytes(changing, disc(), path, outputs=[{"name": name} for name in KINDS])
+        assert set(tensors(answer)) == set(KINDS)
+        document = answer.json()
+        assert document["model_version"] == "1.0.0"
+        receipts = json.loads(document["parameters"]["receipt"])
+        assert [receipts[name]["model"]["version"] for name in KINDS] == ["1.0.0"] * 3
+        assert sent_as_bytes(changing, disc()).json()["model_version"] == "2.0.0"
 
 
 @pytest.mark.parametrize("name", sorted(DTYPES))
