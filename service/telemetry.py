@@ -39,7 +39,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "unet_request_seconds",
-            "From the request's headers to the end of its answer",
+            "From the request's headers to the end of its answer, where that is no job",
             registry=registry,
             buckets=_SECONDS,
         )
@@ -52,6 +52,11 @@ class Metrics:
         self.pixels = Counter("unet_pixels", "Image pixels segmented, all planes", ("model",), registry=registry)
         self.rejected = Counter("unet_rejected", "Requests answered with a problem", ("reason",), registry=registry)
         self.cancelled = Counter("unet_cancelled", "Requests whose client went away", ("reason",), registry=registry)
+        self.jobs_accepted = Counter("unet_jobs_accepted", "Requests that have become jobs", registry=registry)
+        self._jobs_ended = Counter(
+            "unet_jobs_ended", "Jobs of this replica that are over", ("outcome", "status"), registry=registry
+        )
+        self._jobs_ended.labels(outcome="failed", status="500")  # from 0, so that the first is not hidden from alerts
         self.jobs = Gauge("unet_jobs", "Jobs in the folder of jobs, whoever shares it", ("state",), registry=registry)
         self.job_result_bytes = Gauge("unet_job_result_bytes", "Room that their results take", registry=registry)
         self.in_flight = Gauge("unet_in_flight", "Requests in the engine", registry=registry)
@@ -98,6 +103,10 @@ class Metrics:
         self.pixels_per_second.set_function(pixels_per_second)
         self.in_flight.set_function(in_flight)
         self.ready.set_function(lambda: float(ready()))
+
+    def job_ended(self, outcome: str, status: int) -> None:
+        """Count a job that is over: ``done`` or ``failed``, and the status that its result is answered with."""
+        self._jobs_ended.labels(outcome=outcome, status=str(status)).inc()
 
     def jobs_kept(self, states: Mapping[str, int], result_bytes: int) -> None:
         """Note how many jobs there are in each state, and the room that their results take."""

@@ -85,7 +85,10 @@ class AccessLog:
         if access.segments:
             model, form = access.model or "", access.format or ""
             self._metrics.requests.labels(model=model, format=form, status=str(access.status)).inc()
-            self._metrics.request_seconds.observe(seconds)
+            if access.status == 202:  # its work has not begun: it would hide how long others wait
+                self._metrics.jobs_accepted.inc()
+            else:
+                self._metrics.request_seconds.observe(seconds)
         shown = fields(
             method=scope["method"],
             path=path,

@@ -236,6 +236,7 @@ class Jobs:
         report = running.record.report
         shown = fields(job=job_id, problem=(report.problem or {}).get("type"), bytes=report.bytes)
         _LOG.info("job %s", report.state, extra=shown)
+        self._metrics.job_ended(report.state, (report.problem or {}).get("status", 200))
         running.ended.set()
 
     def _lost(self, record: Record) -> Record:

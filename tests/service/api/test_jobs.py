@@ -328,6 +328,30 @@ def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) 
         assert_problem(client.get(f"/jobs/{kept}"), 404, "unknown-job")
 
 
+def test_what_becomes_of_jobs_is_counted_and_their_acceptance_is_no_answer(
+    one: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def counts() -> list[float]:
+        ended = [("done", "200"), ("failed", "422"), ("failed", "500")]
+        over = [metric(one, "unet_jobs_ended_total", outcome=outcome, status=status) for outcome, status in ended]
+        return [*over, metric(one, "unet_jobs_accepted_total"), metric(one, "unet_request_seconds_count")]
+
+    before = counts()
+    image = disc().astype(np.float32)
+    image[3, 3] = np.nan
+    jobs = [submit(one), submit(one, tiff(image))]
+    states = [one.get(f"/jobs/{job}", params={"wait": 20}).json()["state"] for job in jobs]
+    monkeypatch.setattr("service.engine.pipeline.write_body", broken)
+    last = one.get(f"/jobs/{submit(one)}", params={"wait": 20}).json()
+    assert (states, last["problem"]["status"]) == (["done", "failed"], 500)
+    until(lambda: [after - was for after, was in zip(counts(), before, strict=True)] == [1, 1, 1, 3, 0])
+    assert one.segment(b"").status_code == 400
+    assert metric(one, "unet_request_seconds_count") == before[-1] + 1
+
+
 def test_metrics_and_log_know_jobs(one: AppClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "unet")
     job = submit(one)
