@@ -67,7 +67,9 @@ def test_settings_and_folders_of_the_override_reach_replicas_and_leave_the_rest_
     assert {name.removeprefix(PREFIX).lower() for name in added} <= Settings.model_fields.keys()
     assert setting in added
     assert after.pop("environment") == {**before.pop("environment"), **added}
-    (mount,) = after.pop("volumes")
+    kept = before.pop("volumes")
+    (mount,) = [volume for volume in after["volumes"] if volume not in kept]
+    assert [volume for volume in after.pop("volumes") if volume != mount] == kept
     assert (mount["source"], mount["target"], mount["read_only"]) == (str(project / source), target, True)
     assert not mount["bind"].get("create_host_path", False), "a misspelt folder is an error, not an empty one of root's"
     assert after == before
