@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,6 +27,10 @@ class AppClient:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self._portal.call(partial(self._http.request, method, path, **options))
+
+    def begin(self, method: str, path: str, **options: Any) -> Future[httpx.Response]:
+        """Send a request that can be given up: to cancel it is to hang up."""
+        return self._portal.start_task_soon(partial(self._http.request, method, path, **options))
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)

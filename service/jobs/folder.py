@@ -96,8 +96,9 @@ class JobsFolder:
             with self._lock:
                 self._make_room(1, jobs=1)
             new.mkdir(mode=0o700)
-            self._own[job_id] = replace_record(new, record)
+            stamp = replace_record(new, record)
             new.rename(self._path / job_id)
+            self._own[job_id] = stamp
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             raise refused("a job is", error) from error
@@ -146,6 +147,12 @@ class JobsFolder:
     def forget(self, job_id: str) -> None:
         """Be the owner no more."""
         self._own.pop(job_id, None)
+
+    def withdraw(self, job_id: str) -> None:
+        """Remove a job of this process that nobody will ask for, if there is one; the sweep has what cannot be."""
+        self.forget(job_id)
+        with suppress(UnknownJob, OSError):
+            self.delete(job_id)
 
     def keep_result(self, job_id: str, size: int, read: Callable[[int], bytes]) -> None:
         """Write a result.

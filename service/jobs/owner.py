@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 import shutil
@@ -18,8 +17,9 @@ from service.engine.engine import Engine
 from service.engine.errors import Draining
 from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
-from service.jobs.errors import JobLost, JobNotDone, UnknownJob
-from service.jobs.folder import LOST_AFTER_S, JobsFolder
+from service.jobs.errors import JobNotDone, UnknownJob
+from service.jobs.folder import JobsFolder
+from service.jobs.keeper import Keeper
 from service.jobs.record import JobReport, Record
 from service.jobs.running import Running
 from service.settings import Settings
@@ -27,7 +27,6 @@ from service.telemetry import Metrics, fields
 
 _LOG = logging.getLogger("unet.jobs")
 _BEAT_S = 1.0
-_BEATS_PER_SWEEP = 5
 _LOOK_S = 0.5  # between looks at a job of another replica that somebody waits for
 _T = TypeVar("_T")
 
@@ -66,28 +65,34 @@ class Jobs:
         self._running: dict[str, Running] = {}
         # not the threads of others: a network's file system may make these wait for long
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="unet-jobs")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-writer")
+        self._writers = ThreadPoolExecutor(2, thread_name_prefix="unet-jobs-results")
+        self._makers = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-maker")
+        self._beats = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-beats")  # behind nothing that may take long
         self.path = settings.jobs_dir or _temporary_path()
         self._folder = JobsFolder(self.path, settings.jobs_mb << 20, settings.job_keep_s)
+        self._keeper = Keeper(self._folder, metrics, problem_of)
         self._beating: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
         """Work on jobs; the server waits for these as for requests, and cancels them when its grace is over."""
 
     def start(self) -> None:
-        """Begin to keep the folder in order."""
+        """Begin to give signs of life, and to keep the folder in order."""
         self._beating = asyncio.create_task(self._beat(), name="unet-jobs")
+        self._keeper.start()
 
     async def stop(self) -> None:
         """End what is still in work, and say so to whoever asks another replica."""
-        tasks = [running.task for running in self._running.values() if running.task]
-        for task in tasks:
+        for task in self.tasks:
             if not task.cancelling():
                 task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for running in list(self._running.values()):  # cancelled while its last record was written
+            await self._save(running)
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        for executor in (self._threads, self._writer):
+        await self._keeper.stop()
+        for executor in (self._threads, self._writers, self._makers, self._beats):
             await asyncio.to_thread(executor.shutdown, wait=True)
         if self._settings.jobs_dir is None:
             await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
@@ -126,7 +131,7 @@ class Jobs:
             if not progress.accepted.is_set():
                 await work
             running = Running.begun(wanted, model, user, progress)
-            await self._write(self._folder.create, running.record)
+            await self._create(running.record)
         except BaseException:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -138,6 +143,14 @@ class Jobs:
         self.tasks.add(running.task)
         running.task.add_done_callback(self.tasks.discard)
         return running.current().report
+
+    async def _create(self, record: Record) -> None:
+        try:
+            await _in(self._makers, self._folder.create, record)
+        except asyncio.CancelledError:
+            # its one thread may be at it nevertheless, and takes it back right afterwards
+            self._makers.submit(self._folder.withdraw, record.report.id)
+            raise
 
     async def look(self, job_id: str, user: str | None, wait_s: float) -> Record:
         """Return a job as it is now, or once it is over, ``wait_s`` later at the latest.
@@ -151,7 +164,7 @@ class Jobs:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while True:
-            record = await self._read(self._folder.read, job_id)  # another replica may have deleted it
+            record = await _in(self._threads, self._folder.read, job_id)  # another replica may have deleted it
             if running := self._running.get(job_id):
                 record = running.current()
             if record.user != user:
@@ -181,11 +194,11 @@ class Jobs:
             raise JobNotDone(job_id, record.report.state, retry_after_s(record.report))
         if record.report.state == "failed":
             return record, None
-        return record, await self._read(lambda: Body(self._folder.open_result(job_id)))
+        return record, await _in(self._threads, lambda: Body(self._folder.open_result(job_id)))
 
     async def fetched(self, job_id: str) -> None:
         """Note that a result has been sent whole."""
-        await self._read(self._folder.fetched, job_id)
+        await _in(self._threads, self._folder.fetched, job_id)
 
     async def delete(self, job_id: str, user: str | None) -> None:
         """Remove a job; what is in work of it is dropped.
@@ -197,15 +210,21 @@ class Jobs:
 
         """
         await self.look(job_id, user, 0)
-        await self._drop(job_id)
-        await self._read(self._folder.delete, job_id)
+        removing = asyncio.create_task(self._remove(job_id))
+        self.tasks.add(removing)
+        removing.add_done_callback(self.tasks.discard)
+        await asyncio.shield(removing)  # whole, also where whoever asked for it hangs up
 
-    async def _drop(self, job_id: str) -> None:
+    async def _remove(self, job_id: str) -> None:
+        await _in(self._threads, self._folder.delete, job_id)
+        self._drop(job_id)
+
+    def _drop(self, job_id: str) -> None:
+        """End the work on a job that has gone; signs of life of others do not wait until it has ended."""
         running = self._running.pop(job_id, None)
         if running is not None and running.task is not None:
-            running.task.cancel()
-            await asyncio.wait([running.task])
             self._folder.forget(job_id)
+            running.task.cancel()
             running.ended.set()
             _LOG.info("job dropped", extra=fields(job=job_id))
 
@@ -217,7 +236,7 @@ class Jobs:
             async with held:
                 answer = await work
                 try:
-                    await self._read(self._folder.keep_result, job_id, answer.body.size, answer.body.read)
+                    await _in(self._writers, self._folder.keep_result, job_id, answer.body.size, answer.body.read)
                 finally:
                     answer.body.close()
             running.done(answer, self._headers_of(answer, wanted))
@@ -239,22 +258,15 @@ class Jobs:
         self._metrics.job_ended(report.state, (report.problem or {}).get("status", 200))
         running.ended.set()
 
-    def _lost(self, record: Record) -> Record:
-        error = JobLost(
-            f"the replica at work on the job has given no sign of life for {LOST_AFTER_S:g} s, so it has ended; send "
-            "the image again"
-        )
-        return record.failed(self._problem_of(error))
-
     async def _save(self, running: Running) -> None:
         """Write a job's record; one that is over is no longer ours, and where that fails the next beat tries again."""
         record = running.current()
         job_id = record.report.id
         try:
-            await self._write(self._folder.write, record)
+            await _in(self._beats, self._folder.write, record)
         except UnknownJob:
             if not record.report.over:
-                await self._drop(job_id)
+                self._drop(job_id)
         except OSError as error:
             _LOG.warning("the state of job %s cannot be written: %s", job_id, error)
             return
@@ -262,26 +274,17 @@ class Jobs:
             self._running.pop(job_id, None)
 
     async def _beat(self) -> None:
-        trouble = ""
-        for beat in itertools.count():
+        while True:
             for running in list(self._running.values()):
-                await self._save(running)
-            if beat % _BEATS_PER_SWEEP == 0:
                 try:
-                    tally = await self._write(self._folder.sweep, self._lost)
-                    self._metrics.jobs_kept(tally.states, tally.result_bytes)
-                    trouble = ""
-                except OSError as error:
-                    if str(error) != trouble:
-                        trouble = str(error)
-                        _LOG.error("the folder of jobs cannot be used, new ones are refused: %s", error)
+                    await self._save(running)
+                except Exception:
+                    _LOG.exception("job %s has given no sign of life", running.record.report.id)
             await asyncio.sleep(_BEAT_S)
 
-    async def _read(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    async def _write(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
-        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+async def _in(threads: ThreadPoolExecutor, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
+    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
 def _temporary_path() -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.engine.encoding import write_body
+from service.jobs.files import stamp_of
+from service.jobs.folder import JobsFolder, Tally
+from service.jobs.record import Record
+from service.jobs.running import Running
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, npy_declaring, png, tiff
@@ -185,6 +191,90 @@ def test_deleting_ends_the_work(
             assert_problem(replica.get(path), 404, "unknown-job")
         assert_problem(replica.request("DELETE", f"/jobs/{job}"), 404, "unknown-job")
     assert not [path for path in folder.iterdir() if job in path.name]
+
+
+def test_who_hangs_up_while_a_job_is_made_leaves_none(
+    one: AppClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(folder.iterdir())
+    entered, go_on = threading.Event(), threading.Event()
+    made: list[str] = []
+    create = JobsFolder.create
+
+    def held(jobs: JobsFolder, record: Record) -> None:
+        entered.set()
+        go_on.wait(20)
+        create(jobs, record)
+        made.append(record.report.id)
+
+    monkeypatch.setattr(JobsFolder, "create", held)
+    request = one.begin("POST", "/segment", content=IMAGE, headers=ASYNC)
+    assert entered.wait(20)
+    request.cancel()
+    until(lambda: metric(one, "unet_in_flight") == 0)
+    go_on.set()
+    until(lambda: bool(made))
+    until(lambda: set(folder.iterdir()) == before)
+    assert made[0] not in one.app.state.jobs._folder._own
+
+
+def test_who_hangs_up_while_a_job_is_deleted_deletes_it_all_the_same(
+    one: AppClient, gate: threading.Event, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(one)
+    entered, go_on = threading.Event(), threading.Event()
+    delete = JobsFolder.delete
+
+    def held(jobs: JobsFolder, job_id: str) -> None:
+        entered.set()
+        go_on.wait(20)
+        delete(jobs, job_id)
+
+    monkeypatch.setattr(JobsFolder, "delete", held)
+    request = one.begin("DELETE", f"/jobs/{job}")
+    assert entered.wait(20)
+    request.cancel()
+    go_on.set()
+    until(lambda: one.get(f"/jobs/{job}").status_code == 404)
+    until(lambda: job not in one.app.state.jobs._running)
+    assert job not in one.app.state.jobs._folder._own
+
+
+def test_signs_of_life_come_while_jobs_are_swept_made_and_dropped(
+    one: AppClient, gate: threading.Event, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(one)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> Tally:
+        entered.set()
+        go_on.wait(20)
+        return Tally({}, 0)
+
+    monkeypatch.setattr(JobsFolder, "sweep", slow)
+    try:
+        assert entered.wait(20)
+        monkeypatch.setattr(JobsFolder, "create", slow)
+        making = one.begin("POST", "/segment", content=IMAGE, headers=ASYNC)
+        monkeypatch.setattr(Running, "current", broken_once(Running.current))
+        for _ in range(2):
+            before = stamp_of(folder / job)
+            until(partial(lambda before: stamp_of(folder / job) != before, before))
+        making.cancel()
+    finally:
+        go_on.set()
+
+
+def broken_once(method: Callable[[Running], Record]) -> Callable[[Running], Record]:
+    """Fail once, as nobody foresaw."""
+    calls = itertools.count()
+
+    def broken(running: Running) -> Record:
+        if next(calls) == 0:
+            raise ZeroDivisionError
+        return method(running)
+
+    return broken
 
 
 def test_deleting_frees_a_result(one: AppClient, folder: Path) -> None:
