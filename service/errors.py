@@ -219,6 +219,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "The service takes no jobs",
         "Wait for the answer, without `respond_async` or `Prefer: respond-async`; or set `UNET_JOBS_MB`.",
     ),
+    job_errors.JobUnavailable: ProblemKind(
+        "job-unavailable",
+        503,
+        "The job cannot be read or changed",
+        "Try again after `Retry-After`; the operator has to look at the disk of `UNET_JOBS_DIR`.",
+    ),
     job_errors.NoRoomForJobs: ProblemKind(
         "no-room-for-jobs",
         503,

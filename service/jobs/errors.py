@@ -7,6 +7,7 @@
     ├── JobNotDone     its result is asked for too early
     ├── JobLost        the replica that worked on it has ended
     ├── JobsOff        this service takes none
+    ├── JobUnavailable its files cannot be read or changed
     └── NoRoomForJobs  other jobs or the disk have no room for it
 """
 
@@ -52,6 +53,12 @@ class JobsOff(JobError):
             "this service takes no jobs, UNET_JOBS_MB is 0; wait for the answer (without respond_async, or the header "
             "Prefer: respond-async), or set UNET_JOBS_MB to the room for results, MiB"
         )
+
+
+class JobUnavailable(JobError):
+    """The disk does not let its files be read or changed."""
+
+    retry_after_s = 10
 
 
 class NoRoomForJobs(JobError):

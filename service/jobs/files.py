@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import shutil
+import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from pydantic import ValidationError
 
-from service.jobs.errors import NoRoomForJobs
+from service.jobs.errors import JobUnavailable, NoRoomForJobs
 from service.jobs.record import Record
 
 JOB_ID = re.compile("[0-9a-f]{32}")
@@ -54,6 +58,9 @@ def replace_record(folder: Path, record: Record) -> Stamp:
     try:
         with open(new, "x", encoding="utf-8", opener=private) as file:
             file.write(record.model_dump_json())
+            if record.report.over:  # the last word shall outlive a failure of power
+                file.flush()
+                os.fsync(file.fileno())
         found = new.stat()
         new.replace(folder / RECORD)
     except OSError:
@@ -62,9 +69,68 @@ def replace_record(folder: Path, record: Record) -> Stamp:
     return found.st_ino, found.st_mtime_ns
 
 
+def touch_record(folder: Path, stamp: Stamp) -> Stamp:
+    """Renew the time of a record that is still the one of this stamp; returns its new one.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it is another.
+
+    """
+    file = os.open(folder / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(file)
+        if (found.st_ino, found.st_mtime_ns) != stamp:
+            raise FileNotFoundError(f"{folder / RECORD} is another record now")
+        os.utime(file)
+        return found.st_ino, os.fstat(file).st_mtime_ns
+    finally:
+        os.close(file)
+
+
+def open_result(folder: Path, size: int | None) -> IO[bytes]:
+    """Open a job's result.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is none.
+    OSError
+        Where it is no file of that size: whoever can write into the folder shall not choose what is sent.
+
+    """
+    file = os.open(folder / RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            raise OSError(errno.EINVAL, f"result is no file of {size} bytes")
+    except BaseException:
+        os.close(file)
+        raise
+    return os.fdopen(file, "rb")
+
+
+def clear(path: Path) -> None:
+    """Remove a job's folder with all that is in it, as far as that can be, or what stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def refused(what: str, error: OSError) -> NoRoomForJobs:
     """Return what a refusal of the disk means; ``what`` ends in a verb: ``5 bytes are``."""
     return NoRoomForJobs(
         f"{what} needed in the folder of jobs, which refuses to take it: {error.strerror}; make room there, or point "
         "UNET_JOBS_DIR to a folder on a larger disk that can be written"
+    )
+
+
+def unavailable(job_id: str, error: OSError) -> JobUnavailable:
+    """Return what it means that a job's files cannot be used."""
+    return JobUnavailable(
+        f"job {job_id} cannot be read or changed in the folder of jobs: {error.strerror}; try again in "
+        f"{JobUnavailable.retry_after_s} s, or see to the disk of UNET_JOBS_DIR"
     )

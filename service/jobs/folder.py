@@ -11,49 +11,40 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from service.jobs.errors import NoRoomForJobs, UnknownJob
+from service.jobs.errors import JobUnavailable, UnknownJob
 from service.jobs.files import (
     FETCHED,
     JOB_ID,
-    RECORD,
     RESULT,
     Stamp,
+    clear,
+    open_result,
     private,
     read_record,
     refused,
     replace_record,
     stamp_of,
+    touch_record,
+    unavailable,
 )
-from service.jobs.inventory import Entry, Inventory
+from service.jobs.inventory import Entry, Inventory, Tally
 from service.jobs.record import Record
+from service.jobs.room import making_room
 
 LOST_AFTER_S = 30.0
 """Without a sign of life a job counts as lost."""
-MOST_JOBS = 1000
-"""In one folder, finished ones included."""
 
 _LOG = logging.getLogger("unet.jobs")
 _HIDDEN = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _COPIED_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What is in the folder."""
-
-    states: Mapping[str, int]
-    """Jobs by state."""
-    result_bytes: int
 
 
 class JobsFolder:
@@ -79,7 +70,7 @@ class JobsFolder:
         self._clock = clock
         self._lock = threading.Lock()
         self._inventory = Inventory(path, clock)
-        self._own: dict[str, Stamp] = {}
+        self._own: dict[str, tuple[Stamp, Record]] = {}
 
     def create(self, record: Record) -> None:
         """Begin a job, of which this process is the owner until it is over.
@@ -94,13 +85,15 @@ class JobsFolder:
         new = self._path / f".new-{job_id}"
         try:
             with self._lock:
-                self._make_room(1, jobs=1)
+                gone = self._make_room(1, jobs=1)
+            for path in gone:
+                clear(path)
             new.mkdir(mode=0o700)
             stamp = replace_record(new, record)
             new.rename(self._path / job_id)
-            self._own[job_id] = stamp
+            self._own[job_id] = stamp, record
         except OSError as error:
-            shutil.rmtree(new, ignore_errors=True)
+            clear(new)
             raise refused("a job is", error) from error
 
     def read(self, job_id: str) -> Record:
@@ -110,12 +103,12 @@ class JobsFolder:
         ------
         UnknownJob
             Where there is none.
+        JobUnavailable
+            Where it cannot be read.
 
         """
-        try:
+        with self._of_disk(job_id):
             return read_record(self._folder(job_id))
-        except FileNotFoundError as error:
-            raise UnknownJob(job_id, self._keep_s) from error
 
     def write(self, record: Record) -> None:
         """Replace the record of a job of this process, which is also its sign of life.
@@ -131,14 +124,19 @@ class JobsFolder:
         job_id = record.report.id
         folder = self._folder(job_id)
         try:
-            if stamp_of(folder) != self._own.get(job_id):
+            if (own := self._own.get(job_id)) is None:
                 raise UnknownJob(job_id, self._keep_s)
-            try:
-                self._own[job_id] = replace_record(folder, record)
-            except OSError:
-                os.utime(folder / RECORD)
-                self._own[job_id] = stamp_of(folder)
-                raise
+            stamp, last = own
+            if record == last:
+                self._own[job_id] = touch_record(folder, stamp), last
+            elif stamp_of(folder) != stamp:
+                raise UnknownJob(job_id, self._keep_s)
+            else:
+                try:
+                    self._own[job_id] = replace_record(folder, record), record
+                except OSError:
+                    self._own[job_id] = touch_record(folder, stamp), last
+                    raise
         except FileNotFoundError as error:
             raise UnknownJob(job_id, self._keep_s) from error
         if record.report.over:
@@ -151,7 +149,7 @@ class JobsFolder:
     def withdraw(self, job_id: str) -> None:
         """Remove a job of this process that nobody will ask for, if there is one; the sweep has what cannot be."""
         self.forget(job_id)
-        with suppress(UnknownJob, OSError):
+        with suppress(UnknownJob, JobUnavailable):
             self.delete(job_id)
 
     def keep_result(self, job_id: str, size: int, read: Callable[[int], bytes]) -> None:
@@ -164,37 +162,46 @@ class JobsFolder:
 
         """
         target = self._folder(job_id) / RESULT
+        gone: list[Path] = []
         try:
             with open(target, "xb", opener=private) as file:
                 with self._lock:
-                    self._make_room(size)
-                    if size:
-                        os.posix_fallocate(file.fileno(), 0, size)  # counted by all from now on
+                    gone = self._make_room(size)
+                    os.truncate(file.fileno(), size)  # counted by all from now on
+                for path in gone:
+                    clear(path)
                 while part := read(_COPIED_BYTES):
                     file.write(part)
-        except (OSError, NoRoomForJobs) as error:
-            target.unlink(missing_ok=True)
-            raise error if isinstance(error, NoRoomForJobs) else refused(f"{size} bytes are", error) from error
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException as error:
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise refused(f"{size} bytes are", error) from error
+            raise
 
-    def open_result(self, job_id: str) -> IO[bytes]:
-        """Open a result for reading.
+    def open_result(self, job_id: str, size: int | None) -> IO[bytes]:
+        """Open a result of so many bytes for reading.
 
         Raises
         ------
         UnknownJob
             Where it has gone.
+        JobUnavailable
+            Where it cannot be read, or is not that.
 
         """
-        try:
-            return (self._folder(job_id) / RESULT).open("rb")
-        except FileNotFoundError as error:
-            raise UnknownJob(job_id, self._keep_s) from error
+        with self._of_disk(job_id):
+            return open_result(self._folder(job_id), size)
 
     def fetched(self, job_id: str) -> None:
         """Note that a result has been sent: it goes first where room is needed."""
         try:
             with open(self._folder(job_id) / FETCHED, "wb", opener=private):
                 pass
+        except FileNotFoundError:
+            pass  # deleted while it was sent
         except OSError as error:
             _LOG.warning("job %s was fetched, which cannot be noted: %s", job_id, error)
 
@@ -205,14 +212,13 @@ class JobsFolder:
         ------
         UnknownJob
             Where there is none.
+        JobUnavailable
+            Where it cannot be removed.
 
         """
-        gone = self._path / f".gone-{job_id}"
-        try:
-            self._folder(job_id).rename(gone)
-        except FileNotFoundError as error:
-            raise UnknownJob(job_id, self._keep_s) from error
-        shutil.rmtree(gone, ignore_errors=True)
+        with self._of_disk(job_id):
+            gone = self._set_aside(job_id)
+        clear(gone)
 
     def sweep(self, lost: Callable[[Record], Record]) -> Tally:
         """Remove what is expired, give up what is lost, and count the rest.
@@ -228,51 +234,64 @@ class JobsFolder:
         with self._lock:
             found = self._inventory.entries()
         for entry in found:
-            job_id, seen = entry.job_id, entry.seen
-            here_s = self._clock() - seen.at_s
-            if seen.over and seen.age_s + here_s > self._keep_s:
-                with suppress(UnknownJob):
+            job_id, mine = entry.job_id, entry.job_id in self._own
+            if entry.seen.over and not mine and entry.age_s > self._keep_s:
+                try:
                     self.delete(job_id)
-                continue
-            if not seen.over and job_id not in self._own and here_s > LOST_AFTER_S:
-                self._take_over(job_id, lost)
-            states[seen.state] += 1
+                    continue
+                except UnknownJob:
+                    continue
+                except JobUnavailable as error:
+                    _LOG.warning("a job that is expired stays: %s", error)
+            elif not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S:
+                self._take_over(entry, lost)
+            states[entry.seen.state] += 1
             result_bytes += entry.result_bytes
         for hidden in [path for path in self._path.iterdir() if _HIDDEN.fullmatch(path.name)]:
             # what is being made or deleted at this moment is left to whoever does that
-            with suppress(FileNotFoundError):
-                if self._inventory.now() - hidden.stat().st_mtime > LOST_AFTER_S:
-                    shutil.rmtree(hidden, ignore_errors=True)
+            with suppress(OSError):
+                if self._inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
+                    clear(hidden)
         return Tally(states, result_bytes)
+
+    @contextmanager
+    def _of_disk(self, job_id: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UnknownJob(job_id, self._keep_s) from error
+        except OSError as error:
+            raise unavailable(job_id, error) from error
+
+    def _set_aside(self, job_id: str) -> Path:
+        """Make a job unknown, which is quick; whoever calls clears its files away, which may take long."""
+        return self._folder(job_id).rename(self._path / f".gone-{job_id}")
 
     def _folder(self, job_id: str) -> Path:
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob(job_id, self._keep_s)
         return self._path / job_id
 
-    def _make_room(self, size: int, jobs: int = 0) -> None:
-        """Delete fetched results, the oldest first, until there is room for ``size`` bytes and so many jobs."""
-        found = self._inventory.entries()
-        held, kept = sum(entry.result_bytes for entry in found), len(found)
-        fetched = [entry for entry in found if entry.seen.over and entry.fetched]
-        fetched.sort(key=lambda entry: entry.seen.stamp[1])
-        gone: list[Entry] = []
-        while held + size > self._room_bytes or kept + jobs > MOST_JOBS:
-            if len(gone) == len(fetched):
-                raise NoRoomForJobs(
-                    f"{len(found)} jobs are kept, with {held >> 20} MiB of results that nobody has fetched, {size} "
-                    f"bytes more are needed; the limits are {MOST_JOBS} jobs and {self._room_bytes >> 20} MiB: fetch "
-                    f"or delete what is done, try again in {NoRoomForJobs.retry_after_s} s, or raise UNET_JOBS_MB"
-                )
-            gone.append(fetched[len(gone)])
-            held, kept = held - gone[-1].result_bytes, kept - 1
+    def _make_room(self, size: int, jobs: int = 0) -> list[Path]:
+        """Make room for ``size`` bytes and so many jobs; what is returned is still to be cleared away."""
+        gone = making_room(self._inventory.entries(), self._room_bytes, size, jobs)
+        paths: list[Path] = []
         for entry in gone:
-            with suppress(UnknownJob):
-                self.delete(entry.job_id)
+            with suppress(FileNotFoundError):
+                paths.append(self._set_aside(entry.job_id))
+        return paths
 
-    def _take_over(self, job_id: str, lost: Callable[[Record], Record]) -> None:
-        with suppress(FileNotFoundError, UnknownJob):
-            folder = self._folder(job_id)
-            replace_record(folder, lost(self.read(job_id)))
+    def _take_over(self, entry: Entry, lost: Callable[[Record], Record]) -> None:
+        folder = self._folder(entry.job_id)
+        try:
+            # as it was when it was listed: meanwhile its owner may have been heard of
+            record = read_record(folder)
+            if record.report.over or stamp_of(folder) != entry.seen.stamp:
+                return
+            replace_record(folder, lost(record))
             (folder / RESULT).unlink(missing_ok=True)
-            _LOG.warning("job %s has lost its replica", job_id)
+            _LOG.warning("job %s has lost its replica", entry.job_id)
+        except FileNotFoundError:
+            pass  # deleted
+        except OSError as error:
+            _LOG.warning("job %s has lost its replica, which cannot be noted: %s", entry.job_id, error)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.jobs.files import FETCHED, JOB_ID, RESULT, Stamp, read_record, stamp_of
+
+UNREADABLE = "unreadable"
+"""State of a job whose record cannot be read: it is over, since who works on one replaces its record."""
+
+_LOG = logging.getLogger("unet.jobs")
+_MOST_BETWEEN_S = 10.0
+"""Between two looks no more is counted as watched: where this process was held up, others may have been, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,8 @@ class Seen:
     stamp: Stamp
     at_s: float
     """By this process's own clock."""
+    at_watched_s: float
+    """By the time for which this process has watched."""
     age_s: float
     """By the clock of the file system, which matters for records of before the start alone."""
     state: str
@@ -28,8 +38,21 @@ class Entry:
 
     job_id: str
     seen: Seen
+    age_s: float
+    """Seconds since its record was written."""
+    silent_s: float
+    """Of these, how many this process has watched it without a change."""
     result_bytes: int
     fetched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is in the folder."""
+
+    states: Mapping[str, int]
+    """Jobs by state."""
+    result_bytes: int
 
 
 class Inventory:
@@ -48,6 +71,8 @@ class Inventory:
         self._path = path
         self._clock = clock
         self._seen: dict[str, Seen] = {}
+        self._looked_s = clock()
+        self._watched_s = 0.0
 
     def now(self) -> float:
         """Time by the clock that the times of the folder's files are by."""
@@ -59,18 +84,46 @@ class Inventory:
         """Return every job; what is deleted at this moment may be among them."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         now, at_s = self.now(), self._clock()
+        self._watched_s += min(at_s - self._looked_s, _MOST_BETWEEN_S)
+        self._looked_s = at_s
         entries: list[Entry] = []
         for folder in [path for path in self._path.iterdir() if JOB_ID.fullmatch(path.name)]:
             try:
-                stamp = stamp_of(folder)
-                seen = self._seen.get(folder.name)
-                if seen is None or seen.stamp != stamp:
-                    report = read_record(folder).report
-                    seen = Seen(stamp, at_s, max(0.0, now - stamp[1] / 1e9), report.state, report.over)
-                result = folder / RESULT
-                size = result.stat().st_size if result.exists() else 0
+                seen = self._look(folder, now)
+                size = _size_of(folder / RESULT)
+                fetched = (folder / FETCHED).exists()
             except FileNotFoundError:
                 continue
-            entries.append(Entry(folder.name, seen, size, (folder / FETCHED).exists()))
+            silent_s = self._watched_s - seen.at_watched_s
+            entries.append(Entry(folder.name, seen, seen.age_s + at_s - seen.at_s, silent_s, size, fetched))
         self._seen = {entry.job_id: entry.seen for entry in entries}
         return entries
+
+    def _look(self, folder: Path, now: float) -> Seen:
+        before = self._seen.get(folder.name)
+        trouble: OSError | None = None
+        stamp: Stamp | None = None
+        state: str = UNREADABLE
+        over = True
+        try:
+            stamp = stamp_of(folder)
+            if before is not None and before.stamp == stamp and before.state != UNREADABLE:
+                return before
+            report = read_record(folder).report
+            state, over = report.state, report.over
+        except OSError as error:
+            found = folder.lstat()  # none where it is deleted at this moment
+            stamp = stamp or (found.st_ino, found.st_mtime_ns)
+            trouble = error
+        if before is not None and (before.stamp, before.state) == (stamp, state):
+            return before
+        if trouble is not None:
+            _LOG.warning("the record of job %s cannot be read: %s", folder.name, trouble)
+        return Seen(stamp, self._looked_s, self._watched_s, max(0.0, now - stamp[1] / 1e9), state, over)
+
+
+def _size_of(result: Path) -> int:
+    try:
+        return result.lstat().st_size
+    except OSError:  # there is none, or no folder
+        return 0

@@ -194,7 +194,7 @@ class Jobs:
             raise JobNotDone(job_id, record.report.state, retry_after_s(record.report))
         if record.report.state == "failed":
             return record, None
-        return record, await _in(self._threads, lambda: Body(self._folder.open_result(job_id)))
+        return record, await _in(self._threads, lambda: Body(self._folder.open_result(job_id, record.report.bytes)))
 
     async def fetched(self, job_id: str) -> None:
         """Note that a result has been sent whole."""

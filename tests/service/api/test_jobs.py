@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.engine.encoding import write_body
 from service.jobs.files import stamp_of
-from service.jobs.folder import JobsFolder, Tally
+from service.jobs.folder import JobsFolder
+from service.jobs.inventory import Tally
 from service.jobs.record import Record
 from service.jobs.running import Running
 from service.settings import Settings
@@ -393,7 +394,7 @@ def test_a_disk_that_is_full_fails_the_job_and_nothing_else(one: AppClient, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("os.posix_fallocate", full)
+        patched.setattr("os.truncate", full)
         job = submit(one)
         report = one.get(f"/jobs/{job}", params={"wait": 20}).json()
     assert report["state"] == "failed"

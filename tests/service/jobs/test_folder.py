@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs import folder as folder_module
-from service.jobs.errors import NoRoomForJobs, UnknownJob
+from service.jobs import room
+from service.jobs.errors import JobUnavailable, NoRoomForJobs, UnknownJob
+from service.jobs.files import clear, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
+from service.jobs.inventory import Entry, Inventory
 from service.jobs.record import JobReport, JobState, Record
 
 KEEP_S = 100.0
+LOST = {"type": "/problems/job-lost", "status": 503}
 ONE, TWO, THREE = (digit * 32 for digit in "abc")
 
 
@@ -48,7 +51,15 @@ def record(job_id: str = ONE, state: JobState = "running") -> Record:
 
 
 def lost(found: Record) -> Record:
-    return found.failed({"title": "lost"})
+    return found.failed(LOST)
+
+
+def watch(clock: Clock, folder: JobsFolder, seconds: float) -> None:
+    """Let time pass as it does for a service, which looks every few seconds."""
+    until = clock.now + seconds
+    while clock.now < until:
+        clock.now = min(until, clock.now + 5)
+        folder.sweep(lost)
 
 
 def reader(content: bytes) -> Callable[[int], bytes]:
@@ -70,7 +81,7 @@ def test_what_is_written_is_what_another_process_reads(tmp_path: Path) -> None:
     one.keep_result(ONE, 3, reader(b"abc"))
     one.write(record(state="done"))
     assert other.read(ONE).report.state == "done"
-    with other.open_result(ONE) as result:
+    with other.open_result(ONE, 3) as result:
         assert result.read() == b"abc"
 
 
@@ -79,17 +90,13 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
     owner.create(record())
     owner.sweep(lost)
-    for clock.now in (0.0, LOST_AFTER_S):
-        assert other.sweep(lost).states == {"running": 1}
-    owner.write(record())
-    clock.now += 1
     other.sweep(lost)
-    clock.now += LOST_AFTER_S
-    other.sweep(lost)
+    watch(clock, other, LOST_AFTER_S)
+    owner.write(record().with_report(pixels_done=1))
+    watch(clock, other, LOST_AFTER_S + 5)
     assert other.read(ONE).report.state == "running", "it was written in between"
-    clock.now += 1
-    other.sweep(lost)
-    assert other.read(ONE).report.problem == {"title": "lost", "request_id": "r"}
+    watch(clock, other, 5)
+    assert other.read(ONE).report.problem == LOST | {"request_id": "r"}
     with pytest.raises(UnknownJob):
         owner.write(record())  # so that the owner, where it comes back, drops the work
     assert other.read(ONE).report.state == "failed"
@@ -149,7 +156,7 @@ def test_room_is_made_of_what_was_fetched_oldest_first(tmp_path: Path) -> None:
 
 
 def test_jobs_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "MOST_JOBS", 2)
+    monkeypatch.setattr(room, "MOST_JOBS", 2)
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 1)
     finished(folder, TWO, 1, fetched=True)
@@ -161,6 +168,21 @@ def test_jobs_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c"}
 
 
+def test_failed_jobs_make_room_before_fetched_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_JOBS", 3)
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 1, fetched=True)
+    for job_id in (TWO, THREE):
+        folder.create(record(job_id))
+        folder.write(lost(record(job_id)))
+    os.utime(tmp_path / ONE / "job.json", (0, 0))
+    os.utime(tmp_path / THREE / "job.json", (0, 1000))
+    left = [{"a", "b", "d"}, {"a", "d", "e"}, {"d", "e", "f"}]
+    for new, expected in zip("def", left, strict=True):
+        folder.create(record(new * 32))
+        assert {path.name[0] for path in tmp_path.iterdir()} - {"."} == expected
+
+
 def test_no_room_means_no_jobs(tmp_path: Path) -> None:
     with pytest.raises(NoRoomForJobs):
         JobsFolder(tmp_path, 0, KEEP_S).create(record())
@@ -170,7 +192,7 @@ def test_a_deleted_job_is_gone_for_its_owner_too(tmp_path: Path) -> None:
     owner, other = (JobsFolder(tmp_path, 100, KEEP_S) for _ in range(2))
     owner.create(record())
     other.delete(ONE)
-    for call in (lambda: owner.write(record()), lambda: other.delete(ONE), lambda: other.open_result(ONE)):
+    for call in (lambda: owner.write(record()), lambda: other.delete(ONE), lambda: other.open_result(ONE, 3)):
         with pytest.raises(UnknownJob):
             call()
     assert [path.name for path in tmp_path.iterdir()] == [".clock"]
@@ -183,9 +205,200 @@ def test_a_record_that_is_none_is_unknown_and_hurts_nobody(tmp_path: Path) -> No
     (tmp_path / THREE).mkdir()
     (tmp_path / THREE / "job.json").write_text('{"report": 1}')
     (tmp_path / "lost+found").mkdir()
-    assert folder.sweep(lost).states == {"done": 1}
+    assert folder.sweep(lost).states == {"done": 1, "unreadable": 2}
     with pytest.raises(UnknownJob):
         folder.read(THREE)
+
+
+def spoil(folder: Path, how: str) -> None:
+    if how == "loop":
+        folder.symlink_to(folder)
+        return
+    folder.mkdir()
+    if how == "folder":
+        (folder / "job.json").mkdir()
+    elif how == "inner loop":
+        (folder / "job.json").symlink_to("job.json")
+    elif how != "nothing":
+        (folder / "job.json").write_text("" if how == "empty" else '{"version": 9}')
+    (folder / "result").write_bytes(bytes(7))
+
+
+@pytest.mark.parametrize("how", ["loop", "folder", "inner loop", "nothing", "empty", "another version"])
+def test_one_that_cannot_be_read_hurts_no_other_counts_and_goes_in_time(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    folder = JobsFolder(tmp_path, 100, 10 * KEEP_S, clock)
+    spoil(tmp_path / TWO, how)
+    folder.create(record())
+    tally = folder.sweep(lost)
+    assert tally.states == {"running": 1, "unreadable": 1}
+    assert tally.result_bytes == (0 if how == "loop" else 7)
+    for call in (folder.read, lambda job_id: folder.open_result(job_id, 3)):
+        with pytest.raises((UnknownJob, JobUnavailable)):
+            call(TWO)
+    folder.sweep(lost)
+    assert [TWO in line for line in caplog.messages] == [True], "it is told once"
+    clock.now += 10 * KEEP_S + 1
+    assert folder.sweep(lost).states == {"running": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {".clock", ONE}
+
+
+def test_one_that_cannot_be_removed_hurts_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    folder = JobsFolder(tmp_path, 100, KEEP_S, clock)
+    for job_id in (ONE, TWO):
+        finished(folder, job_id)
+    folder.sweep(lost)
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == ONE:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(JobUnavailable, match=r"Permission denied.* UNET_JOBS_DIR"):
+        folder.delete(ONE)
+    clock.now += KEEP_S + 1
+    assert folder.sweep(lost).states == {"done": 1}
+    assert folder.read(ONE).report.state == "done"
+
+
+class LateInventory(Inventory):
+    """Something happens after it has listed the folder."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def entries(self) -> list[Entry]:
+        found = super().entries()
+        self.meanwhile()
+        return found
+
+
+def test_who_is_heard_of_after_the_listing_is_not_taken_over(tmp_path: Path) -> None:
+    clock = Clock()
+    owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
+    owner.create(record())
+    owner.create(record(TWO))
+    other._inventory = late = LateInventory(tmp_path, clock)
+    other.sweep(lost)
+    watch(clock, other, LOST_AFTER_S)
+
+    def heard() -> None:
+        owner.keep_result(ONE, 3, reader(b"abc"))
+        owner.write(record(state="done"))
+        owner.write(record(TWO))
+
+    late.meanwhile = heard
+    clock.now += 5
+    other.sweep(lost)
+    assert [other.read(job_id).report.state for job_id in (ONE, TWO)] == ["done", "running"]
+    with other.open_result(ONE, 3) as result:
+        assert result.read() == b"abc"
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["while it looks", "between two looks"])
+def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, within: bool) -> None:
+    clock = Clock()
+    owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
+    owner.create(record())
+    other._inventory = late = LateInventory(tmp_path, clock)
+    other.sweep(lost)
+    if within:
+        late.meanwhile = lambda: setattr(clock, "now", clock.now + 10 * LOST_AFTER_S)
+    else:
+        clock.now += 10 * LOST_AFTER_S
+    other.sweep(lost)
+    late.meanwhile = lambda: None
+    watch(clock, other, 5)
+    assert other.read(ONE).report.state == "running"
+    watch(clock, other, LOST_AFTER_S)
+    assert other.read(ONE).report.state == "failed", "a later silence counts"
+
+
+def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 60, fetched=True)
+    folder.create(record(TWO))
+    free: list[bool] = []
+
+    def clearing(path: Path) -> None:
+        free.append(not folder._lock.locked())
+        clear(path)
+
+    def part(_: int, parts: list[bytes] = [bytes(50), b""]) -> bytes:  # noqa: B006 - of one call
+        free.append(not folder._lock.locked())
+        assert folder.sweep(lost).result_bytes == 50, "counted from the start"
+        return parts.pop(0)
+
+    monkeypatch.setattr("service.jobs.folder.clear", clearing)
+    folder.keep_result(TWO, 50, part)
+    assert free == [True, True, True]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_result_that_cannot_be_written_whole_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    folder.create(record())
+
+    def broken(_: int) -> bytes:
+        raise error("closed")
+
+    with pytest.raises(NoRoomForJobs if error is OSError else error):
+        folder.keep_result(ONE, 3, broken)
+    assert [path.name for path in (tmp_path / ONE).iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize("how", ["link", "folder", "shorter", "fifo"])
+def test_nothing_but_the_result_is_handed_out(tmp_path: Path, how: str) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 3)
+    result = tmp_path / ONE / "result"
+    result.unlink()
+    if how == "link":
+        (tmp_path / "secret").write_bytes(b"abc")
+        result.symlink_to(tmp_path / "secret")
+    elif how == "folder":
+        result.mkdir()
+    elif how == "fifo":
+        os.mkfifo(result)
+    else:
+        result.write_bytes(b"ab")
+    with pytest.raises(JobUnavailable):
+        folder.open_result(ONE, 3)
+
+
+def test_an_unchanged_record_gives_signs_of_life_without_being_written(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    folder.create(record())
+    os.utime(tmp_path / ONE / "job.json", (0, 0))
+    before = stamp_of(tmp_path / ONE)
+    folder._own[ONE] = before, record()
+    for _ in range(2):
+        kept = folder._own[ONE][1]
+        folder.write(kept)
+        after = stamp_of(tmp_path / ONE)
+        assert after[0] == before[0]
+        assert after[1] > before[1]
+    folder.write(kept.with_report(pixels_done=3))
+    assert folder.read(ONE).report.pixels_done == 3
+
+
+def test_an_unchanged_record_that_somebody_else_replaced_is_left_to_him(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    mine = record()
+    folder.create(mine)
+    theirs = replace_record(tmp_path / ONE, lost(mine))
+    with pytest.raises(UnknownJob):
+        folder.write(mine)
+    assert stamp_of(tmp_path / ONE) == theirs
+
+
+def test_a_job_deleted_while_it_is_sent_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    JobsFolder(tmp_path, 100, KEEP_S).fetched(ONE)
+    assert not caplog.messages
 
 
 def test_what_a_killed_process_left_half_made_is_cleared_away(tmp_path: Path) -> None:
@@ -203,7 +416,7 @@ def test_a_sign_of_life_is_given_on_a_full_disk_too(tmp_path: Path, monkeypatch:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     folder.create(record())
     os.utime(tmp_path / ONE / "job.json", (0, 0))
-    folder._own[ONE] = ((tmp_path / ONE / "job.json").stat().st_ino, 0)
+    folder._own[ONE] = stamp_of(tmp_path / ONE), record()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
