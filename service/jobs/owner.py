@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from service.engine.engine import Engine
@@ -22,6 +19,7 @@ from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
 from service.jobs.record import JobReport, Record
 from service.jobs.running import Running
+from service.jobs.temporary import temporary_path
 from service.settings import Settings
 from service.telemetry import Metrics, fields
 
@@ -68,7 +66,7 @@ class Jobs:
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="unet-jobs-results")
         self._makers = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-maker")
         self._beats = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-beats")  # behind nothing that may take long
-        self.path = settings.jobs_dir or _temporary_path()
+        self.path = settings.jobs_dir or temporary_path()
         self._folder = JobsFolder(self.path, settings.jobs_mb << 20, settings.job_keep_s)
         self._keeper = Keeper(self._folder, metrics, problem_of)
         self._beating: asyncio.Task[None] | None = None
@@ -285,15 +283,6 @@ class Jobs:
 
 async def _in(threads: ThreadPoolExecutor, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
     return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
-
-
-def _temporary_path() -> Path:
-    try:
-        folder = tempfile.gettempdir()
-    except FileNotFoundError:
-        folder = "/tmp"  # noqa: S108 - none can be written: the service is unready and says so
-    # the temporary folder may be everybody's, so that the name is one that nobody can foresee
-    return Path(folder, f"unet-jobs-{secrets.token_hex(8)}")
 
 
 def retry_after_s(report: JobReport) -> int:
