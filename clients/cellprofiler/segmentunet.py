@@ -11,10 +11,12 @@ import http.client
 import io
 import json
 import re
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -26,6 +28,7 @@ from cellprofiler_core.setting.text import Text  # type: ignore[import-not-found
 _EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 600  # of one image, before it is asked for again
+_HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
 class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
@@ -103,6 +106,22 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
             workspace.display_data.dimensions = image.dimensions
 
 
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it."""
+
+    def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
+        """See :class:`urllib.request.AbstractHTTPHandler`."""
+
+        class Connection(http_class):  # type: ignore[misc]
+            def send(self, data: Any) -> None:  # noqa: ANN401 - of urllib
+                if self.sock is None:
+                    self.connect()
+                with suppress(*_HUNG_UP):
+                    super().send(data)
+
+        return super().do_open(Connection, req, **given)
+
+
 def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
     """Labels of an array; waits while the service is busy, and asks again where an answer broke off, three times.
 
@@ -112,7 +131,8 @@ def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN40
         Where the service gives no result, with its words.
 
     """
-    shown = re.sub("^([a-zA-Z]+://)?.*@", lambda found: found.group(1) or "", url).rstrip("/")
+    url = url.strip().rstrip("/")
+    shown = re.sub("^([a-zA-Z]+://)?.*@", lambda found: found.group(1) or "", url)
     if not re.match("https?://", url, re.IGNORECASE):
         raise RuntimeError(f"The address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     given = {name: "true" if value is True else value for name, value in query.items() if value}
@@ -125,18 +145,20 @@ def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN40
     body = io.BytesIO()
     numpy.save(body, pixels)
     waited, broke_off = 0, 0
+    opener = urllib.request.build_opener(_Line)
     while True:
         try:
-            request = urllib.request.Request(f"{shown}/segment?{asked}", body.getvalue(), headers)  # noqa: S310 - see above
-            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
-                return numpy.load(io.BytesIO(answer.read()))
-        except urllib.error.HTTPError as refusal:
-            pause = refusal.headers.get("Retry-After", "")
-            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
-                raise RuntimeError(_reason(refusal, shown)) from None
-            waited += int(pause)
-            time.sleep(int(pause))
-        except (http.client.HTTPException, ConnectionResetError) as error:
+            try:
+                request = urllib.request.Request(f"{shown}/segment?{asked}", body.getvalue(), headers)  # noqa: S310 - see above
+                with opener.open(request, timeout=_SILENCE_S) as answer:
+                    return numpy.load(io.BytesIO(answer.read()))
+            except urllib.error.HTTPError as refusal:
+                pause = refusal.headers.get("Retry-After", "")
+                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                    raise RuntimeError(_reason(refusal, shown)) from None
+                waited += int(pause)
+                time.sleep(int(pause))
+        except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
             if broke_off > 3:
                 raise RuntimeError(f"The answer of {shown} broke off {broke_off} times; see its log: {error}") from None

@@ -16,11 +16,13 @@ import http.client
 import io
 import json
 import re
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,7 @@ import numpy as np
 _EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 120.0
+_HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
 class Refused(Exception):
@@ -46,7 +49,7 @@ class Found:
     labels
         (y, x), integers; 0 is background.
     pixel_size_um
-        As Micro-Manager knows it, or as it was asked for; None where nobody does.
+        Height and width, as Micro-Manager knows them, or as they were asked for; None where nobody does.
     receipt
         Of the service: model, normalisation, what was run.
 
@@ -54,7 +57,7 @@ class Found:
 
     frame: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
-    pixel_size_um: float | None
+    pixel_size_um: tuple[float, float] | None
     receipt: dict[str, Any]
 
     @property
@@ -73,7 +76,8 @@ class Found:
             for label, area in enumerate(areas, 1)
         ]
         if self.pixel_size_um is not None:
-            found = [one | {"area_um2": one["area_px"] * self.pixel_size_um**2} for one in found]
+            height, width = self.pixel_size_um
+            found = [one | {"area_um2": one["area_px"] * height * width} for one in found]
         return found
 
 
@@ -107,16 +111,38 @@ def segment_snap(core: Any, url: str = _EXAMPLE, **options: object) -> Found:  #
     body = io.BytesIO()
     np.save(body, frame)
     query = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
-    answer, receipt = _ask(url.rstrip("/"), f"/segment?{query}", body.getvalue())
-    return Found(frame, np.load(io.BytesIO(answer)), _number(given.get("pixel_size")), json.loads(receipt))
+    answer, receipt = _ask(url.strip().rstrip("/"), f"/segment?{query}", body.getvalue())
+    return Found(frame, np.load(io.BytesIO(answer)), _lengths(given.get("pixel_size")), json.loads(receipt))
 
 
 def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
+def _lengths(text: str | None) -> tuple[float, float] | None:
+    """Height and width, of a text that the service has taken."""
+    if text is None:
+        return None
+    height, *width = map(float, text.split(","))
+    return height, (width or [height])[0]
+
+
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it."""
+
+    def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
+        """See :class:`urllib.request.AbstractHTTPHandler`."""
+
+        class Connection(http_class):  # type: ignore[misc]
+            def send(self, data: Any) -> None:  # noqa: ANN401 - of urllib
+                if self.sock is None:
+                    self.connect()
+                with suppress(*_HUNG_UP):
+                    super().send(data)
+
+        return super().do_open(Connection, req, **given)
 
 
 def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
@@ -131,18 +157,20 @@ def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     waited, broke_off = 0.0, 0
+    opener = urllib.request.build_opener(_Line)
     while True:
         try:
-            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
-            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
-                return bytes(answer.read()), str(answer.headers["X-UNet-Receipt"])
-        except urllib.error.HTTPError as refusal:
-            pause = refusal.headers.get("Retry-After", "")
-            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
-                raise Refused(_reason(refusal, shown)) from None
-            waited += int(pause)
-            time.sleep(int(pause))
-        except (http.client.HTTPException, ConnectionResetError) as error:
+            try:
+                request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+                with opener.open(request, timeout=_SILENCE_S) as answer:
+                    return bytes(answer.read()), str(answer.headers["X-UNet-Receipt"])
+            except urllib.error.HTTPError as refusal:
+                pause = refusal.headers.get("Retry-After", "")
+                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                    raise Refused(_reason(refusal, shown)) from None
+                waited += int(pause)
+                time.sleep(int(pause))
+        except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
             if broke_off > 3:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None

@@ -15,11 +15,13 @@ import http.client
 import io
 import json
 import re
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ import numpy as np
 _EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 120.0
+_HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
 class Refused(Exception):
@@ -99,7 +102,7 @@ def segment_array(image: np.ndarray[Any, Any], url: str = _EXAMPLE, **options: o
     query = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
     body = io.BytesIO()
     np.save(body, image)
-    answer = _ask(url.rstrip("/"), f"/segment?{query}", body.getvalue())
+    answer = _ask(url.strip().rstrip("/"), f"/segment?{query}", body.getvalue())
     labels: np.ndarray[Any, Any] = np.load(io.BytesIO(answer))
     # a stack of one plane comes back without its axis
     return labels[np.newaxis] if image.ndim == 4 and labels.ndim == 2 else labels
@@ -109,6 +112,22 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it."""
+
+    def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
+        """See :class:`urllib.request.AbstractHTTPHandler`."""
+
+        class Connection(http_class):  # type: ignore[misc]
+            def send(self, data: Any) -> None:  # noqa: ANN401 - of urllib
+                if self.sock is None:
+                    self.connect()
+                with suppress(*_HUNG_UP):
+                    super().send(data)
+
+        return super().do_open(Connection, req, **given)
 
 
 def _ask(url: str, path: str, body: bytes) -> bytes:
@@ -123,18 +142,20 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     waited, broke_off = 0.0, 0
+    opener = urllib.request.build_opener(_Line)
     while True:
         try:
-            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
-            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
-                return bytes(answer.read())
-        except urllib.error.HTTPError as refusal:
-            pause = refusal.headers.get("Retry-After", "")
-            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
-                raise Refused(_reason(refusal, shown)) from None
-            waited += int(pause)
-            time.sleep(int(pause))
-        except (http.client.HTTPException, ConnectionResetError) as error:
+            try:
+                request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+                with opener.open(request, timeout=_SILENCE_S) as answer:
+                    return bytes(answer.read())
+            except urllib.error.HTTPError as refusal:
+                pause = refusal.headers.get("Retry-After", "")
+                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                    raise Refused(_reason(refusal, shown)) from None
+                waited += int(pause)
+                time.sleep(int(pause))
+        except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
             if broke_off > 3:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None

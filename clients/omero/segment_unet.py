@@ -19,11 +19,13 @@ import http.client
 import io
 import json
 import re
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ shown to every user. ``https://user:key@host`` where the service wants them, wit
 _MOST_CHANNELS = 4
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 600.0
+_HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 _SAVED_AT_ONCE = 500
 
 
@@ -148,6 +151,22 @@ def _roi(image: Any, feature: Any, model: Any, z: int, t: int) -> Any:  # noqa: 
     return roi
 
 
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it."""
+
+    def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
+        """See :class:`urllib.request.AbstractHTTPHandler`."""
+
+        class Connection(http_class):  # type: ignore[misc]
+            def send(self, data: Any) -> None:  # noqa: ANN401 - of urllib
+                if self.sock is None:
+                    self.connect()
+                with suppress(*_HUNG_UP):
+                    super().send(data)
+
+        return super().do_open(Connection, req, **given)
+
+
 def _ask(url: str, path: str, body: bytes) -> bytes:
     """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
     shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
@@ -160,18 +179,20 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     waited, broke_off = 0.0, 0
+    opener = urllib.request.build_opener(_Line)
     while True:
         try:
-            request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
-            with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310
-                return bytes(answer.read())
-        except urllib.error.HTTPError as refusal:
-            pause = refusal.headers.get("Retry-After", "")
-            if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
-                raise Refused(_reason(refusal, shown)) from None
-            waited += int(pause)
-            time.sleep(int(pause))
-        except (http.client.HTTPException, ConnectionResetError) as error:
+            try:
+                request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
+                with opener.open(request, timeout=_SILENCE_S) as answer:
+                    return bytes(answer.read())
+            except urllib.error.HTTPError as refusal:
+                pause = refusal.headers.get("Retry-After", "")
+                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                    raise Refused(_reason(refusal, shown)) from None
+                waited += int(pause)
+                time.sleep(int(pause))
+        except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
             if broke_off > 3:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from tests.packages import write_tiny_package
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 PIXEL_UM = 0.325
 SECRET = "9f+8/e@7:d%6c5b4a32z1y0x"  # noqa: S105 - of this test; its signs need encoding in an address
+LARGE = np.zeros((4096, 4096), np.uint16)  # more bytes than the sockets of both ends hold
 IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
 
 
@@ -116,6 +118,37 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
         threading.Thread(target=listening.serve_forever).start()
         try:
             yield proxy
+        finally:
+            listening.shutdown()
+
+
+@contextmanager
+def hasty_server(*refusals: str) -> Iterator[Proxy]:
+    """A server that hangs up before it has read more than the headers; says its next refusal first, where there is one.
+
+    Bytes that nobody reads make the kernel reset the connection, in the middle of a body of some megabytes.
+    """
+    left = iter(refusals)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hasty.asked.append(self.path)
+            if detail := next(left, ""):
+                body = json.dumps({"detail": detail}).encode()
+                self.send_response(413)
+                self.send_header("Content-Type", "application/problem+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        hasty = Proxy(f"http://127.0.0.1:{listening.server_port}")
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            yield hasty
         finally:
             listening.shutdown()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, SECRET, Cells, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 
@@ -202,3 +202,11 @@ def test_a_busy_service_is_asked_again_when_it_says(module: Any, server: LiveSer
         finally:
             listening.shutdown()
     assert len(asked) == 3
+
+
+def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(module: Any) -> None:
+    with hasty_server("", "the limit is 1 MiB") as hasty:
+        module.url.value = hasty.url + "\n"
+        with pytest.raises(RuntimeError, match="the limit is 1 MiB"):
+            run(module, LARGE)
+        assert len(hasty.asked) == 2

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, SECRET, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 CLIENT = loaded("micromanager/segment_unet.py")
 PIXEL_UM = 0.65
 
 
-def stand_in(pixel_um: float = PIXEL_UM) -> Any:
+def stand_in(pixel_um: float = PIXEL_UM, image: np.ndarray[Any, Any] = IMAGE) -> Any:
     """Stand-in of Micro-Manager's core: a camera that sees one image, once it is snapped."""
-    cameras, frames = ["Camera"], [np.zeros_like(IMAGE)]
+    cameras, frames = ["Camera"], [np.zeros_like(image)]
     return SimpleNamespace(
         getCameraDevice=lambda: cameras[-1],
         setCameraDevice=cameras.append,
-        snapImage=lambda: frames.append(IMAGE),
+        snapImage=lambda: frames.append(image),
         getImage=lambda: frames[-1],
         getPixelSizeUm=lambda: pixel_um,
     )
@@ -67,7 +67,7 @@ def test_objects_are_those_of_the_frame_in_pixels_and_micrometres(
     assert (found.frame.dtype, found.frame.ndim) == (np.uint16, 2)
     with Client(server.url) as client:
         np.testing.assert_array_equal(found.labels, client.segment_array(found.frame, output="labels", min_area=3))
-    assert found.pixel_size_um == PIXEL_UM
+    assert found.pixel_size_um == (PIXEL_UM, PIXEL_UM)
     assert found.receipt["output"]["pixel_size_um"] == [PIXEL_UM, PIXEL_UM]
     assert found.count == len(found.objects) > 0
     for one in found.objects:
@@ -78,7 +78,14 @@ def test_objects_are_those_of_the_frame_in_pixels_and_micrometres(
 
 def test_a_pixel_size_that_is_asked_for_goes_before_that_of_the_microscope(core: Any, server: LiveServer) -> None:
     found = CLIENT.segment_snap(core, server.url, pixel_size=0.1)
-    assert (found.pixel_size_um, found.receipt["output"]["pixel_size_um"]) == (0.1, [0.1, 0.1])
+    assert (found.pixel_size_um, found.receipt["output"]["pixel_size_um"]) == ((0.1, 0.1), [0.1, 0.1])
+
+
+@pytest.mark.parametrize("pixel_size", ["0.5,0.6", (0.5, 0.6)])
+def test_pixels_may_be_higher_than_wide(server: LiveServer, pixel_size: object) -> None:
+    found = CLIENT.segment_snap(stand_in(), f"{server.url}/\n", pixel_size=pixel_size)
+    assert (found.pixel_size_um, found.receipt["output"]["pixel_size_um"]) == ((0.5, 0.6), [0.5, 0.6])
+    assert found.objects[0]["area_um2"] == pytest.approx(found.objects[0]["area_px"] * 0.3)
 
 
 def test_a_microscope_that_knows_no_pixel_size_gets_objects_in_pixels(server: LiveServer) -> None:
@@ -114,3 +121,10 @@ def test_without_a_camera_nothing_is_asked(core: Any) -> None:
 def test_a_service_with_keys_says_so(core: Any, locked: LiveServer) -> None:
     with pytest.raises(CLIENT.Refused, match="no key was sent"):
         CLIENT.segment_snap(core, locked.url)
+
+
+def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> None:
+    with hasty_server("", "the limit is 1 MiB") as hasty:
+        with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
+            CLIENT.segment_snap(stand_in(image=LARGE), hasty.url)
+        assert len(hasty.asked) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, SECRET, Cells, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 CLIENT = loaded("napari/segment_unet.py")
@@ -121,3 +121,10 @@ def test_a_service_with_keys_says_so(viewer: Any, locked: LiveServer) -> None:
     viewer.add_image(IMAGE)
     with pytest.raises(CLIENT.Refused, match="no key was sent"):
         CLIENT.segment_layer(viewer, locked.url)
+
+
+def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> None:
+    with hasty_server("", "the limit is 1 MiB") as hasty:
+        with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
+            CLIENT.segment_array(LARGE, hasty.url + "\n")
+        assert len(hasty.asked) == 2

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.clients.conftest import IMAGE, PIXEL_UM, SECRET, Cells, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, PIXEL_UM, SECRET, Cells, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 GROUP = 53
@@ -225,3 +225,10 @@ def test_a_refusal_has_its_words_and_no_password(
 def test_a_service_with_keys_says_so(script: Any, locked: LiveServer) -> None:
     with pytest.raises(script.Refused, match="no key was sent"):
         script.segment_image(Connection(), Image(image_of(IMAGE)), locked.url)
+
+
+def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(script: Any) -> None:
+    with hasty_server("", "the limit is 1 MiB") as hasty:
+        with pytest.raises(script.Refused, match="the limit is 1 MiB"):
+            script.segment_image(Connection(), Image(image_of(LARGE)), hasty.url)
+        assert len(hasty.asked) == 2
