@@ -20,7 +20,7 @@ from service.api.open_inference import routes as open_inference
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS, problem_of
 from service.api.segment import answer_headers
-from service.api.upload import UploadRoom
+from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.errors import KINDS
 from service.jobs.owner import Jobs

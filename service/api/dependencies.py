@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.api.upload import UploadRoom
+from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.jobs.owner import Jobs
 from service.settings import Settings

@@ -78,6 +78,7 @@ async def segment(
         access.format = wanted.format
         access.model = engine.model(wanted.model).package.spec.reference
         if background:
+            await upload.give_to_job()
             submitted = jobs.submit(upload.image, wanted, access.model, access.user, held)
             return job_accepted(request, await unless_gone(request, submitted))
         answer = await unless_gone(request, engine.segment(upload.image, wanted))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.api.upload_room import Share, UploadRoom
 from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
@@ -21,7 +22,6 @@ _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *_NO_FILES}
-_UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,93 +31,24 @@ class Upload:
     image: BinaryIO
     fields: Sequence[tuple[str, str]]
     """Name and text of each, in their order; a name may come more than once."""
+    share: Share
 
-
-class UploadRoom:
-    """Room of all uploads together, unfinished ones too: in memory, and beyond it in the temporary folder.
-
-    Files there have no name, so that nothing which looks into the folder sees them (Kubernetes' ``sizeLimit`` neither);
-    they are counted here. What finds no room in memory goes to disk from its first byte.
-
-    Parameters
-    ----------
-    spool_bytes
-        Most of one upload in memory; four times as much is there for all.
-    disk_bytes
-        Most on disk.
-
-    """
-
-    def __init__(self, spool_bytes: int, disk_bytes: int) -> None:
-        self.most_in_memory = spool_bytes
-        self.most_on_disk = disk_bytes
-        self.free_memory = _UPLOADS_IN_MEMORY * spool_bytes
-        self.on_disk = 0
-
-    @contextmanager
-    def share(self, declared: int | None) -> Iterator[Share]:
-        """Keep room for one upload.
-
-        Parameters
-        ----------
-        declared
-            Bytes of the body, None where the client does not say: then as much memory as one upload may have is kept.
-            Disk is kept as the body grows, so that what was only declared takes no room from others.
+    async def give_to_job(self) -> None:
+        """Keep it for a job, which may wait for long.
 
         Raises
         ------
         NoRoomForUpload
-            Where there is not enough for the whole body now.
+            Where other jobs hold what they may have together, or the temporary folder is full.
 
         """
-        wanted = self.most_in_memory if declared is None else declared
-        in_memory = wanted if wanted <= min(self.most_in_memory, self.free_memory) else 0
-        self.free_memory -= in_memory
-        share = Share(self, in_memory)
-        try:
-            share.more_than_kept(declared or 0)
-            yield share
-        finally:
-            self.free_memory += in_memory
-            self.on_disk -= share.on_disk
-
-
-@dataclass(slots=True)
-class Share:
-    """What one upload has of an :class:`UploadRoom`."""
-
-    room: UploadRoom
-    in_memory: int
-    """Bytes that may stay in memory: all of the upload, or none."""
-    on_disk: int = 0
-    _received: int = 0
-
-    def more_than_kept(self, size: int) -> int:
-        """Bytes on disk that a body of ``size`` bytes needs beside those that are kept for it.
-
-        Raises
-        ------
-        NoRoomForUpload
-            Where other uploads hold them.
-
-        """
-        more = max(0, size - self.on_disk) if size > self.in_memory else 0
-        if more and self.room.on_disk + more > self.room.most_on_disk:
-            raise NoRoomForUpload(
-                f"{self.room.on_disk >> 20} MiB of uploads are on disk and this one has {size} bytes or more, the "
-                f"limit is {self.room.most_on_disk >> 20} MiB; try again in {NoRoomForUpload.retry_after_s} s, or "
-                "raise UNET_UPLOAD_LIMIT_MB"
-            )
-        return more
-
-    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """Pass on a body, keeping room for what comes."""
-        async for chunk in chunks:
-            self._received += len(chunk)
-            more = self.more_than_kept(self._received)
-            self.room.on_disk += more
-            self.on_disk += more
-            yield chunk
+        if self.share.give_to_job():
+            try:
+                await asyncio.to_thread(cast("SpooledTemporaryFile[bytes]", self.image).rollover)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                raise _no_room(f"the image of {self.share.on_disk} bytes", error) from error
 
 
 @asynccontextmanager
@@ -202,7 +133,7 @@ def _no_room(what: str, error: OSError) -> NoRoomForUpload:
 
 
 async def _from_body(request: Request, share: Share) -> Upload:
-    return Upload(await _spooled(request.stream(), share), ())
+    return Upload(await _spooled(request.stream(), share), (), share)
 
 
 async def _spooled(chunks: AsyncIterator[bytes], share: Share) -> BinaryIO:
@@ -277,4 +208,4 @@ async def _from_form(request: Request, share: Share) -> Upload:
         parser.close()
         raise EmptyBody("field 'image' has 0 bytes; choose a file")
     fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return Upload(image.file, fields)
+    return Upload(image.file, fields, share)

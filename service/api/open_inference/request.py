@@ -15,7 +15,8 @@ from service.api.invalid import refuse_repeated
 from service.api.open_inference.json_values import check_nesting, cut_values, packed_blocks
 from service.api.open_inference.tensors import DTYPES, Tensor, as_npy
 from service.api.parameters import SegmentParameters, combined
-from service.api.upload import UploadRoom, kept_beside
+from service.api.upload import kept_beside
+from service.api.upload_room import UploadRoom
 from service.engine.request import SegmentRequest
 from service.errors import BrokenInference, InvalidParameter
 from service.formats import OutputKind

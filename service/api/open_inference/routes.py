@@ -17,7 +17,8 @@ from service.api.open_inference.response import InferenceContent
 from service.api.openapi import INFERENCE_BODY, INFERENCE_RESPONSES, problem_responses
 from service.api.parameters import seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
-from service.api.upload import UploadRoom, received
+from service.api.upload import received
+from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel

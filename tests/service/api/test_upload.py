@@ -13,7 +13,8 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.api.upload import Upload, UploadRoom, received
+from service.api.upload import Upload, received
+from service.api.upload_room import UploadRoom
 from service.errors import EmptyBody, NoRoomForUpload
 from service.settings import Settings
 
@@ -126,6 +127,51 @@ def test_what_is_only_declared_takes_no_room_from_others() -> None:
             with pytest.raises(NoRoomForUpload):
                 await received(upload(b"i"), Settings(), room).__aenter__()
         assert room.on_disk == 0
+
+    asyncio.run(try_it())
+
+
+def test_jobs_leave_half_of_the_room_to_uploads_that_somebody_waits_for_but_one_alone_may_have_all() -> None:
+    async def try_it() -> None:
+        room = UploadRoom(0, ROOM)
+        async with received(upload(b"i" * 9000), Settings(), room) as alone:
+            await alone.give_to_job()
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                one = await stack.enter_async_context(received(upload(b"i" * 2400), Settings(), room))
+                await one.give_to_job()
+            async with received(upload(b"i" * 300), Settings(), room) as third:
+                with pytest.raises(
+                    NoRoomForUpload, match=r"2 jobs have 0 MiB .* this one has 300 bytes, jobs may have half of 0 MiB"
+                ):
+                    await third.give_to_job()
+            async with received(upload(b"i" * 5000), Settings(), room) as waited_for:
+                assert waited_for.image.read() == b""
+        async with received(upload(b"i" * 9000), Settings(), room) as later:
+            await later.give_to_job()
+        assert (room.on_disk, room.jobs) == (0, set())
+
+    asyncio.run(try_it())
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("declared", [False, True])
+def test_jobs_leave_half_of_the_memory_and_go_to_disk(form: bool, declared: bool) -> None:
+    async def try_it() -> None:
+        room = UploadRoom(SPOOL, ROOM)
+        async with AsyncExitStack() as stack:
+            jobs = []
+            for _ in range(4):
+                one = await stack.enter_async_context(
+                    received(upload(b"i" * 850, form=form, declared=declared), Settings(), room)
+                )
+                await one.give_to_job()
+                jobs.append(one)
+            assert [on_disk(one) for one in jobs] == [False, False, True, True]
+            assert room.free_memory >= 2 * SPOOL
+            assert room.on_disk >= 2 * 850
+            assert all(one.image.seek(0) == 0 and one.image.read() == b"i" * 850 for one in jobs)
+        assert (room.free_memory, room.on_disk) == (4 * SPOOL, 0)
 
     asyncio.run(try_it())
 

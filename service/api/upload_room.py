@@ -1,0 +1,135 @@
+"""Room for uploads, in memory and on disk, and what each has of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.errors import NoRoomForUpload
+
+_UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
+
+
+class UploadRoom:
+    """Room of all uploads together, unfinished ones too: in memory, and beyond it in the temporary folder.
+
+    Files there have no name, so that nothing which looks into the folder sees them (Kubernetes' ``sizeLimit`` neither);
+    they are counted here. What finds no room in memory goes to disk from its first byte.
+
+    Parameters
+    ----------
+    spool_bytes
+        Most of one upload in memory; four times as much is there for all.
+    disk_bytes
+        Most on disk.
+
+    """
+
+    def __init__(self, spool_bytes: int, disk_bytes: int) -> None:
+        self.most_in_memory = spool_bytes
+        self.most_on_disk = disk_bytes
+        self.all_memory = self.free_memory = _UPLOADS_IN_MEMORY * spool_bytes
+        self.on_disk = 0
+        self.jobs: set[Share] = set()
+        """What uploads have whose jobs may wait for long."""
+
+    @contextmanager
+    def share(self, declared: int | None) -> Iterator[Share]:
+        """Keep room for one upload.
+
+        Parameters
+        ----------
+        declared
+            Bytes of the body, None where the client does not say: then as much memory as one upload may have is kept.
+            Disk is kept as the body grows, so that what was only declared takes no room from others.
+
+        Raises
+        ------
+        NoRoomForUpload
+            Where there is not enough for the whole body now.
+
+        """
+        wanted = self.most_in_memory if declared is None else declared
+        in_memory = wanted if wanted <= min(self.most_in_memory, self.free_memory) else 0
+        self.free_memory -= in_memory
+        share = Share(self, in_memory)
+        try:
+            share.more_than_kept(declared or 0)
+            yield share
+        finally:
+            self.jobs.discard(share)
+            self.free_memory += share.in_memory
+            self.on_disk -= share.on_disk
+
+
+@dataclass(eq=False, slots=True)
+class Share:
+    """What one upload has of an :class:`UploadRoom`."""
+
+    room: UploadRoom
+    in_memory: int
+    """Bytes that may stay in memory: all of the upload, or none."""
+    on_disk: int = 0
+    _received: int = 0
+
+    def more_than_kept(self, size: int) -> int:
+        """Bytes on disk that a body of ``size`` bytes needs beside those that are kept for it.
+
+        Raises
+        ------
+        NoRoomForUpload
+            Where other uploads hold them.
+
+        """
+        more = max(0, size - self.on_disk) if size > self.in_memory else 0
+        if more and self.room.on_disk + more > self.room.most_on_disk:
+            raise NoRoomForUpload(
+                f"{self.room.on_disk >> 20} MiB of uploads are on disk and this one has {size} bytes or more, the "
+                f"limit is {self.room.most_on_disk >> 20} MiB; try again in {NoRoomForUpload.retry_after_s} s, or "
+                "raise UNET_UPLOAD_LIMIT_MB"
+            )
+        return more
+
+    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Pass on a body, keeping room for what comes."""
+        async for chunk in chunks:
+            self._received += len(chunk)
+            self._keep_on_disk()
+            yield chunk
+
+    def give_to_job(self) -> bool:
+        """Leave half of memory and disk to uploads that somebody waits for; but one job alone may have it all.
+
+        Returns
+        -------
+        bool
+            Whether the upload has to go from memory to disk, where room is kept for it.
+
+        Raises
+        ------
+        NoRoomForUpload
+            Where other jobs hold their half, or there is no room on disk.
+
+        """
+        others = list(self.room.jobs)
+        in_memory = sum(one.in_memory for one in (self, *others))
+        moves = self.in_memory > 0 and bool(others) and 2 * in_memory > self.room.all_memory
+        if moves:
+            self.room.free_memory += self.in_memory
+            self.in_memory = 0
+            self._keep_on_disk()
+        held = sum(one.on_disk for one in others)
+        if self.on_disk and others and 2 * (held + self.on_disk) > self.room.most_on_disk:
+            raise NoRoomForUpload(
+                f"{len(others)} jobs have {held >> 20} MiB of uploads on disk and this one has {self.on_disk} bytes, "
+                f"jobs may have half of {self.room.most_on_disk >> 20} MiB; try again in "
+                f"{NoRoomForUpload.retry_after_s} s, or raise UNET_UPLOAD_LIMIT_MB"
+            )
+        self.room.jobs.add(self)
+        return moves
+
+    def _keep_on_disk(self) -> None:
+        more = self.more_than_kept(self._received)
+        self.room.on_disk += more
+        self.on_disk += more
