@@ -36,7 +36,7 @@ class JobParameters(Parameters):
 
 
 @router.get(
-    "/{job_id}", summary="How far is a job?", response_model=JobReport, responses=problem_responses(401, 404, 422)
+    "/{job_id}", summary="How far is a job?", response_model=JobReport, responses=problem_responses(401, 404, 422, 503)
 )
 async def describe_job(
     request: Request, job_id: str, query: Annotated[JobParameters, Query()], jobs: JobsOf
@@ -74,7 +74,7 @@ async def fetch_result(
     return _Result(jobs, record, body)
 
 
-@router.delete("/{job_id}", summary="Delete a job", status_code=204, responses=problem_responses(401, 404))
+@router.delete("/{job_id}", summary="Delete a job", status_code=204, responses=problem_responses(401, 404, 503))
 async def delete_job(request: Request, job_id: str, jobs: JobsOf) -> Response:
     """End its work, if it is not over, and free its result."""
     access = _noted(request, job_id)

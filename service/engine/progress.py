@@ -27,12 +27,17 @@ class Progress:
         self._ticket: Ticket | None = None
         self._admission: Admission | None = None
         self._all = 0
+        self._done: int | None = None
 
     def accept(self, header: ImageHeader, ticket: Ticket, admission: Admission) -> None:
         """Note that the request has been accepted."""
         self.pixels = header.planes * math.prod(header.size_yx)
         self._ticket, self._admission, self._all = ticket, admission, ticket.pixels_left
         self.accepted.set()
+
+    def end(self) -> None:
+        """Note that no more is worked on it, whether it is done or not."""
+        self._done = self.pixels_done
 
     @property
     def background(self) -> bool:
@@ -41,7 +46,9 @@ class Progress:
 
     @property
     def pixels_done(self) -> int:
-        """Pixels of the image that are through the net, by its tiles."""
+        """Pixels of the image that are through the net, by its tiles; once the work has ended, that were by then."""
+        if self._done is not None:
+            return self._done
         if self._ticket is None:
             return 0
         return self.pixels - math.ceil(self.pixels * self._ticket.pixels_left / self._all)
@@ -72,4 +79,7 @@ class Turns:
         """Wait for a turn, first come, first served; a request that somebody waits for has it at once."""
         async with self._free if progress.background else nullcontext():
             progress.began_at = datetime.now(UTC)
-            yield
+            try:
+                yield
+            finally:
+                progress.end()

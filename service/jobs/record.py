@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.formats import OutputKind
 
@@ -34,6 +34,15 @@ class JobReport(BaseModel):
     finished: datetime | None
     bytes: int | None = Field(description="Size of the result, once it is done.")
     problem: dict[str, Any] | None = Field(description="What the answer would have been, where it failed.")
+
+    @model_validator(mode="after")
+    def _fails_with_a_problem(self) -> Self:
+        problem = self.problem or {}
+        if self.state == "failed" and not (
+            isinstance(problem.get("type"), str) and isinstance(problem.get("status"), int)
+        ):
+            raise ValueError("a job that failed has a problem, with its type and status")
+        return self
 
     @property
     def over(self) -> bool:

@@ -318,6 +318,16 @@ def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, wit
     assert other.read(ONE).report.state == "failed", "a later silence counts"
 
 
+def test_a_failed_record_without_its_problem_cannot_be_read(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    for problem in ({"title": "x"}, {"type": "/problems/x", "status": "x"}, {"type": 1, "status": 500}):
+        folder.create(record())
+        folder.write(record().failed(problem))
+        with pytest.raises(UnknownJob):
+            folder.read(ONE)
+        folder.delete(ONE)
+
+
 def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 60, fetched=True)
