@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         starting = asyncio.create_task(engine.start(), name="unet-engine-start")
         starting.add_done_callback(_report)
-        kept.start()
+        await kept.start()
         try:
             yield
         finally:

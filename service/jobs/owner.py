@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
 from service.jobs.record import JobReport, Record
 from service.jobs.running import Running
-from service.jobs.temporary import temporary_path
+from service.jobs.temporary import occupy, remove_abandoned, temporary_path
 from service.settings import Settings
 from service.telemetry import Metrics, fields
 
@@ -70,20 +71,27 @@ class Jobs:
         self._folder = JobsFolder(self.path, settings.jobs_mb << 20, settings.job_keep_s)
         self._keeper = Keeper(self._folder, metrics, problem_of)
         self._beating: asyncio.Task[None] | None = None
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self._lock: int | None = None
+        self._work: set[asyncio.Task[Any]] = set()
+        # without a folder nobody could fetch what is done once the service accepts no more requests
+        self.tasks: set[asyncio.Task[Any]] = self._work if settings.jobs_dir else set()
         """Work on jobs; the server waits for these as for requests, and cancels them when its grace is over."""
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to give signs of life, and to keep the folder in order."""
+        if self._settings.jobs_dir is None:
+            with suppress(OSError):  # then jobs are refused, and the log says why
+                self._lock = await _in(self._threads, occupy, self.path)
+            self._threads.submit(remove_abandoned, self.path.parent)
         self._beating = asyncio.create_task(self._beat(), name="unet-jobs")
         self._keeper.start()
 
     async def stop(self) -> None:
         """End what is still in work, and say so to whoever asks another replica."""
-        for task in self.tasks:
+        for task in self._work:
             if not task.cancelling():
                 task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*self._work, return_exceptions=True)
         for running in list(self._running.values()):  # cancelled while its last record was written
             await self._save(running)
         if self._beating is not None:
@@ -94,6 +102,8 @@ class Jobs:
             await asyncio.to_thread(executor.shutdown, wait=True)
         if self._settings.jobs_dir is None:
             await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def submit(
         self, image: BinaryIO, wanted: SegmentRequest, model: str, user: str | None, held: AsyncExitStack
@@ -138,8 +148,8 @@ class Jobs:
             accepted.cancel()
         self._running[running.record.report.id] = running
         running.task = asyncio.create_task(self._carry(running, work, wanted, held.pop_all()))
-        self.tasks.add(running.task)
-        running.task.add_done_callback(self.tasks.discard)
+        self._work.add(running.task)
+        running.task.add_done_callback(self._work.discard)
         return running.current().report
 
     async def _create(self, record: Record) -> None:
@@ -209,8 +219,8 @@ class Jobs:
         """
         await self.look(job_id, user, 0)
         removing = asyncio.create_task(self._remove(job_id))
-        self.tasks.add(removing)
-        removing.add_done_callback(self.tasks.discard)
+        self._work.add(removing)
+        removing.add_done_callback(self._work.discard)
         await asyncio.shield(removing)  # whole, also where whoever asked for it hangs up
 
     async def _remove(self, job_id: str) -> None:

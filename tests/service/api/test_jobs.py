@@ -158,7 +158,7 @@ def test_a_job_that_fails_says_why_as_the_answer_would_have(replicas: tuple[AppC
     plain = assert_problem(replicas[0].segment(tiff(image)), 422, "non-finite-image")
     for replica in replicas:
         report = replica.get(f"/jobs/{job}", params={"wait": 20}).json()
-        assert report["state"] == "failed"
+        assert (report["state"], report["pixels_done"]) == ("failed", 0)
         assert report["problem"] == plain | {"request_id": "from-here"}
         result = replica.get(f"/jobs/{job}/result")
         assert (result.status_code, result.json()) == (422, report["problem"])
@@ -339,6 +339,42 @@ def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, t
         assert (folder / job).exists()
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["a folder", "none"])
+def test_a_service_that_stops_waits_only_for_results_that_can_be_fetched(
+    settings: Settings, tmp_path: Path, gate: threading.Event, shared: bool
+) -> None:
+    with running_app(settings.model_copy(update={"jobs_dir": tmp_path if shared else None})) as client:
+        client.wait_until_ready()
+        job = submit(client)
+        assert len(client.app.state.jobs.tasks) == int(shared)
+        waiting = client.begin("GET", f"/jobs/{job}/result", params={"wait": 20})
+        gate.set()
+        assert waiting.result(20).status_code == 200, "whoever waits still gets it"
+
+
+def test_a_job_that_cannot_be_deleted_goes_on(
+    one: AppClient, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    job = submit(one)
+    with monkeypatch.context() as patched:
+        patched.setattr(JobsFolder, "_set_aside", refusing)
+        problem = assert_problem(one.request("DELETE", f"/jobs/{job}"), 503, "job-unavailable")
+    assert "Read-only file system" in problem["detail"]
+    gate.set()
+    assert one.get(f"/jobs/{job}/result", params={"wait": 20}).status_code == 200
+
+
+def test_one_that_cannot_be_read_is_unavailable_and_hurts_no_other(one: AppClient, folder: Path) -> None:
+    job = "f" * 32
+    (folder / job / "job.json").mkdir(parents=True)
+    for method, path in (("GET", f"/jobs/{job}"), ("GET", f"/jobs/{job}/result"), ("DELETE", f"/jobs/{job}")):
+        assert_problem(one.request(method, path), 503, "job-unavailable")
+    assert one.get(f"/jobs/{submit(one)}/result", params={"wait": 20}).status_code == 200
 
 
 def test_what_is_not_done_when_the_service_ends_is_told_to_come_again(
