@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -248,7 +248,9 @@ def seconds_allowed(timeout_s: float | None, settings: Settings, *, background: 
     return timeout_s or limit_s
 
 
-def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentParameters:
+def combined(
+    query: SegmentParameters, fields: Mapping[str, str], known: Sequence[str] = tuple(SegmentParameters.model_fields)
+) -> SegmentParameters:
     """Return the parameters of the query and those of a form together; what both give, the query decides.
 
     Parameters
@@ -257,6 +259,8 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
         Already checked.
     fields
         Text fields of the form; empty ones count as not given, as in the query.
+    known
+        Names of the fields that are told where there is no such one.
 
     Raises
     ------
@@ -267,4 +271,4 @@ def combined(query: SegmentParameters, fields: Mapping[str, str]) -> SegmentPara
     try:
         return SegmentParameters.model_validate({**fields, **query.model_dump(exclude_unset=True)})
     except ValidationError as error:
-        raise InvalidParameter(describe_invalid(error.errors(), list(SegmentParameters.model_fields))) from error
+        raise InvalidParameter(describe_invalid(error.errors(), known)) from error

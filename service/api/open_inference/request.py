@@ -25,7 +25,15 @@ _MOST_JSON_BYTES = 16 << 20
 _MOST_OTHER_BYTES = 64 << 10  # of JSON beside the values
 _MOST_BRACKETS = 200  # in these
 _QUICK_BYTES = 1 << 20  # of JSON that is read at once, whoever comes
-_SAID_ELSEWHERE = {"model": "the path", "output": "'outputs'", "format": "the protocol"}
+_NOT_HERE = {
+    "model": "the path decides",
+    "output": "'outputs' decides",
+    "format": "the protocol decides",
+    "origin": "tensors have no coordinates",
+    "downsample": "tensors have no coordinates",
+    "respond_async": "answers are waited for; POST /segment makes jobs",
+}
+_PARAMETERS = [name for name in SegmentParameters.model_fields if name not in _NOT_HERE]
 
 
 class _Part(BaseModel):
@@ -210,15 +218,15 @@ def _wanted(document: _Document, reference: str) -> Sequence[WantedOutput]:
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):
         raise InvalidParameter(f"binary_data_output is {str(all_binary)[:40]!r}, it should be true or false")
-    for name, place in _SAID_ELSEWHERE.items():
+    for name, reason in _NOT_HERE.items():
         if name in parameters:
-            raise InvalidParameter(f"parameter {name!r} does not exist here, {place} decides; leave it out")
+            raise InvalidParameter(f"parameter {name!r} does not exist here, {reason}; leave it out")
     outputs = document.outputs or [_Output(name="mask")]
     refuse_repeated((f"output {output.name}", "") for output in outputs)
     texts = {name: _text(name, value) for name, value in parameters.items()}
     wanted = []
     for output in outputs:
-        asked = combined(SegmentParameters(model=reference, output=output.name), texts).request("npy")
+        asked = combined(SegmentParameters(model=reference, output=output.name), texts, _PARAMETERS).request("npy")
         own = output.parameters.binary_data
         wanted.append(WantedOutput(asked, all_binary if own is None else own))
     return wanted
