@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -81,15 +82,21 @@ def check_nesting(values: bytes, tensor: Tensor) -> None:
         )
     if skeleton == b"[" + b"," * (count - 1) + b"]":
         return
-    nested = b"," * (tensor.shape[-1] - 1)
-    for length in reversed(tensor.shape[:-1]):
-        inner = b"[" + nested + b"]"
-        nested = (inner + b",") * (length - 1) + inner
-    if skeleton != b"[" + nested + b"]":
+    lists = 1 + sum(accumulate(tensor.shape[:-1], mul))
+    as_many = len(skeleton) == 2 * lists + count - 1  # else nothing is built, which may be far larger
+    if not as_many or skeleton != _nested(tensor.shape):
         raise BrokenInference(
             f"'data' is nested otherwise than shape {list(tensor.shape)}; nest it as the shape says, or send it flat, "
             "row after row"
         )
+
+
+def _nested(shape: Sequence[int]) -> bytes:
+    """Brackets and commas of the values of a shape."""
+    nested = b"[" + b"," * (shape[-1] - 1) + b"]"
+    for length in reversed(shape[:-1]):
+        nested = b"[" + (nested + b",") * (length - 1) + nested + b"]"
+    return nested
 
 
 def packed_blocks(values: bytes, tensor: Tensor) -> Iterator[bytes]:

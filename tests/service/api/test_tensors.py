@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_values_out_of_json_are_those_that_were_written(
 def test_values_are_written_as_json_has_them(array: NDArray[Any]) -> None:
     written = json.loads(b"[" + json_values(array.ravel()) + b"]")
     np.testing.assert_array_equal(np.array(written, array.dtype), array.ravel())
+
+
+def test_no_nesting_is_built_that_is_larger_than_what_was_sent() -> None:
+    count = 1 << 20
+    values = b"[[" + b"1," * (count - 1) + b"1]]"
+    tensor = Tensor((count, 1, 1, 1, 1, 1), DTYPES["UINT8"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(BrokenInference, match="nested otherwise"):
+            check_nesting(values, tensor)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(values)
+    finally:
+        tracemalloc.stop()
 
 
 def test_lists_are_read_in_more_than_one_block() -> None:
