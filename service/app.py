@@ -136,6 +136,7 @@ def _for_pages_elsewhere(origins: str) -> list[Middleware]:
             allow_origins=origins.split(","),
             allow_methods=["*"],  # what a path takes it says itself
             allow_headers=["*"],
+            allow_private_network=True,  # a page from the internet, a service in the laboratory: the origin decides
             expose_headers=_READ_BY_PAGES,
         )
     ]

@@ -46,8 +46,15 @@ def test_a_preflight_passes_without_a_key(guarded: LiveServer, path: str) -> Non
 
 def test_a_preflight_of_another_origin_is_refused(guarded: LiveServer) -> None:
     answer = preflight(f"{guarded.url}/segment", OTHER)
-    assert answer.status_code == 400
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_page_of_the_internet_may_ask_a_service_of_the_laboratory(guarded: LiveServer) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    answer = httpx.options(f"{guarded.url}/segment", headers={"Origin": VIEWER, **asked})
+    assert (answer.status_code, answer.headers["Access-Control-Allow-Private-Network"]) == (200, "true")
+    assert httpx.options(f"{guarded.url}/segment", headers={"Origin": OTHER, **asked}).status_code == 400
 
 
 def test_a_page_reads_the_answer_and_its_headers(guarded: LiveServer) -> None:
