@@ -149,7 +149,8 @@ class Plan(_Document):
         "writing come on top."
     )
     expected_seconds: float = Field(
-        description="Until it is through the net beside what is in work now; every request gets an equal share."
+        description="Until it is through the net beside what is in work now; every request gets an equal share, and a "
+        "job that finds no turn waits for those before it."
     )
     backlog_seconds: float = Field(description="Of all accepted work.")
     memory_bytes: int = Field(

@@ -35,12 +35,15 @@ class Admission:
         Most seconds of work that may wait.
     disk_bytes
         Most room in the spool folder for all accepted requests together.
+    turns
+        Most requests in the background that are in work at a time.
 
     """
 
-    def __init__(self, memory_bytes: int, max_backlog_s: float, disk_bytes: int = 0) -> None:
+    def __init__(self, memory_bytes: int, max_backlog_s: float, disk_bytes: int = 0, turns: int = 2) -> None:
         self.memory_limit = memory_bytes
         self.disk_limit = disk_bytes
+        self.turns = turns
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
         self._finished: set[_Finished] = set()
@@ -199,9 +202,15 @@ class Admission:
         """Seconds until a request of so many input pixels would be through the net if it came now.
 
         All requests get equal shares by pixels (deficit round robin), so that of each other one no more is waited for
-        than this one takes itself; those in the background count as one to all others.
+        than this one takes itself; those in the background count as one to all others. One in the background for
+        which there is no turn now waits for all of its kind that came before.
         """
-        return seconds_beside(Ticket(throughput, pixels, 0, background=background), self._tickets)
+        asked = Ticket(throughput, pixels, 0, background=background, queued=background and self._turns_are_taken())
+        return seconds_beside(asked, self._tickets)
+
+    def _turns_are_taken(self) -> bool:
+        jobs = [ticket for ticket in self._tickets if ticket.background and not ticket.abandoned]
+        return len(jobs) >= self.turns
 
     def seconds_left(self, ticket: Ticket) -> float:
         """Seconds until an accepted request is through the net, counted likewise."""
@@ -220,7 +229,8 @@ class Admission:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
         self._check_memory(memory_bytes)
         self._check_disk(disk_bytes)
-        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background)
+        queued = background and self._turns_are_taken()
+        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued)
         if background:
             self._check_half(asked)
         self._check_time(asked, timeout_s)

@@ -49,8 +49,8 @@ class Engine:
         self._spool = Spool(settings.spool_dir or None)
         # what its disk could not hold if it were empty is refused for good, not until later
         disk = min(settings.spool_limit_mb << 20, self._spool.capacity)
-        self._admission = Admission(free_memory, settings.max_backlog_s, disk)
         self._cpus = settings.threads or available_cpus()
+        self._admission = Admission(free_memory, settings.max_backlog_s, disk, turns=max(2, self._cpus))
         # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
         self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
         self._registry: Registry | None = None
@@ -98,7 +98,7 @@ class Engine:
             workers=self._workers,
             spool=self._spool,
             metrics=self._metrics,
-            turns=Turns(self._cpus),
+            turns=Turns(self._admission.turns),
         )
         self._serve(registry)
 

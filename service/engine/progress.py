@@ -40,9 +40,9 @@ class Progress:
         self._done = self.pixels_done
 
     @property
-    def background(self) -> bool:
-        """Whether nobody waits for it."""
-        return self._ticket is not None and self._ticket.background
+    def in_background(self) -> Ticket | None:
+        """What was promised to it, where nobody waits for it."""
+        return self._ticket if self._ticket is not None and self._ticket.background else None
 
     @property
     def pixels_done(self) -> int:
@@ -66,18 +66,23 @@ class Turns:
 
     Parameters
     ----------
-    cpus
-        Of which there are twice as many workers.
+    count
+        Half of the workers.
 
     """
 
-    def __init__(self, cpus: int) -> None:
-        self._free = asyncio.Semaphore(max(2, cpus))
+    def __init__(self, count: int) -> None:
+        self._free = asyncio.Semaphore(count)
 
     @asynccontextmanager
     async def turn(self, progress: Progress) -> AsyncIterator[None]:
         """Wait for a turn, first come, first served; a request that somebody waits for has it at once."""
-        async with self._free if progress.background else nullcontext():
+        ticket = progress.in_background
+        if ticket is not None:
+            ticket.queued = True
+        async with self._free if ticket is not None else nullcontext():
+            if ticket is not None:
+                ticket.queued = False
             progress.began_at = datetime.now(UTC)
             try:
                 yield

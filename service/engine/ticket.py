@@ -68,6 +68,8 @@ class Ticket:
     disk_bytes: int = 0
     background: bool = False
     """Nobody waits for it: together such requests get the share of one."""
+    queued: bool = False
+    """In the background, and behind others: nothing of it is done before it is its turn."""
     abandoned: bool = False
     """Nobody wants it any more."""
     _threads: set[Future[Any]] = field(default_factory=set)
@@ -104,9 +106,13 @@ class Ticket:
 
 def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:
     """Seconds until one request is through the net beside others; see :meth:`Admission.seconds_until_done`."""
-    own_s, apart = (
-        own.seconds_left,
-        [ticket.seconds_left for ticket in others if own.background or not ticket.background],
-    )
-    together = 0.0 if own.background else sum(ticket.seconds_left for ticket in others if ticket.background)
-    return own_s + sum(min(own_s, left_s) for left_s in [*apart, together])
+    own_s = own.seconds_left
+    apart = [ticket.seconds_left for ticket in others if not ticket.background]
+    jobs = [ticket for ticket in others if ticket.background]
+    if not own.background:
+        return own_s + sum(min(own_s, left_s) for left_s in [*apart, sum(job.seconds_left for job in jobs)])
+    if own.queued:
+        jobs_s = own_s + sum(job.seconds_left for job in jobs)
+    else:
+        jobs_s = own_s + sum(min(own_s, job.seconds_left) for job in jobs if not job.queued)
+    return jobs_s + sum(min(jobs_s, left_s) for left_s in apart)

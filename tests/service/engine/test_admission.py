@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 import pytest
 
 from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.forecast import imagined
+from service.engine.progress import Progress, Turns
 from service.engine.ticket import Throughput
 
 MB = 1_000_000
@@ -39,7 +42,7 @@ def test_a_request_waits_for_as_much_of_each_other_as_it_takes_itself() -> None:
 
 def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another() -> None:
     speed, slow = Throughput(MB), Throughput(MB / 2)
-    admission = Admission(100 * MB, 10)
+    admission = Admission(100 * MB, 10, turns=3)
     with (
         admission.admit(speed, 50 * MB, MB, 600, background=True) as job,
         admission.admit(slow, MB, MB, 600, background=True),
@@ -52,6 +55,43 @@ def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another(
             assert admission.seconds_left(job) == 50 + 2 + 8
             with pytest.raises(Overloaded, match="8 s of work wait and this request adds 3 s, the limit is 10 s"):
                 admission.check(speed, 3 * MB, MB, 60)
+
+
+def test_one_in_the_background_without_a_turn_waits_for_all_before_it_and_takes_nothing_from_those() -> None:
+    async def scenario() -> None:
+        speed, admission, turns = Throughput(MB), Admission(100 * MB, 1000, turns=2), Turns(2)
+        header = imagined((10, 10), 1, 1)
+        tasks, held, tickets = [], [AsyncExitStack() for _ in range(12)], []
+
+        async def work(stack: AsyncExitStack) -> None:
+            ticket = stack.enter_context(admission.admit(speed, 8 * MB, MB, 600, background=True))
+            tickets.append(ticket)
+            progress = Progress()
+            progress.accept(header, ticket, admission)
+            await stack.enter_async_context(turns.turn(progress))
+
+        assert admission.seconds_until_done(speed, MB, background=True) == 1
+        for stack in held:
+            tasks.append(asyncio.create_task(work(stack)))
+            await asyncio.sleep(0)
+            if len(tasks) == 1:
+                assert admission.seconds_until_done(speed, MB, background=True) == 2, "there is a turn for it"
+        assert [ticket.queued for ticket in tickets] == [False] * 2 + [True] * 10
+        assert admission.seconds_left(tickets[0]) == 16
+        assert admission.seconds_until_done(speed, MB, background=True) == 12 * 8 + 1
+        assert admission.seconds_until_done(speed, MB) == 2
+        with admission.admit(speed, 20 * MB, MB, 600):
+            assert admission.seconds_left(tickets[0]) == 16 + 16
+            assert admission.seconds_until_done(speed, MB, background=True) == 12 * 8 + 1 + 20
+        await held[0].aclose()
+        await tasks[2]
+        assert [ticket.queued for ticket in tickets] == [False] * 3 + [True] * 9
+        for stack, task in zip(held, tasks, strict=True):
+            await task
+            await stack.aclose()
+        assert admission.in_flight == 0
+
+    asyncio.run(scenario())
 
 
 def test_one_in_the_background_may_wait_as_long_as_it_may_take() -> None:
