@@ -147,10 +147,18 @@ class Admission:
     def reserve(self, memory_bytes: int) -> Callable[[], None] | None:
         """Charge memory until the returned function is called; None where it is not free.
 
-        At most half of all is charged, so that requests pass beside whatever needs it.
+        Raises
+        ------
+        TooLargeForMemory
+            Where it is more than the whole budget.
+
         """
-        needed = min(memory_bytes, self.memory_limit // 2)
-        return self.keep(needed, 0) if self.memory_in_use + needed <= self.memory_limit else None
+        if memory_bytes > self.memory_limit:
+            raise TooLargeForMemory(
+                f"{_mb(memory_bytes)} MB are needed to load it beside requests, the memory budget for images is "
+                f"{_mb(self.memory_limit)} MB; raise UNET_MEMORY_BUDGET_MB, or restart the service to load it alone"
+            )
+        return self.keep(memory_bytes, 0) if self.memory_in_use + memory_bytes <= self.memory_limit else None
 
     def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it.

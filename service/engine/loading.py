@@ -10,6 +10,7 @@ from pathlib import Path
 
 from model.agreement import Agreement
 from model.devices import each_device
+from model.errors import UnsupportedPackage
 from model.package import Package, read_package
 from model.planner import Planner
 from model.precision import open_checked
@@ -20,6 +21,7 @@ from service.engine.ticket import Throughput
 
 _LOG = logging.getLogger("unet.engine")
 _TYPICAL_SIZE_YX = (768, 768)
+_SMALL_TEST_BYTES = 128 << 20  # less is taken whatever the budget is: half of it is enough for packages that ship
 CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
 
@@ -83,6 +85,7 @@ def load_model(
     """
     package = read_package(path)
     package.check_files()
+    _check_test_input(package, limits)
     opened = open_checked(package, options, between.of) if between else open_checked(package, options)
     package, session = opened.package, opened.session
     if package.spec.label_rule_note is not None:
@@ -112,3 +115,15 @@ def load_model(
         agreement=opened.agreement,
         readme=package.readme(),
     )
+
+
+def _check_test_input(package: Package, limits: PlanLimits) -> None:
+    """Refuse a test input that takes more memory while the net runs than any tile may: it is run as a whole."""
+    height, width = package.golden_pair()[0].shape[2:]
+    per_pixel, limit = package.spec.activation_bytes_per_pixel, max(limits.tile_memory_bytes, _SMALL_TEST_BYTES)
+    if (needed := height * width * per_pixel) > limit:
+        raise UnsupportedPackage(
+            f"{package.path}: the test input of {height} x {width} px needs {needed / 1e6:.0f} MB while the net runs, "
+            f"{per_pixel} bytes a pixel, the limit is {limit / 1e6:.0f} MB; write the package with a smaller one, as "
+            "unet-train export does, or raise UNET_MEMORY_BUDGET_MB"
+        )

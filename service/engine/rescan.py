@@ -100,9 +100,18 @@ class Rescan:
 
     def load(self, path: Path) -> None:
         """Load what is at a place; it takes over from what was served from there before, if it is sound."""
+        self._put(path, load_entry(self._name(path), path, self._options, self._limits, between=self._between))
+
+    def refuse(self, path: Path, reason: str) -> None:
+        """Refuse what is at a place without loading it; what was served from there before still is."""
+        _LOG.error("package %s is not served: %s", self._name(path), reason)
+        self._put(path, Entry(self._last[path], refusal=reason))
+
+    def _name(self, path: Path) -> str:
+        return package_names({*self.registry.entries, path})[path]
+
+    def _put(self, path: Path, entry: Entry) -> None:
         entries = dict(self.registry.entries)
-        name = package_names({*entries, path})[path]
-        entry = load_entry(name, path, self._options, self._limits, between=self._between)
         served = entries[path].served if path in entries else ()
         entries[path] = replace(entry, before=served, reason=_REFUSED if entry.refusal else _REPLACED)
         self._become(entries)

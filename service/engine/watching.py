@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.registry import Registry
 from service.engine.rescan import Rescan
@@ -31,7 +32,8 @@ class Watch:
     serve
         Told what is served from now on, on the event loop.
     reserve
-        Promises bytes of working memory until the function that it returns is called; None where there are none now.
+        Promises bytes of working memory until the function that it returns is called; None where there are none now,
+        :class:`TooLargeForMemory` where there never are as many.
 
     """
 
@@ -107,7 +109,11 @@ class Watch:
         due = await loop.run_in_executor(self._thread, lambda: self._rescan.look(asked=asked))
         self._publish()
         for package in due:
-            release = self._reserve(package.size * _LOADING)
+            try:
+                release = self._reserve(package.size * _LOADING)
+            except TooLargeForMemory as error:
+                await loop.run_in_executor(self._thread, self._rescan.refuse, package.path, str(error))
+                continue
             if release is None:
                 _LOG.info("%s waits for memory in which to be loaded", package.path.name)
                 return  # what it may come in place of has to wait, too

@@ -15,7 +15,7 @@ from service.engine.finding import find_packages, locate_package
 from service.engine.planning import PlanLimits
 from service.engine.registry import Registry, load_registry
 from tests.foreign import write_foreign_package
-from tests.packages import write_tiny_package
+from tests.packages import edit, write_tiny_package
 from tests.permissions import open_to_all, shut
 
 CPU = SessionOptions(backend="cpu", threads=1)
@@ -174,6 +174,23 @@ def test_a_folder_of_packages_that_cannot_be_read_does_not_keep_the_others_from_
     assert "or take it out of UNET_MODELS_DIR" in registry.refused[str(other)]
     with pytest.raises(NotReady, match=r"cannot be looked into: .* point UNET_MODELS_DIR"):
         nothing.get(None)
+
+
+def test_a_test_input_that_no_tile_may_be_as_large_as_is_not_run(tmp_path: Path) -> None:
+    for name, per_pixel in (("small", 80_000), ("large", 200_000)):
+        package = write_tiny_package(tmp_path, name=name)
+        edit(package, lambda rdf: rdf["config"]["unet_service"].update(activation_bytes_per_pixel=per_pixel))  # noqa: B023
+    registry = load(tmp_path)
+    assert [model.package.spec.name for model in registry.models] == ["small"]
+    assert "34 x 42 px needs 286 MB while the net runs, 200000 bytes a pixel, the limit is 268 MB" in (
+        registry.refused["large"]
+    )
+
+
+def test_packages_that_ship_are_served_within_the_least_budget() -> None:
+    registry = load_registry(None, None, CPU, PlanLimits(int(0.4 * (128 << 20))))
+    assert len(registry.models) == 2
+    assert registry.refused == {}
 
 
 def test_a_default_that_is_refused_leaves_no_default(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import re
 import shutil
 import threading
 import weakref
@@ -166,15 +167,21 @@ def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, mon
     asyncio.run(scenario())
 
 
-def test_at_most_half_of_the_memory_is_reserved() -> None:
-    ledger = Admission(1000, 60.0)
-    release = ledger.reserve(5000)
-    assert release is not None
-    assert ledger.memory_in_use == 500
-    assert ledger.reserve(501) is not None
-    assert ledger.reserve(1) is None
-    release()
-    assert ledger.reserve(1) is not None
+def test_what_needs_more_than_all_memory_is_refused_and_what_was_in_its_place_is_served_on(tmp_path: Path) -> None:
+    put_package(tmp_path)
+
+    async def scenario() -> None:
+        async with running(tmp_path, memory_budget_mb=128) as engine:
+            draft = put_package(tmp_path, version="2.0.0", place=".larger")
+            with (draft / "README.md").open("ab") as file:
+                file.truncate(20 << 20)
+            (tmp_path / "tiny").rename(tmp_path / ".former")
+            draft.rename(tmp_path / "tiny")
+            await until(lambda: engine.refused)
+            assert re.match(r"126 MB are needed to load .* images is 81 MB; raise UNET_MEM", engine.refused["tiny"])
+            assert served(engine) == [*engine.kept] == ["tiny@1.0.0"]
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.slow
