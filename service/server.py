@@ -20,6 +20,7 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.engine.ending import leave_what_hangs
 from service.engine.engine import Engine
 from service.protocol import LimitedProtocol
 from service.settings import Settings
@@ -146,3 +147,4 @@ def serve(settings: Settings) -> None:
     server.server_state.tasks = app.state.jobs.tasks  # waited for, and cancelled with the grace, like requests
     server.run()
     _LOG.info("stopped")
+    leave_what_hangs()

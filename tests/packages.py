@@ -106,6 +106,32 @@ def write_tiny_package(
     return write_package(folder / name, spec, files)
 
 
+def never_ending(weights: bytes) -> bytes:
+    """Return a net that begins with a loop of 2 ** 62 turns."""
+    net = onnx.load_from_string(weights)
+    graph, (image,) = net.graph, net.graph.input
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Neg", ["turned"], ["turned_back"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("turned", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("turned_back", TensorProto.FLOAT, None),
+        ],
+    )
+    for node in graph.node:
+        node.input[:] = ["looped" if name == image.name else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array(2**62, dtype=np.int64), "turns"))
+    graph.initializer.append(numpy_helper.from_array(np.array(1, dtype=bool), "go"))
+    graph.node.insert(0, helper.make_node("Loop", ["turns", "go", image.name], ["looped"], body=turn))
+    onnx.checker.check_model(net)
+    return bytes(net.SerializeToString())
+
+
 def put_package(folder: Path, name: str = "tiny", version: str = "1.0.0", place: str | None = None) -> Path:
     """Put a tiny package to ``folder / place`` as exports do, by renaming; what was there before is taken away."""
     package = write_tiny_package(folder / ".draft", name=name, version=version).path

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from model.errors import BackendUnavailable, InferenceFailed
 from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
+from service.engine.ending import end
 from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
 from service.engine.loading import LoadedModel
@@ -149,8 +150,7 @@ class Engine:
         if self._running is not None:
             await self._running.stop()
         for executor in (*([] if self._running is None else [self._running.lanes]), self._workers):
-            # a thread that still computes asks this loop for memory: it must go on
-            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
+            await end(executor)
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:

@@ -100,6 +100,8 @@ class Rescan:
 
     def load(self, path: Path) -> None:
         """Load what is at a place; it takes over from what was served from there before, if it is sound."""
+        if self._between:
+            self._between.loading(self._name(path))
         self._put(path, load_entry(self._name(path), path, self._options, self._limits, between=self._between))
 
     def refuse(self, path: Path, reason: str) -> None:

@@ -116,8 +116,13 @@ def begin(
     scheduler.start()
     pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, Trials(threads))
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
-    soundness = Soundness(threads, lambda: scheduler.longest_s, patience_s)
     between = None if backend in GPU_BACKENDS else BetweenBatches(threads)
+
+    def longest() -> tuple[float, str]:
+        # where a net that is being loaded runs, the batch in work waits for it
+        return (between and between.in_work) or (scheduler.longest_s, "a batch of tiles")
+
+    soundness = Soundness(threads, longest, patience_s)
     rescan = Rescan(registry, settings.default_model, options, plan_limits(settings), between)
     watch = Watch(rescan, settings.rescan_s, serve, admission.reserve)
     watch.start()

@@ -27,6 +27,7 @@ from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.normalization import explained
 from model.planner import batch_room
 from model.stitching import Run
+from service.engine.ending import LAST_S
 
 _LOG = logging.getLogger("unet.engine")
 
@@ -144,8 +145,7 @@ class Scheduler:
         self._executor = executor
         self._lanes = lanes
         self._batch_tiles = batch_tiles
-        self._batch_pixels = batch_pixels
-        self._quantum = quantum
+        self._batch_pixels, self._quantum = batch_pixels, quantum
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._ring: deque[Job[Any]] = deque()
@@ -173,12 +173,12 @@ class Scheduler:
         return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
 
     async def stop(self) -> None:
-        """End the owner task after the batches in work; jobs still waiting are cancelled."""
+        """End the owner task after the batches in work, unless one hangs; jobs still waiting are cancelled."""
         if self._owner is not None:
             self._owner.cancel()
-            await asyncio.gather(self._owner, *self._running, return_exceptions=True)
-        for job in self._ring:
-            job.done.cancel()
+            await asyncio.wait((self._owner, *self._running), timeout=LAST_S)
+        for work in (*self._running, *(job.done for job in self._ring)):
+            work.cancel()
         self._ring.clear()
 
     async def run(self, job: Job[Any]) -> None:

@@ -35,8 +35,8 @@ class Soundness:
     ----------
     executor
         Inference threads.
-    longest_s
-        Says for how many seconds the oldest batch in work has been there.
+    longest
+        Says for how many seconds the oldest work has been going on, and what it is.
     patience_s
         For how long it may be: as long as any request may take.
     pause_s
@@ -45,10 +45,10 @@ class Soundness:
     """
 
     def __init__(
-        self, executor: Executor, longest_s: Callable[[], float], patience_s: float, pause_s: float = 5.0
+        self, executor: Executor, longest: Callable[[], tuple[float, str]], patience_s: float, pause_s: float = 5.0
     ) -> None:
         self._executor = executor
-        self._longest_s = longest_s
+        self._longest = longest
         self._patience_s = patience_s
         self._pause_s = pause_s
         self._failures: Counter[LoadedModel] = Counter()
@@ -64,18 +64,18 @@ class Soundness:
 
     @property
     def _hanging(self) -> str | None:
-        taken_s = self._longest_s()
+        taken_s, what = self._longest()
         if taken_s <= self._patience_s:
             return None
         return (
-            f"a batch of tiles has been in work for {taken_s:.0f} s, the limit is {self._patience_s:g} s "
+            f"{what} has been in work for {taken_s:.0f} s, the limit is {self._patience_s:g} s "
             f"(UNET_DEADLINE_S, at least {LEAST_PATIENCE_S:g}); restart the service if it stays so"
         )
 
     @property
     def lost(self) -> str | None:
         """What has been wrong for so long that only a new process may help."""
-        if self._longest_s() > self._patience_s + LOST * self._pause_s:
+        if self._longest()[0] > self._patience_s + LOST * self._pause_s:
             return self._hanging
         return next((self._broken[model] for model, tries in self._tries.items() if tries >= LOST), None)
 

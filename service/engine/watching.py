@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from service.engine.ending import end
 from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.registry import Registry
@@ -64,11 +65,11 @@ class Watch:
         self._asked.set()
 
     async def stop(self) -> None:
-        """End; a package that is being loaded is waited for."""
+        """End; a package that is being loaded is waited for, unless it takes long."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+        await end(self._thread)
 
     @contextmanager
     def using(self, model: LoadedModel) -> Iterator[None]:

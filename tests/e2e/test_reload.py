@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.package import ZOO
+from model.package import ZOO, write_package
 from tests.images import disc, png
 from tests.live import LiveServer, hang_up_means, live_server
-from tests.packages import put_package, write_tiny_package
+from tests.packages import never_ending, put_package, write_tiny_package
 
 
 def models(server: LiveServer) -> dict[str, Any]:
@@ -124,3 +124,22 @@ def test_a_service_that_nobody_watches_from_a_terminal_looks_when_it_is_told_to(
         assert served(server) == ["cells@1.0.0"]
         server.process.send_signal(signal.SIGHUP)
         until(lambda: served(server) == ["cells@1.0.0", "nuclei@1.0.0"])
+
+
+def test_a_service_ends_when_it_is_told_to_although_a_net_that_it_loads_never_does(tmp_path: Path) -> None:
+    folder = tmp_path / "packages"
+    put_package(folder, "cells")
+    with live_server(tmp_path, folder, rescan_s=0.05, drain_delay_s=0, shutdown_grace_s=1) as server:
+        package = write_tiny_package(tmp_path, name="endless")
+        files = package.own_files()
+        write_package(folder / "endless", package.spec, {**files, "weights.onnx": never_ending(files["weights.onnx"])})
+
+        def status() -> int:
+            return httpx.post(
+                f"{server.url}/segment", params={"timeout": 1}, content=png(disc()), timeout=60
+            ).status_code
+
+        until(lambda: status() == 504)
+        server.terminate()
+        assert server.process.wait(60) == 0
+    assert "left behind, still computing: unet-" in server.log.read_text()

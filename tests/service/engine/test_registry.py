@@ -182,8 +182,9 @@ def test_a_test_input_that_no_tile_may_be_as_large_as_is_not_run(tmp_path: Path)
         edit(package, lambda rdf: rdf["config"]["unet_service"].update(activation_bytes_per_pixel=per_pixel))  # noqa: B023
     registry = load(tmp_path)
     assert [model.package.spec.name for model in registry.models] == ["small"]
-    assert "34 x 42 px needs 286 MB while the net runs, 200000 bytes a pixel, the limit is 268 MB" in (
-        registry.refused["large"]
+    assert (
+        "34 x 42 px needs 286 MB while the net runs, 200000 bytes a pixel, the limit is 268 MB"
+        in (registry.refused["large"])
     )
 
 

@@ -25,7 +25,7 @@ from service.engine.request import SegmentRequest
 from service.engine.soundness import FAILURES, Soundness
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.packages import write_tiny_package
+from tests.packages import put_package, write_tiny_package
 
 PROBABILITIES = SegmentRequest(output="probabilities", format="npy")
 
@@ -168,6 +168,42 @@ def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
             await until(lambda: engine.readiness().ready)
             assert engine.lost is None
             await engine.segment(image(), PROBABILITIES)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        goes_on.set()
+
+
+def test_a_net_that_hangs_while_it_is_loaded_is_named_and_holds_up_neither_others_nor_the_end(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(running_module, "LEAST_PATIENCE_S", 0.0)
+
+    def hang(tiles: NDArray[np.float32]) -> bool:
+        goes_on.wait(60)
+        return False
+
+    async def scenario() -> None:
+        async with running(tmp_path, deadline_s=0.5) as engine:
+            await engine.segment(image(), PROBABILITIES)
+            device.fails = hang
+            put_package(tmp_path / "packages", "late")
+            engine.look_for_packages()
+            await until(lambda: engine.lost)
+            (reason,) = engine.readiness().reasons
+            assert re.match(r"package late, being loaded, has been in work for \d+ s, the limit is 0.5 s", reason)
+            await fail(engine, 1, NotReady)
+            goes_on.set()
+            await until(lambda: len(engine.models) == 2)
+            assert engine.readiness().ready
+            goes_on.clear()
+            put_package(tmp_path / "packages", "later")
+            engine.look_for_packages()
+            await until(lambda: not engine.readiness().ready)
+            await engine.stop()
+            assert not goes_on.is_set(), "it hangs still"
 
     try:
         asyncio.run(scenario())
