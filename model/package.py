@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from model.description import MOST_DESCRIPTION_BYTES, load_description
 from model.errors import InvalidPackage, PackageError
-from model.package_files import MOST_TEXT_BYTES, UNREADABLE, checked_file, read_file
+from model.package_files import MOST_TEXT_BYTES, UNREADABLE, checked_file, open_regular, read_file
 from model.rdf import from_rdf, to_rdf
 from model.spec import ModelSpec, PackageFile
 
@@ -150,7 +150,7 @@ def _found_description(path: Path) -> str | None:
     try:
         if path.is_dir():
             return description_name(path)
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             names = set(archive.namelist())
     except UNREADABLE:
         return None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
+import stat
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from model.errors import InvalidPackage
 from model.spec import PackageFile
@@ -46,15 +49,36 @@ def read_file(path: Path, name: str, most_bytes: int) -> bytes:
                 raise InvalidPackage(f"{path}: {name!r} leads out of the package")
             if file.exists() and not file.is_file():
                 raise InvalidPackage(f"{path}: {name!r} is no file")
-            _require_size(path, name, file.stat().st_size, most_bytes)
-            return file.read_bytes()
-        with zipfile.ZipFile(path) as archive:
+            with open_regular(file) as stream:
+                _require_size(path, name, os.fstat(stream.fileno()).st_size, most_bytes)
+                return stream.read()
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             entry = archive.getinfo(name)
             _require_size(path, name, entry.file_size, most_bytes)
             _require_weight(path, entry)
             return archive.read(name)
     except UNREADABLE as error:
         raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a pipe, for which nobody may ever come to write, is not waited for.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be, or is a pipe, a socket or a device.
+
+    """
+    stream = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - a path's own takes no opener
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError("it is no regular file; replace it by one")
+    return stream
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | int(getattr(os, "O_NONBLOCK", 0)))
 
 
 def _require_size(path: Path, name: str, found: int, most_bytes: int) -> None:

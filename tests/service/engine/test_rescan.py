@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_a_new_package_is_served_once_two_looks_have_seen_the_same(tmp_path: Pat
     look(rescan)
     assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
     assert rescan.look() == (), "nothing is loaded twice"
+
+
+def test_a_pipe_where_a_zip_was_is_refused_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    place = put_package(tmp_path / "made", "cells")
+    archive = Path(shutil.make_archive(str(tmp_path / "packages" / "cells"), "zip", place))
+    rescan = watched(tmp_path / "packages")
+    archive.unlink()
+    os.mkfifo(archive)
+    for _ in range(2):
+        look(rescan)
+    assert "no regular file" in rescan.registry.refused["cells.zip"]
+    assert served(rescan) == ["cells@1.0.0"]
 
 
 def test_one_that_is_still_being_copied_is_left_alone(tmp_path: Path) -> None:
