@@ -64,6 +64,7 @@ class Rescan:
         self._between = between
         self._last: Mapping[Path, Fingerprint] = {path: entry.files for path, entry in registry.entries.items()}
         self._told = registry
+        self._wanted: set[Path] = set()  # asked for, and not yet loaded
         self._warned: set[str] = set()
 
     def look(self, *, asked: bool = False) -> tuple[Due, ...]:
@@ -79,7 +80,8 @@ class Rescan:
         self._last = now
         due = []
         for path in dict.fromkeys((*now, *entries)):
-            entry, settled = entries.get(path), asked or now.get(path) == last.get(path)
+            entry, wanted = entries.get(path), asked or path in self._wanted
+            settled = wanted or now.get(path) == last.get(path)
             if entry is None:
                 due += [path] if settled else []
             elif path not in now:
@@ -91,11 +93,13 @@ class Rescan:
                 due += [path] if settled else []
             elif entry.gone:  # it is back as it was
                 entries[path] = Entry(entry.files, entry.before[0], before=entry.before[1:], reason=_REPLACED)
-            elif asked and entry.refusal is not None and entry.twin is None:
+            elif wanted and entry.refusal is not None and entry.twin is None:
                 due.append(path)
         there = {entry.model.package.spec.reference for entry in entries.values() if entry.model is not None}
         due += [path for path, entry in entries.items() if entry.twin and entry.twin not in there]
         self._become(entries)
+        if asked:
+            self._wanted = set(due)
         return tuple(Due(path, sum(mark[1] for mark in now[path])) for path in dict.fromkeys(due) if path in now)
 
     def load(self, path: Path) -> None:
@@ -113,6 +117,7 @@ class Rescan:
         return package_names({*self.registry.entries, path})[path]
 
     def _put(self, path: Path, entry: Entry) -> None:
+        self._wanted.discard(path)
         entries = dict(self.registry.entries)
         served = entries[path].served if path in entries else ()
         entries[path] = replace(entry, before=served, reason=_REFUSED if entry.refusal else _REPLACED)

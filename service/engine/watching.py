@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from service.engine.ending import end
 from service.engine.errors import TooLargeForMemory
@@ -19,6 +20,7 @@ from service.engine.rescan import Rescan
 _LOG = logging.getLogger("unet.engine")
 _LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
 _RELEASE_S = 1.0
+_RETRY_S = 1.0  # whether there is memory by now
 
 
 class Watch:
@@ -52,6 +54,7 @@ class Watch:
         self._registry = rescan.registry
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="unet-packages")
         self._asked = asyncio.Event()
+        self._waiting: frozenset[Path] = frozenset()  # packages for which there was no memory
         self._uses: Counter[LoadedModel] = Counter()
         self._leaving: list[LoadedModel] = []
         self._task: asyncio.Task[None] | None = None
@@ -94,7 +97,7 @@ class Watch:
     async def _next(self) -> bool:
         """Wait for the time of the next look, or until it is asked for; returns which of them it was."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._every_s
+        until = loop.time() + (min(self._every_s, _RETRY_S) if self._waiting else self._every_s)
         while (left_s := until - loop.time()) > 0:
             pause_s = min(left_s, _RELEASE_S) if self._leaving else left_s
             with suppress(TimeoutError):
@@ -109,6 +112,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         due = await loop.run_in_executor(self._thread, lambda: self._rescan.look(asked=asked))
         self._publish()
+        before, self._waiting = self._waiting, frozenset()
         for package in due:
             try:
                 release = self._reserve(package.size * _LOADING)
@@ -116,15 +120,18 @@ class Watch:
                 await loop.run_in_executor(self._thread, self._rescan.refuse, package.path, str(error))
                 continue
             if release is None:
-                _LOG.info("%s waits for memory in which to be loaded", package.path.name)
-                return  # what it may come in place of has to wait, too
+                if package.path not in before:
+                    _LOG.info("%s waits for memory in which to be loaded", package.path.name)
+                self._waiting |= {package.path}
+                continue
             try:
                 await loop.run_in_executor(self._thread, self._rescan.load, package.path)
             finally:
                 release()
             self._publish()
-        await loop.run_in_executor(self._thread, self._rescan.drop)
-        self._publish()
+        if not self._waiting:  # else what it may come in place of has to wait, too
+            await loop.run_in_executor(self._thread, self._rescan.drop)
+            self._publish()
 
     def _publish(self) -> None:
         former, self._registry = self._registry, self._rescan.registry

@@ -167,6 +167,36 @@ def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, mon
     asyncio.run(scenario())
 
 
+def test_who_asked_once_need_not_ask_again_where_there_was_no_memory(tmp_path: Path) -> None:
+    """One that was refused before is tried again, and smaller ones do not wait for one that is large."""
+    put_package(tmp_path)
+    (put_package(tmp_path, "mended") / "weights.onnx").rename(tmp_path / "away.onnx")
+
+    async def scenario() -> None:
+        async with running(tmp_path, rescan_s=0, memory_budget_mb=128) as engine:
+            assert "weights.onnx" in engine.refused["mended"]
+            (tmp_path / "away.onnx").rename(tmp_path / "mended" / "weights.onnx")
+            (tmp_path / "mended" / "large").write_bytes(bytes(10 << 20))
+            engine.look_for_packages()
+            await until(lambda: "mended@1.0.0" in served(engine))
+            (tmp_path / "mended" / "weights.onnx").unlink()
+            engine.look_for_packages()
+            await until(lambda: "mended" in engine.refused)
+            release = engine._admission.keep(engine._admission.memory_limit - (30 << 20), 0)
+            put_package(tmp_path, "later")
+            shutil.rmtree(tmp_path / "tiny")
+            engine.look_for_packages()
+            await until(lambda: "later@1.0.0" in served(engine))
+            assert "weights.onnx" in engine.refused["mended"]
+            assert "tiny@1.0.0" in served(engine), "what waits may come in its place"
+            shutil.copy(tmp_path / "later" / "weights.onnx", tmp_path / "mended" / "weights.onnx")
+            release()
+            await until(lambda: "mended" not in engine.refused)
+            await until(lambda: served(engine) == ["later@1.0.0", "mended@1.0.0"])
+
+    asyncio.run(scenario())
+
+
 def test_what_needs_more_than_all_memory_is_refused_and_what_was_in_its_place_is_served_on(tmp_path: Path) -> None:
     put_package(tmp_path)
 
