@@ -112,17 +112,16 @@ class Share:
             Where other jobs hold their half, or there is no room on disk.
 
         """
-        others = list(self.room.jobs)
-        in_memory = sum(one.in_memory for one in (self, *others))
-        moves = self.in_memory > 0 and bool(others) and 2 * in_memory > self.room.all_memory
+        in_memory = sum(one.in_memory for one in (self, *self.room.jobs))
+        moves = self.in_memory > 0 and 2 * in_memory > self.room.all_memory
         if moves:
             self.room.free_memory += self.in_memory
             self.in_memory = 0
             self._keep_on_disk()
-        held = sum(one.on_disk for one in others)
-        if self.on_disk and others and 2 * (held + self.on_disk) > self.room.most_on_disk:
+        held = sum(one.on_disk for one in self.room.jobs)
+        if self.on_disk and held and 2 * (held + self.on_disk) > self.room.most_on_disk:
             raise NoRoomForUpload(
-                f"{len(others)} jobs have {held >> 20} MiB of uploads on disk and this one has {self.on_disk} bytes, "
+                f"{len(self.room.jobs)} jobs have {held >> 20} MiB of uploads on disk and this one has {self.on_disk} bytes, "
                 f"jobs may have half of {self.room.most_on_disk >> 20} MiB; try again in "
                 f"{NoRoomForUpload.retry_after_s} s, or raise UNET_UPLOAD_LIMIT_MB"
             )

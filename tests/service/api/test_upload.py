@@ -134,8 +134,14 @@ def test_what_is_only_declared_takes_no_room_from_others() -> None:
 def test_jobs_leave_half_of_the_room_to_uploads_that_somebody_waits_for_but_one_alone_may_have_all() -> None:
     async def try_it() -> None:
         room = UploadRoom(0, ROOM)
-        async with received(upload(b"i" * 9000), Settings(), room) as alone:
+        other = UploadRoom(SPOOL, ROOM)
+        async with (
+            received(upload(b"i" * 10), Settings(), other) as in_memory,
+            received(upload(b"i" * 9000), Settings(), other) as alone,
+        ):
+            await in_memory.give_to_job()
             await alone.give_to_job()
+            assert (on_disk(in_memory), other.on_disk) == (False, 9000)
         async with AsyncExitStack() as stack:
             for _ in range(2):
                 one = await stack.enter_async_context(received(upload(b"i" * 2400), Settings(), room))
