@@ -121,8 +121,8 @@ class Share:
         held = sum(one.on_disk for one in self.room.jobs)
         if self.on_disk and held and 2 * (held + self.on_disk) > self.room.most_on_disk:
             raise NoRoomForUpload(
-                f"{len(self.room.jobs)} jobs have {held >> 20} MiB of uploads on disk and this one has {self.on_disk} bytes, "
-                f"jobs may have half of {self.room.most_on_disk >> 20} MiB; try again in "
+                f"{len(self.room.jobs)} jobs have {held >> 20} MiB of uploads on disk and this one has "
+                f"{self.on_disk} bytes, jobs may have half of {self.room.most_on_disk >> 20} MiB; try again in "
                 f"{NoRoomForUpload.retry_after_s} s, or raise UNET_UPLOAD_LIMIT_MB"
             )
         self.room.jobs.add(self)
