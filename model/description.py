@@ -12,10 +12,28 @@ import yaml
 from model.errors import InvalidPackage
 
 MOST_DESCRIPTION_BYTES = 1 << 20
+_MOST_PARTS = 20_000  # takes seconds; a description of today has some hundreds
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without merges, of which each can repeat all before it; they are made before anything is counted."""
+    """Plain YAML without merges, of which each can repeat all before it; they are made before anything is counted.
+
+    Not the loader in C: lists that are deep in each other end its process.
+    """
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._parts = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """See :class:`yaml.SafeLoader`."""
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise ValueError(
+                f"it has {self._parts} keys, values and lists or more, the limit is {_MOST_PARTS}; leave out "
+                "what nobody reads"
+            )
+        return super().compose_node(parent, index)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """See :class:`yaml.SafeLoader`."""

@@ -77,6 +77,17 @@ def test_merges_that_grow_without_bounds_are_not_made(tiny: Package) -> None:
     assert "it merges mappings (<<), which is not followed; write them out" in refused_for(tiny.path)
 
 
+@pytest.mark.parametrize("text", ["x,", "[],", "a: b,", "*a,"])
+def test_a_million_small_things_are_not_read(tiny: Package, text: str) -> None:
+    brackets = "{}" if ":" in text else "[]"
+    path = described(tiny, "unknown", f"[&a b, {brackets[0]}{text * (900_000 // len(text))}{brackets[1]}]")
+    assert "it has 20001 keys, values and lists or more, the limit is 20000" in refused_for(path)
+
+
+def test_lists_deep_in_each_other_end_in_a_refusal(tiny: Package) -> None:
+    assert "recursion" in refused_for(described(tiny, "unknown", "[" * 500_000))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
