@@ -70,6 +70,7 @@ class JobsFolder:
         self._clock = clock
         self._lock = threading.Lock()
         self._inventory = Inventory(path, clock)
+        self._troubles: dict[str, str] = {}  # of jobs that the last sweep could not see to, each told once
         self._own: dict[str, tuple[Stamp, Record]] = {}
 
     def create(self, record: Record) -> None:
@@ -231,22 +232,26 @@ class JobsFolder:
         """
         states: Counter[str] = Counter()
         result_bytes = 0
+        troubles: dict[str, str] = {}
         with self._lock:
             found = self._inventory.entries()
         for entry in found:
             job_id, mine = entry.job_id, entry.job_id in self._own
-            if entry.seen.over and not mine and entry.age_s > self._keep_s:
-                try:
+            try:
+                if entry.seen.over and not mine and entry.age_s > self._keep_s:
                     self.delete(job_id)
                     continue
-                except UnknownJob:
-                    continue
-                except JobUnavailable as error:
-                    _LOG.warning("a job that is expired stays: %s", error)
-            elif not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S:
-                self._take_over(entry, lost)
+                if not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S:
+                    self._take_over(entry, lost)
+            except UnknownJob:
+                continue
+            except JobUnavailable as error:
+                troubles[job_id] = str(error)
+                if self._troubles.get(job_id) != troubles[job_id]:
+                    _LOG.warning("%s", error)
             states[entry.seen.state] += 1
             result_bytes += entry.result_bytes
+        self._troubles = troubles
         for hidden in [path for path in self._path.iterdir() if _HIDDEN.fullmatch(path.name)]:
             # what is being made or deleted at this moment is left to whoever does that
             with suppress(OSError):
@@ -283,7 +288,7 @@ class JobsFolder:
 
     def _take_over(self, entry: Entry, lost: Callable[[Record], Record]) -> None:
         folder = self._folder(entry.job_id)
-        try:
+        with self._of_disk(entry.job_id):
             # as it was when it was listed: meanwhile its owner may have been heard of
             record = read_record(folder)
             if record.report.over or stamp_of(folder) != entry.seen.stamp:
@@ -291,7 +296,3 @@ class JobsFolder:
             replace_record(folder, lost(record))
             (folder / RESULT).unlink(missing_ok=True)
             _LOG.warning("job %s has lost its replica", entry.job_id)
-        except FileNotFoundError:
-            pass  # deleted
-        except OSError as error:
-            _LOG.warning("job %s has lost its replica, which cannot be noted: %s", entry.job_id, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ class Inventory:
             try:
                 seen = self._look(folder, now)
                 size = _size_of(folder / RESULT)
-                fetched = (folder / FETCHED).exists()
+                fetched = os.path.lexists(folder / FETCHED)
             except FileNotFoundError:
                 continue
             silent_s = self._watched_s - seen.at_watched_s

@@ -58,5 +58,6 @@ class Running:
     def done(self, answer: Answer, headers: Mapping[str, str]) -> None:
         """Note that the result is kept."""
         report = {"state": "done", "bytes": answer.body.size, "finished": datetime.now(UTC), "seconds_left": None}
+        report["pixels_done"] = self.progress.pixels
         sent = {"media_type": answer.media_type, "headers": dict(headers)}
         self.record = self.current().with_report(**report).model_copy(update=sent)

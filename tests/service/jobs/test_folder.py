@@ -17,6 +17,7 @@ from service.jobs.files import clear, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.inventory import Entry, Inventory
 from service.jobs.record import JobReport, JobState, Record
+from tests.permissions import open_to_all, unprivileged
 
 KEEP_S = 100.0
 LOST = {"type": "/problems/job-lost", "status": 503}
@@ -245,7 +246,9 @@ def test_one_that_cannot_be_read_hurts_no_other_counts_and_goes_in_time(
     assert {path.name for path in tmp_path.iterdir()} == {".clock", ONE}
 
 
-def test_one_that_cannot_be_removed_hurts_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_removed_hurts_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = Clock()
     folder = JobsFolder(tmp_path, 100, KEEP_S, clock)
     for job_id in (ONE, TWO):
@@ -262,8 +265,26 @@ def test_one_that_cannot_be_removed_hurts_no_other(tmp_path: Path, monkeypatch: 
     with pytest.raises(JobUnavailable, match=r"Permission denied.* UNET_JOBS_DIR"):
         folder.delete(ONE)
     clock.now += KEEP_S + 1
-    assert folder.sweep(lost).states == {"done": 1}
+    for _ in range(2):
+        assert folder.sweep(lost).states == {"done": 1}
     assert folder.read(ONE).report.state == "done"
+    assert [ONE in line for line in caplog.messages] == [True], "it is told once"
+
+
+def test_one_that_nobody_may_look_into_hurts_no_other() -> None:
+    with open_to_all() as place:
+        place.chmod(0o777)
+        with unprivileged():
+            folder = JobsFolder(place / "jobs", 100, KEEP_S)
+            finished(folder, ONE)
+            finished(folder, TWO)
+            (place / "jobs" / ONE).chmod(0)
+            assert folder.sweep(lost).states == {"done": 1, "unreadable": 1}
+            with pytest.raises(JobUnavailable):
+                folder.read(ONE)
+            folder.create(record(THREE))
+            (place / "jobs" / ONE).chmod(0o700)
+            assert folder.sweep(lost).states == {"done": 2, "running": 1}, "as soon as it can be read again"
 
 
 class LateInventory(Inventory):
