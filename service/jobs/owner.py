@@ -218,12 +218,7 @@ class Jobs:
 
         """
         await self.look(job_id, user, 0)
-        removing = asyncio.create_task(self._remove(job_id))
-        self._work.add(removing)
-        removing.add_done_callback(self._work.discard)
-        await asyncio.shield(removing)  # whole, also where whoever asked for it hangs up
-
-    async def _remove(self, job_id: str) -> None:
+        # first: what the disk refuses goes on, and where whoever asks hangs up now, the next sign of life finds it gone
         await _in(self._threads, self._folder.delete, job_id)
         self._drop(job_id)
 
