@@ -145,7 +145,9 @@ def load_entry(
         return Entry(files, refusal=unforeseen(error))
 
 
-def make_registry(entries: Mapping[Path, Entry], folders: tuple[Path, ...], default: str | None) -> Registry:
+def make_registry(
+    entries: Mapping[Path, Entry], folders: tuple[Path, ...], default: str | None, former: LoadedModel | None = None
+) -> Registry:
     """Decide who has each name and version: the first that is in its place, then what was there before.
 
     Parameters
@@ -154,6 +156,8 @@ def make_registry(entries: Mapping[Path, Entry], folders: tuple[Path, ...], defa
         By place, in order; what has lost its name and version lets go of its net.
     folders, default
         As for :func:`load_registry`.
+    former
+        The default model so far: where none is set, its name goes on to mean it.
 
     """
     names = package_names(entries)
@@ -179,7 +183,8 @@ def make_registry(entries: Mapping[Path, Entry], folders: tuple[Path, ...], defa
     refused = missing_folders(folders) if entries else {}  # else the problem says it of all
     refused |= {names[path]: entry.refusal for path, entry in told.items() if entry.refusal is not None}
     models = by_name(models, lambda model: model.package.spec)
-    registry = Registry(tuple(models), refused, kept, models[0] if models else None, None, folders, told)
+    same = (model for model in models if former and model.package.spec.name == former.package.spec.name)
+    registry = Registry(tuple(models), refused, kept, next(iter((*same, *models)), None), None, folders, told)
     if not models:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or none_in(folders)
         return replace(registry, problem=f"no model package is served: {reasons}")
@@ -197,9 +202,14 @@ def log_news(registry: Registry, former: Registry | None) -> None:
     for line, level in _lines(registry):
         if line not in said:
             _LOG.log(level, "%s", line)
-    for model in former.models if former else ():
-        if model not in registry.models:
-            _LOG.info("%s is served no longer", model.package.spec.reference)
+    for reference in dropped(former, registry) if former else ():
+        _LOG.info("%s is served no longer", reference)
+
+
+def dropped(former: Registry, registry: Registry) -> tuple[str, ...]:
+    """Names and versions that the former registry serves and the other does not."""
+    served = {model.package.spec.reference for model in registry.models}
+    return tuple(model.package.spec.reference for model in former.models if model.package.spec.reference not in served)
 
 
 def _lines(registry: Registry) -> Iterator[tuple[str, int]]:

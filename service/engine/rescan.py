@@ -159,6 +159,6 @@ class Rescan:
     def _become(self, entries: Mapping[Path, Entry]) -> None:
         former = self.registry
         in_order = {path: entries[path] for path in (*self._last, *entries) if path in entries}
-        registry = make_registry(in_order, former.folders, self._default)
+        registry = make_registry(in_order, former.folders, self._default, former.default)
         if registry != former:  # a folder without packages may have become readable, or no longer be so
             self.registry = registry

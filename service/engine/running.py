@@ -13,7 +13,7 @@ from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
 from service.engine.planning import most_batch_pixels
 from service.engine.progress import Turns
-from service.engine.registry import Registry
+from service.engine.registry import Registry, dropped
 from service.engine.rescan import Rescan
 from service.engine.scheduler import Scheduler
 from service.engine.soundness import LEAST_PATIENCE_S, Soundness
@@ -64,7 +64,7 @@ class Running:
         for outcome, count in (
             ("served", sum(model not in served for model in models)),
             ("refused", sum(refused.get(name) != reason for name, reason in registry.refused.items())),
-            ("dropped", sum(model not in models for model in served)),
+            ("dropped", len(dropped(former, registry)) if former else 0),
         ):
             metrics.package_changes.labels(outcome=outcome).inc(count)
 

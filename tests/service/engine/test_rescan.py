@@ -108,6 +108,39 @@ def test_a_higher_version_is_what_the_name_means_from_then_on(tmp_path: Path) ->
     assert model(rescan, "cells@1.9.0")
 
 
+def test_the_default_stays_the_one_of_its_name_whatever_comes(tmp_path: Path) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    for name, version, place in (("bacteria", "1.0.0", "bacteria"), ("cells", "2.0.0", "cells-2")):
+        put_package(tmp_path, name, version, place)
+        for _ in range(2):
+            look(rescan)
+    assert model(rescan, None) is model(rescan, "cells@2.0.0")
+    for place in ("cells", "cells-2"):
+        shutil.rmtree(tmp_path / place)
+    for _ in range(2):
+        look(rescan)
+    assert model(rescan, None) is model(rescan, "bacteria")
+
+
+def test_one_replaced_under_its_version_is_not_said_to_be_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    before = model(rescan, None)
+    with caplog.at_level("INFO", "unet.engine"):
+        put_package(tmp_path, "cells")
+        for _ in range(2):
+            look(rescan)
+        assert model(rescan, None) is not before
+        assert "served no longer" not in caplog.text
+        put_package(tmp_path, "cells", "2.0.0")
+        for _ in range(2):
+            look(rescan)
+    assert caplog.text.count("cells@1.0.0 is served no longer") == 1
+
+
 def test_a_package_that_changes_takes_its_own_place_when_it_has_passed(tmp_path: Path) -> None:
     put_package(tmp_path, "cells", "1.0.0")
     rescan = watched(tmp_path)
