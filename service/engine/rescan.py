@@ -18,6 +18,7 @@ from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint, is_gone, package_names, packages_in
 from service.engine.planning import PlanLimits
 from service.engine.registry import Entry, Registry, load_entry, log_news, make_registry
+from service.engine.resources import give_memory_back
 
 _LOG = logging.getLogger("unet.engine")
 _GONE = "its package is gone"
@@ -107,6 +108,7 @@ class Rescan:
         if self._between:
             self._between.loading(self._name(path))
         self._put(path, load_entry(self._name(path), path, self._options, self._limits, between=self._between))
+        give_memory_back()  # files, graphs and activations took several times what the net does
 
     def refuse(self, path: Path, reason: str) -> None:
         """Refuse what is at a place without loading it; what was served from there before still is."""

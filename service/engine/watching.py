@@ -16,6 +16,7 @@ from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.registry import Registry
 from service.engine.rescan import Rescan
+from service.engine.resources import give_memory_back
 
 _LOG = logging.getLogger("unet.engine")
 _LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
@@ -143,4 +144,10 @@ class Watch:
         """Close the nets that left a while ago and nobody uses any more, in the thread: the loop has no time for it."""
         idle = [model for model in self._leaving if model not in self._uses]
         self._leaving = [model for model in self._leaving if model in self._uses]
-        self._thread.submit(idle.clear)
+        if idle:
+            self._thread.submit(_close, idle)
+
+
+def _close(idle: list[LoadedModel]) -> None:
+    idle.clear()
+    give_memory_back()

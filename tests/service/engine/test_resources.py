@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from service.engine.resources import (
     available_cpus,
+    give_memory_back,
     memory_budget,
     memory_conflict,
     memory_limit,
@@ -130,3 +134,15 @@ def test_where_no_folder_can_be_written_none_takes_memory(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("tempfile.gettempdir", nowhere)
     assert temporary_memory() == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide themselves")
+def test_memory_between_pieces_in_use_is_given_back() -> None:
+    process = psutil.Process()
+    pieces = [np.ones(64 << 10, np.uint8) for _ in range(2000)]
+    kept = pieces[::100]
+    before = process.memory_info().rss
+    del pieces
+    give_memory_back()
+    assert before - process.memory_info().rss > 60 << 20
+    assert all(piece.all() for piece in kept)
