@@ -18,6 +18,7 @@ from service.engine.errors import NotReady, UnknownModel
 
 _LOG = logging.getLogger("unet.engine")
 _T = TypeVar("_T")
+_MOST_BELOW = 1000
 
 Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int], ...]
 """Name, size in bytes, times of last writing and last change in ns, and inode of each file of a package."""
@@ -71,12 +72,22 @@ def packages_in(folder: Path, warn: Callable[[str], None] = _LOG.warning) -> lis
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Tell the files of a package from others at the same place, without opening one."""
+    """Tell the files of a package from others at the same place, without opening one.
+
+    Of its subfolders, which may hold anything, the first thousand files in order count, hidden folders left out.
+    """
     marks: list[tuple[str, int, int, int, int]] = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = Path(folder, name)
-            marks += _marks(str(file.relative_to(path)), file)
+    below = 0
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        place = Path(folder)
+        counted = names if place == path else sorted(names)[: _MOST_BELOW - below]
+        below += 0 if place == path else len(counted)
+        if below == _MOST_BELOW:
+            folders.clear()
+        inner = place.relative_to(path)
+        for name in counted:
+            marks += _marks(str(inner / name), place / name)
     # a zip; or a folder that may not be looked into, whose own change is all that can be seen
     return tuple(sorted(marks)) or _marks("", path)
 
@@ -116,10 +127,23 @@ def _folder_name(folder: Path) -> str:
 def _holds_package(entry: Path, warn: Callable[[str], None]) -> bool:
     """Whether it is a package's folder; one that may not be looked into is none."""
     try:
-        return description_name(entry) is not None
+        if description_name(entry) is None:
+            return False
     except OSError as error:
         warn(f"{entry.name} is left out: {error}")
         return False
+    for inner in _packages_below(entry):
+        warn(f"{entry.name} holds another package, {inner}, which is not served: move it to where {entry.name} is")
+    return True
+
+
+def _packages_below(entry: Path) -> list[str]:
+    """Names of folders in a package's that are packages, too: ``mv`` puts one there where the place is taken."""
+    with suppress(OSError):
+        with os.scandir(entry) as found:
+            folders = sorted(each.name for each in found if each.is_dir())
+        return [name for name in folders[:_MOST_BELOW] if description_name(entry / name) is not None]
+    return []
 
 
 def missing_folders(folders: Sequence[Path]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from model.package import RDF_NAME
 from model.session import SessionOptions
 from service.engine.errors import UnknownModel
+from service.engine.finding import fingerprint
 from service.engine.loading import LoadedModel
 from service.engine.planning import PlanLimits
 from service.engine.registry import load_registry
@@ -121,6 +122,34 @@ def test_the_default_stays_the_one_of_its_name_whatever_comes(tmp_path: Path) ->
     for _ in range(2):
         look(rescan)
     assert model(rescan, None) is model(rescan, "bacteria")
+
+
+def test_of_what_lies_below_a_package_no_more_than_a_thousand_files_are_looked_at(tmp_path: Path) -> None:
+    place = put_package(tmp_path, "cells")
+    bare = fingerprint(place)
+    for folder in ("pictures", ".git"):
+        (place / folder / "deep").mkdir(parents=True)
+        for number in range(600):
+            (place / folder / f"{number}.txt").touch()
+            (place / folder / "deep" / f"{number}.txt").touch()
+    seen = fingerprint(place)
+    assert set(bare) < set(seen)
+    assert len(seen) == len(bare) + 1000
+    assert not any(name.startswith(".git") for name, *_ in seen)
+    (place / "pictures" / "1.txt").write_text("changed")
+    assert fingerprint(place) != seen
+
+
+def test_a_package_that_was_moved_into_another_does_not_go_unnoticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    put_package(tmp_path, "cells", "2.0.0", ".cells").rename(place / ".cells")
+    for _ in range(3):
+        look(rescan)
+    assert served(rescan) == ["cells@1.0.0"]
+    assert caplog.text.count("cells holds another package, .cells, which is not served") == 1
 
 
 def test_one_replaced_under_its_version_is_not_said_to_be_gone(
