@@ -172,9 +172,9 @@ class Jobs:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while True:
-            record = await _in(self._threads, self._folder.read, job_id)  # another replica may have deleted it
-            if running := self._running.get(job_id):
-                record = running.current()
+            running = self._running.get(job_id)  # first: it may end while its record of before is read
+            kept = await _in(self._threads, self._folder.read, job_id)  # another replica may have deleted it
+            record = kept if running is None else running.current()
             if record.user != user:
                 raise UnknownJob(job_id, self._settings.job_keep_s)
             left_s = until - loop.time()

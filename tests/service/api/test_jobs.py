@@ -176,6 +176,22 @@ def test_any_replica_answers_for_every_job(replicas: tuple[AppClient, AppClient]
     assert (result.status_code, result.content) == (200, one.segment(IMAGE).content)
 
 
+def test_a_job_that_ends_while_it_is_looked_at_is_not_as_it_was_before(
+    one: AppClient, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = JobsFolder.read
+
+    def slow(folder: JobsFolder, job_id: str) -> Record:
+        record = read(folder, job_id)
+        gate.set()
+        until(lambda: read(folder, job_id).report.over and job_id not in one.app.state.jobs._running)
+        return record
+
+    job = submit(one)
+    monkeypatch.setattr(JobsFolder, "read", slow)
+    assert one.get(f"/jobs/{job}").json()["state"] == "done"
+
+
 @pytest.mark.parametrize("at", [0, 1], ids=["its own", "another replica"])
 def test_deleting_ends_the_work(
     replicas: tuple[AppClient, AppClient], gate: threading.Event, at: int, folder: Path
