@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 # no test may fail because the machine is busy
 settings.register_profile("project", settings(), deadline=None)
 settings.load_profile("project")
+
+# shells switch interrupts off for what they start in the background, and all that is started by it would have none
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
