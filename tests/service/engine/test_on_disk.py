@@ -140,7 +140,8 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
 ) -> None:
     """Else a few callers who send large images and hang up could take all threads."""
     to_disk(monkeypatch)
-    begun, gone, ends = threading.Event(), threading.Event(), list[type[BaseException] | None]()
+    begun, gone, ended = threading.Event(), threading.Event(), threading.Event()
+    ends: list[type[BaseException] | None] = []
     real = getattr(pipeline, step)
 
     def late(*arguments: Any) -> Any:
@@ -150,8 +151,10 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
             done = real(*arguments)
         except BaseException as error:
             ends.append(type(error))
+            ended.set()
             raise
         ends.append(None)
+        ended.set()
         return done
 
     monkeypatch.setattr(pipeline, step, late)
@@ -170,9 +173,10 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
 
     asyncio.run(scenario(hang_up=False))
     assert ends == [None]
-    begun.clear()
-    gone.clear()
+    for event in (begun, gone, ended):
+        event.clear()
     asyncio.run(scenario(hang_up=True))
+    assert ended.wait(20)  # the engine's end waits for threads no longer than a moment
     assert ends == [None, CancelledError]
     assert_empty(spool)
 
