@@ -10,6 +10,8 @@ from concurrent.futures import Executor
 from functools import partial
 
 _LOG = logging.getLogger("unet.engine")
+OWN = "unet-"
+"""How the names of all threads begin that the service starts."""
 LAST_S = 2.0
 """What still computes gets so many more seconds: at the end nobody waits for it."""
 _POLL_S = 0.01
@@ -27,8 +29,11 @@ async def end(executor: Executor) -> None:
 
 
 def leave_what_hangs() -> None:
-    """End the process at once, with status 0, where a thread is left that its orderly end would wait for."""
-    left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    """End the process at once, with status 0, where a thread is left that its orderly end would wait for.
+
+    Threads that libraries keep for later are idle by now, and end by themselves.
+    """
+    left = [each.name for each in threading.enumerate() if not each.daemon and each.name.startswith(OWN)]
     if left:
         _LOG.warning("left behind, still computing: %s", ", ".join(left))
         logging.shutdown()
