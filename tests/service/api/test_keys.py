@@ -19,7 +19,7 @@ from service.errors import Unauthorized
 from service.settings import InvalidSettings, Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, png
-from tests.live import live_server
+from tests.live import live_server, wait_until
 
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
 LINES = f"# lab\n\nalice:{ALICE}\nbob:sha256:{hashlib.sha256(BOB.encode()).hexdigest()}\n"
@@ -215,6 +215,11 @@ def test_clients_give_a_key_or_an_address_with_one(tmp_path: Path, packages: Pat
         for url, key in ((server.url, ALICE), (server.url.replace("://", f"://x:{BOB}@"), None)):
             with Client(url, api_key=key) as client:
                 assert client.segment_array(disc()).shape == disc().shape
-        users = [event.get("user") for event in server.events() if event.get("path") == "/segment"]
-    assert users == [None, "alice", "bob"]
+        # an answer is logged once it has been sent
+        wait_until(
+            lambda: (
+                [event.get("user") for event in server.events() if event.get("path") == "/segment"]
+                == [None, "alice", "bob"]
+            )
+        )
     assert ALICE not in json.dumps(server.events())
