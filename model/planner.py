@@ -20,7 +20,7 @@ from model.tiling import Geometry, TilePlan, plan_with_stride
 Cost: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """Time of one tile for arrays of input heights and widths in pixels, in seconds (or any one unit)."""
 
-_LATENCY_SLACK = 0.05
+_LATENCY_SLACK = 0.03
 FIXED_EDGES_PX = (256, 448, 576, 832, 1088)
 """About the edges of the tiles where shapes are fixed beforehand, because the runtime pays for each new one."""
 
@@ -56,7 +56,7 @@ class Planner:
         Time of a tile.
     tile_seconds
         Most time that one tile should take, in the unit of ``cost``: whoever comes next waits for it. It is kept where
-        that costs at most 5 % of the speed; else tiles come as close to it as 5 % allow.
+        that costs at most 3 % of the speed; else tiles come as close to it as 3 % allow.
     shapes
         The only input shapes (y, x) that may be used; None for any that the net accepts.
     square

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the net.")
     tile_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         250.0,
-        description="Most milliseconds of a tile on a CPU, where that costs at most 5 % of the speed; 0 for no limit.",
+        description="Most milliseconds of a tile on a CPU, where that costs at most 3 % of the speed; 0 for no limit.",
     )
     cache_dir: str = Field(
         "",

@@ -46,9 +46,10 @@ from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
 from service.engine.request import Answer, SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_back, scaled_image
-from service.engine.scheduler import Job, Scheduler
+from service.engine.scheduler import Scheduler
 from service.engine.spool import Spool
 from service.engine.ticket import Ticket
+from service.engine.tile_job import Job
 from service.engine.trial import Trials, tried_speed
 from service.engine.wanted import WantedPixels
 from service.formats import ENCODERS, SegmentationResult
@@ -76,8 +77,7 @@ class Pipeline:
         self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float, progress: Progress
     ) -> Answer:
         """Segment one image or stack; see :meth:`service.engine.engine.Engine.segment`."""
-        spec = chosen.package.spec
-        encoder = ENCODERS[request.format]
+        spec, encoder = chosen.package.spec, ENCODERS[request.format]
         clock = StageClock(self.metrics)
         with clock.stage("open"):
             reader = await self.in_worker(open_image, source, self._limits, request.axes)

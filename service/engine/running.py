@@ -42,7 +42,6 @@ class Running:
         nets = {run for model in models for run in (model.session.run, model.session.evidence)}
         self.pipeline.scheduler.fit(
             most_batch_pixels(models[0].session.backend, most) if models else most,
-            most,
             lambda key: not isinstance(key, tuple) or key[0] not in nets,
         )
         self.soundness.forget(lambda model: model not in models)
@@ -110,7 +109,6 @@ def begin(
         lanes=lanes,
         batch_tiles=settings.batch_tiles,
         batch_pixels=1,  # until it is known what is served
-        quantum=1,
         observe=metrics.batch_tiles.observe,
     )
     scheduler.start()

@@ -1,9 +1,9 @@
 """One owner of all waiting tiles: batches across requests, turns by pixels served (deficit round robin).
 
-Every request plane is a :class:`Job`. The owner task alone touches the ring of jobs. It builds batches of equal tile
-shape, from several jobs where that fills them, and hands them to inference threads. In each round a job earns
-``quantum`` pixels and spends what its tiles read: a thumbnail is through in its first turn, whatever a slide beside
-it still has to do.
+Every request plane is a :class:`~service.engine.tile_job.Job`. The owner task alone touches the ring of jobs. It builds
+batches of equal tile shape, from several jobs where that fills them, and hands them to inference threads. In each round
+a job earns the pixels of the smallest tile that waits, and spends those of its own tiles: a thumbnail is through in its
+first turn, before which each slide beside it has had the time of one such tile.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
@@ -15,10 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,92 +25,10 @@ from numpy.typing import NDArray
 from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.normalization import explained
 from model.planner import batch_room
-from model.stitching import Run
 from service.engine.ending import LAST_S
+from service.engine.tile_job import Entry, Job
 
 _LOG = logging.getLogger("unet.engine")
-
-Progress: TypeAlias = Callable[[int, float], None]
-"""Called after each batch with the input pixels of its tiles and the seconds that they took."""
-
-_Part = TypeVar("_Part")
-
-
-@dataclass(eq=False, slots=True)
-class Job(Generic[_Part]):
-    """The tiles of one plane of one request, or the views of each of them.
-
-    Parameters
-    ----------
-    key
-        Tiles of jobs with equal keys (same session, same tile shape) may share a batch.
-    run
-        The net.
-    read, write
-        Normalised input (c, y, x) of a tile, and what to do with its output (c', y', x'); both are called in an
-        inference thread, for one tile at a time of one job.
-    tiles
-        What is to be done.
-    count
-        How many tiles that are.
-    tile_pixels
-        Input pixels of a tile: what a turn costs.
-    progress
-        Told of each batch that this job leads.
-    background
-        Whether it shares a job's turns with all others of which the same is true.
-
-    """
-
-    key: Hashable
-    run: Run
-    read: Callable[[_Part], NDArray[np.float32]]
-    write: Callable[[_Part, NDArray[np.float32]], None]
-    tiles: Iterator[_Part]
-    count: int
-    tile_pixels: int
-    progress: Progress
-    background: bool = False
-    done: asyncio.Future[None] = field(init=False)
-    _waiting: int = field(init=False)
-    _unfinished: int = field(init=False)
-    _deficit: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self.done = asyncio.get_running_loop().create_future()
-        self._waiting = self._unfinished = self.count
-
-    @property
-    def waiting(self) -> int:
-        """Tiles that no batch has taken yet; 0 once the job is over."""
-        return 0 if self.done.done() else self._waiting
-
-    def can_pay(self) -> bool:
-        """Whether the job has earned a tile."""
-        return self._deficit >= self.tile_pixels
-
-    def earn(self, pixels: int) -> None:
-        """Add one turn's earnings."""
-        self._deficit += pixels
-
-    def take(self) -> _Part:
-        """Take the next tile and pay for it."""
-        self._waiting -= 1
-        self._deficit -= self.tile_pixels
-        return next(self.tiles)
-
-    def settle(self, error: Exception | None) -> None:
-        """Note the end of one tile; the last one, or the first failure, ends the job."""
-        self._unfinished -= 1
-        if self.done.done():
-            return
-        if error is not None:
-            self.done.set_exception(error)
-        elif self._unfinished == 0:
-            self.done.set_result(None)
-
-
-Entry: TypeAlias = tuple[Job[Any], Any]
 
 
 class Scheduler:
@@ -125,8 +42,6 @@ class Scheduler:
         Batches in work at a time.
     batch_tiles, batch_pixels
         Most tiles and input pixels of one batch; batches are of 1, 2, 4, 8 ... tiles at most.
-    quantum
-        Input pixels a job earns in a turn; never less than the largest tile that waits: every turn serves one.
     observe
         Told the number of tiles of each batch.
 
@@ -139,13 +54,12 @@ class Scheduler:
         lanes: int,
         batch_tiles: int,
         batch_pixels: int,
-        quantum: int,
         observe: Callable[[float], None],
     ) -> None:
         self._executor = executor
         self._lanes = lanes
         self._batch_tiles = batch_tiles
-        self._batch_pixels, self._quantum = batch_pixels, quantum
+        self._batch_pixels = batch_pixels
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._ring: deque[Job[Any]] = deque()
@@ -153,9 +67,9 @@ class Scheduler:
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
 
-    def fit(self, batch_pixels: int, quantum: int, gone: Callable[[Hashable], bool]) -> None:
+    def fit(self, batch_pixels: int, gone: Callable[[Hashable], bool]) -> None:
         """Go on with other nets, the parameters those of the class; ``gone`` tells keys of jobs that will not come."""
-        self._batch_pixels, self._quantum = batch_pixels, quantum
+        self._batch_pixels = batch_pixels
         self._passing = {key: most for key, most in self._passing.items() if not gone(key)}
 
     def start(self) -> None:
@@ -213,10 +127,15 @@ class Scheduler:
         self._ring = deque(job for job in self._ring if job.waiting)
         if not self._ring:
             return []
-        sharing = max(1, sum(job.background for job in self._ring))
-        quantum = max(self._quantum, *(job.tile_pixels for job in self._ring))  # some are of nets that left, perhaps
+        quantum = min(job.tile_pixels for job in self._ring)
+        shared = max(1, quantum // max(1, sum(job.background for job in self._ring)))
+        earnings = {job: shared if job.background else quantum for job in self._ring}
+        # the rounds in which nobody could pay, at one go: they are many where one tile is small or all are in debt
+        barren = max(0, min(job.turns_to_pay(earnings[job]) for job in self._ring) - 1)
+        for job in self._ring:
+            job.earn(barren * earnings[job])
         while not self._ring[0].can_pay():
-            self._ring[0].earn(max(1, quantum // sharing) if self._ring[0].background else quantum)
+            self._ring[0].earn(earnings[self._ring[0]])
             if not self._ring[0].can_pay():
                 self._ring.rotate(-1)
         leader = self._ring[0]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from model.errors import ExtremePixels, InferenceFailed, NonFiniteOutput
 from model.stitching import Stitcher
 from model.tiling import Tile, plan_with_stride, valid_unet_geometry
-from service.engine.scheduler import Job, Scheduler, run_batch
+from service.engine.scheduler import Scheduler, run_batch
+from service.engine.tile_job import Job
 
 GEOMETRY = valid_unet_geometry(1)
 POISON = 666.0
@@ -39,7 +40,7 @@ class Recorder:
 
 @asynccontextmanager
 async def scheduler_with(**options: int) -> AsyncIterator[Scheduler]:
-    settings = {"lanes": 1, "batch_tiles": 4, "batch_pixels": 10**6, "quantum": 26 * 26} | options
+    settings = {"lanes": 1, "batch_tiles": 4, "batch_pixels": 10**6} | options
     with ThreadPoolExecutor(settings["lanes"]) as executor:
         scheduler = Scheduler(executor, observe=lambda _tiles: None, **settings)
         scheduler.start()
@@ -132,7 +133,7 @@ def test_tiles_of_different_nets_or_shapes_do_not_share_a_batch() -> None:
 def test_a_batch_keeps_within_its_pixels() -> None:
     async def scenario() -> list[list[float]]:
         net = open_net()
-        async with scheduler_with(batch_tiles=100, batch_pixels=2 * 26 * 26, quantum=10**6) as scheduler:
+        async with scheduler_with(batch_tiles=100, batch_pixels=2 * 26 * 26) as scheduler:
             await scheduler.run(job(net, [1.0] * 10))
         return net.batches
 
@@ -166,7 +167,7 @@ def test_jobs_of_nets_that_left_are_ended_where_no_net_is_left() -> None:
         async with scheduler_with() as scheduler:
             jobs = [replace(job(open_net(), [1.0] * 3, written=written), background=True) for _ in range(2)]
             running = [asyncio.create_task(scheduler.run(each)) for each in jobs]
-            scheduler.fit(1, 1, lambda _: True)
+            scheduler.fit(1, lambda _: True)
             await asyncio.gather(*running)
         return written
 
@@ -190,12 +191,31 @@ def test_any_number_in_the_background_get_the_turns_of_one() -> None:
     assert 0.4 < order[:180].count(2.0) / 180 < 0.6
 
 
+def test_a_thumbnail_waits_for_as_much_of_each_slide_as_it_asks_for_itself() -> None:
+    """Not for a tile of each: theirs are larger."""
+
+    async def scenario() -> list[float]:
+        net = Recorder()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            slides = [asyncio.create_task(scheduler.run(job(net, [1.0] * 20, stride=60))) for _ in range(20)]
+            await asyncio.sleep(0.01)
+            thumbnail = asyncio.create_task(scheduler.run(job(net, [2.0], stride=10)))
+            await asyncio.sleep(0.01)
+            net.gate.set()
+            await asyncio.gather(*slides, thumbnail)
+        return [batch[0] for batch in net.batches]
+
+    slide_tile, thumbnail_tile = 76 * 76, 26 * 26
+    served_before = asyncio.run(scenario()).index(2.0)
+    assert served_before <= 20 * thumbnail_tile / slide_tile + 2
+
+
 def test_turns_are_shared_by_pixels_not_by_tiles() -> None:
     """A request of large tiles and one of small tiles get the same number of pixels while both wait."""
 
     async def scenario() -> list[float]:
         net = Recorder()
-        async with scheduler_with(batch_tiles=1, quantum=46 * 46) as scheduler:
+        async with scheduler_with(batch_tiles=1) as scheduler:
             large = asyncio.create_task(scheduler.run(job(net, [1.0] * 60, stride=30)))
             small = asyncio.create_task(scheduler.run(job(net, [2.0] * 180, stride=10)))
             await asyncio.sleep(0.01)

@@ -36,7 +36,7 @@ def test_a_batch_without_memory_is_halved_and_later_ones_are_no_larger(most: int
 
     async def scenario() -> list[float]:
         written: list[float] = []
-        async with scheduler_with(batch_tiles=8, quantum=16 * 26 * 26) as scheduler:
+        async with scheduler_with(batch_tiles=8) as scheduler:
             await scheduler.run(job(net, values, written=written))
         return written
 
@@ -60,7 +60,7 @@ def test_poison_in_a_batch_without_memory_still_fails_alone() -> None:
     async def scenario() -> list[float]:
         net = SmallDevice(2)
         written: list[float] = []
-        async with scheduler_with(batch_tiles=4, quantum=8 * 26 * 26) as scheduler:
+        async with scheduler_with(batch_tiles=4) as scheduler:
             bad = asyncio.create_task(scheduler.run(job(net, [POISON])))
             good = asyncio.create_task(scheduler.run(job(net, [1.0, 2.0, 3.0], written=written)))
             await good

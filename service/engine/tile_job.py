@@ -1,0 +1,99 @@
+"""The tiles of one request's plane, as the scheduler sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.stitching import Run
+
+Progress: TypeAlias = Callable[[int, float], None]
+"""Called after each batch with the input pixels of its tiles and the seconds that they took."""
+
+_Part = TypeVar("_Part")
+
+
+@dataclass(eq=False, slots=True)
+class Job(Generic[_Part]):
+    """The tiles of one plane of one request, or the views of each of them.
+
+    Parameters
+    ----------
+    key
+        Tiles of jobs with equal keys (same session, same tile shape) may share a batch.
+    run
+        The net.
+    read, write
+        Normalised input (c, y, x) of a tile, and what to do with its output (c', y', x'); both are called in an
+        inference thread, for one tile at a time of one job.
+    tiles
+        What is to be done.
+    count
+        How many tiles that are.
+    tile_pixels
+        Input pixels of a tile: what a turn costs.
+    progress
+        Told of each batch that this job leads.
+    background
+        Whether it shares a job's turns with all others of which the same is true.
+
+    """
+
+    key: Hashable
+    run: Run
+    read: Callable[[_Part], NDArray[np.float32]]
+    write: Callable[[_Part, NDArray[np.float32]], None]
+    tiles: Iterator[_Part]
+    count: int
+    tile_pixels: int
+    progress: Progress
+    background: bool = False
+    done: asyncio.Future[None] = field(init=False)
+    _waiting: int = field(init=False)
+    _unfinished: int = field(init=False)
+    _deficit: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._waiting = self._unfinished = self.count
+
+    @property
+    def waiting(self) -> int:
+        """Tiles that no batch has taken yet; 0 once the job is over."""
+        return 0 if self.done.done() else self._waiting
+
+    def can_pay(self) -> bool:
+        """Whether the job has earned a tile."""
+        return self._deficit >= self.tile_pixels
+
+    def turns_to_pay(self, pixels: int) -> int:
+        """How many turns of these earnings the job needs for its next tile."""
+        return max(0, -((self._deficit - self.tile_pixels) // pixels))
+
+    def earn(self, pixels: int) -> None:
+        """Add one turn's earnings, or those of several."""
+        self._deficit += pixels
+
+    def take(self) -> _Part:
+        """Take the next tile and pay for it."""
+        self._waiting -= 1
+        self._deficit -= self.tile_pixels
+        return next(self.tiles)
+
+    def settle(self, error: Exception | None) -> None:
+        """Note the end of one tile; the last one, or the first failure, ends the job."""
+        self._unfinished -= 1
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        elif self._unfinished == 0:
+            self.done.set_result(None)
+
+
+Entry: TypeAlias = tuple[Job[Any], Any]
