@@ -38,17 +38,20 @@ def read_record(folder: Path) -> Record:
     ------
     FileNotFoundError
         Where there is none, or none that this version can read.
+    OSError
+        Where it is no file.
 
     """
     try:
-        return Record.model_validate_json((folder / RECORD).read_bytes())
+        with os.fdopen(_open_regular(folder / RECORD), "rb") as file:
+            return Record.model_validate_json(file.read())
     except (NotADirectoryError, ValidationError) as error:
         raise FileNotFoundError(f"{folder / RECORD} is no record of a job") from error
 
 
 def stamp_of(folder: Path) -> Stamp:
     """Stamp of a job's record."""
-    found = (folder / RECORD).stat()
+    found = (folder / RECORD).lstat()
     return found.st_ino, found.st_mtime_ns
 
 
@@ -78,7 +81,7 @@ def touch_record(folder: Path, stamp: Stamp) -> Stamp:
         Where it is another.
 
     """
-    file = os.open(folder / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    file = _open_regular(folder / RECORD)
     try:
         found = os.fstat(file)
         if (found.st_ino, found.st_mtime_ns) != stamp:
@@ -100,15 +103,28 @@ def open_result(folder: Path, size: int | None) -> IO[bytes]:
         Where it is no file of that size: whoever can write into the folder shall not choose what is sent.
 
     """
-    file = os.open(folder / RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    file = os.fdopen(_open_regular(folder / RESULT), "rb")
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise OSError(errno.EINVAL, f"{RESULT} is no file of {size} bytes")
+    return file
+
+
+def note_fetched(folder: Path) -> None:
+    """Note that a job's result has been sent; OSError where that cannot be."""
+    os.close(os.open(folder / FETCHED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o600))
+
+
+def _open_regular(path: Path) -> int:
+    """Open a file for reading; what stands in its place, such as a pipe, is refused and waited for by nobody."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-            raise OSError(errno.EINVAL, f"result is no file of {size} bytes")
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is no file")
     except BaseException:
         os.close(file)
         raise
-    return os.fdopen(file, "rb")
+    return file
 
 
 def clear(path: Path) -> None:

@@ -21,11 +21,11 @@ from typing import IO
 
 from service.jobs.errors import JobUnavailable, UnknownJob
 from service.jobs.files import (
-    FETCHED,
     JOB_ID,
     RESULT,
     Stamp,
     clear,
+    note_fetched,
     open_result,
     private,
     read_record,
@@ -199,8 +199,7 @@ class JobsFolder:
     def fetched(self, job_id: str) -> None:
         """Note that a result has been sent: it goes first where room is needed."""
         try:
-            with open(self._folder(job_id) / FETCHED, "wb", opener=private):
-                pass
+            note_fetched(self._folder(job_id))
         except FileNotFoundError:
             pass  # deleted while it was sent
         except OSError as error:

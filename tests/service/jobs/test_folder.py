@@ -220,12 +220,18 @@ def spoil(folder: Path, how: str) -> None:
         (folder / "job.json").mkdir()
     elif how == "inner loop":
         (folder / "job.json").symlink_to("job.json")
+    elif how == "pipe":
+        os.mkfifo(folder / "job.json")
+    elif how == "device":
+        (folder / "job.json").symlink_to("/dev/zero")
     elif how != "nothing":
         (folder / "job.json").write_text("" if how == "empty" else '{"version": 9}')
     (folder / "result").write_bytes(bytes(7))
 
 
-@pytest.mark.parametrize("how", ["loop", "folder", "inner loop", "nothing", "empty", "another version"])
+@pytest.mark.parametrize(
+    "how", ["loop", "folder", "inner loop", "pipe", "device", "nothing", "empty", "another version"]
+)
 def test_one_that_cannot_be_read_hurts_no_other_counts_and_goes_in_time(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -399,6 +405,16 @@ def test_nothing_but_the_result_is_handed_out(tmp_path: Path, how: str) -> None:
         result.write_bytes(b"ab")
     with pytest.raises(JobUnavailable):
         folder.open_result(ONE, 3)
+
+
+def test_a_pipe_where_a_fetch_is_noted_is_waited_for_by_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE)
+    os.mkfifo(tmp_path / ONE / "fetched")
+    folder.fetched(ONE)
+    assert f"job {ONE} was fetched, which cannot be noted" in caplog.text
 
 
 def test_an_unchanged_record_gives_signs_of_life_without_being_written(tmp_path: Path) -> None:
