@@ -62,20 +62,21 @@ def _up_convolutions(net: Any) -> int:  # noqa: ANN401
             continue
         channels = _length(last, 1)
         if _length(parted, 3) == _SIDE and _length(parted, 4) == _SIDE * channels:
-            up = _up_convolution(_before(first, "Add"), channels)
+            up = _up_convolution(first, channels)
             if up is not None:
                 last.output(0).replace(up)
                 found += 1
     return found
 
 
-def _up_convolution(biased: Any, channels: int) -> Any:  # noqa: ANN401
-    """Output of what takes the place of a 1x1 convolution with its bias and shuffle; None where nothing can."""
+def _up_convolution(shuffle: Any, channels: int) -> Any:  # noqa: ANN401
+    """Output of what takes the place of a 1x1 convolution, its bias if any and a shuffle; None where nothing can."""
     from openvino import opset8
 
-    pointwise = _before(biased, "Convolution")
+    biased = _before(shuffle, "Add")
+    pointwise = _before(biased or shuffle, "Convolution")
     weights = _values(pointwise, 1)
-    bias = _values(biased, 1)
+    bias = _values(biased, 1) if biased else _Values(np.zeros(_SIDE**2 * channels, np.float32), np.zeros(1, np.float32))
     if weights is None or bias is None or not weights.step.all() or bias.real.size != _SIDE**2 * channels:
         return None
     if weights.real.shape != (_SIDE**2 * channels, weights.real.shape[1], 1, 1) or not _is_plain(pointwise):

@@ -92,6 +92,7 @@ def up_path(
     factor: float = 1.0,
     stride: int = 1,
     zero: int = 0,
+    bias: bool = True,
     uneven_bias: bool = False,
     float_weights: bool = False,
     axis: int = 1,
@@ -109,9 +110,9 @@ def up_path(
     else:
         weights = graph.turned_back(integers, np.int8, scales, np.full(outputs, zero, dtype=np.int8))
     offsets = random.uniform(-1, 1, outputs) if uneven_bias else np.tile(random.uniform(-1, 1, channels), side * side)
-    bias = graph.turned_back(np.rint(offsets / (step * scales)), np.int32, step * scales)
+    offset = [graph.turned_back(np.rint(offsets / (step * scales)), np.int32, step * scales)] if bias else []
     image = graph.rounded("image", step)
-    up = graph.add("Conv", image, weights, bias, strides=[stride, stride])
+    up = graph.add("Conv", image, weights, *offset, strides=[stride, stride])
     y, x = 6 // stride, 8 // stride
     up = graph.add("Transpose", graph.rounded(up, 0.02), perm=[0, 2, 3, 1])
     up = graph.add("Reshape", graph.rounded(up, 0.02), graph.constant([1, y, x, side, side * channels]))
@@ -139,6 +140,7 @@ ALL = Rewritten(up_convolutions=1, concatenations=1, crops=1)
     ("alike", "found"),
     [
         ({}, ALL),
+        ({"bias": False}, ALL),
         ({"side": 3}, replace(ALL, up_convolutions=0)),
         ({"factor": 3.0}, replace(ALL, up_convolutions=0)),
         ({"stride": 2}, replace(ALL, up_convolutions=0)),
