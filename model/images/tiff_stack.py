@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from model.images.axes import channels_last, mismatch
@@ -242,6 +243,11 @@ def _number(text: str) -> float | None:
 
 
 def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
+    """From the resolution tags; slides of Aperio (SVS) give micrometres per pixel in their description in place."""
+    if facts.description.startswith("Aperio "):
+        size = _number(str(tifffile.tifffile.svs_description_metadata(facts.description).get("MPP", "")))
+        if size is not None:
+            return size, size
     unit = RESOLUTION_UNITS_UM.get(facts.resolution_unit)
     x, y = facts.resolution_xy
     if unit is None or not (x > 0 and y > 0):

@@ -158,6 +158,25 @@ def test_a_pixel_size_that_nothing_can_have_is_left_out_with_a_note(size: float)
     assert header.notes == (f"pixel size of {size:g} x 0.5 um left out: none is below 1e-06 or above 1e+06 um",)
 
 
+@pytest.mark.parametrize(
+    ("said", "size_um"),
+    [
+        ("|AppMag = 20|MPP = 0.4990|Left = 25.6", (0.499, 0.499)),
+        ("|AppMag = 20", (0.25, 0.125)),
+        ("|MPP = |AppMag", (0.25, 0.125)),
+        ("|MPP = nan", (0.25, 0.125)),
+        ("|MPP = 1e9", None),
+    ],
+)
+def test_slides_of_aperio_say_their_pixel_size_in_the_description(
+    said: str, size_um: tuple[float, float] | None
+) -> None:
+    description = f"Aperio Image Library v11.2.1\r\n46000x32914 [0,100 46000x32893] (240x240) JPEG/RGB Q=70{said}"
+    data = write(ramp(64, 48), description=description, metadata=None, resolution=(8e4, 4e4), resolutionunit=3)
+    header, _ = read(data)
+    assert header.pixel_size_um == (pytest.approx(size_um) if size_um else None)
+
+
 def test_a_calibration_of_imagej_that_nothing_can_have_is_left_out_with_a_note() -> None:
     data = write(ramp(8, 9), imagej=True, byteorder=">", resolution=(1e9, 2.0), metadata={"axes": "YX", "unit": "nm"})
     header, _ = read(data)
