@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from model.flooding import MARGINS
+from model.images import ImageHeader
 from model.labels import Objects
 from model.spec import ModelSpec
+from service.engine.request import SegmentRequest
+
+MOST_APART = 1.5
+"""Ratio of pixel sizes up to which augmentation has prepared a net for another one."""
 
 MOST_COVERED = 0.9
 """Share of a plane: beyond it the ground has more often been taken for objects than they grow so densely."""
+
+
+def request_notes(header: ImageHeader, spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
+    """Note what is doubtful about how an image is read by a package: its rule for objects, and the size of pixels."""
+    rule = None if request.output == "probabilities" else spec.label_rule_note
+    return (*filter(None, [rule]), *_size_note(request.pixel_size_um or header.pixel_size_um, spec, request.scale))
+
+
+def _size_note(size_um: tuple[float, float] | None, spec: ModelSpec, scale: float | None) -> tuple[str, ...]:
+    """Where the net sees pixels of quite another size than those that it was trained on."""
+    if size_um is None or spec.pixel_size_um is None:
+        return ()
+    fitting = math.sqrt(math.prod(size_um) / math.prod(spec.pixel_size_um))
+    if 1 / MOST_APART <= fitting / (scale or 1) <= MOST_APART:
+        return ()
+    own, trained = (f"{y:.3g} x {x:.3g}" for y, x in (size_um, spec.pixel_size_um))
+    at = "" if scale is None else f", taken at scale={scale:g}"
+    return (
+        f"the image's pixels are of {own} um{at}, those that {spec.reference} was trained on of {trained} um: "
+        f"scale={fitting:.2g} shows it the objects as large as it knows them",
+    )
 
 
 def object_notes(planes: Sequence[Objects], spec: ModelSpec) -> tuple[str, ...]:

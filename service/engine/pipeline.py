@@ -32,7 +32,7 @@ from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, encoder_memory
-from service.engine.notes import object_notes
+from service.engine.notes import object_notes, request_notes
 from service.engine.plane import (
     FinishedPlane,
     check_output,
@@ -40,7 +40,6 @@ from service.engine.plane import (
     empty_plane,
     read_image,
     result_classes,
-    rule_notes,
 )
 from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
@@ -95,7 +94,7 @@ class Pipeline:
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
             objects = [plane.objects for plane in finished if plane.objects is not None]
-            of_request = (*channel_notes(header, request.channel), *rule_notes(spec, request))
+            of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
             notes = dict.fromkeys([*header.notes, *of_request, *of_planes, *object_notes(objects, spec)])
             scores = tuple(of_plane.scores for of_plane in objects)
             receipt = build_receipt(

@@ -119,11 +119,6 @@ def result_classes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
     return spec.classes if request.output == "probabilities" else spec.mask_classes
 
 
-def rule_notes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
-    """For the receipt: the label rule that was taken where the package brings none, and the result depends on it."""
-    return () if spec.label_rule_note is None or request.output == "probabilities" else (spec.label_rule_note,)
-
-
 def chosen_run(session: InferenceSession, spec: ModelSpec, request: SegmentRequest) -> tuple[Run, Reduce]:
     """What of a net to run, and what the stitcher keeps of a tile's output: as little as the request needs.
 

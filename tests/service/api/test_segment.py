@@ -332,6 +332,20 @@ def test_objects_nearly_everywhere_are_noted(client: AppClient) -> None:
     assert noted(stack[1], min_area="4800") == []  # what is dropped covers nothing
 
 
+def test_pixels_of_another_size_than_the_package_was_trained_on_are_noted(client: AppClient) -> None:
+    def noted(**query: str) -> list[str]:
+        receipt = json.loads(client.segment(png(IMAGE), params=query).headers["x-unet-receipt"])
+        return [note for note in receipt["input"]["notes"] if "was trained on" in note]
+
+    assert noted() == noted(pixel_size="0.6,0.4") == noted(pixel_size="0.1,0.1", scale="0.2") == []
+    assert noted(pixel_size="0.1,0.1") == [
+        "the image's pixels are of 0.1 x 0.1 um, those that tiny@1.10.0 was trained on of 0.5 x 0.5 um: "
+        "scale=0.2 shows it the objects as large as it knows them"
+    ]
+    (already,) = noted(pixel_size="0.5,0.5", scale="2")
+    assert already.startswith("the image's pixels are of 0.5 x 0.5 um, taken at scale=2, those")
+
+
 def test_a_stack_comes_back_as_a_stack(client: AppClient) -> None:
     stack = np.stack([IMAGE, 255 - IMAGE, IMAGE])
     answer = client.segment(tiff(stack, photometric="minisblack"), params={"format": "npy"})
