@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
 from service.engine.ticket import Throughput, Ticket, seconds_beside
+from service.engine.unsent import Kind, Unsent
 
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
-
-
-@dataclass(eq=False, frozen=True, slots=True)
-class _Finished:
-    """An encoded answer that its client has not received yet."""
-
-    memory_bytes: int
-    disk_bytes: int
 
 
 class Admission:
@@ -37,17 +28,25 @@ class Admission:
         Most room in the spool folder for all accepted requests together.
     turns
         Most requests in the background that are in work at a time.
+    clock
+        Seconds, from any start.
 
     """
 
-    def __init__(self, memory_bytes: int, max_backlog_s: float, disk_bytes: int = 0, turns: int = 2) -> None:
+    def __init__(
+        self,
+        memory_bytes: int,
+        max_backlog_s: float,
+        disk_bytes: int = 0,
+        turns: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.memory_limit = memory_bytes
         self.disk_limit = disk_bytes
         self.turns = turns
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
-        self._finished: set[_Finished] = set()
-        self._sent: deque[_Finished] = deque()  # filled by any thread, the garbage collector's too
+        self._unsent = Unsent(clock)
 
     @property
     def in_flight(self) -> int:
@@ -66,18 +65,20 @@ class Admission:
 
     @property
     def memory_in_use(self) -> int:
-        """Bytes promised to accepted requests, and held by answers that are being sent."""
-        return sum(holder.memory_bytes for holder in self._holders())
+        """Bytes promised to accepted requests but those in the queue, and held by answers that are being sent."""
+        return self._in_use("memory_bytes")
 
     @property
     def disk_in_use(self) -> int:
-        """Bytes of the spool folder promised to accepted requests, and held by answers that are being sent."""
-        return sum(holder.disk_bytes for holder in self._holders())
+        """Likewise of the spool folder."""
+        return self._in_use("disk_bytes")
 
-    def _holders(self) -> set[Ticket | _Finished]:
-        while self._sent:
-            self._finished.discard(self._sent.popleft())
-        return self._tickets | self._finished
+    def _in_use(self, kind: Kind) -> int:
+        held: int = sum(getattr(ticket, kind) for ticket in self._in_work())
+        return held + self._unsent.held(kind)
+
+    def _in_work(self) -> list[Ticket]:
+        return [ticket for ticket in self._tickets if not ticket.queued]
 
     @contextmanager
     def admit(
@@ -105,7 +106,8 @@ class Admission:
         disk_bytes
             What it will take of the spool folder.
         background
-            Whether nobody waits for it: then its time allowed is also the limit of what may wait.
+            Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
+            before it makes its :meth:`claim`.
 
         Raises
         ------
@@ -118,7 +120,7 @@ class Admission:
 
         """
         self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes, background=background)
-        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background)
+        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued=background)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -138,11 +140,31 @@ class Admission:
         if not ticket.still_running():
             self._tickets.discard(ticket)
 
+    def claim(self, ticket: Ticket) -> bool:
+        """Charge a request in the background, whose turn it is, with what it was promised; one at a time.
+
+        Those in work in the background leave half of memory and disk to those that somebody waits for, but one alone
+        may have it all; until they do, this one keeps nobody out. Then it goes before whatever comes later.
+
+        Returns
+        -------
+        Whether there is room for it; where there is not, ask again.
+
+        """
+        if ticket.queued and not self._half_is_left(ticket):
+            return False
+        ticket.queued = False
+        ticket.waiting = self.memory_in_use > self.memory_limit or self.disk_in_use > self.disk_limit
+        return not ticket.waiting
+
+    def _half_is_left(self, asked: Ticket) -> bool:
+        jobs = [ticket for ticket in self._in_work() if ticket.background]
+        memory, disk = (sum(getattr(job, kind) for job in [*jobs, asked]) for kind in ("memory_bytes", "disk_bytes"))
+        return not jobs or (2 * memory <= self.memory_limit and 2 * disk <= self.disk_limit)
+
     def keep(self, memory_bytes: int, disk_bytes: int) -> Callable[[], None]:
         """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it."""
-        finished = _Finished(memory_bytes, disk_bytes)
-        self._finished.add(finished)
-        return partial(self._sent.append, finished)
+        return self._unsent.keep(memory_bytes, disk_bytes)
 
     def reserve(self, memory_bytes: int) -> Callable[[], None] | None:
         """Charge memory until the returned function is called; None where it is not free.
@@ -169,42 +191,51 @@ class Admission:
             As for :meth:`admit`.
 
         """
-        self._check_memory(memory_bytes, ticket.memory_bytes)
+        waiting = sum(other.memory_bytes for other in self._tickets if other.waiting)  # they have nothing yet
+        self._check_memory(memory_bytes, ticket.memory_bytes, waiting)
         ticket.memory_bytes += memory_bytes
 
-    def _check_memory(self, needed: int, held: int = 0) -> None:
-        budget = self.memory_limit - held
-        if needed > budget:
+    def _check_memory(self, needed: int, held: int = 0, waiting: int = 0) -> None:
+        self._check_memory_alone(needed, held)
+        self._check_free("memory_bytes", needed, self.memory_in_use - waiting, self.memory_limit - held, held)
+
+    def _check_memory_alone(self, needed: int, held: int = 0) -> None:
+        if needed > (budget := self.memory_limit - held):
             raise TooLargeForMemory(
                 f"the image and its result need {_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; "
                 "raise UNET_MEMORY_BUDGET_MB, or send the image in parts"
             )
-        if self.memory_in_use - held + needed > budget:
-            wait = self._wait_s()
-            raise Overloaded(
-                f"{len(self._holders())} requests hold {_mb(self.memory_in_use)} MB and this one needs "
-                f"{_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; try again in {wait} s",
-                "memory",
-                wait,
-            )
 
-    def _check_disk(self, needed: int) -> None:
+    def _check_disk_alone(self, needed: int) -> None:
         if needed > self.disk_limit:
             raise TooLargeForMemory(
                 f"the image and its result need {_mb(needed)} MB in files, the spool's limit is {_mb(self.disk_limit)} "
                 "MB; raise UNET_SPOOL_LIMIT_MB on a disk that is larger (UNET_SPOOL_DIR), or send the image in parts"
             )
-        if self.disk_in_use + needed > self.disk_limit and needed:
-            wait = self._wait_s()
-            raise Overloaded(
-                f"{len(self._holders())} requests hold {_mb(self.disk_in_use)} MB of the spool and this one needs "
-                f"{_mb(needed)} MB, the limit is {_mb(self.disk_limit)} MB; try again in {wait} s",
-                "disk",
-                wait,
-            )
 
-    def _wait_s(self) -> int:
-        return max(1, math.ceil(self.backlog_seconds / max(1, self.in_flight)))
+    def _check_free(self, kind: Kind, needed: int, in_use: int, limit: int, held: int = 0) -> None:
+        """Refuse for now what is not free, of which the request itself holds so much."""
+        missing = in_use - held + needed - limit
+        if not needed or missing <= 0:
+            return
+        work = self._in_work()
+        wait = self._wait_s(work, missing, kind)
+        reason, of, name = {
+            "memory_bytes": ("memory", "", "memory budget for images"),
+            "disk_bytes": ("disk", " of the spool", "limit"),
+        }[kind]
+        raise Overloaded(
+            f"{len(work) + len(self._unsent)} requests hold {_mb(in_use)} MB{of} and this one needs {_mb(needed)} MB, "
+            f"the {name} is {_mb(limit)} MB; try again in {wait} s",
+            reason,
+            wait,
+        )
+
+    def _wait_s(self, work: list[Ticket], missing: int, kind: Kind) -> int:
+        """Seconds until bytes that are missing may be free: from work first, else from answers, too."""
+        seconds = sum(ticket.seconds_left for ticket in work) / max(1, len(work))
+        of_answers = missing - sum(getattr(ticket, kind) for ticket in work)
+        return max(1, math.ceil(max(seconds, self._unsent.seconds_until_free(of_answers, kind))))
 
     def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
@@ -235,30 +266,13 @@ class Admission:
         background: bool = False,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
-        self._check_memory(memory_bytes)
-        self._check_disk(disk_bytes)
+        self._check_memory_alone(memory_bytes)
+        self._check_disk_alone(disk_bytes)
+        if not background:  # else it waits for its turn without them
+            self._check_memory(memory_bytes)
+            self._check_free("disk_bytes", disk_bytes, self.disk_in_use, self.disk_limit)
         queued = background and self._turns_are_taken()
-        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued)
-        if background:
-            self._check_half(asked)
-        self._check_time(asked, timeout_s)
-
-    def _check_half(self, asked: Ticket) -> None:
-        """Leave half of memory and disk to those that somebody waits for; but one in the background may have it all."""
-        held = [ticket for ticket in self._tickets if ticket.background]
-        memory, disk = (sum(getattr(ticket, kind) for ticket in held) for kind in ("memory_bytes", "disk_bytes"))
-        if held and (
-            2 * (memory + asked.memory_bytes) > self.memory_limit
-            or 2 * (disk + asked.disk_bytes) > max(1, self.disk_limit)
-        ):
-            wait = self._wait_s()
-            raise Overloaded(
-                f"{len(held)} jobs hold {_mb(memory)} MB of memory and {_mb(disk)} MB of the spool, this one needs "
-                f"{_mb(asked.memory_bytes)} and {_mb(asked.disk_bytes)} MB, jobs may have half of "
-                f"{_mb(self.memory_limit)} and {_mb(self.disk_limit)} MB; try again in {wait} s",
-                "jobs",
-                wait,
-            )
+        self._check_time(Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued), timeout_s)
 
     def _check_time(self, asked: Ticket, timeout_s: float) -> None:
         # one that somebody waits for passes those in the background

@@ -50,9 +50,9 @@ class Overloaded(EngineError):
     def __init__(self, message: str, reason: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.reason = reason
-        """``backlog``, ``memory``, ``disk`` or ``jobs``."""
+        """``backlog``, ``memory`` or ``disk``."""
         self.retry_after_s = retry_after_s
-        """Seconds after which a place should be free, from queued pixels over measured pixels per second."""
+        """Seconds after which a place should be free, by measured speed, or by how long answers take."""
 
 
 class TooLargeForMemory(EngineError):

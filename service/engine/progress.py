@@ -12,6 +12,8 @@ from model.images import ImageHeader
 from service.engine.admission import Admission
 from service.engine.ticket import Ticket
 
+_LOOK_S = 0.1
+
 
 class Progress:
     """What becomes of one request; the engine fills it in, whoever made it looks."""
@@ -40,9 +42,13 @@ class Progress:
         self._done = self.pixels_done
 
     @property
-    def in_background(self) -> Ticket | None:
-        """What was promised to it, where nobody waits for it."""
-        return self._ticket if self._ticket is not None and self._ticket.background else None
+    def in_background(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._ticket is not None and self._ticket.background
+
+    def claim(self) -> bool:
+        """Ask for what was promised to it, where nobody waits for it; see :meth:`Admission.claim`."""
+        return self._ticket is None or self._admission is None or self._admission.claim(self._ticket)
 
     @property
     def pixels_done(self) -> int:
@@ -73,16 +79,17 @@ class Turns:
 
     def __init__(self, count: int) -> None:
         self._free = asyncio.Semaphore(count)
+        self._next = asyncio.Lock()
 
     @asynccontextmanager
     async def turn(self, progress: Progress) -> AsyncIterator[None]:
-        """Wait for a turn, first come, first served; a request that somebody waits for has it at once."""
-        ticket = progress.in_background
-        if ticket is not None:
-            ticket.queued = True
-        async with self._free if ticket is not None else nullcontext():
-            if ticket is not None:
-                ticket.queued = False
+        """Wait for a turn and for room, first come, first served; one that somebody waits for has both at once."""
+        async with self._free if progress.in_background else nullcontext():
+            if progress.in_background:
+                async with self._next:
+                    # it is freed by any thread, the garbage collector's too, and these can wake nobody
+                    while not progress.claim():  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK_S)
             progress.began_at = datetime.now(UTC)
             try:
                 yield

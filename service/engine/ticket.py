@@ -69,7 +69,9 @@ class Ticket:
     background: bool = False
     """Nobody waits for it: together such requests get the share of one."""
     queued: bool = False
-    """In the background, and behind others: nothing of it is done before it is its turn."""
+    """In the background, and behind others: nothing of it is done, and it holds nothing, before it is its turn."""
+    waiting: bool = False
+    """It is its turn, and others still hold what it was promised."""
     abandoned: bool = False
     """Nobody wants it any more."""
     _threads: set[Future[Any]] = field(default_factory=set)

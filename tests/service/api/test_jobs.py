@@ -94,6 +94,18 @@ def test_a_job_is_accepted_at_once_and_says_where_to_ask(one: AppClient, gate: t
     gate.set()
 
 
+def test_a_job_waits_for_memory_that_others_hold(one: AppClient) -> None:
+    ledger = one.app.state.engine._admission
+    release = ledger.keep(ledger.memory_limit, 0)
+    try:
+        assert_problem(one.segment(IMAGE), 503, "overloaded")
+        job = submit(one)
+        assert one.get(f"/jobs/{job}", params={"wait": 0.5}).json()["state"] == "queued"
+    finally:
+        release()
+    assert one.get(f"/jobs/{job}", params={"wait": 20}).json()["state"] == "done"
+
+
 @pytest.mark.parametrize(
     "asked",
     [

@@ -45,8 +45,10 @@ def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another(
     admission = Admission(100 * MB, 10, turns=3)
     with (
         admission.admit(speed, 50 * MB, MB, 600, background=True) as job,
-        admission.admit(slow, MB, MB, 600, background=True),
+        admission.admit(slow, MB, MB, 600, background=True) as other,
     ):
+        assert admission.claim(job)
+        assert admission.claim(other)
         assert admission.seconds_until_done(speed, 8 * MB) == 8 + 8
         assert admission.seconds_until_done(speed, 8 * MB, background=True) == 8 + 8 + 2
         assert admission.seconds_left(job) == 50 + 2
@@ -106,17 +108,88 @@ def test_one_in_the_background_may_wait_as_long_as_it_may_take() -> None:
 def test_jobs_leave_half_of_memory_and_disk_to_others_but_one_alone_may_have_it_all() -> None:
     admission = Admission(10 * MB, 100, 10 * MB)
     speed = Throughput(MB)
-    with admission.admit(speed, MB, 4 * MB, 60, 8 * MB, background=True):
-        with pytest.raises(Overloaded) as refusal:
-            admission.check(speed, MB, 2 * MB, 60, background=True)
-        assert refusal.value.reason == "jobs"
-        admission.check(speed, MB, 6 * MB, 60, 2 * MB)
-    with admission.admit(speed, MB, 2 * MB, 60, 2 * MB, background=True):
-        admission.check(speed, MB, 3 * MB, 60, 3 * MB, background=True)
-        with pytest.raises(
-            Overloaded, match="1 jobs hold 2 MB of memory and 2 MB of the spool, this one needs 4 and 0 MB"
-        ):
-            admission.check(speed, MB, 4 * MB, 60, background=True)
+    for memory, disk in ((9 * MB, 2 * MB), (2 * MB, 9 * MB)):
+        with admission.admit(speed, MB, MB, 60, MB, background=True) as first:
+            assert admission.claim(first)
+            with admission.admit(speed, MB, memory, 60, disk, background=True) as large:
+                assert not admission.claim(large)
+                assert (admission.memory_in_use, admission.disk_in_use) == (MB, MB)
+                admission.check(speed, MB, 9 * MB, 60, 9 * MB)
+                with admission.admit(speed, MB, 4 * MB, 60, 4 * MB, background=True) as small:
+                    assert admission.claim(small)
+        with admission.admit(speed, MB, memory, 60, disk, background=True) as alone:
+            assert admission.claim(alone)
+            assert (admission.memory_in_use, admission.disk_in_use) == (memory, disk)
+    assert (admission.memory_in_use, admission.disk_in_use) == (0, 0)
+
+
+def test_one_in_the_queue_keeps_nobody_out() -> None:
+    admission = Admission(10 * MB, 100, 10 * MB)
+    speed = Throughput(MB)
+    with admission.admit(speed, MB, 10 * MB, 60, 10 * MB, background=True) as queued:
+        admission.check(speed, MB, 9 * MB, 60, 9 * MB, background=True)
+        with admission.admit(speed, MB, 10 * MB, 60, 10 * MB):
+            admission.check(speed, MB, 10 * MB, 60, 10 * MB, background=True)
+            with pytest.raises(Overloaded, match="1 requests hold 10 MB"):
+                admission.check(speed, MB, MB, 60)
+        with pytest.raises(TooLargeForMemory):
+            admission.check(speed, MB, 11 * MB, 60, background=True)
+        assert admission.claim(queued)
+        with pytest.raises(Overloaded, match="1 requests hold 10 MB"):
+            admission.check(speed, MB, MB, 60)
+
+
+def test_one_whose_turn_it_is_goes_before_what_comes_later_but_not_before_what_grows() -> None:
+    admission = Admission(10 * MB, 100, 10 * MB)
+    speed = Throughput(MB)
+    with admission.admit(speed, MB, 8 * MB, 60, background=True) as job:
+        with admission.admit(speed, MB, 3 * MB, 60) as before:
+            assert not admission.claim(job)
+            with pytest.raises(Overloaded, match="2 requests hold 11 MB and this one needs 1 MB"):
+                admission.check(speed, MB, MB, 60)
+            admission.grow(before, 6 * MB)
+            with pytest.raises(TooLargeForMemory, match=r"2 MB.*1 MB"):
+                admission.grow(before, 2 * MB)
+            assert not admission.claim(job)
+        assert admission.claim(job)
+        admission.grow(job, 2 * MB)
+
+
+def test_those_in_the_background_get_their_room_in_their_order() -> None:
+    async def scenario() -> None:
+        speed, admission, turns = Throughput(MB), Admission(10 * MB, 1000), Turns(3)
+        header, begun = imagined((10, 10), 1, 1), []
+        ends = {name: asyncio.Event() for name in "abc"}
+
+        async def work(name: str, memory: int) -> None:
+            with admission.admit(speed, MB, memory, 600, background=True) as ticket:
+                progress = Progress()
+                progress.accept(header, ticket, admission)
+                async with turns.turn(progress):
+                    begun.append(name)
+                    await ends[name].wait()
+
+        async def until_begun(names: str) -> None:
+            async with asyncio.timeout(20):
+                while begun != list(names):  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.01)
+
+        sent = admission.keep(6 * MB, 0)
+        tasks = [asyncio.create_task(work(name, size * MB)) for name, size in zip("abc", (5, 8, 1), strict=True)]
+        await asyncio.sleep(0.01)
+        assert (begun, admission.memory_in_use) == ([], 11 * MB)
+        sent()
+        await until_begun("a")
+        await asyncio.sleep(0.3)
+        assert (begun, admission.memory_in_use) == (["a"], 5 * MB), "b is too large beside it, and c is behind b"
+        ends["a"].set()
+        await until_begun("ab")
+        tasks[2].cancel()
+        ends["b"].set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (begun, admission.memory_in_use, admission.in_flight) == (["a", "b"], 0, 0)
+
+    asyncio.run(scenario())
 
 
 def test_a_check_refuses_what_would_be_refused_and_accepts_nothing() -> None:
@@ -246,3 +319,32 @@ def test_an_answer_keeps_its_memory_and_its_disk_until_it_is_sent() -> None:
     admission.check(Throughput(MB), 1, 5 * MB, 20)
     sent_from_disk()
     assert (admission.memory_in_use, admission.disk_in_use) == (0, 0)
+
+
+def test_where_answers_hold_the_memory_it_takes_as_long_again_as_they_have_taken() -> None:
+    now = 0.0
+    admission = Admission(10 * MB, 10, 10 * MB, clock=lambda: now)
+    speed = Throughput(MB)
+
+    def refused_for(memory: int, disk: int = 0) -> int:
+        with pytest.raises(Overloaded) as refusal:
+            admission.check(speed, 1, memory, 20, disk)
+        assert f"try again in {refusal.value.retry_after_s} s" in str(refusal.value)
+        return refusal.value.retry_after_s
+
+    admission.keep(4 * MB, 0)
+    now = 100.0
+    admission.keep(0, 9 * MB)
+    now = 110.0
+    sent = admission.keep(4 * MB, 0)
+    now = 117.2
+    assert refused_for(3 * MB) == 8, "the younger one is enough"
+    assert refused_for(7 * MB) == 60, "both have to go, which takes a minute at most"
+    assert refused_for(1, 3 * MB) == 18
+    with admission.admit(speed, 9 * MB, 2 * MB, 20):
+        assert refused_for(2 * MB) == 9, "that one is through by then"
+        assert refused_for(9 * MB) == 60
+    sent()
+    assert refused_for(7 * MB) == 60
+    admission.keep(6 * MB, 0)
+    assert refused_for(2 * MB) == 1

@@ -1,0 +1,68 @@
+"""Finished answers that their clients have not received yet: what they hold, and how soon it may be free."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["memory_bytes", "disk_bytes"]
+"""What can be held."""
+
+_MOST_S = 60.0  # a client that takes next to nothing for a minute is dropped
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class _Answer:
+    memory_bytes: int
+    disk_bytes: int
+    since_s: float
+
+
+class Unsent:
+    """Ledger of them.
+
+    Parameters
+    ----------
+    clock
+        Seconds, from any start.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answers: set[_Answer] = set()
+        self._sent: deque[_Answer] = deque()  # filled by any thread, the garbage collector's too
+
+    def keep(self, memory_bytes: int, disk_bytes: int) -> Callable[[], None]:
+        """Charge one until the returned function is called, once it is sent; any thread may call it."""
+        answer = _Answer(memory_bytes, disk_bytes, self._clock())
+        self._answers.add(answer)
+        return partial(self._sent.append, answer)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._left())
+
+    def held(self, kind: Kind) -> int:
+        """Bytes that they hold together."""
+        held: int = sum(getattr(answer, kind) for answer in self._left())
+        return held
+
+    def seconds_until_free(self, size: int, kind: Kind) -> float:
+        """Seconds, at most 60, until so many bytes may be free: each may take as long again as it has taken."""
+        seconds = 0.0
+        for answer in sorted(self._left(), key=lambda answer: -answer.since_s):
+            if size <= 0:
+                break
+            size -= getattr(answer, kind)
+            seconds = self._clock() - answer.since_s
+        return min(seconds, _MOST_S)
+
+    def _left(self) -> set[_Answer]:
+        while self._sent:
+            self._answers.discard(self._sent.popleft())
+        return self._answers
