@@ -54,9 +54,13 @@ class Metrics:
         self.cancelled = Counter("unet_cancelled", "Requests whose client went away", ("reason",), registry=registry)
         self.jobs_accepted = Counter("unet_jobs_accepted", "Requests that have become jobs", registry=registry)
         self._jobs_ended = Counter(
-            "unet_jobs_ended", "Jobs of this replica that are over", ("outcome", "status"), registry=registry
+            "unet_jobs_ended",
+            "Jobs of this replica that are over, and lost ones that it found",
+            ("outcome", "status"),
+            registry=registry,
         )
-        self._jobs_ended.labels(outcome="failed", status="500")  # from 0, so that the first is not hidden from alerts
+        for outcome, status in (("failed", "500"), ("deleted", "404"), ("lost", "503")):
+            self._jobs_ended.labels(outcome=outcome, status=status)  # from 0: the first is not hidden from rates
         self.jobs = Gauge("unet_jobs", "Jobs in the folder of jobs, whoever shares it", ("state",), registry=registry)
         self.job_result_bytes = Gauge("unet_job_result_bytes", "Room that their results take", registry=registry)
         self.in_flight = Gauge("unet_in_flight", "Requests in the engine", registry=registry)
@@ -105,7 +109,16 @@ class Metrics:
         self.ready.set_function(lambda: float(ready()))
 
     def job_ended(self, outcome: str, status: int) -> None:
-        """Count a job that is over: ``done`` or ``failed``, and the status that its result is answered with."""
+        """Count a job that is over, and the status that its result is answered with.
+
+        Parameters
+        ----------
+        outcome
+            ``done``, ``failed``, ``deleted`` (before it was over), or ``lost`` (by another replica).
+        status
+            Of HTTP.
+
+        """
         self._jobs_ended.labels(outcome=outcome, status=str(status)).inc()
 
     def jobs_kept(self, states: Mapping[str, int], result_bytes: int) -> None:

@@ -19,8 +19,8 @@ from service.api.parameters import Parameters
 from service.api.piecewise import PiecewiseResponse
 from service.api.problems import response_of
 from service.engine.request import Body
-from service.jobs.owner import Jobs, retry_after_s
-from service.jobs.record import JobReport, Record
+from service.jobs.owner import Jobs
+from service.jobs.record import JobReport, Record, retry_after_s
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

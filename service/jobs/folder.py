@@ -230,7 +230,7 @@ class JobsFolder:
 
         """
         states: Counter[str] = Counter()
-        result_bytes = 0
+        result_bytes = given_up = 0
         troubles: dict[str, str] = {}
         with self._lock:
             found = self._inventory.entries()
@@ -241,7 +241,7 @@ class JobsFolder:
                     self.delete(job_id)
                     continue
                 if not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S:
-                    self._take_over(entry, lost)
+                    given_up += self._take_over(entry, lost)
             except UnknownJob:
                 continue
             except JobUnavailable as error:
@@ -256,7 +256,7 @@ class JobsFolder:
             with suppress(OSError):
                 if self._inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
                     clear(hidden)
-        return Tally(states, result_bytes)
+        return Tally(states, result_bytes, given_up)
 
     @contextmanager
     def _of_disk(self, job_id: str) -> Iterator[None]:
@@ -285,13 +285,14 @@ class JobsFolder:
                 paths.append(self._set_aside(entry.job_id))
         return paths
 
-    def _take_over(self, entry: Entry, lost: Callable[[Record], Record]) -> None:
+    def _take_over(self, entry: Entry, lost: Callable[[Record], Record]) -> bool:
         folder = self._folder(entry.job_id)
         with self._of_disk(entry.job_id):
             # as it was when it was listed: meanwhile its owner may have been heard of
             record = read_record(folder)
             if record.report.over or stamp_of(folder) != entry.seen.stamp:
-                return
+                return False
             replace_record(folder, lost(record))
             (folder / RESULT).unlink(missing_ok=True)
             _LOG.warning("job %s has lost its replica", entry.job_id)
+            return True

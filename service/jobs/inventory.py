@@ -54,6 +54,8 @@ class Tally:
     states: Mapping[str, int]
     """Jobs by state."""
     result_bytes: int
+    lost: int = 0
+    """Jobs that were given up just now."""
 
 
 class Inventory:

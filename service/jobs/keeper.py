@@ -11,6 +11,7 @@ from typing import Any
 from service.jobs.errors import JobLost
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.record import Record
+from service.jobs.threads import call_in
 from service.telemetry import Metrics
 
 _LOG = logging.getLogger("unet.jobs")
@@ -50,12 +51,13 @@ class Keeper:
         await asyncio.to_thread(self._thread.shutdown, wait=True)
 
     async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
         trouble = ""
         while True:
             try:
-                tally = await loop.run_in_executor(self._thread, self._folder.sweep, self._lost)
+                tally = await call_in(self._thread, self._folder.sweep, self._lost)
                 self._metrics.jobs_kept(tally.states, tally.result_bytes)
+                for _ in range(tally.lost):
+                    self._metrics.job_ended("lost", self._problem()["status"])
                 trouble = ""
             except Exception as error:
                 if str(error) != trouble:
@@ -65,8 +67,11 @@ class Keeper:
             await asyncio.sleep(_SWEEP_S)
 
     def _lost(self, record: Record) -> Record:
+        return record.failed(self._problem())
+
+    def _problem(self) -> dict[str, Any]:
         error = JobLost(
             f"the replica at work on the job has given no sign of life for {LOST_AFTER_S:g} s, so it has ended; send "
             "the image again"
         )
-        return record.failed(self._problem_of(error))
+        return self._problem_of(error)

@@ -9,25 +9,25 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from service.engine.engine import Engine
 from service.engine.errors import Draining
 from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
-from service.jobs.errors import JobNotDone, UnknownJob
+from service.jobs.errors import JobError, JobNotDone, UnknownJob
 from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
-from service.jobs.record import JobReport, Record
+from service.jobs.record import JobReport, Record, retry_after_s
 from service.jobs.running import Running
 from service.jobs.temporary import occupy, remove_abandoned, temporary_path
+from service.jobs.threads import call_in
 from service.settings import Settings
 from service.telemetry import Metrics, fields
 
 _LOG = logging.getLogger("unet.jobs")
 _BEAT_S = 1.0
 _LOOK_S = 0.5  # between looks at a job of another replica that somebody waits for
-_T = TypeVar("_T")
 
 
 class Jobs:
@@ -81,7 +81,7 @@ class Jobs:
         """Begin to give signs of life, and to keep the folder in order."""
         if self._settings.jobs_dir is None:
             with suppress(OSError):  # then jobs are refused, and the log says why
-                self._lock = await _in(self._threads, occupy, self.path)
+                self._lock = await call_in(self._threads, occupy, self.path)
             self._threads.submit(remove_abandoned, self.path.parent)
         self._beating = asyncio.create_task(self._beat(), name="unet-jobs")
         self._keeper.start()
@@ -154,7 +154,7 @@ class Jobs:
 
     async def _create(self, record: Record) -> None:
         try:
-            await _in(self._makers, self._folder.create, record)
+            await call_in(self._makers, self._folder.create, record)
         except asyncio.CancelledError:
             # its one thread may be at it nevertheless, and takes it back right afterwards
             self._makers.submit(self._folder.withdraw, record.report.id)
@@ -173,7 +173,7 @@ class Jobs:
         until = loop.time() + wait_s
         while True:
             running = self._running.get(job_id)  # first: it may end while its record of before is read
-            kept = await _in(self._threads, self._folder.read, job_id)  # another replica may have deleted it
+            kept = await call_in(self._threads, self._folder.read, job_id)  # another replica may have deleted it
             record = kept if running is None else running.current()
             if record.user != user:
                 raise UnknownJob(job_id, self._settings.job_keep_s)
@@ -202,11 +202,11 @@ class Jobs:
             raise JobNotDone(job_id, record.report.state, retry_after_s(record.report))
         if record.report.state == "failed":
             return record, None
-        return record, await _in(self._threads, lambda: Body(self._folder.open_result(job_id, record.report.bytes)))
+        return record, await call_in(self._threads, lambda: Body(self._folder.open_result(job_id, record.report.bytes)))
 
     async def fetched(self, job_id: str) -> None:
         """Note that a result has been sent whole."""
-        await _in(self._threads, self._folder.fetched, job_id)
+        await call_in(self._threads, self._folder.fetched, job_id)
 
     async def delete(self, job_id: str, user: str | None) -> None:
         """Remove a job; what is in work of it is dropped.
@@ -219,10 +219,10 @@ class Jobs:
         """
         await self.look(job_id, user, 0)
         # first: what the disk refuses goes on, and where whoever asks hangs up now, the next sign of life finds it gone
-        await _in(self._threads, self._folder.delete, job_id)
+        await call_in(self._threads, self._folder.delete, job_id)
         self._drop(job_id)
 
-    def _drop(self, job_id: str) -> None:
+    def _drop(self, job_id: str, *, deleted: bool = True) -> None:
         """End the work on a job that has gone; signs of life of others do not wait until it has ended."""
         running = self._running.pop(job_id, None)
         if running is not None and running.task is not None:
@@ -230,6 +230,9 @@ class Jobs:
             running.task.cancel()
             running.ended.set()
             _LOG.info("job dropped", extra=fields(job=job_id))
+            if deleted and not running.task.done():
+                gone = UnknownJob(job_id, self._settings.job_keep_s)
+                self._metrics.job_ended("deleted", self._problem_of(gone)["status"])
 
     async def _carry(
         self, running: Running, work: asyncio.Task[Answer], wanted: SegmentRequest, held: AsyncExitStack
@@ -239,7 +242,7 @@ class Jobs:
             async with held:
                 answer = await work
                 try:
-                    await _in(self._writers, self._folder.keep_result, job_id, answer.body.size, answer.body.read)
+                    await call_in(self._writers, self._folder.keep_result, job_id, answer.body.size, answer.body.read)
                 finally:
                     answer.body.close()
             running.done(answer, self._headers_of(answer, wanted))
@@ -266,15 +269,23 @@ class Jobs:
         record = running.current()
         job_id = record.report.id
         try:
-            await _in(self._beats, self._folder.write, record)
+            await call_in(self._beats, self._folder.write, record)
         except UnknownJob:
             if not record.report.over:
-                self._drop(job_id)
+                self._drop(job_id, deleted=not await self._is_kept(job_id))
         except OSError as error:
             _LOG.warning("the state of job %s cannot be written: %s", job_id, error)
             return
         if record.report.over:
             self._running.pop(job_id, None)
+
+    async def _is_kept(self, job_id: str) -> bool:
+        """Whether there is a record: that of a replica which took the job for lost, and has counted it."""
+        try:
+            await call_in(self._beats, self._folder.read, job_id)
+        except JobError:
+            return False
+        return True
 
     async def _beat(self) -> None:
         while True:
@@ -284,12 +295,3 @@ class Jobs:
                 except Exception:
                     _LOG.exception("job %s has given no sign of life", running.record.report.id)
             await asyncio.sleep(_BEAT_S)
-
-
-async def _in(threads: ThreadPoolExecutor, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
-    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
-
-
-def retry_after_s(report: JobReport) -> int:
-    """Seconds after which to ask again for a job that is not over."""
-    return min(30, max(1, round((report.seconds_left or 4) / 2)))

@@ -76,3 +76,8 @@ class Record(BaseModel):
             seconds_left=None,
             problem={**problem, "request_id": self.request_id},
         )
+
+
+def retry_after_s(report: JobReport) -> int:
+    """Seconds after which to ask again for a job that is not over."""
+    return min(30, max(1, round((report.seconds_left or 4) / 2)))

@@ -64,6 +64,7 @@ def exposed() -> frozenset[str]:
     metrics.rejected.labels("overloaded")
     metrics.cancelled.labels("upload")
     metrics.job_ended("done", 200)
+    metrics.jobs_kept({}, 0)
     label = {"name": "m", "version": "1", "sha256": "0", "backend": "cpu", "provider": "CPU", "precision": "fp32"}
     metrics.serve([label], refused=0)
     return frozenset(re.findall(r"^([a-z_]+)(?:[{ ])", told(metrics), re.MULTILINE))

@@ -15,9 +15,10 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from service.engine.encoding import write_body
-from service.jobs.files import stamp_of
+from service.jobs.files import replace_record, stamp_of
 from service.jobs.folder import JobsFolder
 from service.jobs.inventory import Tally
 from service.jobs.record import Record
@@ -212,6 +213,7 @@ def test_deleting_ends_the_work(
     job = submit(one)
     until(lambda: one.get(f"/jobs/{job}").json()["state"] == "running")
     assert metric(one, "unet_in_flight") == 1
+    before = ended(one)
     assert replicas[at].request("DELETE", f"/jobs/{job}").status_code == 204
     assert one.get(f"/jobs/{job}").status_code == 404
     until(lambda: metric(one, "unet_in_flight") == 0)
@@ -220,6 +222,41 @@ def test_deleting_ends_the_work(
             assert_problem(replica.get(path), 404, "unknown-job")
         assert_problem(replica.request("DELETE", f"/jobs/{job}"), 404, "unknown-job")
     assert not [path for path in folder.iterdir() if job in path.name]
+    assert {key: count - before[key] for key, count in ended(one).items() if count != before[key]} == {
+        ("deleted", "404"): 1
+    }
+
+
+def test_a_job_that_another_replica_took_for_lost_is_dropped_and_counted_there(
+    one: AppClient, gate: threading.Event, folder: Path
+) -> None:
+    job, before = submit(one), ended(one)
+    until(lambda: one.get(f"/jobs/{job}").json()["state"] == "running")
+    found = JobsFolder(folder, 1 << 20, 60).read(job)
+    replace_record(folder / job, found.failed({"type": "/problems/job-lost", "status": 503}))
+    until(lambda: metric(one, "unet_in_flight") == 0)
+    assert one.get(f"/jobs/{job}").json()["state"] == "failed"
+    assert ended(one) == before
+
+
+def test_a_job_of_a_replica_that_has_gone_is_counted_as_lost(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replicas: tuple[AppClient, AppClient],
+    folder: Path,
+) -> None:
+    done = submit(replicas[0])
+    assert replicas[0].get(f"/jobs/{done}", params={"wait": 20}).json()["state"] == "done"
+    left = JobsFolder(folder, 1 << 20, 60).read(done).with_report(state="running", finished=None, bytes=None)
+    JobsFolder(tmp_path / "left", 1 << 20, 60).create(left)
+    monkeypatch.setattr("service.jobs.folder.LOST_AFTER_S", 0.0)
+    monkeypatch.setattr("service.jobs.keeper._SWEEP_S", 0.05)
+    with running_app(settings.model_copy(update={"jobs_dir": tmp_path / "left"})) as client:
+        until(lambda: ended(client)["lost", "503"] == 1)
+        assert client.get(f"/jobs/{done}").json()["problem"]["type"] == "/problems/job-lost"
+        until(lambda: metric(client, "unet_jobs", state="failed") == 1)
+        assert ended(client) == {("failed", "500"): 0, ("deleted", "404"): 0, ("lost", "503"): 1}
 
 
 def test_who_hangs_up_while_a_job_is_made_leaves_none(
@@ -525,10 +562,18 @@ def test_a_plan_tells_what_a_job_would_take(one: AppClient) -> None:
 
 
 def metric(client: AppClient, name: str, **labels: str) -> float:
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    samples = [sample for family in families for sample in family.samples]
-    total: float = sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+    total: float = sum(s.value for s in samples(client, name) if labels.items() <= s.labels.items())
     return total
+
+
+def ended(client: AppClient) -> dict[tuple[str, str], float]:
+    """Jobs that are over, by outcome and status."""
+    return {(s.labels["outcome"], s.labels["status"]): s.value for s in samples(client, "unet_jobs_ended_total")}
+
+
+def samples(client: AppClient, name: str) -> list[Sample]:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return [sample for family in families for sample in family.samples if sample.name == name]
 
 
 def assert_problem_of(answer: httpx.Response, status: int, slug: str) -> None:

@@ -96,7 +96,8 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
     owner.write(record().with_report(pixels_done=1))
     watch(clock, other, LOST_AFTER_S + 5)
     assert other.read(ONE).report.state == "running", "it was written in between"
-    watch(clock, other, 5)
+    clock.now += 5
+    assert [other.sweep(lost).lost for _ in range(2)] == [1, 0]
     assert other.read(ONE).report.problem == LOST | {"request_id": "r"}
     with pytest.raises(UnknownJob):
         owner.write(record())  # so that the owner, where it comes back, drops the work
