@@ -1,9 +1,10 @@
-"""One owner of all waiting tiles: batches across requests, turns by pixels served (deficit round robin).
+"""One owner of all waiting tiles: batches across requests, turns by pixels served (worst-case fair queueing).
 
-Every request plane is a :class:`~service.engine.tile_job.Job`. The owner task alone touches the ring of jobs. It builds
-batches of equal tile shape, from several jobs where that fills them, and hands them to inference threads. In each round
-a job earns the pixels of the smallest tile that waits, and spends those of its own tiles: a thumbnail is through in its
-first turn, before which each slide beside it has had the time of one such tile.
+Every request plane is a :class:`~service.engine.tile_job.Job`. The owner task alone touches the queue of jobs. It
+builds batches of equal tile shape, from several jobs where that fills them, and hands them to inference threads. Its
+clock counts the pixels that each job would have had by now if all were served at once, in equal shares. Of the tiles
+that would have been begun by then, that one is next which would be done first (WF2Q+, Bennett and Zhang 1997): beside
+the batch in work, a thumbnail waits for as many pixels of each slide as it has itself, whatever they have had before.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
@@ -62,7 +63,8 @@ class Scheduler:
         self._batch_pixels = batch_pixels
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
-        self._ring: deque[Job[Any]] = deque()
+        self._queue: list[Job[Any]] = []  # in order of arrival
+        self._clock = 0.0  # pixels
         self._changed = asyncio.Event()
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
@@ -91,9 +93,9 @@ class Scheduler:
         if self._owner is not None:
             self._owner.cancel()
             await asyncio.wait((self._owner, *self._running), timeout=LAST_S)
-        for work in (*self._running, *(job.done for job in self._ring)):
+        for work in (*self._running, *(job.done for job in self._queue)):
             work.cancel()
-        self._ring.clear()
+        self._queue.clear()
 
     async def run(self, job: Job[Any]) -> None:
         """Run all tiles of a job; cancelling this call drops those that still wait.
@@ -104,7 +106,8 @@ class Scheduler:
             What the culprit tile raised.
 
         """
-        self._ring.append(job)
+        job.begins_at = self._clock
+        self._queue.append(job)
         self._changed.set()
         # awaited without a shield: cancelling the caller cancels the future, which is how a job is known to be dropped
         await job.done
@@ -123,34 +126,27 @@ class Scheduler:
         self._changed.set()
 
     def _next_batch(self) -> list[Entry]:
-        """Tiles of the job whose turn it is, filled up from others of the same key; empty where nothing waits."""
-        self._ring = deque(job for job in self._ring if job.waiting)
-        if not self._ring:
+        """Tile of the job whose turn it is, filled up with others of the same key; empty where nothing waits."""
+        self._queue = [job for job in self._queue if job.waiting]
+        if not self._queue:
             return []
-        quantum = min(job.tile_pixels for job in self._ring)
-        shared = max(1, quantum // max(1, sum(job.background for job in self._ring)))
-        earnings = {job: shared if job.background else quantum for job in self._ring}
-        # the rounds in which nobody could pay, at one go: they are many where one tile is small or all are in debt
-        barren = max(0, min(job.turns_to_pay(earnings[job]) for job in self._ring) - 1)
-        for job in self._ring:
-            job.earn(barren * earnings[job])
-        while not self._ring[0].can_pay():
-            self._ring[0].earn(earnings[self._ring[0]])
-            if not self._ring[0].can_pay():
-                self._ring.rotate(-1)
-        leader = self._ring[0]
-        batch: list[Entry] = []
+        batch = [self._take(self._queue)]
+        leader = batch[0][0]
         room = batch_room(leader.tile_pixels, self._batch_tiles, self._batch_pixels)
         room = min(room, self._passing.get(leader.key, room))
-        while leader.waiting and leader.can_pay() and len(batch) < room:
-            batch.append((leader, leader.take()))
-        if not leader.can_pay() or not leader.waiting:
-            self._ring.rotate(-1)
-        # places that would stay empty go to others in order; what they get is charged and evens out in later rounds
-        for job in self._ring:
-            while job.key == leader.key and job.waiting and len(batch) < room:
-                batch.append((job, job.take()))
+        # places that would stay empty go to whoever can use them; it is charged for, and evens out later
+        while len(batch) < room and (alike := [job for job in self._queue if job.key == leader.key and job.waiting]):
+            batch.append(self._take(alike))
         return batch
+
+    def _take(self, jobs: Sequence[Job[Any]]) -> Entry:
+        """Take the tile whose turn it is among those of some jobs, all of which wait."""
+        behind = sum(job.background for job in self._queue)  # together they get one share
+        self._clock = max(self._clock, min(job.begins_at for job in self._queue))
+        begun = [job for job in jobs if job.begins_at <= self._clock]
+        job = min(begun or jobs, key=lambda job: job.ends_at(behind))
+        self._clock += job.tile_pixels / (len(self._queue) - behind + min(1, behind))
+        return job, job.take(behind)
 
     async def _process(self, batch: list[Entry]) -> None:
         loop = asyncio.get_running_loop()

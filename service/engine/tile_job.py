@@ -53,10 +53,11 @@ class Job(Generic[_Part]):
     tile_pixels: int
     progress: Progress
     background: bool = False
+    begins_at: float = field(init=False, default=0.0)
+    """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; pixels."""
     done: asyncio.Future[None] = field(init=False)
     _waiting: int = field(init=False)
     _unfinished: int = field(init=False)
-    _deficit: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.done = asyncio.get_running_loop().create_future()
@@ -67,22 +68,14 @@ class Job(Generic[_Part]):
         """Tiles that no batch has taken yet; 0 once the job is over."""
         return 0 if self.done.done() else self._waiting
 
-    def can_pay(self) -> bool:
-        """Whether the job has earned a tile."""
-        return self._deficit >= self.tile_pixels
+    def ends_at(self, behind: int) -> float:
+        """When the next tile would be done likewise; ``behind`` jobs in the background have one share together."""
+        return self.begins_at + self.tile_pixels * (behind if self.background else 1)
 
-    def turns_to_pay(self, pixels: int) -> int:
-        """How many turns of these earnings the job needs for its next tile."""
-        return max(0, -((self._deficit - self.tile_pixels) // pixels))
-
-    def earn(self, pixels: int) -> None:
-        """Add one turn's earnings, or those of several."""
-        self._deficit += pixels
-
-    def take(self) -> _Part:
+    def take(self, behind: int) -> _Part:
         """Take the next tile and pay for it."""
         self._waiting -= 1
-        self._deficit -= self.tile_pixels
+        self.begins_at = self.ends_at(behind)
         return next(self.tiles)
 
     def settle(self, error: Exception | None) -> None:

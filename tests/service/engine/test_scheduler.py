@@ -210,6 +210,41 @@ def test_a_thumbnail_waits_for_as_much_of_each_slide_as_it_asks_for_itself() -> 
     assert served_before <= 20 * thumbnail_tile / slide_tile + 2
 
 
+def test_no_thumbnail_of_many_waits_for_a_tile_of_each_slide() -> None:
+    """Nor one in ten: slides that began together would be due for a tile together, too."""
+
+    async def scenario() -> list[float]:
+        net = open_net()
+        async with scheduler_with(batch_tiles=1) as scheduler:
+            slides = [asyncio.create_task(scheduler.run(job(net, [1.0] * 10, stride=60))) for _ in range(12)]
+            await asyncio.sleep(0)
+            for _ in range(60):
+                await scheduler.run(job(net, [2.0], stride=10))
+            await asyncio.gather(*slides)
+        return [batch[0] for batch in net.batches]
+
+    order = asyncio.run(scenario())
+    thumbnails = [0, *(place for place, value in enumerate(order) if value == 2.0)]
+    assert len(thumbnails) == 61
+    slide_tile, thumbnail_tile = 76 * 76, 26 * 26
+    most = 12 * thumbnail_tile / slide_tile + 3  # and those in work when it comes, and when it goes
+    assert max(np.diff(thumbnails)) - 1 <= most
+
+
+def test_a_slide_alone_has_run_up_no_credit_when_a_thumbnail_comes() -> None:
+    async def scenario() -> list[list[float]]:
+        net = open_net()
+        async with scheduler_with(batch_tiles=4) as scheduler:
+            slide = asyncio.create_task(scheduler.run(job(net, [1.0] * 400, stride=30)))
+            await until(lambda: len(net.batches) > 20)
+            begun = len(net.batches)
+            await scheduler.run(job(net, [2.0]))
+            slide.cancel()
+        return net.batches[begun:]
+
+    assert [2.0] in asyncio.run(scenario())[:4]
+
+
 def test_turns_are_shared_by_pixels_not_by_tiles() -> None:
     """A request of large tiles and one of small tiles get the same number of pixels while both wait."""
 
