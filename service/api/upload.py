@@ -14,14 +14,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.api.upload_room import Share, UploadRoom
+from service.api.upload_room import NO_FILES, Share, UploadRoom
 from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
-_NO_FILES = {errno.EMFILE, errno.ENFILE}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *_NO_FILES}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *NO_FILES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Upload:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                raise _no_room(f"the image of {self.share.on_disk} bytes", error) from error
+                raise self.share.room.refused(f"the image of {self.share.on_disk} bytes", error) from error
 
 
 @asynccontextmanager
@@ -94,7 +93,7 @@ async def received(
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            raise _no_room(f"the body of {length or 'unknown'} bytes", error) from error
+            raise room.refused(f"the body of {length or 'unknown'} bytes", error) from error
         try:
             if forms and not is_form and not upload.image.tell():
                 raise EmptyBody("the body has 0 bytes; send the image as the body, or as multipart field 'image'")
@@ -119,17 +118,9 @@ async def kept_beside(room: UploadRoom, size: int, chunks: AsyncIterator[bytes])
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            raise _no_room(f"a tensor of {size} bytes", error) from error
+            raise room.refused(f"a tensor of {size} bytes", error) from error
         with file:
             yield file
-
-
-def _no_room(what: str, error: OSError) -> NoRoomForUpload:
-    remedy = "allow more open files (ulimit -n)" if error.errno in _NO_FILES else "give the folder more room"
-    return NoRoomForUpload(
-        f"{what} finds no room beside other uploads in the temporary folder: {error.strerror}; try again in "
-        f"{NoRoomForUpload.retry_after_s} s, or {remedy}"
-    )
 
 
 async def _from_body(request: Request, share: Share) -> Upload:

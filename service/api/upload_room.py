@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import errno
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.errors import NoRoomForUpload
 
+NO_FILES = {errno.EMFILE, errno.ENFILE}
+"""Errors of a system that opens no more files."""
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
@@ -23,16 +26,33 @@ class UploadRoom:
         Most of one upload in memory; four times as much is there for all.
     disk_bytes
         Most on disk.
+    beside
+        Bytes of results of jobs that stand in the temporary folder, too.
 
     """
 
-    def __init__(self, spool_bytes: int, disk_bytes: int) -> None:
+    def __init__(self, spool_bytes: int, disk_bytes: int, beside: Callable[[], int] = lambda: 0) -> None:
         self.most_in_memory = spool_bytes
         self.most_on_disk = disk_bytes
         self.all_memory = self.free_memory = _UPLOADS_IN_MEMORY * spool_bytes
         self.on_disk = 0
+        self._beside = beside
         self.jobs: set[Share] = set()
         """What uploads have whose jobs may wait for long."""
+
+    def refused(self, what: str, error: OSError) -> NoRoomForUpload:
+        """Return what it means that the temporary folder does not take something."""
+        results = self._beside() >> 20
+        others = f"other uploads and {results} MiB of results of jobs" if results else "other uploads"
+        remedy = "give the folder more room"
+        if error.errno in NO_FILES:
+            remedy = "allow more open files (ulimit -n)"
+        elif results:
+            remedy = f"fetch and delete jobs, {remedy}, or point UNET_JOBS_DIR to a folder on another disk"
+        return NoRoomForUpload(
+            f"{what} finds no room beside {others} in the temporary folder: {error.strerror}; try again in "
+            f"{NoRoomForUpload.retry_after_s} s, or {remedy}"
+        )
 
     @contextmanager
     def share(self, declared: int | None) -> Iterator[Share]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -37,7 +37,7 @@ from service.jobs.files import (
 )
 from service.jobs.inventory import Entry, Inventory, Tally
 from service.jobs.record import Record
-from service.jobs.room import making_room
+from service.jobs.room import Room
 
 LOST_AFTER_S = 30.0
 """Without a sign of life a job counts as lost."""
@@ -65,11 +65,8 @@ class JobsFolder:
 
     def __init__(self, path: Path, room_bytes: int, keep_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
-        self._room_bytes = room_bytes
         self._keep_s = keep_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._inventory = Inventory(path, clock)
+        self._room = Room(Inventory(path, clock), room_bytes, self._set_aside)
         self._troubles: dict[str, str] = {}  # of jobs that the last sweep could not see to, each told once
         self._own: dict[str, tuple[Stamp, Record]] = {}
 
@@ -85,12 +82,10 @@ class JobsFolder:
         job_id = record.report.id
         new = self._path / f".new-{job_id}"
         try:
-            with self._lock:
-                gone = self._make_room(1, jobs=1)
-            for path in gone:
-                clear(path)
-            new.mkdir(mode=0o700)
-            stamp = replace_record(new, record)
+            with self._room.made(1, jobs=1):
+                pass
+            self._room.on_disk(partial(new.mkdir, mode=0o700), 1)
+            stamp = self._room.on_disk(partial(replace_record, new, record), 1)
             new.rename(self._path / job_id)
             self._own[job_id] = stamp, record
         except OSError as error:
@@ -134,7 +129,9 @@ class JobsFolder:
                 raise UnknownJob(job_id, self._keep_s)
             else:
                 try:
-                    self._own[job_id] = replace_record(folder, record), record
+                    replace = partial(replace_record, folder, record)
+                    stamp = self._room.on_disk(replace, 1) if record.report.over else replace()
+                    self._own[job_id] = stamp, record
                 except OSError:
                     self._own[job_id] = touch_record(folder, stamp), last
                     raise
@@ -163,17 +160,13 @@ class JobsFolder:
 
         """
         target = self._folder(job_id) / RESULT
-        gone: list[Path] = []
         try:
-            with open(target, "xb", opener=private) as file:
-                with self._lock:
-                    gone = self._make_room(size)
+            with self._room.on_disk(partial(open, target, "xb", opener=private), 1) as file:
+                with self._room.made(size):
                     os.truncate(file.fileno(), size)  # counted by all from now on
-                for path in gone:
-                    clear(path)
-                while part := read(_COPIED_BYTES):
-                    file.write(part)
-                file.flush()
+                while part := memoryview(read(_COPIED_BYTES)):
+                    while part:
+                        part = part[self._room.on_disk(partial(os.write, file.fileno(), part), size) :]
                 os.fsync(file.fileno())
         except BaseException as error:
             with suppress(OSError):
@@ -232,9 +225,7 @@ class JobsFolder:
         states: Counter[str] = Counter()
         result_bytes = given_up = 0
         troubles: dict[str, str] = {}
-        with self._lock:
-            found = self._inventory.entries()
-        for entry in found:
+        for entry in self._room.entries():
             job_id, mine = entry.job_id, entry.job_id in self._own
             try:
                 if entry.seen.over and not mine and entry.age_s > self._keep_s:
@@ -254,7 +245,7 @@ class JobsFolder:
         for hidden in [path for path in self._path.iterdir() if _HIDDEN.fullmatch(path.name)]:
             # what is being made or deleted at this moment is left to whoever does that
             with suppress(OSError):
-                if self._inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
+                if self._room.inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
                     clear(hidden)
         return Tally(states, result_bytes, given_up)
 
@@ -275,15 +266,6 @@ class JobsFolder:
         if not JOB_ID.fullmatch(job_id):
             raise UnknownJob(job_id, self._keep_s)
         return self._path / job_id
-
-    def _make_room(self, size: int, jobs: int = 0) -> list[Path]:
-        """Make room for ``size`` bytes and so many jobs; what is returned is still to be cleared away."""
-        gone = making_room(self._inventory.entries(), self._room_bytes, size, jobs)
-        paths: list[Path] = []
-        for entry in gone:
-            with suppress(FileNotFoundError):
-                paths.append(self._set_aside(entry.job_id))
-        return paths
 
     def _take_over(self, entry: Entry, lost: Callable[[Record], Record]) -> bool:
         folder = self._folder(entry.job_id)

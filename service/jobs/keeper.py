@@ -38,6 +38,8 @@ class Keeper:
         self._problem_of = problem_of
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-keeper")
         self._sweeping: asyncio.Task[None] | None = None
+        self.result_bytes = 0
+        """Of all results together, as of the last sweep."""
 
     def start(self) -> None:
         """Begin to sweep, on the running loop."""
@@ -55,6 +57,7 @@ class Keeper:
         while True:
             try:
                 tally = await call_in(self._thread, self._folder.sweep, self._lost)
+                self.result_bytes = tally.result_bytes
                 self._metrics.jobs_kept(tally.states, tally.result_bytes)
                 for _ in range(tally.lost):
                     self._metrics.job_ended("lost", self._problem()["status"])

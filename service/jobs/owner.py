@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -20,7 +18,7 @@ from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
 from service.jobs.record import JobReport, Record, retry_after_s
 from service.jobs.running import Running
-from service.jobs.temporary import occupy, remove_abandoned, temporary_path
+from service.jobs.temporary import TemporaryFolder, remove_abandoned, share_of_disk, temporary_path
 from service.jobs.threads import call_in
 from service.settings import Settings
 from service.telemetry import Metrics, fields
@@ -68,10 +66,14 @@ class Jobs:
         self._makers = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-maker")
         self._beats = ThreadPoolExecutor(1, thread_name_prefix="unet-jobs-beats")  # behind nothing that may take long
         self.path = settings.jobs_dir or temporary_path()
-        self._folder = JobsFolder(self.path, settings.jobs_mb << 20, settings.job_keep_s)
+        room_bytes = settings.jobs_mb << 20
+        self._temporary = None
+        if settings.jobs_dir is None:
+            self._temporary = TemporaryFolder(self.path)
+            room_bytes = min(room_bytes, share_of_disk(self.path))
+        self._folder = JobsFolder(self.path, room_bytes, settings.job_keep_s)
         self._keeper = Keeper(self._folder, metrics, problem_of)
         self._beating: asyncio.Task[None] | None = None
-        self._lock: int | None = None
         self._work: set[asyncio.Task[Any]] = set()
         # without a folder nobody could fetch what is done once the service accepts no more requests
         self.tasks: set[asyncio.Task[Any]] = self._work if settings.jobs_dir else set()
@@ -79,9 +81,8 @@ class Jobs:
 
     async def start(self) -> None:
         """Begin to give signs of life, and to keep the folder in order."""
-        if self._settings.jobs_dir is None:
-            with suppress(OSError):  # then jobs are refused, and the log says why
-                self._lock = await call_in(self._threads, occupy, self.path)
+        if self._temporary is not None:
+            await call_in(self._threads, self._temporary.make)
             self._threads.submit(remove_abandoned, self.path.parent)
         self._beating = asyncio.create_task(self._beat(), name="unet-jobs")
         self._keeper.start()
@@ -100,10 +101,12 @@ class Jobs:
         await self._keeper.stop()
         for executor in (self._threads, self._writers, self._makers, self._beats):
             await asyncio.to_thread(executor.shutdown, wait=True)
-        if self._settings.jobs_dir is None:
-            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
+        if self._temporary is not None:
+            await asyncio.to_thread(self._temporary.remove)
+
+    def temporary_bytes(self) -> int:
+        """Bytes of results in the temporary folder, where uploads stand, too; as of the last sweep."""
+        return self._keeper.result_bytes if self._temporary is not None else 0
 
     async def submit(
         self, image: BinaryIO, wanted: SegmentRequest, model: str, user: str | None, held: AsyncExitStack

@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,40 @@ def temporary_path() -> Path:
     except FileNotFoundError:
         folder = "/tmp"  # noqa: S108 - none can be written: the service is unready and says so
     return Path(folder, f"unet-jobs-{secrets.token_hex(8)}")
+
+
+def share_of_disk(path: Path) -> int:
+    """Most bytes of results in a temporary folder: half of its disk is left to uploads, which go there, too."""
+    try:
+        return shutil.disk_usage(path.parent).total // 2
+    except OSError:
+        return sys.maxsize  # nothing can be kept there anyhow
+
+
+class TemporaryFolder:
+    """A folder of jobs for this process alone, as long as it lives.
+
+    Parameters
+    ----------
+    path
+        See :func:`temporary_path`.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: int | None = None
+
+    def make(self) -> None:
+        """Make it, where that can be."""
+        with suppress(OSError):  # then jobs are refused, and the log says why
+            self._lock = occupy(self._path)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def occupy(path: Path) -> int:

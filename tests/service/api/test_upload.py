@@ -202,3 +202,16 @@ def test_what_the_temporary_folder_refuses_is_told_with_its_own_remedy(
     monkeypatch.setattr("tempfile.TemporaryFile", refusing)
     with pytest.raises(NoRoomForUpload, match=re.escape(remedy)):
         asyncio.run(scenario())
+
+
+def test_what_results_of_jobs_take_of_the_temporary_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def scenario() -> None:
+        async with received(upload(b"i" * 2 * SPOOL), Settings(), UploadRoom(SPOOL, ROOM, lambda: 7 << 20)):
+            pytest.fail("there was room")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refusing)
+    with pytest.raises(NoRoomForUpload, match=r"and 7 MiB of results of jobs .*fetch and delete jobs.* UNET_JOBS_DIR"):
+        asyncio.run(scenario())

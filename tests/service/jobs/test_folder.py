@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,44 @@ def test_failed_jobs_make_room_before_fetched_ones(tmp_path: Path, monkeypatch: 
         assert {path.name[0] for path in tmp_path.iterdir()} - {"."} == expected
 
 
+@pytest.mark.parametrize("call", ["mkdir", "open", "write", "replace"])
+def test_what_was_fetched_goes_for_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    folder = JobsFolder(tmp_path, 1000, KEEP_S)
+    finished(folder, ONE, 30)
+    finished(folder, TWO, 30, fetched=True)
+    real: dict[str, Any] = {"mkdir": Path.mkdir, "open": os.open, "write": os.write, "replace": Path.replace}
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        here = {"mkdir": ".new-", "open": "result"}.get(call, "")
+        if (tmp_path / TWO).exists() and here in str(arguments[0]):
+            raise OSError(28, "No space left on device")
+        return real[call](*arguments, **options)
+
+    monkeypatch.setattr(f"os.{call}" if call in {"open", "write"} else f"pathlib.Path.{call}", full)
+    finished(folder, THREE, 31)
+    assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c"}, "what nobody has fetched stays"
+    assert (tmp_path / THREE / "result").read_bytes() == bytes(31)
+
+
+def test_no_more_goes_for_a_full_disk_than_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = JobsFolder(tmp_path, 10**6, KEEP_S)
+    for age, job_id in enumerate((ONE, TWO)):
+        finished(folder, job_id, 10_000, fetched=True)
+        os.utime(tmp_path / job_id / "job.json", (0, 1000.0 + age))
+    folder.create(record(THREE))
+    write = os.write
+
+    def full(file: int, part: bytes) -> int:
+        if (tmp_path / ONE).exists():
+            raise OSError(28, "No space left on device")
+        return write(file, part[:7000])
+
+    monkeypatch.setattr("os.write", full)
+    folder.keep_result(THREE, 9_000, reader(b"x" * 9_000))
+    assert {path.name[0] for path in tmp_path.iterdir()} == {".", "b", "c"}
+    assert (tmp_path / THREE / "result").read_bytes() == b"x" * 9_000, "a disk may take a part of it at a time"
+
+
 def test_no_room_means_no_jobs(tmp_path: Path) -> None:
     with pytest.raises(NoRoomForJobs):
         JobsFolder(tmp_path, 0, KEEP_S).create(record())
@@ -310,7 +349,7 @@ def test_who_is_heard_of_after_the_listing_is_not_taken_over(tmp_path: Path) -> 
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
     owner.create(record())
     owner.create(record(TWO))
-    other._inventory = late = LateInventory(tmp_path, clock)
+    other._room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     watch(clock, other, LOST_AFTER_S)
 
@@ -332,7 +371,7 @@ def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, wit
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
     owner.create(record())
-    other._inventory = late = LateInventory(tmp_path, clock)
+    other._room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     if within:
         late.meanwhile = lambda: setattr(clock, "now", clock.now + 10 * LOST_AFTER_S)
@@ -363,15 +402,15 @@ def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, mo
     free: list[bool] = []
 
     def clearing(path: Path) -> None:
-        free.append(not folder._lock.locked())
+        free.append(not folder._room.lock.locked())
         clear(path)
 
     def part(_: int, parts: list[bytes] = [bytes(50), b""]) -> bytes:  # noqa: B006 - of one call
-        free.append(not folder._lock.locked())
+        free.append(not folder._room.lock.locked())
         assert folder.sweep(lost).result_bytes == 50, "counted from the start"
         return parts.pop(0)
 
-    monkeypatch.setattr("service.jobs.folder.clear", clearing)
+    monkeypatch.setattr("service.jobs.room.clear", clearing)
     folder.keep_result(TWO, 50, part)
     assert free == [True, True, True]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from service.jobs.temporary import occupy, remove_abandoned
+from service.jobs.temporary import occupy, remove_abandoned, share_of_disk
 
 OCCUPY = "import sys; from pathlib import Path; from service.jobs.temporary import occupy; occupy(Path(sys.argv[1])); "
 
@@ -40,3 +41,8 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     os.close(lock)
     remove_abandoned(tmp_path)
     assert not mine.exists()
+
+
+def test_half_of_the_disk_is_left_to_uploads(tmp_path: Path) -> None:
+    assert share_of_disk(tmp_path / name("a")) == shutil.disk_usage(tmp_path).total // 2
+    assert share_of_disk(tmp_path / "none" / name("a")) >= 1 << 60, "whoever needs it is told then"
