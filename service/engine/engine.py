@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus
 from service.engine.running import Running, begin
 from service.engine.spool import Spool
+from service.engine.workers import Workers
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -52,8 +53,7 @@ class Engine:
         disk = min(settings.spool_limit_mb << 20, self._spool.capacity)
         self._cpus = settings.threads or available_cpus()
         self._admission = Admission(free_memory, settings.max_backlog_s, disk, turns=max(2, self._cpus))
-        # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
-        self._workers = ThreadPoolExecutor(max_workers=max(4, 2 * self._cpus), thread_name_prefix="unet-codec")
+        self._workers = Workers(max(4, 2 * self._cpus))
         self._registry: Registry | None = None
         self._running: Running | None = None
         self._failure: str | None = None
@@ -82,9 +82,8 @@ class Engine:
         if backend not in GPU_BACKENDS and settings.devices != "0":
             _LOG.warning("UNET_DEVICES=%s says nothing to backend %s, which runs on the CPU", settings.devices, backend)
         try:
-            registry = await asyncio.get_running_loop().run_in_executor(
-                self._workers,
-                lambda: load_registry(settings.models_dir, settings.default_model, options, plan_limits(settings)),
+            registry = await self._workers.call(
+                math.inf, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
             )
         except OSError as error:
             self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
@@ -149,8 +148,8 @@ class Engine:
             await self._idle.wait()
         if self._running is not None:
             await self._running.stop()
-        for executor in (*([] if self._running is None else [self._running.lanes]), self._workers):
-            await end(executor)
+        lanes = [] if self._running is None else [self._running.lanes]
+        await asyncio.gather(*(end(executor) for executor in (*lanes, *self._workers.executors)))
 
     @property
     def models(self) -> tuple[LoadedModel, ...]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from io import SEEK_END
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -51,6 +51,7 @@ from service.engine.ticket import Ticket
 from service.engine.tile_job import Job
 from service.engine.trial import Trials, tried_speed
 from service.engine.wanted import WantedPixels
+from service.engine.workers import Workers
 from service.formats import ENCODERS, SegmentationResult
 from service.telemetry import Metrics
 
@@ -65,7 +66,7 @@ class Pipeline:
 
     admission: Admission
     scheduler: Scheduler
-    workers: Executor
+    workers: Workers
     metrics: Metrics
     spool: Spool
     max_pixels: int
@@ -79,7 +80,7 @@ class Pipeline:
         spec, encoder = chosen.package.spec, ENCODERS[request.format]
         clock = StageClock(self.metrics)
         with clock.stage("open"):
-            reader = await self.in_worker(open_image, source, self._limits, request.axes)
+            reader = await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, request.axes)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
         check_output(encoder, header, spec, request)
@@ -91,6 +92,7 @@ class Pipeline:
             progress.accept(header, ticket, self.admission)
             await held.enter_async_context(self.turns.turn(progress))
             work = _Work(self, reader, request, channel, chosen, plan, ticket, clock, room)
+            in_worker = work.in_worker
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
             objects = [plane.objects for plane in finished if plane.objects is not None]
@@ -121,10 +123,10 @@ class Pipeline:
                 placement=request.placement,
             )
             with clock.stage("encode"):
-                if more := await self.in_worker(encoder_memory, result, request.format, ticket=ticket):
+                if more := await in_worker(encoder_memory, result, request.format):
                     self.admission.grow(ticket, more)
                 spool = self.spool if room.on_disk else None
-                body = await self.in_worker(write_body, encoder, result, spool, ticket=ticket)
+                body = await in_worker(write_body, encoder, result, spool)
             # until it is sent: a client that takes its time holds no less memory than one that waits
             body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
@@ -171,18 +173,6 @@ class Pipeline:
     def _limits(self) -> ReadLimits:
         return ReadLimits(self.max_pixels, self.max_pixels * _MOST_SAMPLE_BYTES, "UNET_MAX_PIXELS")
 
-    async def in_worker(
-        self,
-        function: Callable[..., _T],
-        *arguments: Any,  # noqa: ANN401 - passed on
-        ticket: Ticket | None = None,
-    ) -> _T:
-        """Call in a worker thread; a call that has begun cannot be stopped and keeps the ticket until it ends."""
-        thread = self.workers.submit(function, *arguments)
-        if ticket is not None:
-            ticket.runs(thread)
-        return await asyncio.wrap_future(thread)
-
 
 @dataclass(frozen=True, slots=True)
 class _Work:
@@ -205,6 +195,12 @@ class _Work:
     def _allocate_wanted(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         return WantedPixels(self._allocate(shape, dtype), self.ticket)
 
+    async def in_worker(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
+        """Call in a worker thread for requests of this one's size; see :meth:`service.engine.workers.Workers.call`."""
+        header = self.reader.header
+        values = header.planes * max(header.channels * math.prod(header.size_yx), math.prod(self.plan.tiles.size_yx))
+        return await self.pipeline.workers.call(values, function, *arguments, ticket=self.ticket)
+
     async def plane(self, index: int) -> FinishedPlane:
         """Take one plane through every stage but the encoder."""
         values, normalization, note = await self._infer(index)
@@ -213,13 +209,13 @@ class _Work:
             return FinishedPlane(values, normalization, notes, None)
         with self.clock.stage("label"):
             loop = asyncio.get_running_loop()
-            objects = await self.pipeline.in_worker(self._label, values, loop, ticket=self.ticket)
+            objects = await self.in_worker(self._label, values, loop)
         return FinishedPlane(objects.labels, normalization, notes, objects)
 
     async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
         """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
         spec = self.chosen.package.spec
-        in_worker = partial(self.pipeline.in_worker, ticket=self.ticket)
+        in_worker = self.in_worker
         with self.clock.stage("decode"):
             image_yxc, note = await in_worker(
                 read_image,

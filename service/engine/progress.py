@@ -73,7 +73,7 @@ class Turns:
     Parameters
     ----------
     count
-        Half of the workers.
+        Half of the workers for calls of one size.
 
     """
 

@@ -20,6 +20,7 @@ from service.engine.soundness import LEAST_PATIENCE_S, Soundness
 from service.engine.spool import Spool
 from service.engine.trial import Trials
 from service.engine.watching import Watch
+from service.engine.workers import Workers
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -82,7 +83,7 @@ def begin(
     serve: Callable[[Registry], None],
     *,
     admission: Admission,
-    workers: Executor,
+    workers: Workers,
     spool: Spool,
     metrics: Metrics,
     turns: Turns,

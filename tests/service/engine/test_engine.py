@@ -54,6 +54,38 @@ async def running(packages: Path, **settings: Any) -> AsyncIterator[Engine]:
         await engine.stop()
 
 
+class HeldBack(io.BytesIO):
+    """A file on a disk that takes its time."""
+
+    def __init__(self, content: bytes, go_on: threading.Event) -> None:
+        super().__init__(content)
+        self._go_on = go_on
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._go_on.wait(30)
+        return super().read(size)
+
+
+def test_small_images_pass_large_ones_that_hold_all_threads_for_their_size(packages: Path) -> None:
+    async def scenario() -> None:
+        go_on = threading.Event()
+        large = npy(np.zeros((1100, 1100), dtype=np.uint8)).getvalue()
+        request = SegmentRequest(output="mask", format="npy")
+        async with running(packages) as engine, asyncio.timeout(20):
+            held = [asyncio.create_task(engine.segment(HeldBack(large, go_on), request)) for _ in range(100)]
+            await asyncio.sleep(0)
+            try:
+                await engine.segment(npy(np.zeros((64, 64), dtype=np.uint8)), request)
+                assert not any(task.done() for task in held)
+            finally:
+                for task in held:
+                    task.cancel()
+                go_on.set()
+                await asyncio.gather(*held, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
 def test_many_tiny_images_do_not_spoil_the_estimate_for_larger_ones(packages: Path) -> None:
     async def scenario() -> tuple[float, float]:
         async with running(packages) as engine:

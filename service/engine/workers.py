@@ -1,0 +1,65 @@
+"""Threads for what computes beside the net, such as decoding, labelling and encoding: small images pass large ones.
+
+A call has the threads for calls of its size, first come, first served among these; between threads the operating
+system shares the CPUs. In one queue a thumbnail would wait until a slide's labels are drawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from service.engine.ticket import Ticket
+
+_T = TypeVar("_T")
+SIZES = (1 << 20, 1 << 24, math.inf)
+"""Largest call for each group of threads, in values of the image: 1024 x 1024 px of one channel, 4096 x 4096, others.
+
+Calls on the first take less than a tenth of a second, on the second about one.
+"""
+
+
+class Workers:
+    """Worker threads by size of the call; those that are never needed are never started.
+
+    Parameters
+    ----------
+    threads
+        For each size.
+
+    """
+
+    def __init__(self, threads: int) -> None:
+        # decoding, labelling and encoding release the interpreter lock; inference has threads of its own
+        self.executors: tuple[Executor, ...] = tuple(
+            ThreadPoolExecutor(threads, thread_name_prefix=f"unet-codec-{number}") for number in range(len(SIZES))
+        )
+        """To be ended by whoever made this."""
+
+    async def call(
+        self,
+        size: float,
+        function: Callable[..., _T],
+        *arguments: Any,  # noqa: ANN401 - passed on
+        ticket: Ticket | None = None,
+    ) -> _T:
+        """Call in a worker thread; a call that has begun cannot be stopped and keeps the ticket until it ends.
+
+        Parameters
+        ----------
+        size
+            About how many values it goes through.
+        function, arguments
+            What to call.
+        ticket
+            Of the request that it is done for.
+
+        """
+        thread = self.executors[bisect_left(SIZES, size)].submit(function, *arguments)
+        if ticket is not None:
+            ticket.runs(thread)
+        return await asyncio.wrap_future(thread)
