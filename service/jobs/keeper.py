@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from service.engine.ending import end
 from service.jobs.errors import JobLost
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.record import Record
@@ -46,11 +47,11 @@ class Keeper:
         self._sweeping = asyncio.create_task(self._sweep(), name="unet-jobs-keeper")
 
     async def stop(self) -> None:
-        """End it, once a sweep that has begun is done."""
+        """End it, once a sweep that has begun is done; one that hangs is left alone."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown, wait=True)
+        await end(self._thread)
 
     async def _sweep(self) -> None:
         trouble = ""

@@ -197,7 +197,7 @@ def test_a_job_that_ends_while_it_is_looked_at_is_not_as_it_was_before(
     def slow(folder: JobsFolder, job_id: str) -> Record:
         record = read(folder, job_id)
         gate.set()
-        until(lambda: read(folder, job_id).report.over and job_id not in one.app.state.jobs._running)
+        until(lambda: read(folder, job_id).report.over and job_id not in one.app.state.jobs._work.running)
         return record
 
     job = submit(one)
@@ -302,7 +302,7 @@ def test_who_hangs_up_while_a_job_is_deleted_deletes_it_all_the_same(
     request.cancel()
     go_on.set()
     until(lambda: one.get(f"/jobs/{job}").status_code == 404)
-    until(lambda: job not in one.app.state.jobs._running)
+    until(lambda: job not in one.app.state.jobs._work.running)
     assert job not in one.app.state.jobs._folder._own
 
 
@@ -455,6 +455,34 @@ def test_what_is_not_done_when_the_service_ends_is_told_to_come_again(
     with running_app(shared) as client:
         assert_problem_of(client.get(f"/jobs/{job}/result"), 503, "draining")
         assert client.get(f"/jobs/{job}").json()["state"] == "failed"
+
+
+def test_a_folder_that_hangs_keeps_no_service_from_ending(
+    settings: Settings, tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, go_on = set[str](), threading.Event()
+
+    def hangs(name: str) -> Callable[..., None]:
+        def never(*_: object) -> None:
+            hanging.add(name)
+            go_on.wait(60)
+            hanging.discard(name)
+
+        return never
+
+    monkeypatch.setattr("service.jobs.work._LAST_S", 0.2)
+    try:
+        with running_app(settings.model_copy(update={"jobs_dir": tmp_path})) as client:
+            client.wait_until_ready()
+            submit(client)
+            monkeypatch.setattr(JobsFolder, "write", hangs("write"))
+            monkeypatch.setattr(JobsFolder, "sweep", hangs("sweep"))
+            monkeypatch.setattr(JobsFolder, "keep_result", hangs("keep_result"))
+            gate.set()
+            until(lambda: hanging == {"write", "sweep", "keep_result"})
+        assert hanging == {"write", "sweep", "keep_result"}, "the service has ended before them"
+    finally:
+        go_on.set()
 
 
 def test_a_folder_that_cannot_be_used_refuses_jobs_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
