@@ -31,6 +31,9 @@ class ServiceProblem(Exception):
         self.detail = str(document.get("detail", ""))
         self.request_id = document.get("request_id")
         """Under which the server's log has more."""
+        after = document.get("retry_after_s")
+        self.retry_after_s = float(after) if isinstance(after, (int, float)) else None
+        """Seconds after which the same may be taken; None where it never will."""
         self.document = dict(document)
         super().__init__(f"{self.status} {self.title}: {self.detail}")
 

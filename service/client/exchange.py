@@ -42,7 +42,7 @@ SEGMENT = "/segment"
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
 _LONGEST_WAIT_S = 30.0
 _LONGEST_POLL_S = 25.0  # half of what the service takes: proxies hang up after a minute, some after half of one
-_ASKED_AGAIN = 2  # times, where the replica at work on a job has ended
+_ASKED_AGAIN = 2  # times, where the replica at work on a job has ended, or where it may have room for the job later
 # as for an answer that was lost, another may be luckier; one without a shared folder does not know jobs of before it
 _REPLICA_HAS_ENDED = {"/problems/job-lost", "/problems/draining", "/problems/unknown-job"}
 _DROP_S = 5.0  # for saying that nobody waits for a job any more
@@ -184,14 +184,21 @@ class Exchange:
             if response.status_code != ACCEPTED:
                 return response
             try:
-                return self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
+                over = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
             except ServiceProblem as problem:
                 if problem.type not in _REPLICA_HAS_ENDED or not again:
                     raise
+                continue
+            if isinstance(over, httpx.Response):
+                return over
+            wait = 0.0 if over.type in _REPLICA_HAS_ENDED else over.retry_after_s
+            if wait is None or wait > self._max_wait_s or not again:
+                raise over
+            (self._sleep or job.wait)(wait)
         raise AssertionError("the last time returns or raises")
 
-    def _when_over(self, job: Job, line: Line, path: str) -> httpx.Response:
-        """Result of the service's job; where nobody waits any more, the service is told to drop it."""
+    def _when_over(self, job: Job, line: Line, path: str) -> httpx.Response | ServiceProblem:
+        """Result of the service's job, or why it failed; where nobody waits any more, the service has to drop it."""
         wait = partial(line.ask, "GET", path, {"wait": self._poll_s})
         self._followed.add(job)
         try:
@@ -201,7 +208,7 @@ class Exchange:
                 if "state" not in report:
                     raise ServiceProblem(somebody_else(response, "field 'state'"))
                 if report["state"] == "failed":
-                    raise ServiceProblem(report["problem"])
+                    return ServiceProblem(report["problem"])
                 if report["state"] == "done":
                     return self._until_answered(job, partial(line.ask, "GET", f"{path}/result"))
         except ServiceProblem:

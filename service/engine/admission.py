@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from service.engine.alone import check_disk_alone, check_memory_alone, megabytes
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.growth import Growth
 from service.engine.ticket import Throughput, Ticket, seconds_beside
 from service.engine.unsent import Kind, Unsent
 
@@ -47,6 +49,9 @@ class Admission:
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
         self._unsent = Unsent(clock)
+        self._growth = Growth(
+            memory_bytes, self._memory_held, turns - 1
+        )  # a worker is left to those that wait for none
 
     @property
     def in_flight(self) -> int:
@@ -65,8 +70,11 @@ class Admission:
 
     @property
     def memory_in_use(self) -> int:
-        """Bytes promised to accepted requests but those in the queue, and held by answers that are being sent."""
-        return self._in_use("memory_bytes")
+        """Bytes held by accepted requests and by answers that are being sent, and those that it is the turn of."""
+        return self._in_use("memory_bytes") + self._growth.wanted
+
+    def _memory_held(self) -> int:
+        return self._in_use("memory_bytes") - sum(ticket.memory_bytes for ticket in self._tickets if ticket.waiting)
 
     @property
     def disk_in_use(self) -> int:
@@ -177,56 +185,45 @@ class Admission:
         """
         if memory_bytes > self.memory_limit:
             raise TooLargeForMemory(
-                f"{_mb(memory_bytes)} MB are needed to load it beside requests, the memory budget for images is "
-                f"{_mb(self.memory_limit)} MB; raise UNET_MEMORY_BUDGET_MB, or restart the service to load it alone"
+                f"{megabytes(memory_bytes)} MB are needed to load it beside requests, the memory budget for images "
+                f"is {megabytes(self.memory_limit)} MB; raise UNET_MEMORY_BUDGET_MB, or restart the service to load it "
+                "alone"
             )
         return self.keep(memory_bytes, 0) if self.memory_in_use + memory_bytes <= self.memory_limit else None
 
-    def grow(self, ticket: Ticket, memory_bytes: int) -> None:
-        """Promise an accepted request more memory, once its content shows that it needs it.
+    async def grow(self, ticket: Ticket, memory_bytes: int) -> None:
+        """Promise an accepted request more memory, once its content shows that it needs it; see :meth:`Growth.wait`.
 
         Raises
         ------
         TooLargeForMemory, Overloaded
             As for :meth:`admit`.
+        concurrent.futures.CancelledError
+            Where nobody waits for it any more.
 
         """
-        waiting = sum(other.memory_bytes for other in self._tickets if other.waiting)  # they have nothing yet
-        self._check_memory(memory_bytes, ticket.memory_bytes, waiting)
-        ticket.memory_bytes += memory_bytes
+        needed = ticket.memory_bytes + memory_bytes
+        check_memory_alone(needed, self.memory_limit)
+        if not await self._growth.wait(ticket, memory_bytes):
+            self._check_free("memory_bytes", needed, self._memory_held(), ticket)
+        ticket.memory_bytes = needed
 
-    def _check_memory(self, needed: int, held: int = 0, waiting: int = 0) -> None:
-        self._check_memory_alone(needed, held)
-        self._check_free("memory_bytes", needed, self.memory_in_use - waiting, self.memory_limit - held, held)
-
-    def _check_memory_alone(self, needed: int, held: int = 0) -> None:
-        if needed > (budget := self.memory_limit - held):
-            raise TooLargeForMemory(
-                f"the image and its result need {_mb(needed)} MB, the memory budget for images is {_mb(budget)} MB; "
-                "raise UNET_MEMORY_BUDGET_MB, or send the image in parts"
-            )
-
-    def _check_disk_alone(self, needed: int) -> None:
-        if needed > self.disk_limit:
-            raise TooLargeForMemory(
-                f"the image and its result need {_mb(needed)} MB in files, the spool's limit is {_mb(self.disk_limit)} "
-                "MB; raise UNET_SPOOL_LIMIT_MB on a disk that is larger (UNET_SPOOL_DIR), or send the image in parts"
-            )
-
-    def _check_free(self, kind: Kind, needed: int, in_use: int, limit: int, held: int = 0) -> None:
-        """Refuse for now what is not free, of which the request itself holds so much."""
-        missing = in_use - held + needed - limit
+    def _check_free(self, kind: Kind, needed: int, in_use: int, asking: Ticket | None = None) -> None:
+        """Refuse for now what is not free; of what is in use one that is accepted may hold a part itself."""
+        work = [ticket for ticket in self._in_work() if ticket is not asking]
+        in_use -= getattr(asking, kind) if asking else 0
+        limit = self.memory_limit if kind == "memory_bytes" else self.disk_limit
+        missing = in_use + needed - limit
         if not needed or missing <= 0:
             return
-        work = self._in_work()
         wait = self._wait_s(work, missing, kind)
         reason, of, name = {
             "memory_bytes": ("memory", "", "memory budget for images"),
             "disk_bytes": ("disk", " of the spool", "limit"),
         }[kind]
         raise Overloaded(
-            f"{len(work) + len(self._unsent)} requests hold {_mb(in_use)} MB{of} and this one needs {_mb(needed)} MB, "
-            f"the {name} is {_mb(limit)} MB; try again in {wait} s",
+            f"{len(work) + len(self._unsent)} requests hold {megabytes(in_use)} MB{of} and this one needs "
+            f"{megabytes(needed)} MB, the {name} is {megabytes(limit)} MB; try again in {wait} s",
             reason,
             wait,
         )
@@ -266,11 +263,11 @@ class Admission:
         background: bool = False,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
-        self._check_memory_alone(memory_bytes)
-        self._check_disk_alone(disk_bytes)
+        check_memory_alone(memory_bytes, self.memory_limit)
+        check_disk_alone(disk_bytes, self.disk_limit)
         if not background:  # else it waits for its turn without them
-            self._check_memory(memory_bytes)
-            self._check_free("disk_bytes", disk_bytes, self.disk_in_use, self.disk_limit)
+            self._check_free("memory_bytes", memory_bytes, self.memory_in_use)
+            self._check_free("disk_bytes", disk_bytes, self.disk_in_use)
         queued = background and self._turns_are_taken()
         self._check_time(Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued), timeout_s)
 
@@ -293,7 +290,3 @@ class Admission:
                 f"{asked.pixels_left} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at "
                 f"the measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
             )
-
-
-def _mb(count: int) -> int:
-    return math.ceil(count / 1_000_000)

@@ -124,7 +124,7 @@ class Pipeline:
             )
             with clock.stage("encode"):
                 if more := await in_worker(encoder_memory, result, request.format):
-                    self.admission.grow(ticket, more)
+                    await self.admission.grow(ticket, more)
                 spool = self.spool if room.on_disk else None
                 body = await in_worker(write_body, encoder, result, spool)
             # until it is sent: a client that takes its time holds no less memory than one that waits
@@ -249,7 +249,7 @@ class _Work:
         request, charged = self.request, 0
 
         async def charge(more: int) -> None:
-            self.pipeline.admission.grow(self.ticket, more)
+            await self.pipeline.admission.grow(self.ticket, more)
 
         def charge_objects(objects: int) -> None:
             nonlocal charged

@@ -359,21 +359,29 @@ def test_closing_waits_until_the_service_has_dropped_its_jobs(
     wait_for_metric(server.url, "unet_in_flight", 0)
 
 
-@pytest.mark.parametrize("slug", ["no-room-for-jobs", "overloaded", "non-finite-image"])
-def test_a_job_that_failed_for_another_reason_is_not_sent_again(slug: str) -> None:
+@pytest.mark.parametrize(
+    ("retry_after_s", "max_wait_s", "times"), [(None, 300.0, 1), (7, 300.0, 3), (7, 6.0, 1)], ids=str
+)
+def test_a_failed_job_is_sent_again_twice_where_it_says_when_and_that_is_soon_enough(
+    retry_after_s: int | None, max_wait_s: float, times: int
+) -> None:
     asked: list[str] = []
-    failed = {"state": "failed", "problem": {"status": 503, "type": f"/problems/{slug}", "retry_after_s": 1}}
+    waited: list[float] = []
+    problem = {"status": 503, "type": "/problems/overloaded", "retry_after_s": retry_after_s}
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.method)
-        return httpx.Response(202, json={"id": "a"}) if request.method == "POST" else httpx.Response(200, json=failed)
+        over = {"state": "failed", "problem": {name: value for name, value in problem.items() if value is not None}}
+        return httpx.Response(202, json={"id": "a"}) if request.method == "POST" else httpx.Response(200, json=over)
 
+    transport = httpx.MockTransport(answer)
     with (
-        Client("http://service", transport=httpx.MockTransport(answer)) as client,
-        pytest.raises(ServiceProblem) as problem,
+        Client("http://service", transport=transport, max_wait_s=max_wait_s, sleep=waited.append) as client,
+        pytest.raises(ServiceProblem) as raised,
     ):
         client.segment(b"image", respond_async=True)
-    assert (problem.value.type, asked) == (f"/problems/{slug}", ["POST", "GET"])
+    assert (raised.value.type, raised.value.retry_after_s) == ("/problems/overloaded", retry_after_s)
+    assert (asked, waited) == (["POST", "GET"] * times, [7.0] * (times - 1))
 
 
 @pytest.mark.parametrize("asked_for", ["/jobs/a", "/jobs/a/result"])

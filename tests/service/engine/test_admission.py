@@ -147,12 +147,12 @@ def test_one_whose_turn_it_is_goes_before_what_comes_later_but_not_before_what_g
             assert not admission.claim(job)
             with pytest.raises(Overloaded, match="2 requests hold 11 MB and this one needs 1 MB"):
                 admission.check(speed, MB, MB, 60)
-            admission.grow(before, 6 * MB)
-            with pytest.raises(TooLargeForMemory, match=r"2 MB.*1 MB"):
-                admission.grow(before, 2 * MB)
+            asyncio.run(admission.grow(before, 6 * MB))
+            with pytest.raises(TooLargeForMemory, match=r"11 MB.*10 MB"):
+                asyncio.run(admission.grow(before, 2 * MB))
             assert not admission.claim(job)
         assert admission.claim(job)
-        admission.grow(job, 2 * MB)
+        asyncio.run(admission.grow(job, 2 * MB))
 
 
 def test_those_in_the_background_get_their_room_in_their_order() -> None:
@@ -301,10 +301,10 @@ def test_a_thread_that_goes_on_keeps_its_memory_until_it_ends() -> None:
 def test_a_request_may_grow_within_the_budget_only() -> None:
     admission = Admission(10 * MB, 10)
     with admission.admit(Throughput(MB), 1, 4 * MB, 20) as ticket:
-        admission.grow(ticket, 5 * MB)
+        asyncio.run(admission.grow(ticket, 5 * MB))
         assert admission.memory_in_use == 9 * MB
-        with pytest.raises(TooLargeForMemory, match=r"2 MB.*1 MB"):
-            admission.grow(ticket, 2 * MB)
+        with pytest.raises(TooLargeForMemory, match=r"11 MB.*10 MB"):
+            asyncio.run(admission.grow(ticket, 2 * MB))
 
 
 def test_an_answer_keeps_its_memory_and_its_disk_until_it_is_sent() -> None:

@@ -1,0 +1,30 @@
+"""Refusals of what would not fit even if nothing else were there."""
+
+from __future__ import annotations
+
+import math
+
+from service.engine.errors import TooLargeForMemory
+
+
+def check_memory_alone(needed: int, limit: int) -> None:
+    """Raise :class:`TooLargeForMemory` where an image and its result need more bytes than there are for images."""
+    if needed > limit:
+        raise TooLargeForMemory(
+            f"the image and its result need {megabytes(needed)} MB, the memory budget for images is "
+            f"{megabytes(limit)} MB; raise UNET_MEMORY_BUDGET_MB, or send the image in parts"
+        )
+
+
+def check_disk_alone(needed: int, limit: int) -> None:
+    """Raise :class:`TooLargeForMemory` where they need more bytes in files than there are in the spool folder."""
+    if needed > limit:
+        raise TooLargeForMemory(
+            f"the image and its result need {megabytes(needed)} MB in files, the spool's limit is {megabytes(limit)} "
+            "MB; raise UNET_SPOOL_LIMIT_MB on a disk that is larger (UNET_SPOOL_DIR), or send the image in parts"
+        )
+
+
+def megabytes(count: int) -> int:
+    """Bytes as messages show them, rounded up."""
+    return math.ceil(count / 1_000_000)
