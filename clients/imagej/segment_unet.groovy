@@ -4,8 +4,8 @@
 //
 //   groovy -cp ij.jar segment_unet.groovy url=http://127.0.0.1:8000 "image=/data/my cells.tif" save=labels.tif
 //
-// url, image, output, model, threshold, min_area, min_score, channel, mirror, scale, pixel_size, timeout, rois, save: as
-// in segment_unet.ijm.
+// url, image, output, model, threshold, min_area, min_score, channel, mirror, scale, pixel_size, timeout, respond_async,
+// rois, save: as in segment_unet.ijm.
 
 import groovy.json.JsonSlurper
 import groovy.transform.Field
@@ -125,23 +125,39 @@ List<String> modelsAt(String url) {
     }
 }
 
-/**
- * Send a TIFF, return the bytes of the answer; waits as long as a busy service asks, for a minute at most, and asks
- * again where an answer broke off, three times at most.
- */
+/** Send a TIFF, return the bytes of the result; that of a job is asked for until it is there. */
 byte[] ask(String url, Map<String, String> query, byte[] tiff) {
     String asked = query.findAll { it.value }.collect { "${it.key}=${URLEncoder.encode(it.value, 'UTF-8')}" }.join('&')
+    Map<String, Object> answer = exchange(url, "/segment?${asked}", tiff)
+    if (answer.status == 202) {
+        String job = new JsonSlurper().parseText(new String((byte[]) answer.body, 'UTF-8')).id
+        while ((answer = exchange(url, "/jobs/${job}/result?wait=50", null)).status == 409) { // not done
+            sleep(1000)
+        }
+    }
+    answer.body
+}
+
+/**
+ * Send a TIFF, or ask where it is null; returns status (200, 202, 409) and bytes of the answer. Waits as long as a busy
+ * service asks, for a minute at most, and asks again where an answer broke off, three times at most.
+ */
+Map<String, Object> exchange(String url, String path, byte[] tiff) {
     int waited = 0
     for (int brokeOff = 0; ; ) {
-        HttpURLConnection connection = connected(url, "/segment?${asked}", 1000 * SILENCE_S) {
-            it.requestMethod = 'POST'
-            it.doOutput = true
-            it.setRequestProperty('Content-Type', 'image/tiff')
-            it.fixedLengthStreamingMode = tiff.length
+        HttpURLConnection connection = connected(url, path, 1000 * SILENCE_S) {
+            if (tiff != null) {
+                it.requestMethod = 'POST'
+                it.doOutput = true
+                it.setRequestProperty('Content-Type', 'image/tiff')
+                it.fixedLengthStreamingMode = tiff.length
+            }
         }
         byte[] body
         try {
-            connection.outputStream.withCloseable { it.write(tiff) }
+            if (tiff != null) {
+                connection.outputStream.withCloseable { it.write(tiff) }
+            }
             body = bodyOf(connection)
         } catch (SocketTimeoutException error) {
             throw new Refused("${shown(url)} has not answered within ${SILENCE_S} s; send a smaller image, or raise SILENCE_S in " +
@@ -155,8 +171,8 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
             continue
         }
         int status = connection.responseCode
-        if (status == 200) {
-            return body
+        if (status in [200, 202, 409]) {
+            return [status: status, body: body]
         }
         String pause = connection.getHeaderField('Retry-After')
         if (pause?.isInteger() && waited + pause.toInteger() <= 60) {
@@ -182,7 +198,8 @@ List<Roi> roisIn(byte[] zip) {
 
 Map<String, String> defaults() {
     [url: Prefs.get('unet.url', 'http://127.0.0.1:8000'), output: 'labels', model: '', threshold: '', min_area: '',
-     min_score: '', channel: '', mirror: '', scale: '', pixel_size: '', timeout: '', rois: 'false', image: '', save: '']
+     min_score: '', channel: '', mirror: '', scale: '', pixel_size: '', timeout: '', respond_async: '',
+     rois: 'false', image: '', save: '']
 }
 
 Map<String, String> fromDialog(Map<String, String> options) {
@@ -204,6 +221,7 @@ Map<String, String> fromDialog(Map<String, String> options) {
     dialog.addStringField("Seconds to wait at most (empty: the service's)", '', 8)
     dialog.addCheckbox('Outlines into the ROI Manager', false)
     dialog.addCheckbox('Mean of mirrored views (eight times the time)', false)
+    dialog.addCheckbox('Job (for what takes longer than a proxy waits)', false)
     dialog.showDialog()
     if (dialog.wasCanceled()) {
         return null
@@ -212,7 +230,8 @@ Map<String, String> fromDialog(Map<String, String> options) {
         model: models ? dialog.nextChoice - DEFAULT_MODEL : dialog.nextString, output: dialog.nextChoice,
         threshold: dialog.nextString, min_area: dialog.nextString, min_score: dialog.nextString, channel: dialog.nextString,
         scale: dialog.nextString, pixel_size: dialog.nextString, timeout: dialog.nextString,
-        rois: dialog.nextBoolean.toString(), mirror: dialog.nextBoolean.toString()]
+        rois: dialog.nextBoolean.toString(), mirror: dialog.nextBoolean.toString(),
+        respond_async: dialog.nextBoolean.toString()]
     Prefs.set('unet.url', chosen.url)
     chosen
 }
@@ -220,7 +239,7 @@ Map<String, String> fromDialog(Map<String, String> options) {
 ImagePlus segment(ImagePlus image, Map<String, String> options) {
     String url = options.url.replaceAll('/+$', '')
     Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror',
-        'scale', 'pixel_size', 'timeout'])
+        'scale', 'pixel_size', 'timeout', 'respond_async'])
     byte[] tiff = new FileSaver(image).serialize()
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output

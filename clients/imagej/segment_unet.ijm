@@ -14,6 +14,8 @@
 // scale    0.5 where objects are twice as large as the model knows   1
 // pixel_size  micrometres, or height,width                          what the image says
 // timeout  seconds until the answer is of no use any more           the service's
+// respond_async  true: as a job, which is asked for until done; for  false
+//          images that take longer than a proxy waits
 // mirror   true: mean of eight mirrored views, eight times the time false
 // rois     true: outlines into the ROI Manager too                  false
 // save     file for the result, as TIFF; ROIs beside it as .zip     not saved
@@ -35,6 +37,7 @@ var mirror = "";
 var scale = "";
 var pixelSize = "";
 var timeout = "";
+var respondAsync = "";
 var sent = "";
 
 arguments = getArgument();
@@ -50,6 +53,7 @@ mirror = option("mirror", "");
 scale = option("scale", "");
 pixelSize = option("pixel_size", "");
 timeout = option("timeout", "");
+respondAsync = option("respond_async", "");
 rois = isTrue(option("rois", "false"));
 target = option("save", "");
 
@@ -78,6 +82,7 @@ if (arguments == "") {
     Dialog.addString("Seconds to wait at most (empty: the service's)", timeout, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
     Dialog.addCheckbox("Mean of mirrored views (eight times the time)", isTrue(mirror));
+    Dialog.addCheckbox("Job (for what takes longer than a proxy waits)", isTrue(respondAsync));
     Dialog.show();
     url = Dialog.getString();
     if (models.length > 1) {
@@ -99,6 +104,9 @@ if (arguments == "") {
     rois = Dialog.getCheckbox();
     if (Dialog.getCheckbox()) {
         mirror = "true";
+    }
+    if (Dialog.getCheckbox()) {
+        respondAsync = "true";
     }
     call("ij.Prefs.set", "unet.url", url);
 }
@@ -175,10 +183,17 @@ function ask(format, path) {
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
     query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
     query = query + given("scale", scale) + given("pixel_size", pixelSize) + given("timeout", timeout);
-    said = post(query, path);
-    for (asked = 1; asked < 4 && brokeOff(said); asked++) {
-        wait(250 * pow(2, asked)); // half a second, then twice as long each time
-        said = post(query, path);
+    query = query + given("respond_async", respondAsync);
+    said = insist("/segment" + query, "--data-binary", "@" + sent, path);
+    if (said == "202") {
+        job = idIn(File.openAsString(path));
+        said = "409"; // not done
+        while (said == "409") {
+            said = insist("/jobs/" + job + "/result?wait=50", "--connect-timeout", "10", path);
+            if (said == "409") {
+                wait(1000);
+            }
+        }
     }
     if (said == "200") {
         return;
@@ -199,21 +214,37 @@ function ask(format, path) {
     exit("The U-Net service gives no result.\n" + reason);
 }
 
+// What exchange says, where an answer broke off of the next one, three more at most.
+function insist(address, flag, value, path) {
+    said = exchange(address, flag, value, path);
+    for (asked = 1; asked < 4 && brokeOff(said); asked++) {
+        wait(250 * pow(2, asked)); // half a second, then twice as long each time
+        said = exchange(address, flag, value, path);
+    }
+    return said;
+}
+
 // The status of the answer, nothing else where all of it is in the file; what curl complains of stands before it.
-function post(query, path) {
+function exchange(address, flag, value, path) {
     // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
     said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
-        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", "--data-binary", "@" + sent,
-        "--output", path, "--write-out", "%{http_code}", url + "/segment" + query);
+        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", flag, value,
+        "--output", path, "--write-out", "%{http_code}", url + address);
     return String.trim(said);
 }
 
 // Whether the connection ended before all of the answer was here: in its body, or (52, 55, 56) before its status.
 function brokeOff(said) {
-    if (endsWith(said, "200") && said != "200") {
+    if (matches(said, "(?s).+20[02]")) {
         return true;
     }
     return matches(said, "(?s).*curl: \\((52|55|56)\\).*000");
+}
+
+// The id of a job in what the service says of it.
+function idIn(json) {
+    parts = split(substring(json, indexOf(json, "\"id\"") + 4), "\"");
+    return parts[1];
 }
 
 // An address without user and password, as it may be shown.

@@ -14,7 +14,8 @@ function [result, receipt] = segment_unet(image, varargin)
 %   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
 %   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views), 'scale' (0.5 where objects
 %   are twice as large as those that the model knows), 'pixel_size' (micrometres, or [height width]), 'timeout' (seconds
-%   until the answer is of no use any more). An empty value counts as not given.
+%   until the answer is of no use any more), 'respond_async' (true: as a job, which is asked for until it is done; for
+%   images that take longer than a proxy waits). An empty value counts as not given.
 %   Where the service wants user and password, or a key, they stand in the address: 'https://user:key@host', with %40
 %   for an @ in them. A refusal is an error segment_unet:refused with the words of the service, an answer that broke off four
 %   times is segment_unet:incomplete. Arrays travel as .npy, so every value is kept.
@@ -22,7 +23,7 @@ function [result, receipt] = segment_unet(image, varargin)
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
   known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror', ...
-    'scale', 'pixel_size', 'timeout'};
+    'scale', 'pixel_size', 'timeout', 'respond_async'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');
   end
@@ -53,7 +54,16 @@ function [result, receipt] = segment_unet(image, varargin)
   end
   result_file = fullfile(folder, 'result.npy');
   header_file = fullfile(folder, 'headers.txt');
-  status = post(folder, sent, result_file, header_file, address(options));
+  base = regexprep(options.url, '/+$', '');
+  status = transfer(folder, sent, result_file, header_file, [base address(options)]);
+  if status == 202
+    result_of_job = [base '/jobs/' jsondecode(fileread(result_file)).id '/result?wait=50'];
+    status = 409; % not done
+    while status == 409
+      status = transfer(folder, '', result_file, header_file, result_of_job);
+      pause(status == 409);
+    end
+  end
   if status ~= 200
     error('segment_unet:refused', '%s', reason(result_file, status, options.url));
   end
@@ -62,7 +72,7 @@ function [result, receipt] = segment_unet(image, varargin)
 end
 
 function url = address(options)
-  url = [regexprep(options.url, '/+$', '') '/segment?format=npy'];
+  url = '/segment?format=npy';
   names = setdiff(fieldnames(options), {'url'});
   for at = 1:numel(names)
     value = options.(names{at});
@@ -75,13 +85,17 @@ function url = address(options)
   end
 end
 
-function status = post(folder, sent, result_file, header_file, url)
+function status = transfer(folder, sent, result_file, header_file, url)
+  % Sends a file, or asks where its name is empty.
   % All options stand in a file: no shell sees them, so blanks and signs in paths do no harm.
   config = fullfile(folder, 'curl.txt');
   file = fopen(config, 'w');
-  options = {'url', url; 'data-binary', ['@' sent]; 'header', 'Content-Type: application/octet-stream'; ...
-    'header', 'Expect:'; 'output', result_file; 'dump-header', header_file; 'stderr', '-'; ...
+  options = {'url', url; 'output', result_file; 'dump-header', header_file; 'stderr', '-'; ...
     'write-out', '\n%{http_code}'; 'retry', '3'; 'retry-max-time', '60'};
+  if ~isempty(sent)
+    options = [options; {'data-binary', ['@' sent]; 'header', 'Content-Type: application/octet-stream'; ...
+      'header', 'Expect:'}];
+  end
   for at = 1:size(options, 1)
     value = strrep(options{at, 2}, '"', '\"');
     if ~strcmp(options{at, 1}, 'write-out')
@@ -101,7 +115,7 @@ function status = post(folder, sent, result_file, header_file, url)
     status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
     words = strtrim(regexprep(said, '\d{3}\s*$', ''));
     % the connection ended in the body of the answer, or (52, 55, 56) before its status
-    broke_off = failure ~= 0 && (status == 200 || status == 0 && any(failure == [52 55 56]));
+    broke_off = failure ~= 0 && (any(status == [200 202]) || status == 0 && any(failure == [52 55 56]));
     if ~broke_off
       break
     end

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import numpy as np
@@ -33,6 +34,9 @@ PIXEL_UM = 0.325
 SECRET = "9f+8/e@7:d%6c5b4a32z1y0x"  # noqa: S105 - of this test; its signs need encoding in an address
 LARGE = np.zeros((4096, 4096), np.uint16)  # more bytes than the sockets of both ends hold
 IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
+
+
+LOSSES_OF_A_JOB = ("none", "early", "half", "nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Proxy:
 def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
     """A proxy on a free port; of each answer its next loss keeps ``half`` of the body, or ``nothing``, then hangs up.
 
-    Answers come whole when ``losses`` are used up.
+    One that comes ``early`` says that a job is not done. Answers come whole where a loss is ``none``, and when
+    ``losses`` are used up.
     """
     left = iter(losses)
 
@@ -98,15 +103,22 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.pass_on(lambda: httpx.post(server.url + self.path, content=body, timeout=60))
+
+        def do_GET(self) -> None:
+            self.pass_on(lambda: httpx.get(server.url + self.path, timeout=60))
+
+        def pass_on(self, ask: Callable[[], httpx.Response]) -> None:
             proxy.asked.append(self.path)
-            loss = next(left, None)
-            self.close_connection = loss is not None
+            loss = next(left, "none")
+            self.close_connection = loss in {"half", "nothing"}
             if loss == "nothing":
                 return
-            answer = httpx.post(server.url + self.path, content=body, timeout=60)
+            answer = httpx.Response(409, json={"detail": "it is queued"}) if loss == "early" else ask()
             self.send_response(answer.status_code)
             for name in ("Content-Type", "Content-Length", "X-UNet-Receipt"):
-                self.send_header(name, answer.headers[name])
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
             self.end_headers()
             self.wfile.write(answer.content[: len(answer.content) // 2] if loss == "half" else answer.content)
 
@@ -120,6 +132,16 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
             yield proxy
         finally:
             listening.shutdown()
+
+
+def assert_asked_as_a_job(proxy: Proxy) -> None:
+    """Sent once, then asked for its result: too early, twice in vain, and once more."""
+    sent, *asked = proxy.asked
+    assert sent.startswith("/segment?")
+    assert "respond_async=true" in unquote(sent)
+    assert len(asked) == len(LOSSES_OF_A_JOB)
+    assert len(set(asked)) == 1
+    assert re.fullmatch(r"/jobs/[0-9a-f]{32}/result\?wait=50", asked[0])
 
 
 @contextmanager

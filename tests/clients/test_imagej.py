@@ -14,10 +14,12 @@ import tifffile
 from tests.clients.conftest import (
     CLIENTS,
     IMAGE,
+    LOSSES_OF_A_JOB,
     PIXEL_UM,
     SECRET,
     Cells,
     Program,
+    assert_asked_as_a_job,
     gate,
     losing_proxy,
     refusals_of_a_proxy,
@@ -37,6 +39,15 @@ def assert_calibrated_labels(path: Path, cells: Cells) -> None:
         assert denominator / numerator == pytest.approx(PIXEL_UM, rel=1e-5)
         assert file.imagej_metadata is not None
         assert file.imagej_metadata["unit"] in {"micron", "microns"}
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """An image that is accepted as a job, and found to be useless by it."""
+    image = IMAGE.astype(np.float32)
+    image[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "broken.tif", image, imagej=True)
+    return tmp_path / "broken.tif"
 
 
 def test_the_macro_saves_calibrated_labels_and_their_outlines(
@@ -168,6 +179,22 @@ def test_the_macro_asks_again_where_an_answer_broke_off(
     assert saved.exists(), done.stdout + done.stderr
     assert_calibrated_labels(saved, cells)
     assert len(proxy.asked) == 3
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_takes_the_result_of_a_job(imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}] respond_async=true")
+    assert saved.exists(), done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert_asked_as_a_job(proxy)
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_shows_why_a_job_failed(imagej: Program, server: LiveServer, broken: Path) -> None:
+    done = imagej.run("-b", MACRO, f"url={server.url} image=[{broken}] respond_async=true")
+    assert "NaN" in done.stdout
     assert imagej.left_behind() == []
 
 
@@ -312,6 +339,24 @@ def test_the_groovy_script_asks_again_where_an_answer_broke_off(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_calibrated_labels(saved, cells)
     assert len(proxy.asked) == 3
+
+
+def test_the_groovy_script_takes_the_results_of_jobs(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
+        options = f"url={proxy.url}", f"image={cells.path}", f"save={saved}", "respond_async=true"
+        done = groovy.run(SCRIPT, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert_asked_as_a_job(proxy)
+
+
+def test_the_groovy_script_shows_why_a_job_failed(groovy: Program, server: LiveServer, broken: Path) -> None:
+    done = groovy.run(SCRIPT, f"url={server.url}", f"image={broken}", "respond_async=true")
+    assert "NaN" in done.stdout
+    assert done.returncode == 1
 
 
 def test_the_groovy_script_gives_up_where_no_answer_is_whole(groovy: Program, server: LiveServer, cells: Cells) -> None:

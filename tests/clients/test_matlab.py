@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, SECRET, Cells, Program, gate, losing_proxy, refusals_of_a_proxy, with_key
+from tests.clients.conftest import (
+    IMAGE,
+    LOSSES_OF_A_JOB,
+    SECRET,
+    Cells,
+    Program,
+    assert_asked_as_a_job,
+    gate,
+    losing_proxy,
+    refusals_of_a_proxy,
+    with_key,
+)
 from tests.live import LiveServer
 
 
@@ -148,6 +159,28 @@ def test_an_answer_that_broke_off_is_asked_for_again(octave: Program, server: Li
         code = f"disp(max(segment_unet('{cells.path}', 'url', '{proxy.url}')(:)))"
         assert answer(octave, code) == ["24"]
     assert len(proxy.asked) == 3
+
+
+def test_the_result_of_a_job_is_that_of_a_request(octave: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
+        code = f"""
+            [labels, receipt] = segment_unet('{cells.path}', 'url', '{proxy.url}', 'respond_async', true);
+            disp(isequal(labels, segment_unet('{cells.path}', 'url', '{server.url}'))), disp(receipt.output.objects)
+        """
+        assert answer(octave, code) == ["1", "24"]
+    assert_asked_as_a_job(proxy)
+    assert octave.left_behind() == []
+
+
+def test_a_job_that_fails_is_an_error_with_its_words(octave: Program, server: LiveServer) -> None:
+    code = f"""
+        image = ones(40, 70); image(3, 4) = NaN;
+        try, segment_unet(image, 'url', '{server.url}', 'respond_async', true);
+        catch failure, disp(failure.identifier), disp(failure.message), end
+    """
+    identifier, *words = answer(octave, code)
+    assert identifier == "segment_unet:refused"
+    assert "NaN" in " ".join(words)
 
 
 def test_no_answer_that_is_whole_is_an_error(octave: Program, server: LiveServer, cells: Cells) -> None:
