@@ -13,6 +13,8 @@ RECEIPT = "X-UNet-Receipt"
 ACCEPTED = 202
 """Status of a request that has become a job of the service (`respond_async`)."""
 
+_CONFLICT = 409
+
 EXAMPLE = "http://127.0.0.1:8000"
 
 
@@ -39,7 +41,12 @@ class ServiceProblem(Exception):
 
 
 def passes(response: httpx.Response) -> bool:
-    """Whether a refusal is likely to be none the next time: it says so, or no replica of the service has spoken."""
+    """Whether a refusal is likely to be none the next time: it says so, or no replica of the service has spoken.
+
+    That a job is not done passes: one replica may see a moment before another that it is.
+    """
+    if response.status_code == _CONFLICT:
+        return document(response).get("type") == "/problems/job-not-done"
     if response.status_code not in {502, 503, 504}:
         return False
     return retry_after(response) is not None or not str(document(response).get("type", "")).startswith("/problems/")

@@ -135,7 +135,8 @@ class JobsFolder:
                 except OSError:
                     self._own[job_id] = touch_record(folder, stamp), last
                     raise
-        except FileNotFoundError as error:
+        except (FileNotFoundError, UnknownJob) as error:
+            self.forget(job_id)
             raise UnknownJob(job_id, self._keep_s) from error
         if record.report.over:
             self.forget(job_id)
@@ -155,6 +156,8 @@ class JobsFolder:
 
         Raises
         ------
+        UnknownJob
+            Where somebody has deleted the job.
         NoRoomForJobs
             Where other results fill the room, or the disk does.
 
@@ -171,6 +174,8 @@ class JobsFolder:
         except BaseException as error:
             with suppress(OSError):
                 target.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError):
+                raise UnknownJob(job_id, self._keep_s) from error
             if isinstance(error, OSError):
                 raise refused(f"{size} bytes are", error) from error
             raise

@@ -151,7 +151,7 @@ class Jobs:
         while True:
             running = self._work.running.get(job_id)  # first: it may end while its record of before is read
             kept = await call_in(self._threads.looks, self._folder.read, job_id)  # another replica may have deleted it
-            record = kept if running is None else running.current()
+            record = kept if running is None or kept.report.over else running.current()
             if record.user != user:
                 raise UnknownJob(job_id, self._settings.job_keep_s)
             left_s = until - loop.time()

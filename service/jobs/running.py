@@ -20,6 +20,8 @@ class Running:
 
     record: Record
     progress: Progress
+    last: Record | None = None
+    """What becomes of it; shown as :attr:`record` once it is written: another replica shall say the same."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -55,9 +57,9 @@ class Running:
             seconds_left=self.progress.seconds_left,
         )
 
-    def done(self, answer: Answer, headers: Mapping[str, str]) -> None:
-        """Note that the result is kept."""
+    def done(self, answer: Answer, headers: Mapping[str, str]) -> Record:
+        """Return the record of the job once its result is kept."""
         report = {"state": "done", "bytes": answer.body.size, "finished": datetime.now(UTC), "seconds_left": None}
         report["pixels_done"] = self.progress.pixels
         sent = {"media_type": answer.media_type, "headers": dict(headers)}
-        self.record = self.current().with_report(**report).model_copy(update=sent)
+        return self.current().with_report(**report).model_copy(update=sent)

@@ -90,14 +90,16 @@ class Work:
     def drop(self, job_id: str, *, deleted: bool = True) -> None:
         """End the work on a job that has gone; signs of life of others do not wait until it has ended."""
         running = self.running.pop(job_id, None)
-        if running is not None and running.task is not None:
-            self._folder.forget(job_id)
+        if running is None or running.task is None:
+            return
+        self._folder.forget(job_id)
+        running.ended.set()
+        _LOG.info("job dropped", extra=fields(job=job_id))
+        if deleted and not running.task.done():
+            gone = UnknownJob(job_id, self._settings.job_keep_s)
+            self._metrics.job_ended("deleted", self._problem_of(gone)["status"])
+        if running.task is not asyncio.current_task():
             running.task.cancel()
-            running.ended.set()
-            _LOG.info("job dropped", extra=fields(job=job_id))
-            if deleted and not running.task.done():
-                gone = UnknownJob(job_id, self._settings.job_keep_s)
-                self._metrics.job_ended("deleted", self._problem_of(gone)["status"])
 
     async def _carry(
         self, running: Running, work: asyncio.Task[Answer], wanted: SegmentRequest, held: AsyncExitStack
@@ -108,7 +110,10 @@ class Work:
                 answer = await work
                 with closing(answer.body) as body:
                     await call_in(self._threads.results, self._folder.keep_result, job_id, body.size, body.read)
-            running.done(answer, self._headers_of(answer, wanted))
+            running.last = running.done(answer, self._headers_of(answer, wanted))
+        except UnknownJob:
+            await self._lose(job_id)
+            return
         except asyncio.CancelledError:
             if job_id not in self.running:
                 raise  # deleted
@@ -117,11 +122,13 @@ class Work:
                 f"the service stops, and this job was not finished in the {grace_s} s that it had left for that; send "
                 "it again, or raise UNET_SHUTDOWN_GRACE_S"
             )
-            running.record = running.current().failed(self._problem_of(error))
+            running.last = running.current().failed(self._problem_of(error))
         except Exception as error:
-            running.record = running.current().failed(self._problem_of(error))
+            running.last = running.current().failed(self._problem_of(error))
         await self._save(running)
         report = running.record.report
+        if not report.over:
+            return  # it has gone
         shown = fields(job=job_id, problem=(report.problem or {}).get("type"), bytes=report.bytes)
         _LOG.info("job %s", report.state, extra=shown)
         self._metrics.job_ended(report.state, (report.problem or {}).get("status", 200))
@@ -129,18 +136,24 @@ class Work:
 
     async def _save(self, running: Running) -> None:
         """Write a job's record; one that is over is no longer ours, and where that fails the next beat tries again."""
-        record = running.current()
+        record = running.last or running.current()
         job_id = record.report.id
         try:
             await call_in(self._threads.beats, self._folder.write, record)
         except UnknownJob:
-            if not record.report.over:
-                self.drop(job_id, deleted=not await self._is_kept(job_id))
+            await self._lose(job_id)
+            return
         except OSError as error:
             _LOG.warning("the state of job %s cannot be written: %s", job_id, error)
-            return
+        else:
+            if record.report.over:
+                self.running.pop(job_id, None)
         if record.report.over:
-            self.running.pop(job_id, None)
+            running.record = record  # where the disk refuses it nobody else tells
+
+    async def _lose(self, job_id: str) -> None:
+        """Drop a job whose files are gone or somebody else's."""
+        self.drop(job_id, deleted=not await self._is_kept(job_id))
 
     async def _is_kept(self, job_id: str) -> bool:
         """Whether there is a record: that of a replica which took the job for lost, and has counted it."""

@@ -426,6 +426,27 @@ def test_a_job_whose_replica_has_ended_is_sent_again(slug: str) -> None:
     assert asked == ["POST /segment", "GET /jobs/a", "POST /segment", "GET /jobs/b", "GET /jobs/b/result"]
 
 
+def test_a_result_that_another_replica_does_not_see_yet_is_asked_for_again() -> None:
+    asked: list[str] = []
+    early = {"type": "/problems/job-not-done", "status": 409, "title": "", "detail": ""}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.method == "POST":
+            return httpx.Response(202, json={"id": "a"})
+        if not request.url.path.endswith("/result"):
+            return httpx.Response(200, json={"state": "done"})
+        if asked.count("/jobs/a/result") == 1:
+            problem = {"Content-Type": "application/problem+json", "Retry-After": "2"}
+            return httpx.Response(409, content=json.dumps(early), headers=problem)
+        return httpx.Response(200, content=b"mask", headers={RECEIPT: "{}"})
+
+    slept: list[float] = []
+    with Client("http://service", transport=httpx.MockTransport(answer), sleep=slept.append) as client:
+        assert client.segment(b"image", respond_async=True) == b"mask"
+    assert (asked.count("/jobs/a/result"), slept) == (2, [2.0])
+
+
 def test_what_is_no_job_of_the_service_is_said_so() -> None:
     other = Client("http://other", transport=httpx.MockTransport(lambda _: httpx.Response(202, json=[])))
     with other as client, pytest.raises(ServiceProblem, match="no U-Net"):

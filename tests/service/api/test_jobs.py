@@ -227,6 +227,59 @@ def test_deleting_ends_the_work(
     }
 
 
+@pytest.mark.parametrize("before", ["keep_result", "write"])
+def test_what_another_replica_deletes_at_its_end_counts_as_deleted(
+    replicas: tuple[AppClient, AppClient],
+    gate: threading.Event,
+    before: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two signs of life: the replica at work learns of it by what it writes last."""
+    one, other = replicas
+    real = getattr(JobsFolder, before)
+
+    def late(self: JobsFolder, first: Any, *more: Any) -> None:
+        if before == "keep_result" or first.report.over:
+            other.app.state.jobs._folder.delete(job)
+        real(self, first, *more)
+
+    job, counts = submit(one), ended(one)
+    monkeypatch.setattr(JobsFolder, before, late)
+    gate.set()
+    until(lambda: job not in one.app.state.jobs._work.running)
+    assert {key: count - counts[key] for key, count in ended(one).items() if count != counts[key]} == {
+        ("deleted", "404"): 1
+    }
+    assert not one.app.state.jobs._folder._own.get(job)
+    assert not [path for path in folder.iterdir() if job in path.name]
+
+
+def test_no_replica_says_that_a_job_is_done_before_all_do(
+    replicas: tuple[AppClient, AppClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = replicas
+    writing, go_on = threading.Event(), threading.Event()
+    real = JobsFolder.write
+
+    def late(self: JobsFolder, record: Record) -> None:
+        if record.report.over:
+            writing.set()
+            go_on.wait(20)
+        real(self, record)
+
+    monkeypatch.setattr(JobsFolder, "write", late)
+    job = submit(one)
+    try:
+        assert writing.wait(20)
+        assert {replica.get(f"/jobs/{job}").json()["state"] for replica in replicas} <= {"queued", "running"}
+        assert one.get(f"/jobs/{job}/result").json()["type"] == "/problems/job-not-done"
+    finally:
+        go_on.set()
+    assert one.get(f"/jobs/{job}", params={"wait": 20}).json()["state"] == "done"
+    assert other.get(f"/jobs/{job}/result").status_code == 200
+
+
 def test_a_job_that_another_replica_took_for_lost_is_dropped_and_counted_there(
     one: AppClient, gate: threading.Event, folder: Path
 ) -> None:

@@ -237,6 +237,18 @@ def test_a_deleted_job_is_gone_for_its_owner_too(tmp_path: Path) -> None:
         with pytest.raises(UnknownJob):
             call()
     assert [path.name for path in tmp_path.iterdir()] == [".clock"]
+    assert ONE not in owner._own
+
+
+def test_the_result_of_a_deleted_job_is_that_of_none(tmp_path: Path) -> None:
+    owner, other = (JobsFolder(tmp_path, 100, KEEP_S) for _ in range(2))
+    owner.create(record())
+    other.delete(ONE)
+    with pytest.raises(UnknownJob):
+        owner.keep_result(ONE, 3, reader(b"abc"))
+    with pytest.raises(UnknownJob):
+        owner.write(lost(record()))
+    assert not owner._own
 
 
 def test_a_record_that_is_none_is_unknown_and_hurts_nobody(tmp_path: Path) -> None:
