@@ -9,6 +9,7 @@ Where no terminal controls the process, SIGHUP has it look for packages at once.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -145,6 +146,8 @@ def serve(settings: Settings) -> None:
     )
     server = Server(config, app.state.engine, settings.drain_delay_s)
     server.server_state.tasks = app.state.jobs.tasks  # waited for, and cancelled with the grace, like requests
+    gc.collect()
+    gc.freeze()  # modules: to go through all that they hold would stop every thread for 70 ms, now and then
     server.run()
     _LOG.info("stopped")
     leave_what_hangs()

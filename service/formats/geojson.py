@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import IO, Any
 
 import numpy as np
@@ -59,10 +61,8 @@ def grouped(result: SegmentationResult, plane: int) -> Iterator[tuple[int, list[
         for region in regions(result.planes[plane]):
             yield region.label, [region]
         return
-    parts: dict[int, list[Region]] = {}
-    for region in regions(result.planes[plane]):
-        parts.setdefault(region.label, []).append(region)
-    yield from sorted(parts.items())
+    for label, parts in groupby(regions(result.planes[plane], by_label=True), key=attrgetter("label")):
+        yield label, list(parts)
 
 
 def ring_area(ring_xy: NDArray[np.int64]) -> int:

@@ -60,13 +60,15 @@ class _Sides:
     region: NDArray[np.int64]
 
 
-def regions(labels_yx: Pixels) -> Iterator[Region]:
+def regions(labels_yx: Pixels, *, by_label: bool = False) -> Iterator[Region]:
     """Trace every region of one plane, in the order of their first pixels.
 
     Parameters
     ----------
     labels_yx
         Unsigned integers (y, x), 0 = background.
+    by_label
+        Whether all regions of a label come together, in the order of labels.
 
     Yields
     ------
@@ -88,11 +90,14 @@ def regions(labels_yx: Pixels) -> Iterator[Region]:
         return
     order = np.lexsort((~rings.outer, rings.region))
     bounds = np.concatenate(([0], flat_nonzero(np.diff(rings.region[order]) != 0) + 1, [len(order)]))
-    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        mine = order[first:last].tolist()
+    # The first corner of an outer ring is not always its topmost; a pixel of the region lies on the right of it.
+    labels = np.fromiter((labels_yx[rings.pixel_yx(ring)] for ring in order[bounds[:-1]]), labels_yx.dtype)
+    turns = np.argsort(labels, kind="stable") if by_label else np.arange(len(labels))
+    # one by one: the garbage collector would go through all of them, with the interpreter's lock
+    for turn in turns:
+        mine = order[bounds[turn] : bounds[turn + 1]]
         found = tuple(rings.xy[rings.first[ring] : rings.first[ring + 1]] for ring in mine)
-        # The first corner of an outer ring is not always its topmost; a pixel of the region lies on the right of it.
-        yield Region(label=int(labels_yx[rings.pixel_yx(mine[0])]), rings_xy=found)
+        yield Region(label=int(labels[turn]), rings_xy=found)
 
 
 def _sides(parts: NDArray[np.uint32], width: int, heading: int, *, below: bool, forward: bool) -> _Sides:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.formats import UnsupportedOutput
-from service.formats.outlines import regions
+from service.formats.outlines import Region, regions
 from service.formats.placement import Placement
 from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask, probabilities
 
@@ -62,6 +63,17 @@ def test_filling_the_rings_gives_the_pixels_of_one_connected_region(plane: NDArr
         assert not drawn[pixels].any()
         drawn[pixels] = region.label
     np.testing.assert_array_equal(drawn, plane)
+
+
+@settings(max_examples=100)
+@given(plane=label_planes(largest=3))
+@example(plane=DIAGONAL)
+def test_regions_by_label_are_the_same_ones_in_the_order_of_labels(plane: NDArray[np.uint16]) -> None:
+    def shown(found: Iterable[Region]) -> list[tuple[int, list[Any]]]:
+        return [(region.label, [ring.tolist() for ring in region.rings_xy]) for region in found]
+
+    in_order = sorted(regions(plane), key=lambda region: region.label)
+    assert shown(regions(plane, by_label=True)) == shown(in_order)
 
 
 @settings(max_examples=200)
