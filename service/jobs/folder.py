@@ -82,7 +82,7 @@ class JobsFolder:
         job_id = record.report.id
         new = self._path / f".new-{job_id}"
         try:
-            with self._room.made(1, jobs=1):
+            with self._room.made(1, record.user, jobs=1):
                 pass
             self._room.on_disk(partial(new.mkdir, mode=0o700), 1)
             stamp = self._room.on_disk(partial(replace_record, new, record), 1)
@@ -163,9 +163,11 @@ class JobsFolder:
 
         """
         target = self._folder(job_id) / RESULT
+        own = self._own.get(job_id)
+        user = own[1].user if own is not None else None
         try:
             with self._room.on_disk(partial(open, target, "xb", opener=private), 1) as file:
-                with self._room.made(size):
+                with self._room.made(size, user):
                     os.truncate(file.fileno(), size)  # counted by all from now on
                 while part := memoryview(read(_COPIED_BYTES)):
                     while part:

@@ -31,6 +31,8 @@ class Seen:
     """By the clock of the file system, which matters for records of before the start alone."""
     state: str
     over: bool
+    user: str | None
+    """Whose job it is; None where that cannot be read, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +109,14 @@ class Inventory:
         trouble: OSError | None = None
         stamp: Stamp | None = None
         state: str = UNREADABLE
+        user: str | None = None
         over = True
         try:
             stamp = stamp_of(folder)
             if before is not None and before.stamp == stamp and before.state != UNREADABLE:
                 return before
-            report = read_record(folder).report
-            state, over = report.state, report.over
+            record = read_record(folder)
+            state, over, user = record.report.state, record.report.over, record.user
         except OSError as error:
             found = folder.lstat()  # none where it is deleted at this moment
             stamp = stamp or (found.st_ino, found.st_mtime_ns)
@@ -122,7 +125,7 @@ class Inventory:
             return before
         if trouble is not None:
             _LOG.warning("the record of job %s cannot be read: %s", folder.name, trouble)
-        return Seen(stamp, self._looked_s, self._watched_s, max(0.0, now - stamp[1] / 1e9), state, over)
+        return Seen(stamp, self._looked_s, self._watched_s, max(0.0, now - stamp[1] / 1e9), state, over, user)
 
 
 def _size_of(result: Path) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -48,8 +49,8 @@ class Room:
             return self.inventory.entries()
 
     @contextmanager
-    def made(self, size: int, jobs: int = 0) -> Iterator[None]:
-        """Make room for ``size`` bytes and so many jobs; nobody else is given it within.
+    def made(self, size: int, user: str | None, jobs: int = 0) -> Iterator[None]:
+        """Make room for ``size`` bytes and so many jobs of a user; nobody else is given it within.
 
         Raises
         ------
@@ -60,7 +61,8 @@ class Room:
         gone: list[Path] = []
         try:
             with self.lock:
-                gone = self._all_aside(making_room(self.inventory.entries(), self._room_bytes, size, jobs))
+                found = self.inventory.entries()
+                gone = self._all_aside(making_room(found, self._room_bytes, size, jobs, user))
                 yield
         finally:
             _clear_all(gone)
@@ -116,33 +118,67 @@ def worth(found: Sequence[Entry], size: int) -> list[Entry]:
     return gone
 
 
-def making_room(found: Sequence[Entry], room_bytes: int, size: int, jobs: int) -> list[Entry]:
+def making_room(found: Sequence[Entry], limit_bytes: int, size: int, jobs: int, user: str | None) -> list[Entry]:
     """Return what has to go before there is room for ``size`` bytes more and so many jobs more.
+
+    Where those that may go do not suffice, finished jobs of whoever holds the most go, the oldest first, as long as he
+    holds more than an equal share of all users, and is not the one who asks.
 
     Parameters
     ----------
     found
         All jobs.
-    room_bytes
+    limit_bytes
         Most of all results together.
+    user
+        Who asks.
 
     Raises
     ------
     NoRoomForJobs
-        Where there would not be enough without those that may go either; then nothing has to go.
+        Where there would not be enough then either; nothing has to go.
 
     """
-    held, kept = sum(entry.result_bytes for entry in found), len(found)
-    may_go = spare(found)
-    gone: list[Entry] = []
-    while held + size > room_bytes or kept + jobs > MOST_JOBS:
-        if len(gone) == len(may_go):
-            raise NoRoomForJobs(
-                f"{len(found)} jobs are kept, with {held >> 20} MiB of results that nobody has fetched, {size} bytes "
-                f"more are needed; the limits are {MOST_JOBS} jobs and {room_bytes >> 20} MiB: fetch or delete what is "
-                f"done, try again in {NoRoomForJobs.retry_after_s} s, or raise UNET_JOBS_MB (where UNET_JOBS_DIR is "
-                "not set results may have half of the temporary folder's disk)"
-            )
-        gone.append(may_go[len(gone)])
-        held, kept = held - gone[-1].result_bytes, kept - 1
+    left = {entry.job_id: entry for entry in found}
+    held = sum(entry.result_bytes for entry in found)
+    may_go, gone = spare(found), list[Entry]()
+    while (crowded := len(left) + jobs > MOST_JOBS) or held + size > limit_bytes:
+        helping = (entry for entry in may_go if entry.job_id in left and (crowded or entry.result_bytes))
+        first = next(helping, None) or _beyond_share(left.values(), limit_bytes, crowded, user)
+        if first is None:
+            raise _too_many(left.values(), user) if crowded else _too_large(left.values(), limit_bytes, size, user)
+        gone.append(left.pop(first.job_id))
+        held -= first.result_bytes
     return gone
+
+
+def _beyond_share(left: Collection[Entry], limit_bytes: int, crowded: bool, user: str | None) -> Entry | None:
+    holds: Counter[str | None] = Counter({user: 0})
+    for entry in left:
+        holds[entry.seen.user] += 1 if crowded else entry.result_bytes
+    greatest, most = holds.most_common(1)[0]
+    if greatest == user or most * len(holds) <= (MOST_JOBS if crowded else limit_bytes):
+        return None
+    finished = [entry for entry in left if entry.seen.user == greatest and entry.seen.over]
+    useful = [entry for entry in finished if crowded or entry.result_bytes]
+    return min(useful, key=lambda entry: entry.seen.stamp[1], default=None)
+
+
+def _too_many(left: Collection[Entry], user: str | None) -> NoRoomForJobs:
+    done, own = sum(entry.seen.over for entry in left), sum(entry.seen.user == user for entry in left)
+    return NoRoomForJobs(
+        f"{len(left)} jobs are kept, {own} of them of the user who asks: {len(left) - done} are not over, the results "
+        f"of {done} nobody has fetched; the limit is {MOST_JOBS} jobs: fetch or delete what is done, or try again in "
+        f"{NoRoomForJobs.retry_after_s} s"
+    )
+
+
+def _too_large(left: Collection[Entry], limit_bytes: int, size: int, user: str | None) -> NoRoomForJobs:
+    held = sum(entry.result_bytes for entry in left)
+    own = sum(entry.result_bytes for entry in left if entry.seen.user == user)
+    return NoRoomForJobs(
+        f"results that nobody has fetched take {held} bytes, {own} of them of the user who asks, and {size} more "
+        f"are needed; the limit is {limit_bytes} bytes: fetch or delete what is done, try again in "
+        f"{NoRoomForJobs.retry_after_s} s, or raise UNET_JOBS_MB (where UNET_JOBS_DIR is not set results may have half "
+        "of the temporary folder's disk)"
+    )

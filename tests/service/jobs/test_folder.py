@@ -14,7 +14,7 @@ import pytest
 
 from service.jobs import room
 from service.jobs.errors import JobUnavailable, NoRoomForJobs, UnknownJob
-from service.jobs.files import clear, replace_record, stamp_of
+from service.jobs.files import clear, read_record, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.inventory import Entry, Inventory
 from service.jobs.record import JobReport, JobState, Record
@@ -33,7 +33,7 @@ class Clock:
         return self.now
 
 
-def record(job_id: str = ONE, state: JobState = "running") -> Record:
+def record(job_id: str = ONE, state: JobState = "running", user: str = "alice") -> Record:
     report = JobReport(
         id=job_id,
         state=state,
@@ -49,7 +49,7 @@ def record(job_id: str = ONE, state: JobState = "running") -> Record:
         bytes=None,
         problem=None,
     )
-    return Record(report=report, user="alice", request_id="r")
+    return Record(report=report, user=user, request_id="r")
 
 
 def lost(found: Record) -> Record:
@@ -68,10 +68,10 @@ def reader(content: bytes) -> Callable[[int], bytes]:
     return io.BytesIO(content).read
 
 
-def finished(folder: JobsFolder, job_id: str, size: int = 0, *, fetched: bool = False) -> None:
-    folder.create(record(job_id))
+def finished(folder: JobsFolder, job_id: str, size: int = 0, *, fetched: bool = False, user: str = "alice") -> None:
+    folder.create(record(job_id, user=user))
     folder.keep_result(job_id, size, reader(bytes(size)))
-    folder.write(record(job_id, "done"))
+    folder.write(record(job_id, "done", user))
     if fetched:
         folder.fetched(job_id)
 
@@ -153,7 +153,9 @@ def test_room_is_made_of_what_was_fetched_oldest_first(tmp_path: Path) -> None:
     folder.keep_result("d" * 32, 39, reader(bytes(39)))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c", "d"}
     folder.create(record("e" * 32))
-    with pytest.raises(NoRoomForJobs, match=r"4 jobs are kept, .* UNET_JOBS_MB"):
+    with pytest.raises(
+        NoRoomForJobs, match=r"take 69 bytes, 69 of them .* 71 more are needed; the limit is 100 bytes.* UNET_JOBS_MB"
+    ):
         folder.keep_result("e" * 32, 71, reader(bytes(71)))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c", "d", "e"}, "nothing is deleted in vain"
 
@@ -166,7 +168,9 @@ def test_jobs_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.create(record(THREE))
     with pytest.raises(UnknownJob):
         folder.read(TWO)
-    with pytest.raises(NoRoomForJobs, match="limits are 2 jobs"):
+    with pytest.raises(
+        NoRoomForJobs, match=r"2 jobs are kept, 2 of .*: 1 are not over, the results of 1 nobody.* limit is 2 jobs"
+    ):
         folder.create(record("d" * 32))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c"}
 
@@ -222,6 +226,55 @@ def test_no_more_goes_for_a_full_disk_than_is_needed(tmp_path: Path, monkeypatch
     folder.keep_result(THREE, 9_000, reader(b"x" * 9_000))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "b", "c"}
     assert (tmp_path / THREE / "result").read_bytes() == b"x" * 9_000, "a disk may take a part of it at a time"
+
+
+def held_by(folder: Path) -> dict[str, list[str]]:
+    """Digits of the ids of jobs, by user."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("?" * 32)):
+        found.setdefault(str(read_record(path).user), []).append(path.name[0])
+    return found
+
+
+def dated(folder: Path, digits: str) -> None:
+    for age, digit in enumerate(digits):
+        os.utime(folder / (digit * 32) / "job.json", (0, 1000.0 + age))
+
+
+def test_who_holds_more_than_an_equal_share_of_the_jobs_makes_way_for_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_JOBS", 4)
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    for digit in "3210":
+        finished(folder, digit * 32, 1)
+    dated(tmp_path, "3210")
+    with pytest.raises(NoRoomForJobs, match="4 jobs are kept, 4 of them of the user who asks"):
+        folder.create(record(user="alice"))
+    for digit in "ab":
+        folder.create(record(digit * 32, user="bob"))
+    assert held_by(tmp_path) == {"alice": ["0", "1"], "bob": ["a", "b"]}, "the oldest have gone"
+    for user in ("alice", "bob"):
+        with pytest.raises(NoRoomForJobs, match="4 jobs are kept, 2 of them of the user who asks: 2 are not over"):
+            folder.create(record("c" * 32, user=user))
+    with pytest.raises(NoRoomForJobs):
+        folder.create(record("c" * 32, user="bob"))
+    folder.create(record("d" * 32, user="carol"))
+    assert held_by(tmp_path) == {"alice": ["0"], "bob": ["a", "b"], "carol": ["d"]}, "what is in work stays"
+
+
+def test_who_holds_more_than_an_equal_share_of_the_bytes_makes_way_for_others_alone(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    for digit in "3210":
+        finished(folder, digit * 32, 25)
+    dated(tmp_path, "3210")
+    folder.create(record(ONE, user="bob"))
+    folder.keep_result(ONE, 26, reader(bytes(26)))
+    assert held_by(tmp_path) == {"alice": ["0", "1"], "bob": ["a"]}
+    folder.create(record(TWO, user="bob"))
+    with pytest.raises(NoRoomForJobs, match="take 76 bytes, 26 of them of the user who asks, and 25 more"):
+        folder.keep_result(TWO, 25, reader(bytes(25)))
+    assert held_by(tmp_path)["alice"] == ["0", "1"], "half of it is hers, and nothing goes in vain"
 
 
 def test_no_room_means_no_jobs(tmp_path: Path) -> None:
