@@ -225,6 +225,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "The job cannot be read or changed",
         "Try again after `Retry-After`; the operator has to look at the disk of `UNET_JOBS_DIR`.",
     ),
+    job_errors.ResultTooLarge: ProblemKind(
+        "result-too-large",
+        413,
+        "The result of the job is too large to be kept",
+        "Ask for a format that compresses, or for `mask`, crop, wait for the answer, or raise `UNET_JOBS_MB`.",
+    ),
     job_errors.NoRoomForJobs: ProblemKind(
         "no-room-for-jobs",
         503,

@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from service.formats.result import SegmentationResult
+from service.formats.result import OutputKind, SegmentationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,17 @@ class NpyEncoder:
 
     media_type: str = "application/x-npy"
     extension: str = ".npy"
+
+    @staticmethod
+    def least_bytes(output: OutputKind, pixels: int, classes: int) -> int:
+        """Fewest bytes that a result of so many pixels takes in this format; nothing in it is compressed."""
+        match output:
+            case "mask":
+                return pixels
+            case "labels":
+                return 2 * pixels
+            case "probabilities":
+                return 4 * classes * pixels
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write any result; the receipt has no room in this format."""

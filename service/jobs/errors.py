@@ -8,7 +8,8 @@
     ├── JobLost        the replica that worked on it has ended
     ├── JobsOff        this service takes none
     ├── JobUnavailable its files cannot be read or changed
-    └── NoRoomForJobs  other jobs or the disk have no room for it
+    ├── NoRoomForJobs  other jobs or the disk have no room for it
+    └── ResultTooLarge there would be none if it were the only one
 """
 
 from __future__ import annotations
@@ -65,3 +66,15 @@ class NoRoomForJobs(JobError):
     """There are as many jobs or results as may be, or the folder cannot take them."""
 
     retry_after_s = 60
+
+
+class ResultTooLarge(JobError):
+    """Its result has more bytes than those of all jobs may have."""
+
+    def __init__(self, size: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the result has {size} bytes, the limit for those of all jobs together is {limit_bytes} bytes; ask for a "
+            "format that compresses, or for mask in place of probabilities, send fewer pixels, wait for the answer "
+            "(without respond_async, or the header Prefer: respond-async), or raise UNET_JOBS_MB (where UNET_JOBS_DIR "
+            "is not set results may have half of the temporary folder's disk)"
+        )

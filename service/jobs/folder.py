@@ -70,6 +70,10 @@ class JobsFolder:
         self._troubles: dict[str, str] = {}  # of jobs that the last sweep could not see to, each told once
         self._own: dict[str, tuple[Stamp, Record]] = {}
 
+    def check_size(self, size: int) -> None:
+        """Refuse a result of so many bytes that can never be kept; ResultTooLarge says so."""
+        self._room.check(size)
+
     def create(self, record: Record) -> None:
         """Begin a job, of which this process is the owner until it is over.
 
@@ -160,11 +164,14 @@ class JobsFolder:
             Where somebody has deleted the job.
         NoRoomForJobs
             Where other results fill the room, or the disk does.
+        ResultTooLarge
+            Where it is larger than all the room.
 
         """
         target = self._folder(job_id) / RESULT
         own = self._own.get(job_id)
         user = own[1].user if own is not None else None
+        self.check_size(size)
         try:
             with self._room.on_disk(partial(open, target, "xb", opener=private), 1) as file:
                 with self._room.made(size, user):

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from service.engine.engine import Engine
 from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
+from service.formats.npy import NpyEncoder
 from service.jobs.errors import JobNotDone, UnknownJob
 from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
@@ -107,6 +108,8 @@ class Jobs:
         ------
         NoRoomForJobs
             Where there is no room for another.
+        ResultTooLarge
+            Where its result could never be kept.
         EngineError, FormatError, ModelError
             Where the request is refused.
 
@@ -118,6 +121,7 @@ class Jobs:
             await asyncio.wait((work, accepted), return_when=asyncio.FIRST_COMPLETED)
             if not progress.accepted.is_set():
                 await work
+            self._check_size(wanted, progress)
             running = Running.begun(wanted, model, user, progress)
             await self._create(running.record)
         except BaseException:
@@ -128,6 +132,12 @@ class Jobs:
             accepted.cancel()
         self._work.begin(running, work, wanted, held.pop_all())
         return running.current().report
+
+    def _check_size(self, wanted: SegmentRequest, progress: Progress) -> None:
+        """Refuse at once what is sure to be refused once it is computed."""
+        if wanted.format == "npy":
+            classes = len(self._engine.model(wanted.model).package.spec.classes)
+            self._folder.check_size(NpyEncoder.least_bytes(wanted.output, progress.pixels, classes))
 
     async def _create(self, record: Record) -> None:
         try:

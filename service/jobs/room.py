@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from service.jobs.errors import NoRoomForJobs
+from service.jobs.errors import NoRoomForJobs, ResultTooLarge
 from service.jobs.files import clear
 from service.jobs.inventory import Entry, Inventory
 
@@ -42,6 +42,18 @@ class Room:
         self.lock = threading.Lock()
         self._room_bytes = room_bytes
         self._set_aside = set_aside
+
+    def check(self, size: int) -> None:
+        """Refuse a result of so many bytes that would find no room if it were the only one.
+
+        Raises
+        ------
+        ResultTooLarge
+            Where it would not.
+
+        """
+        if size > self._room_bytes:
+            raise ResultTooLarge(size, self._room_bytes)
 
     def entries(self) -> list[Entry]:
         """Return every job; what is deleted at this moment may be among them."""

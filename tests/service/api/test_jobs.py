@@ -601,6 +601,31 @@ def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) 
         assert_problem(client.get(f"/jobs/{kept}"), 404, "unknown-job")
 
 
+@pytest.mark.parametrize(("output", "side"), [("mask", 1025), ("labels", 725), ("probabilities", 363)])
+def test_a_result_that_can_never_be_kept_is_refused_before_it_is_computed(
+    settings: Settings, tmp_path: Path, output: str, side: int
+) -> None:
+    with running_app(settings.model_copy(update={"jobs_mb": 1, "jobs_dir": tmp_path})) as client:
+        client.wait_until_ready()
+        image = png(np.zeros((side, side), np.uint8))
+        asked = {"output": output, "format": "npy"}
+        problem = assert_problem(client.segment(image, headers=ASYNC, params=asked), 413, "result-too-large")
+        assert "the limit for those of all jobs together is 1048576 bytes" in problem["detail"]
+        assert not list(tmp_path.glob("?" * 32))
+        smaller = png(np.zeros((side - 4, side - 4), np.uint8))
+        assert client.get(f"/jobs/{submit(client, smaller, params=asked)}/result", params={"wait": 20}).is_success
+
+
+def test_a_result_that_turns_out_never_to_be_kept_says_so_for_good(settings: Settings) -> None:
+    with running_app(settings.model_copy(update={"jobs_mb": 1})) as client:
+        client.wait_until_ready()
+        image = png(np.random.default_rng(0).integers(0, 255, (700, 700), np.uint8))
+        job = submit(client, image, params={"output": "probabilities", "format": "tiff"})
+        answer = client.get(f"/jobs/{job}/result", params={"wait": 20})
+        assert answer.json()["type"] == "/problems/result-too-large"
+        assert (answer.status_code, "retry-after" in answer.headers) == (413, False)
+
+
 def test_what_becomes_of_jobs_is_counted_and_their_acceptance_is_no_answer(
     one: AppClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.jobs import room
-from service.jobs.errors import JobUnavailable, NoRoomForJobs, UnknownJob
+from service.jobs.errors import JobUnavailable, NoRoomForJobs, ResultTooLarge, UnknownJob
 from service.jobs.files import clear, read_record, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.inventory import Entry, Inventory
@@ -226,6 +226,15 @@ def test_no_more_goes_for_a_full_disk_than_is_needed(tmp_path: Path, monkeypatch
     folder.keep_result(THREE, 9_000, reader(b"x" * 9_000))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "b", "c"}
     assert (tmp_path / THREE / "result").read_bytes() == b"x" * 9_000, "a disk may take a part of it at a time"
+
+
+def test_what_can_never_be_kept_is_another_matter_and_takes_nothing_away(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 30, fetched=True)
+    folder.create(record(TWO))
+    with pytest.raises(ResultTooLarge, match=r"has 101 bytes, the limit .* is 100 bytes.* UNET_JOBS_MB"):
+        folder.keep_result(TWO, 101, reader(bytes(101)))
+    assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "b"}
 
 
 def held_by(folder: Path) -> dict[str, list[str]]:
