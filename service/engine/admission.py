@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.engine.alone import check_disk_alone, check_memory_alone, megabytes
-from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone, megabytes
+from service.engine.errors import DeadlineExceeded, Overloaded
 from service.engine.growth import Growth
 from service.engine.ticket import Throughput, Ticket, seconds_beside
 from service.engine.unsent import Kind, Unsent
@@ -49,6 +49,7 @@ class Admission:
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
         self._unsent = Unsent(clock)
+        self._expected = 0  # bytes, by a package
         self._growth = Growth(
             memory_bytes, self._memory_held, turns - 1
         )  # a worker is left to those that wait for none
@@ -71,7 +72,7 @@ class Admission:
     @property
     def memory_in_use(self) -> int:
         """Bytes held by accepted requests and by answers that are being sent, and those that it is the turn of."""
-        return self._in_use("memory_bytes") + self._growth.wanted
+        return self._in_use("memory_bytes") + self._growth.wanted + self._expected
 
     def _memory_held(self) -> int:
         return self._in_use("memory_bytes") - sum(ticket.memory_bytes for ticket in self._tickets if ticket.waiting)
@@ -175,7 +176,9 @@ class Admission:
         return self._unsent.keep(memory_bytes, disk_bytes)
 
     def reserve(self, memory_bytes: int) -> Callable[[], None] | None:
-        """Charge memory until the returned function is called; None where it is not free.
+        """Charge memory for a package until the returned function is called; None where it is not free.
+
+        What jobs wait for that hold nothing yet counts as free: else the two could wait for one another.
 
         Raises
         ------
@@ -183,13 +186,17 @@ class Admission:
             Where it is more than the whole budget.
 
         """
-        if memory_bytes > self.memory_limit:
-            raise TooLargeForMemory(
-                f"{megabytes(memory_bytes)} MB are needed to load it beside requests, the memory budget for images "
-                f"is {megabytes(self.memory_limit)} MB; raise UNET_MEMORY_BUDGET_MB, or restart the service to load it "
-                "alone"
-            )
-        return self.keep(memory_bytes, 0) if self.memory_in_use + memory_bytes <= self.memory_limit else None
+        check_load_alone(memory_bytes, self.memory_limit)
+        in_use = self._memory_held() + self._growth.wanted + self._expected
+        return self.keep(memory_bytes, 0) if in_use + memory_bytes <= self.memory_limit else None
+
+    def expect(self, memory_bytes: int) -> None:
+        """Keep what comes later from memory that a package waits for; 0 for no longer, and where jobs are in the way.
+
+        What else is in work is over in time, jobs may take hours.
+        """
+        jobs = sum(ticket.memory_bytes for ticket in self._in_work() if ticket.background and not ticket.waiting)
+        self._expected = memory_bytes if jobs + memory_bytes <= self.memory_limit else 0
 
     async def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it; see :meth:`Growth.wait`.

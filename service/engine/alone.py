@@ -25,6 +25,15 @@ def check_disk_alone(needed: int, limit: int) -> None:
         )
 
 
+def check_load_alone(needed: int, limit: int) -> None:
+    """Raise :class:`TooLargeForMemory` where loading a package needs more bytes than there are for images."""
+    if needed > limit:
+        raise TooLargeForMemory(
+            f"{megabytes(needed)} MB are needed to load it beside requests, the memory budget for images is "
+            f"{megabytes(limit)} MB; raise UNET_MEMORY_BUDGET_MB, or restart the service to load it alone"
+        )
+
+
 def megabytes(count: int) -> int:
     """Bytes as messages show them, rounded up."""
     return math.ceil(count / 1_000_000)

@@ -9,11 +9,15 @@ volume looks like that has gone for a moment, or the default model would be lost
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from model.errors import ModelError
+from model.package import read_package
 from model.session import SessionOptions
+from model.spec import ModelSpec
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint, is_gone, package_names, packages_in
 from service.engine.planning import PlanLimits
@@ -125,16 +129,17 @@ class Rescan:
         entries[path] = replace(entry, before=served, reason=_REFUSED if entry.refusal else _REPLACED)
         self._become(entries)
 
-    def drop(self) -> None:
-        """Let go of what is gone, once all is loaded that came in its place."""
-        former = self.registry
+    def drop(self, waiting: Collection[Path] = ()) -> None:
+        """Let go of what is gone or has a successor, but for that in whose place packages come that wait for memory."""
+        former, awaited = self.registry, tuple(_specs(waiting))
         entries = dict(former.entries)
         for path, entry in former.entries.items():
             folder = next(folder for folder in former.folders if folder in (path, path.parent))
             if entry.gone and not any(folder in (place, place.parent) for place in self._last):
                 entries[path] = replace(entry, reason=_FOLDER_GONE.format(folder))
             elif entry.refusal is None and not (entry.gone and path in self._last):  # else it is about to come back
-                entries[path] = replace(entry, before=())
+                still = tuple(model for model in entry.before if _has_to_wait(model.package.spec, entry, awaited))
+                entries[path] = replace(entry, before=still)
         if former.default is not None and make_registry(entries, former.folders, self._default).default is None:
             path = next(path for path, entry in former.entries.items() if former.default in entry.before)
             entries[path] = replace(entries[path], before=(former.default,), reason=_DEFAULT)
@@ -164,3 +169,14 @@ class Rescan:
         registry = make_registry(in_order, former.folders, self._default, former.default)
         if registry != former:  # a folder without packages may have become readable, or no longer be so
             self.registry = registry
+
+
+def _specs(waiting: Collection[Path]) -> Iterator[ModelSpec]:
+    for path in waiting:
+        with suppress(ModelError):  # it will be refused, and comes in nothing's place
+            yield read_package(path).spec
+
+
+def _has_to_wait(spec: ModelSpec, entry: Entry, awaited: Collection[ModelSpec]) -> bool:
+    """Whether one that is awaited is the same at another place, or all that is left of its name."""
+    return any(spec.reference == other.reference or (entry.gone and spec.name == other.name) for other in awaited)

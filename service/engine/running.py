@@ -123,6 +123,6 @@ def begin(
 
     soundness = Soundness(threads, longest, patience_s)
     rescan = Rescan(registry, settings.default_model, options, plan_limits(settings), between)
-    watch = Watch(rescan, settings.rescan_s, serve, admission.reserve)
+    watch = Watch(rescan, settings.rescan_s, serve, admission)
     watch.start()
     return Running(threads, pipeline, soundness, watch)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from service.engine.admission import Admission
 from service.engine.ending import end
 from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
@@ -22,6 +23,7 @@ _LOG = logging.getLogger("unet.engine")
 _LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
 _RELEASE_S = 1.0
 _RETRY_S = 1.0  # whether there is memory by now
+_PATIENCE_S = 10.0  # after which requests that come later get none of what a package waits for
 
 
 class Watch:
@@ -35,9 +37,8 @@ class Watch:
         Seconds between two looks; 0 looks only when it is asked to.
     serve
         Told what is served from now on, on the event loop.
-    reserve
-        Promises bytes of working memory until the function that it returns is called; None where there are none now,
-        :class:`TooLargeForMemory` where there never are as many.
+    admission
+        Where working memory is reserved.
 
     """
 
@@ -46,16 +47,16 @@ class Watch:
         rescan: Rescan,
         every_s: float,
         serve: Callable[[Registry], None],
-        reserve: Callable[[int], Callable[[], None] | None],
+        admission: Admission,
     ) -> None:
         self._rescan = rescan
         self._every_s = every_s or math.inf
         self._serve = serve
-        self._reserve = reserve
+        self._admission = admission
         self._registry = rescan.registry
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="unet-packages")
         self._asked = asyncio.Event()
-        self._waiting: frozenset[Path] = frozenset()  # packages for which there was no memory
+        self._waiting: dict[Path, float] = {}  # packages for which there was no memory, and since when
         self._uses: Counter[LoadedModel] = Counter()
         self._leaving: list[LoadedModel] = []
         self._task: asyncio.Task[None] | None = None
@@ -113,26 +114,30 @@ class Watch:
         loop = asyncio.get_running_loop()
         due = await loop.run_in_executor(self._thread, lambda: self._rescan.look(asked=asked))
         self._publish()
-        before, self._waiting = self._waiting, frozenset()
-        for package in due:
+        before, self._waiting = self._waiting, {}
+        self._admission.expect(0)
+        for package in sorted(due, key=lambda package: before.get(package.path, math.inf)):
+            needed = package.size * _LOADING
             try:
-                release = self._reserve(package.size * _LOADING)
+                release = self._admission.reserve(needed)
             except TooLargeForMemory as error:
                 await loop.run_in_executor(self._thread, self._rescan.refuse, package.path, str(error))
                 continue
             if release is None:
                 if package.path not in before:
                     _LOG.info("%s waits for memory in which to be loaded", package.path.name)
-                self._waiting |= {package.path}
+                since = before.get(package.path, loop.time())
+                if not self._waiting and loop.time() - since >= _PATIENCE_S:
+                    self._admission.expect(needed)
+                self._waiting[package.path] = since
                 continue
             try:
                 await loop.run_in_executor(self._thread, self._rescan.load, package.path)
             finally:
                 release()
             self._publish()
-        if not self._waiting:  # else what it may come in place of has to wait, too
-            await loop.run_in_executor(self._thread, self._rescan.drop)
-            self._publish()
+        await loop.run_in_executor(self._thread, self._rescan.drop, tuple(self._waiting))
+        self._publish()
 
     def _publish(self) -> None:
         former, self._registry = self._registry, self._rescan.registry

@@ -385,6 +385,46 @@ def test_a_package_that_is_renamed_is_there_all_the_time(tmp_path: Path) -> None
     assert (rescan.registry.refused, rescan.registry.kept) == ({}, {})
 
 
+def test_what_waits_for_memory_holds_back_only_what_it_comes_in_place_of(tmp_path: Path) -> None:
+    for name in ("cells", "gone", "renamed", "moved"):
+        put_package(tmp_path, name)
+    rescan = watched(tmp_path)
+    (tmp_path / "renamed").rename(tmp_path / "a")
+    (tmp_path / "moved").rename(tmp_path / "b")
+    put_package(tmp_path, "moved", "1.1.0", place="b")
+    shutil.rmtree(tmp_path / "gone")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "rdf.yaml").write_text("no package")
+    for version in ("1.1.0", "1.2.0"):
+        put_package(tmp_path, "cells", version)
+        for _ in range(2):
+            waiting = {due.path for due in rescan.look()}
+            if tmp_path / "cells" in waiting:
+                rescan.load(tmp_path / "cells")
+            rescan.drop(waiting - {tmp_path / "cells"})
+        assert waiting >= {tmp_path / name for name in ("a", "b", "broken")}
+        assert served(rescan) == [f"cells@{version}", "moved@1.0.0", "renamed@1.0.0"]
+    for path in sorted(waiting):
+        rescan.load(path)
+    rescan.drop()
+    assert served(rescan) == ["cells@1.2.0", "moved@1.1.0", "renamed@1.0.0"]
+    assert rescan.registry.kept == {}
+
+
+def test_what_another_package_took_the_place_of_is_served_until_it_is_loaded_elsewhere(tmp_path: Path) -> None:
+    place = put_package(tmp_path, "cells")
+    rescan = watched(tmp_path)
+    place.rename(tmp_path / "moved")
+    put_package(tmp_path, "nuclei", place="cells")
+    rescan.look()
+    assert {due.path for due in rescan.look()} == {place, tmp_path / "moved"}
+    rescan.load(place)
+    rescan.drop([tmp_path / "moved"])
+    assert served(rescan) == ["cells@1.0.0", "nuclei@1.0.0"]
+    rescan.drop()
+    assert served(rescan) == ["nuclei@1.0.0"]
+
+
 def test_of_two_alike_the_second_takes_over_where_the_first_goes(tmp_path: Path) -> None:
     first = put_package(tmp_path, "cells", place="a")
     put_package(tmp_path, "cells", place="b")

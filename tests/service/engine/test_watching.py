@@ -23,7 +23,7 @@ from model.package import ZOO, read_package
 from model.runtime_errors import inference_error
 from service.engine.admission import Admission
 from service.engine.engine import Engine
-from service.engine.errors import NotReady
+from service.engine.errors import NotReady, Overloaded
 from service.engine.request import SegmentRequest
 from service.engine.soundness import FAILURES
 from service.settings import Settings
@@ -167,7 +167,8 @@ def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, mon
 
 def test_who_asked_once_need_not_ask_again_where_there_was_no_memory(tmp_path: Path) -> None:
     """One that was refused before is tried again, and smaller ones do not wait for one that is large."""
-    put_package(tmp_path)
+    for name in ("tiny", "gone"):
+        put_package(tmp_path, name)
     (put_package(tmp_path, "mended") / "weights.onnx").rename(tmp_path / "away.onnx")
 
     async def scenario() -> None:
@@ -182,15 +183,44 @@ def test_who_asked_once_need_not_ask_again_where_there_was_no_memory(tmp_path: P
             await until(lambda: "mended" in engine.refused)
             release = engine._admission.keep(engine._admission.memory_limit - (30 << 20), 0)
             put_package(tmp_path, "later")
-            shutil.rmtree(tmp_path / "tiny")
+            shutil.rmtree(tmp_path / "gone")
+            (tmp_path / "tiny").rename(tmp_path / "renamed")
+            (tmp_path / "renamed" / "large").write_bytes(bytes(10 << 20))
             engine.look_for_packages()
-            await until(lambda: "later@1.0.0" in served(engine))
+            await until(lambda: served(engine) == ["later@1.0.0", "mended@1.0.0", "tiny@1.0.0"])
             assert "weights.onnx" in engine.refused["mended"]
-            assert "tiny@1.0.0" in served(engine), "what waits may come in its place"
+            assert set(engine.kept) == {"mended@1.0.0", "tiny@1.0.0"}, "what waits comes in their place alone"
             shutil.copy(tmp_path / "later" / "weights.onnx", tmp_path / "mended" / "weights.onnx")
             release()
             await until(lambda: "mended" not in engine.refused)
-            await until(lambda: served(engine) == ["later@1.0.0", "mended@1.0.0"])
+            await until(lambda: served(engine) == ["later@1.0.0", "mended@1.0.0", "tiny@1.0.0"] and not engine.kept)
+
+    asyncio.run(scenario())
+
+
+def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(tmp_path)
+    monkeypatch.setattr("service.engine.watching._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.watching._RETRY_S", 0.02)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            ledger = engine._admission
+            all_but_one = ledger.memory_limit - 1
+            release = ledger.keep(all_but_one, 0)
+            place = put_package(tmp_path, "cells")
+            await until(lambda: ledger.memory_in_use > all_but_one)
+            with pytest.raises(Overloaded):
+                ledger.check(engine.model(None).throughput, 1, 1, 60)
+            shutil.rmtree(place)
+            await until(lambda: ledger.memory_in_use == all_but_one)
+            put_package(tmp_path, "nuclei")
+            await until(lambda: ledger.memory_in_use > all_but_one)
+            release()
+            await until(lambda: served(engine) == ["nuclei@1.0.0", "tiny@1.0.0"])
+            assert ledger.memory_in_use == 0
 
     asyncio.run(scenario())
 
