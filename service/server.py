@@ -23,6 +23,7 @@ import uvicorn
 from service.app import create_app
 from service.engine.ending import leave_what_hangs
 from service.engine.engine import Engine
+from service.jobs.owner import Jobs
 from service.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry import fields
@@ -39,9 +40,10 @@ class CannotListen(Exception):
 class Server(uvicorn.Server):
     """uvicorn with one process, one loop, and a drain before its own graceful shutdown."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_delay_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, jobs: Jobs, drain_delay_s: float) -> None:
         super().__init__(config)
         self._engine = engine
+        self._jobs = jobs
         self._drain_delay_s = drain_delay_s
         self._leave_at: float | None = None
         self._announced = False
@@ -105,6 +107,7 @@ class Server(uvicorn.Server):
                 _LOG.info("draining", extra=fields(drain_delay_s=self._drain_delay_s))
             if time.monotonic() >= self._leave_at:
                 self._engine.drain()
+                self._jobs.drain()
                 self.should_exit = True
         return await super().on_tick(counter)
 
@@ -144,7 +147,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    server = Server(config, app.state.engine, settings.drain_delay_s)
+    server = Server(config, app.state.engine, app.state.jobs, settings.drain_delay_s)
     server.server_state.tasks = app.state.jobs.tasks  # waited for, and cancelled with the grace, like requests
     gc.collect()
     gc.freeze()  # modules: to go through all that they hold would stop every thread for 70 ms, now and then

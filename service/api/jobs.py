@@ -16,7 +16,7 @@ from service.api.invalid import refuse_repeated
 from service.api.middleware import HEAD
 from service.api.openapi import SEGMENT_RESPONSES, problem_responses
 from service.api.parameters import Parameters
-from service.api.piecewise import PiecewiseResponse
+from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.problems import response_of
 from service.engine.request import Body
 from service.jobs.owner import Jobs
@@ -46,7 +46,7 @@ async def describe_job(
     `Retry-After` says when to ask again; there is none once it is over.
     """
     access = _noted(request, job_id)
-    record = await jobs.look(job_id, access.user, query.wait)
+    record = await unless_gone(request, jobs.look(job_id, access.user, query.wait))
     return _report_response(record.report, 200, {})
 
 
@@ -65,7 +65,7 @@ async def fetch_result(
     for a mask.
     """
     access = _noted(request, job_id)
-    record, body = await jobs.result(job_id, access.user, query.wait)
+    record, body = await unless_gone(request, jobs.result(job_id, access.user, query.wait))
     access.model, access.format, access.pixels = record.report.model, record.report.format, record.report.pixels
     if body is None:
         document = record.report.problem or {}

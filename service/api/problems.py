@@ -134,7 +134,8 @@ async def on_client_gone(request: Request, _: Exception) -> Response:
     """End the work for a client that hung up."""
     metrics: Metrics = request.app.state.metrics
     access: Access = request.scope[ACCESS]
-    metrics.cancelled.labels(reason="computing" if access.model else "upload").inc()
+    reason = "computing" if access.model else "waiting" if access.job else "upload"
+    metrics.cancelled.labels(reason=reason).inc()
     return Response(status_code=CLIENT_GONE)
 
 

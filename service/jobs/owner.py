@@ -54,6 +54,7 @@ class Jobs:
         self._engine = engine
         self._settings = settings
         self._threads = Threads()
+        self._draining = False
         self.path = settings.jobs_dir or temporary_path()
         room_bytes = settings.jobs_mb << 20
         self._temporary = None
@@ -74,6 +75,10 @@ class Jobs:
             self._threads.looks.submit(remove_abandoned, self.path.parent)
         self._work.start()
         self._keeper.start()
+
+    def drain(self) -> None:
+        """Let nobody wait any more for jobs of other replicas: these can be asked themselves."""
+        self._draining = True
 
     async def stop(self) -> None:
         """End what is still in work, and say so to whoever asks another replica; a disk that hangs is left alone."""
@@ -148,7 +153,7 @@ class Jobs:
             raise
 
     async def look(self, job_id: str, user: str | None, wait_s: float) -> Record:
-        """Return a job as it is now, or once it is over, ``wait_s`` later at the latest.
+        """Return a job as it is now, or once it is over, ``wait_s`` later at the latest, or when the service drains.
 
         Raises
         ------
@@ -165,7 +170,7 @@ class Jobs:
             if record.user != user:
                 raise UnknownJob(job_id, self._settings.job_keep_s)
             left_s = until - loop.time()
-            if record.report.over or left_s <= 0:
+            if record.report.over or left_s <= 0 or (running is None and self._draining):
                 return record
             if running is None:
                 await asyncio.sleep(min(left_s, _LOOK_S))

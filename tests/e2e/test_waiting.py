@@ -1,0 +1,60 @@
+"""Whoever waits for a job of another replica holds none up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.jobs.folder import JobsFolder
+from service.jobs.record import JobReport, Record
+from tests.e2e.test_running import metric, wait_for_metric
+from tests.live import LiveServer, live_server
+
+JOB = "a" * 32
+
+
+@pytest.fixture
+def idle(packages: Path, tmp_path: Path) -> Iterator[LiveServer]:
+    """A replica with nothing in work, beside one that gives no sign of life."""
+    report = JobReport(
+        id=JOB,
+        state="running",
+        model="tiny@1.0.0",
+        output="mask",
+        format="png",
+        pixels=10,
+        pixels_done=0,
+        seconds_left=None,
+        submitted=datetime.now(UTC),
+        started=None,
+        finished=None,
+        bytes=None,
+        problem=None,
+    )
+    JobsFolder(tmp_path / "jobs", 1 << 20, 60).create(Record(report=report, user=None, request_id=None))
+    with live_server(tmp_path, packages, jobs_dir=tmp_path / "jobs", drain_delay_s=3) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", [f"/jobs/{JOB}", f"/jobs/{JOB}/result"])
+def test_who_hangs_up_is_not_waited_for(idle: LiveServer, path: str) -> None:
+    cancelled = metric(idle.url, "unet_cancelled_total")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"{idle.url}{path}", params={"wait": 50}, timeout=httpx.Timeout(30, read=0.3))
+    wait_for_metric(idle.url, "unet_cancelled_total", cancelled + 1)
+    assert metric(idle.url, "unet_cancelled_total", reason="waiting") == 1
+
+
+def test_a_replica_that_drains_answers_at_once_how_far_another_is(idle: LiveServer) -> None:
+    """If it held the answer back the job would be lost by then."""
+    with ThreadPoolExecutor(1) as background:
+        answer = background.submit(httpx.get, f"{idle.url}/jobs/{JOB}", params={"wait": 50}, timeout=60)
+        idle.terminate()
+        assert answer.result().json()["state"] == "running"
+        assert "Retry-After" in answer.result().headers
+        assert idle.process.wait(30) == 0
