@@ -125,7 +125,7 @@ async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer query parameters that do not exist or have impossible values."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
-    known = [parameter["name"] for parameter in operation.get("parameters", ())]
+    known = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
     response = problem_response(request.scope, INVALID_PARAMETER, describe_invalid(errors, known))
     return _noted(request.scope, request.app.state.metrics, INVALID_PARAMETER, response)
 

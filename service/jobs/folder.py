@@ -245,8 +245,11 @@ class JobsFolder:
                 if entry.seen.over and not mine and entry.age_s > self._keep_s:
                     self.delete(job_id)
                     continue
-                if not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S:
-                    given_up += self._take_over(entry, lost)
+                silent = not entry.seen.over and not mine and entry.silent_s > LOST_AFTER_S
+                if silent and self._take_over(entry, lost):
+                    given_up += 1
+                    states["failed"] += 1
+                    continue
             except UnknownJob:
                 continue
             except JobUnavailable as error:

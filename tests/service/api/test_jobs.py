@@ -435,6 +435,11 @@ def test_nobody_waits_longer_than_proxies_do(one: AppClient, wait: str) -> None:
     assert_problem(one.get(f"/jobs/{'0' * 32}", params={"wait": wait}), 422, "invalid-parameter")
 
 
+def test_a_parameter_that_does_not_exist_is_told_those_that_do(one: AppClient) -> None:
+    problem = assert_problem(one.get(f"/jobs/{'a' * 32}", params={"foo": 1}), 422, "invalid-parameter")
+    assert problem["detail"] == "parameter 'foo' does not exist; there are wait"
+
+
 def test_a_job_is_its_users_alone(settings: Settings, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")

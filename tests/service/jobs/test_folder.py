@@ -98,7 +98,10 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
     watch(clock, other, LOST_AFTER_S + 5)
     assert other.read(ONE).report.state == "running", "it was written in between"
     clock.now += 5
-    assert [other.sweep(lost).lost for _ in range(2)] == [1, 0]
+    assert [(tally.lost, tally.states) for tally in (other.sweep(lost) for _ in range(2))] == [
+        (1, {"failed": 1}),
+        (0, {"failed": 1}),
+    ]
     assert other.read(ONE).report.problem == LOST | {"request_id": "r"}
     with pytest.raises(UnknownJob):
         owner.write(record())  # so that the owner, where it comes back, drops the work
