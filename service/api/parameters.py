@@ -53,6 +53,9 @@ _Timeout: TypeAlias = Annotated[
 ]
 
 
+_FORMAT = Field(json_schema_extra={"enum": list(ENCODERS)})
+
+
 class Parameters(BaseModel):
     """Nothing unknown is taken, and what is empty counts as not given."""
 
@@ -71,10 +74,8 @@ class SegmentParameters(Parameters):
 
     model: _Model = None
     output: _Output = "mask"
-    format: str | None = Field(
-        None,
-        description="Format of the answer; it beats the Accept header. Default: png.",
-        json_schema_extra={"enum": list(ENCODERS)},
+    format: Annotated[str | None, _FORMAT] = Field(
+        None, description="Format of the answer; it beats the Accept header. Default: png."
     )
     threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = Field(
         None,
@@ -198,6 +199,7 @@ class PlanParameters(Parameters):
     planes: Annotated[int, Field(ge=1)] = Field(1, description="Planes of the stack.")
     model: _Model = None
     output: _Output = "mask"
+    format: Annotated[str | None, _FORMAT] = Field(None, description="Format of the answer. Default: tiff.")
     mirror: _Mirror = False
     channel: _Channel = None
     scale: _Scale = None

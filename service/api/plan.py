@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from service.api.dependencies import EngineOf, SettingsOf
+from service.api.dependencies import EngineOf, JobsOf, SettingsOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
 from service.api.parameters import PlanParameters, numbered, parse_size, seconds_allowed
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
 from service.engine.scaling import other_scale
-from service.jobs.errors import JobsOff
+from service.formats import negotiate, refuse_kind
+from service.jobs.errors import JobsOff, ResultTooLarge
 
 router = APIRouter(tags=["segmentation"])
 
 
-@router.get("/plan", summary="How long will it take?", responses=problem_responses(401, 404, 413, 422, 503))
+@router.get("/plan", summary="How long will it take?", responses=problem_responses(401, 404, 406, 413, 422, 503))
 async def plan(
-    request: Request, query: Annotated[PlanParameters, Query()], engine: EngineOf, settings: SettingsOf
+    request: Request, query: Annotated[PlanParameters, Query()], engine: EngineOf, settings: SettingsOf, jobs: JobsOf
 ) -> Plan:
     """Say what an image of this size would take if it were sent now, and whether it would be accepted.
 
@@ -30,17 +32,25 @@ async def plan(
     be decoded whole takes more, and may be refused (413) where the plan is not.
     """
     refuse_repeated(request.query_params.multi_items())
+    format_name = negotiate(None, query.format or "tiff")
+    refuse_kind(query.output, format_name)
     wanted = SegmentRequest(
         model=query.model,
         output=query.output,
-        format="tiff",
+        format=format_name,
         mirror=query.mirror,
         channel=numbered(query.channel),
         scale=other_scale(query.scale),
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
     )
-    forecast = await engine.forecast(parse_size(query.size), query.planes, wanted)
+    size_yx = parse_size(query.size)
+    forecast = await engine.forecast(size_yx, query.planes, wanted)
     if wanted.background and not settings.jobs_mb:
         forecast = replace(forecast, refusal=JobsOff())
+    elif wanted.background:
+        try:
+            jobs.check_size(wanted, query.planes * math.prod(size_yx))
+        except ResultTooLarge as error:
+            forecast = replace(forecast, refusal=error)
     return Plan.of(engine, forecast)

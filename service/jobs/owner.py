@@ -126,7 +126,7 @@ class Jobs:
             await asyncio.wait((work, accepted), return_when=asyncio.FIRST_COMPLETED)
             if not progress.accepted.is_set():
                 await work
-            self._check_size(wanted, progress)
+            self.check_size(wanted, progress.pixels)
             running = Running.begun(wanted, model, user, progress)
             await self._create(running.record)
         except BaseException:
@@ -138,11 +138,25 @@ class Jobs:
         self._work.begin(running, work, wanted, held.pop_all())
         return running.current().report
 
-    def _check_size(self, wanted: SegmentRequest, progress: Progress) -> None:
-        """Refuse at once what is sure to be refused once it is computed."""
+    def check_size(self, wanted: SegmentRequest, pixels: int) -> None:
+        """Refuse at once what is sure to be refused once it is computed.
+
+        Parameters
+        ----------
+        wanted
+            What is wanted.
+        pixels
+            Of the image, all planes together.
+
+        Raises
+        ------
+        ResultTooLarge
+            Where its result could never be kept.
+
+        """
         if wanted.format == "npy":
             classes = len(self._engine.model(wanted.model).package.spec.classes)
-            self._folder.check_size(NpyEncoder.least_bytes(wanted.output, progress.pixels, classes))
+            self._folder.check_size(NpyEncoder.least_bytes(wanted.output, pixels, classes))
 
     async def _create(self, record: Record) -> None:
         try:

@@ -617,6 +617,10 @@ def test_a_result_that_can_never_be_kept_is_refused_before_it_is_computed(
         problem = assert_problem(client.segment(image, headers=ASYNC, params=asked), 413, "result-too-large")
         assert "the limit for those of all jobs together is 1048576 bytes" in problem["detail"]
         assert not list(tmp_path.glob("?" * 32))
+        planned = {**asked, "size": f"{side}x{side}"}
+        assert client.get("/plan", params=planned).json()["refusal"] is None, "nobody has to keep it"
+        plan = client.get("/plan", params={**planned, "respond_async": "true"}).json()
+        assert plan["refusal"] == problem | {"request_id": plan["refusal"].get("request_id")}
         smaller = png(np.zeros((side - 4, side - 4), np.uint8))
         assert client.get(f"/jobs/{submit(client, smaller, params=asked)}/result", params={"wait": 20}).is_success
 

@@ -66,6 +66,8 @@ def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: App
         ({"size": "5x5", "model": "colour", "channel": "DAPI"}, 422, "invalid-parameter", "takes 3 channels"),
         ({"size": "5x5", "timeout": "61"}, 422, "invalid-parameter", "the service's deadline is 60 s"),
         ({"size": "5x5", "model": "tinny"}, 404, "unknown-model", "tiny@1.10.0"),
+        ({"size": "5x5", "format": "bmp"}, 406, "unknown-format", "bmp"),
+        ({"size": "5x5", "format": "png", "output": "probabilities"}, 406, "unsupported-output", "tiff"),
         ({"size": "2001x2000"}, 413, "image-too-large", "4002000 pixels, the limit is 4000000"),
         ({"size": "5x5", "planes": "9" * 30}, 413, "image-too-large", "the limit is 4000000"),
     ],
