@@ -175,10 +175,11 @@ class Admission:
         """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it."""
         return self._unsent.keep(memory_bytes, disk_bytes)
 
-    def reserve(self, memory_bytes: int) -> Callable[[], None] | None:
+    def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
         """Charge memory for a package until the returned function is called; None where it is not free.
 
-        What jobs wait for that hold nothing yet counts as free: else the two could wait for one another.
+        What jobs wait for that hold nothing yet counts as free, else the two could wait for one another; what nets hold
+        that are served no longer and still used does not, though no request waits for these.
 
         Raises
         ------
@@ -187,16 +188,16 @@ class Admission:
 
         """
         check_load_alone(memory_bytes, self.memory_limit)
-        in_use = self._memory_held() + self._growth.wanted + self._expected
+        in_use = self._memory_held() + self._growth.wanted + self._expected + nets_bytes
         return self.keep(memory_bytes, 0) if in_use + memory_bytes <= self.memory_limit else None
 
-    def expect(self, memory_bytes: int) -> None:
+    def expect(self, memory_bytes: int, nets_bytes: int = 0) -> None:
         """Keep what comes later from memory that a package waits for; 0 for no longer, and where jobs are in the way.
 
-        What else is in work is over in time, jobs may take hours.
+        So are nets that jobs keep. What else is in work is over in time, jobs may take hours.
         """
         jobs = sum(ticket.memory_bytes for ticket in self._in_work() if ticket.background and not ticket.waiting)
-        self._expected = memory_bytes if jobs + memory_bytes <= self.memory_limit else 0
+        self._expected = memory_bytes if jobs + nets_bytes + memory_bytes <= self.memory_limit else 0
 
     async def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it; see :meth:`Growth.wait`.

@@ -16,12 +16,14 @@ from model.planner import Planner
 from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
 from service.engine.between import BetweenBatches
+from service.engine.finding import Fingerprint, fingerprint
 from service.engine.planning import PlanLimits, make_planner
 from service.engine.ticket import Throughput
 
 _LOG = logging.getLogger("unet.engine")
 _TYPICAL_SIZE_YX = (768, 768)
 _SMALL_TEST_BYTES = 128 << 20  # less is taken whatever the budget is: half of it is enough for packages that ship
+_LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
 CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
 
@@ -43,6 +45,13 @@ class LoadedModel:
     """Of the precision that runs with fp32; None where that is fp32."""
     readme: str
     """The package's documentation as it was when the net was loaded."""
+    working_bytes: int
+    """Memory that loading it takes, most of which the net keeps."""
+
+
+def working_bytes(files: Fingerprint) -> int:
+    """Bytes of memory that loading a package of these files takes."""
+    return _LOADING * sum(mark[1] for mark in files)
 
 
 def unforeseen(error: Exception) -> str:
@@ -114,6 +123,7 @@ def load_model(
         self_test_difference=opened.self_test_difference,
         agreement=opened.agreement,
         readme=package.readme(),
+        working_bytes=working_bytes(fingerprint(path)),
     )
 
 

@@ -20,6 +20,7 @@ from model.session import SessionOptions
 from model.spec import ModelSpec
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint, is_gone, package_names, packages_in
+from service.engine.loading import working_bytes
 from service.engine.planning import PlanLimits
 from service.engine.registry import Entry, Registry, load_entry, log_news, make_registry
 from service.engine.resources import give_memory_back
@@ -34,10 +35,10 @@ _DEFAULT = "its package is gone, but nothing else serves requests that name no m
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A package that is to be loaded, and the bytes of its files."""
+    """A package that is to be loaded, and the bytes of memory that this takes."""
 
     path: Path
-    size: int
+    working_bytes: int
 
 
 class Rescan:
@@ -105,7 +106,7 @@ class Rescan:
         self._become(entries)
         if asked:
             self._wanted = set(due)
-        return tuple(Due(path, sum(mark[1] for mark in now[path])) for path in dict.fromkeys(due) if path in now)
+        return tuple(Due(path, working_bytes(now[path])) for path in dict.fromkeys(due) if path in now)
 
     def load(self, path: Path) -> None:
         """Load what is at a place; it takes over from what was served from there before, if it is sound."""

@@ -20,7 +20,6 @@ from service.engine.rescan import Rescan
 from service.engine.resources import give_memory_back
 
 _LOG = logging.getLogger("unet.engine")
-_LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
 _RELEASE_S = 1.0
 _RETRY_S = 1.0  # whether there is memory by now
 _PATIENCE_S = 10.0  # after which requests that come later get none of what a package waits for
@@ -117,9 +116,10 @@ class Watch:
         before, self._waiting = self._waiting, {}
         self._admission.expect(0)
         for package in sorted(due, key=lambda package: before.get(package.path, math.inf)):
-            needed = package.size * _LOADING
+            # nets that jobs in the queue keep are as many as there is memory for, beside what requests take
+            needed, kept = package.working_bytes, sum(net.working_bytes for net in self._leaving if net in self._uses)
             try:
-                release = self._admission.reserve(needed)
+                release = self._admission.reserve(needed, kept)
             except TooLargeForMemory as error:
                 await loop.run_in_executor(self._thread, self._rescan.refuse, package.path, str(error))
                 continue
@@ -128,7 +128,7 @@ class Watch:
                     _LOG.info("%s waits for memory in which to be loaded", package.path.name)
                 since = before.get(package.path, loop.time())
                 if not self._waiting and loop.time() - since >= _PATIENCE_S:
-                    self._admission.expect(needed)
+                    self._admission.expect(needed, kept)
                 self._waiting[package.path] = since
                 continue
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import math
 import re
 import shutil
 import threading
@@ -98,6 +99,32 @@ def test_a_request_ends_on_the_net_that_it_began_with_which_is_closed_then(tmp_p
     asyncio.run(scenario())
 
 
+def test_nets_that_are_still_used_take_of_the_memory_in_which_others_are_loaded_and_of_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(tmp_path, version="1.0.0")
+    monkeypatch.setattr("service.engine.watching._PATIENCE_S", math.inf)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            ledger, old = engine._admission, engine.models[0]
+            with engine.using(None):
+                put_package(tmp_path, version="2.0.0")
+                await until(lambda: served(engine) == ["tiny@2.0.0"])
+                assert ledger.memory_in_use == 0
+                room = engine.models[0].working_bytes + old.working_bytes
+                release = ledger.keep(ledger.memory_limit - room + 1000, 0)
+                put_package(tmp_path, version="3.0.0")
+                await until(lambda: engine._running is not None and engine._running.watch._waiting)
+                ledger.check(old.throughput, 1, room - 1000, 60)
+                assert served(engine) == ["tiny@2.0.0"]
+            await until(lambda: served(engine) == ["tiny@3.0.0"])
+            release()
+            assert ledger.memory_in_use == 0
+
+    asyncio.run(scenario())
+
+
 def test_a_service_without_a_package_becomes_ready_when_one_comes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path / "packages") as engine:
@@ -143,9 +170,9 @@ def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, mon
     asked: list[int] = []
     reserve = Admission.reserve
 
-    def watched(self: Admission, memory_bytes: int) -> Callable[[], None] | None:
+    def watched(self: Admission, memory_bytes: int, nets_bytes: int) -> Callable[[], None] | None:
         asked.append(memory_bytes)
-        return reserve(self, memory_bytes)
+        return reserve(self, memory_bytes, nets_bytes)
 
     monkeypatch.setattr(Admission, "reserve", watched)
 
