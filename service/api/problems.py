@@ -22,6 +22,7 @@ from service.telemetry import REQUEST_ID, Metrics
 _LOG = logging.getLogger("unet.api")
 _SHOWN = ("retry_after_s", "reason", "known", "limit_bytes")
 _SHOWN_PATH = 200  # characters
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _RETRY_AFTER_S = 30  # where an error cannot tell how long its cause will last
 # the one scheme that browsers and most client programs can speak by themselves; Bearer is taken, too
 _CHALLENGE = 'Basic realm="unet-service", charset="UTF-8"'
@@ -115,10 +116,23 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         404: f"{path[:_SHOWN_PATH]!r} does not exist; {remedy}",
         405: f"{path[:_SHOWN_PATH]!r} does not take {method[:20]}; see the Allow header for what it takes",
     }
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = {"Allow": ", ".join(sorted(_taken(request)))} if status == 405 else None
     detail = details.get(status, "the request cannot be understood; see /docs")
     response = problem_response(request.scope, kind, detail, headers=headers)
     return _noted(request.scope, request.app.state.metrics, kind, response)
+
+
+def _taken(request: Request) -> set[str]:
+    """Methods that all routes of the path take together; the router names those of one alone."""
+    scope = {**request.scope, "root_path": request.scope.get("app_root_path", request.scope["root_path"])}
+    taken = {
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**scope, "method": method})[0] is Match.FULL
+        and (method == "GET" or not isinstance(route, Mount))  # which holds files, and says that it takes everything
+    }
+    return taken | {"HEAD"} if "GET" in taken else taken
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.api.pages import SWAGGER_PATH
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, noise, npy, npy_declaring, png, tiff, tiff_declaring
@@ -224,10 +225,20 @@ def test_a_parameter_given_twice_is_refused_in_query_and_form(client: AppClient,
         assert f"{name} is given 2 times" in assert_problem(answer, 422, "invalid-parameter")["detail"]
 
 
-def test_a_wrong_method_is_told_the_right_one(client: AppClient) -> None:
-    answer = client.get("/segment")
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/segment", "POST"),
+        ("/models", "GET, HEAD"),
+        ("/jobs/0123456789abcdef0123456789abcdef", "DELETE, GET, HEAD"),
+        ("/jobs/0123456789abcdef0123456789abcdef/result", "GET, HEAD"),
+        (f"{SWAGGER_PATH}/swagger-ui.css", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_all_right_ones(client: AppClient, path: str, allow: str) -> None:
+    answer = client.request("PUT", path)
     assert_problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == allow
 
 
 def test_what_nobody_foresaw_is_a_500_that_tells_the_log_and_not_the_client(
