@@ -1,7 +1,8 @@
-"""Ctrl-C: a command ends in order at the first, at once at a second, and never with a traceback."""
+"""Ctrl-C: a command ends in order at the first, at once at a second, and never with a traceback. SIGTERM: in order."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,3 +28,16 @@ def once_in_order() -> Iterator[None]:
 def _raise_once(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """Let SIGTERM be the end of the process with status 0, as long as no server listens that would drain first."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
