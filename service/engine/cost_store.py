@@ -81,8 +81,12 @@ class CostStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             # several services may share the folder: each file appears whole or not at all
             with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".tmp", delete=False) as file:
-                json.dump(document | {"tiles": tiles}, file)
-            Path(file.name).replace(path)
+                draft = Path(file.name)
+            try:
+                draft.write_text(json.dumps(document | {"tiles": tiles}))
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
         except OSError as error:
             _LOG.info("measured speeds are not kept: %s", error)
             return None

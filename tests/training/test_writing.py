@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.disks import small_disk
 from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.errors import Unwritable
@@ -24,18 +21,6 @@ from training.report.page import write_page
 from training.run_folder import RunFiles
 from training.trainer import train, training_step
 from training.writing import replacing, require_file, require_folder, write_text
-
-
-@contextmanager
-def small_disk(most_bytes: int = 30_000) -> Iterator[None]:
-    """Refuse to write files of more bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN, "an error, not the end of the process"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

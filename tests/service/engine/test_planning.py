@@ -21,6 +21,7 @@ from model.stitching import Run
 from service.engine import planning
 from service.engine.cost_store import CostKey, CostStore, cost_store
 from service.engine.planning import PlanLimits, make_planner
+from tests.disks import small_disk
 from tests.packages import with_variant, write_tiny_package
 
 OPTIONS = SessionOptions(backend="cpu", threads=1)
@@ -83,6 +84,13 @@ def test_a_folder_that_cannot_be_written_keeps_nothing_and_hinders_nobody(tmp_pa
     store = CostStore(tmp_path / "file" / "below")
     assert store.save(KEY, TILES) is None
     assert store.load(KEY) is None
+
+
+def test_a_full_disk_keeps_nothing_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+    store = CostStore(tmp_path)
+    with small_disk(10):
+        assert store.save(KEY, TILES) is None
+    assert files(tmp_path) == []
 
 
 def test_the_setting_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
