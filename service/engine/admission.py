@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone, megabytes
-from service.engine.errors import DeadlineExceeded, Overloaded
+from service.engine.backlog import check_time
+from service.engine.errors import Overloaded
 from service.engine.growth import Growth
+from service.engine.precedence import Precedence, Wish
 from service.engine.ticket import Throughput, Ticket, seconds_beside
-from service.engine.unsent import Kind, Unsent
-
-_IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
+from service.engine.unsent import KINDS, Kind, Unsent
 
 
 class Admission:
@@ -48,11 +48,12 @@ class Admission:
         self.turns = turns
         self._max_backlog_s = max_backlog_s
         self._tickets: set[Ticket] = set()
+        self._clock = clock
         self._unsent = Unsent(clock)
-        self._expected = 0  # bytes, by a package
-        self._growth = Growth(
-            memory_bytes, self._memory_held, turns - 1
-        )  # a worker is left to those that wait for none
+        self._package: list[Wish] = []  # of one at most
+        self._precedence = Precedence(self._limit, self._lasting, clock)
+        # a worker is left to those that wait for none
+        self._growth = Growth(memory_bytes, lambda: self.memory_in_use, turns - 1, clock)
 
     @property
     def in_flight(self) -> int:
@@ -71,11 +72,8 @@ class Admission:
 
     @property
     def memory_in_use(self) -> int:
-        """Bytes held by accepted requests and by answers that are being sent, and those that it is the turn of."""
-        return self._in_use("memory_bytes") + self._growth.wanted + self._expected
-
-    def _memory_held(self) -> int:
-        return self._in_use("memory_bytes") - sum(ticket.memory_bytes for ticket in self._tickets if ticket.waiting)
+        """Bytes held by accepted requests and by answers that are being sent."""
+        return self._in_use("memory_bytes")
 
     @property
     def disk_in_use(self) -> int:
@@ -87,7 +85,23 @@ class Admission:
         return held + self._unsent.held(kind)
 
     def _in_work(self) -> list[Ticket]:
-        return [ticket for ticket in self._tickets if not ticket.queued]
+        return [ticket for ticket in self._tickets if not (ticket.queued or ticket.wish)]
+
+    def _limit(self, kind: Kind) -> int:
+        return self.memory_limit if kind == "memory_bytes" else self.disk_limit
+
+    def _lasting(self, kind: Kind) -> int:
+        """What does not go with the requests in work: answers that clients take, jobs, and requests that wait."""
+        lasting = [ticket for ticket in self._in_work() if ticket.background or ticket in self._growth]
+        held: int = sum(getattr(ticket, kind) for ticket in lasting)
+        return held + self._unsent.held(kind)
+
+    def _kept(self, kind: Kind, jobs: Iterable[Wish] = ()) -> int:
+        """Bytes that are kept for what waits: what grows, a package, and jobs."""
+        return self._precedence.bytes_kept(kind, [*self._growth.wishes, *self._package, *jobs])
+
+    def _kept_from_requests(self, kind: Kind) -> int:
+        return self._kept(kind, [ticket.wish for ticket in self._tickets if ticket.wish])
 
     @contextmanager
     def admit(
@@ -153,7 +167,8 @@ class Admission:
         """Charge a request in the background, whose turn it is, with what it was promised; one at a time.
 
         Those in work in the background leave half of memory and disk to those that somebody waits for, but one alone
-        may have it all; until they do, this one keeps nobody out. Then it goes before whatever comes later.
+        may have it all; until they do, this one keeps nobody out. Then it goes before requests that come later, as
+        :class:`Precedence` says, and never before what grows or a package.
 
         Returns
         -------
@@ -162,9 +177,11 @@ class Admission:
         """
         if ticket.queued and not self._half_is_left(ticket):
             return False
-        ticket.queued = False
-        ticket.waiting = self.memory_in_use > self.memory_limit or self.disk_in_use > self.disk_limit
-        return not ticket.waiting
+        wish = ticket.wish or Wish(self._clock(), ticket.memory_bytes, ticket.disk_bytes)
+        ticket.queued, ticket.wish = False, wish
+        if all(self._in_use(kind) + self._kept(kind) + getattr(wish, kind) <= self._limit(kind) for kind in KINDS):
+            ticket.wish = None
+        return ticket.wish is None
 
     def _half_is_left(self, asked: Ticket) -> bool:
         jobs = [ticket for ticket in self._in_work() if ticket.background]
@@ -178,8 +195,8 @@ class Admission:
     def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
         """Charge memory for a package until the returned function is called; None where it is not free.
 
-        What jobs wait for that hold nothing yet counts as free, else the two could wait for one another; what nets hold
-        that are served no longer and still used does not, though no request waits for these.
+        What jobs wait for that hold nothing yet counts as free; what nets hold that are served no longer and still used
+        does not, though no request waits for these.
 
         Raises
         ------
@@ -188,16 +205,12 @@ class Admission:
 
         """
         check_load_alone(memory_bytes, self.memory_limit)
-        in_use = self._memory_held() + self._growth.wanted + self._expected + nets_bytes
+        in_use = self.memory_in_use + self._kept("memory_bytes") + nets_bytes
         return self.keep(memory_bytes, 0) if in_use + memory_bytes <= self.memory_limit else None
 
-    def expect(self, memory_bytes: int, nets_bytes: int = 0) -> None:
-        """Keep what comes later from memory that a package waits for; 0 for no longer, and where jobs are in the way.
-
-        So are nets that jobs keep. What else is in work is over in time, jobs may take hours.
-        """
-        jobs = sum(ticket.memory_bytes for ticket in self._in_work() if ticket.background and not ticket.waiting)
-        self._expected = memory_bytes if jobs + nets_bytes + memory_bytes <= self.memory_limit else 0
+    def expect(self, memory_bytes: int, nets_bytes: int = 0, waited_s: float = 0.0) -> None:
+        """Note what a package has waited for, beside nets that jobs keep, and for how many seconds; 0 for no longer."""
+        self._package = [Wish(self._clock() - waited_s, memory_bytes, 0, nets_bytes)] if memory_bytes else []
 
     async def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it; see :meth:`Growth.wait`.
@@ -213,25 +226,27 @@ class Admission:
         needed = ticket.memory_bytes + memory_bytes
         check_memory_alone(needed, self.memory_limit)
         if not await self._growth.wait(ticket, memory_bytes):
-            self._check_free("memory_bytes", needed, self._memory_held(), ticket)
+            self._check_free("memory_bytes", needed, asking=ticket)
         ticket.memory_bytes = needed
 
-    def _check_free(self, kind: Kind, needed: int, in_use: int, asking: Ticket | None = None) -> None:
+    def _check_free(self, kind: Kind, needed: int, kept: int = 0, asking: Ticket | None = None) -> None:
         """Refuse for now what is not free; of what is in use one that is accepted may hold a part itself."""
         work = [ticket for ticket in self._in_work() if ticket is not asking]
-        in_use -= getattr(asking, kind) if asking else 0
-        limit = self.memory_limit if kind == "memory_bytes" else self.disk_limit
-        missing = in_use + needed - limit
+        in_use = self._in_use(kind) - (getattr(asking, kind) if asking else 0)
+        missing = in_use + kept + needed - self._limit(kind)
         if not needed or missing <= 0:
             return
         wait = self._wait_s(work, missing, kind)
+        if missing <= kept:
+            wait = min(wait, max(1, math.ceil(self._precedence.seconds_left)))
         reason, of, name = {
             "memory_bytes": ("memory", "", "memory budget for images"),
             "disk_bytes": ("disk", " of the spool", "limit"),
         }[kind]
+        others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
         raise Overloaded(
-            f"{len(work) + len(self._unsent)} requests hold {megabytes(in_use)} MB{of} and this one needs "
-            f"{megabytes(needed)} MB, the {name} is {megabytes(limit)} MB; try again in {wait} s",
+            f"{len(work) + len(self._unsent)} requests hold {megabytes(in_use)} MB{of}{others} and this one needs "
+            f"{megabytes(needed)} MB, the {name} is {megabytes(self._limit(kind))} MB; try again in {wait} s",
             reason,
             wait,
         )
@@ -274,27 +289,8 @@ class Admission:
         check_memory_alone(memory_bytes, self.memory_limit)
         check_disk_alone(disk_bytes, self.disk_limit)
         if not background:  # else it waits for its turn without them
-            self._check_free("memory_bytes", memory_bytes, self.memory_in_use)
-            self._check_free("disk_bytes", disk_bytes, self.disk_in_use)
+            self._check_free("memory_bytes", memory_bytes, self._kept_from_requests("memory_bytes"))
+            self._check_free("disk_bytes", disk_bytes, self._kept_from_requests("disk_bytes"))
         queued = background and self._turns_are_taken()
-        self._check_time(Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued), timeout_s)
-
-    def _check_time(self, asked: Ticket, timeout_s: float) -> None:
-        # one that somebody waits for passes those in the background
-        ahead = [ticket for ticket in self._tickets if asked.background or not ticket.background]
-        waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
-        limit_s = timeout_s if asked.background else self._max_backlog_s
-        if ahead and waiting_s + own_s > limit_s:
-            wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - limit_s)))
-            raise Overloaded(
-                f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is "
-                f"{limit_s:.0f} s; try again in {wait} s",
-                "backlog",
-                wait,
-            )
-        ready_s = seconds_beside(asked, self._tickets)
-        if ready_s > timeout_s * (1.0 if self._tickets else _IDLE_DOUBT):
-            raise DeadlineExceeded(
-                f"{asked.pixels_left} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at "
-                f"the measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
-            )
+        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued)
+        check_time(asked, self._tickets, timeout_s, self._max_backlog_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from service.engine.precedence import Wish
 from service.engine.ticket import Ticket
 
 _LOOK_S = 0.1
@@ -19,29 +20,36 @@ class Growth:
     limit
         Bytes that there are.
     held
-        Bytes that are held, without those that are waited for.
+        Bytes that are held.
     places
         How many that somebody waits for may wait at a time: each may keep a worker thread.
+    clock
+        Seconds, from any start.
 
     """
 
-    def __init__(self, limit: int, held: Callable[[], int], places: int) -> None:
+    def __init__(self, limit: int, held: Callable[[], int], places: int, clock: Callable[[], float]) -> None:
         self._limit = limit
         self._held = held
         self._places = places
-        self._asked: dict[Ticket, int] = {}  # in their order
+        self._clock = clock
+        self._asked: dict[Ticket, Wish] = {}  # in their order
 
     @property
-    def wanted(self) -> int:
-        """Bytes that all wait for together."""
-        return sum(self._asked.values())
+    def wishes(self) -> list[Wish]:
+        """What each waits for."""
+        return list(self._asked.values())
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        """Whether it waits."""
+        return ticket in self._asked
 
     async def wait(self, ticket: Ticket, memory_bytes: int) -> bool:
         """Wait until bytes are free: one in the background for as long as it may take, others for a little.
 
         Returns
         -------
-        Whether they are; False, too, once all that is held is held by those that wait, and none of them has enough:
+        Whether they are; False, too, where none would have enough though nothing were held but by those that wait:
         then the last of those that somebody waits for gives up, or where there are none, the last.
 
         Raises
@@ -52,13 +60,12 @@ class Growth:
         """
         if not ticket.background and sum(not other.background for other in self._asked) >= self._places:
             return self._fits(memory_bytes)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _PATIENCE_S
-        self._asked[ticket] = memory_bytes
+        since_s = self._clock()
+        self._asked[ticket] = Wish(since_s, memory_bytes)
         try:
             # it is freed by any thread, the garbage collector's too, and these can wake nobody
             while not self._fits(memory_bytes):
-                if self._gives_up(ticket) or (not ticket.background and loop.time() >= until):
+                if self._gives_up(ticket) or (not ticket.background and self._clock() - since_s >= _PATIENCE_S):
                     return False
                 await asyncio.sleep(_LOOK_S)
                 ticket.check_wanted()
@@ -70,9 +77,8 @@ class Growth:
         return self._held() + memory_bytes <= self._limit
 
     def _gives_up(self, asked: Ticket) -> bool:
-        if self._held() > sum(ticket.memory_bytes for ticket in self._asked) or any(
-            map(self._fits, self._asked.values())
-        ):
+        held = sum(ticket.memory_bytes for ticket in self._asked)
+        if any(held + wish.memory_bytes <= self._limit for wish in self._asked.values()):
             return False
         latest = [*reversed(self._asked)]
         return asked is next((ticket for ticket in latest if not ticket.background), latest[0])

@@ -9,6 +9,8 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.engine.precedence import Wish
+
 _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 
 
@@ -70,8 +72,8 @@ class Ticket:
     """Nobody waits for it: together such requests get the share of one."""
     queued: bool = False
     """In the background, and behind others: nothing of it is done, and it holds nothing, before it is its turn."""
-    waiting: bool = False
-    """It is its turn, and others still hold what it was promised."""
+    wish: Wish | None = None
+    """It is its turn, and others still hold what it was promised: it holds nothing yet."""
     abandoned: bool = False
     """Nobody wants it any more."""
     _threads: set[Future[Any]] = field(default_factory=set)

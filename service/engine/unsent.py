@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["memory_bytes", "disk_bytes"]
 """What can be held."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _MOST_S = 60.0  # a client that takes next to nothing for a minute is dropped
 

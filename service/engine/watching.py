@@ -22,7 +22,6 @@ from service.engine.resources import give_memory_back
 _LOG = logging.getLogger("unet.engine")
 _RELEASE_S = 1.0
 _RETRY_S = 1.0  # whether there is memory by now
-_PATIENCE_S = 10.0  # after which requests that come later get none of what a package waits for
 
 
 class Watch:
@@ -127,8 +126,8 @@ class Watch:
                 if package.path not in before:
                     _LOG.info("%s waits for memory in which to be loaded", package.path.name)
                 since = before.get(package.path, loop.time())
-                if not self._waiting and loop.time() - since >= _PATIENCE_S:
-                    self._admission.expect(needed, kept)
+                if not self._waiting:
+                    self._admission.expect(needed, kept, loop.time() - since)
                 self._waiting[package.path] = since
                 continue
             try:

@@ -50,20 +50,42 @@ def refuses(admission: Admission, memory_mb: int) -> bool:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_what_is_computed_waits_until_answers_are_sent_and_goes_before_what_comes_later(background: bool) -> None:
+def test_what_is_computed_goes_before_what_comes_later_where_requests_in_work_hold_what_it_needs(
+    background: bool,
+) -> None:
     async def scenario() -> None:
-        admission = Admission(10 * MB, 100)
-        sent, sent_later = admission.keep(4 * MB, 0), admission.keep(MB, 0)
-        with accepted(admission, 2, background=background) as ticket:
+        now = 0.0
+        admission = Admission(10 * MB, 100, clock=lambda: now)
+        sent = admission.keep(MB, 0)
+        with accepted(admission, 2, background=background) as ticket, accepted(admission, 4) as other:
             growing = await begun(admission, ticket, 6)
+            now = 4.9
+            assert not refuses(admission, 3), "who was refused before may come in first"
+            now = 5.0
             assert refuses(admission, 1)
             assert admission.reserve(MB) is None
-            sent()
-            assert refuses(admission, 2)
+            late = admission.keep(2 * MB, 0)
+            assert not refuses(admission, 1), "answers hold what it needs, nobody knows for how long"
+            late()
+            other.memory_bytes = MB
             await asyncio.wait_for(growing, 20)
-            assert (ticket.memory_bytes, admission.memory_in_use) == (8 * MB, 9 * MB)
-        sent_later()
+            assert (ticket.memory_bytes, admission.memory_in_use) == (8 * MB, 10 * MB)
+        sent()
         assert admission.memory_in_use == 0
+
+    asyncio.run(scenario())
+
+
+def test_two_that_grow_do_not_wait_for_one_another_beside_what_somebody_else_holds() -> None:
+    async def scenario() -> None:
+        admission = Admission(100 * MB, 100)
+        admission.keep(MB, 0)
+        with accepted(admission, 20, background=True) as first, accepted(admission, 25, background=True) as second:
+            growing = [await begun(admission, first, 75), asyncio.create_task(admission.grow(second, 70 * MB))]
+            with pytest.raises(Overloaded, match="2 requests hold 21 MB and this one needs 95 MB"):
+                await asyncio.wait_for(growing[1], 20)
+            second.memory_bytes = 0
+            await asyncio.wait_for(growing[0], 20)
 
     asyncio.run(scenario())
 
@@ -162,7 +184,7 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_or_its_outlines(
         sent = admission.keep(30 * MB, 0)
         work = asyncio.create_task(engine.segment(io.BytesIO(npy(disc())), wanted))
         async with asyncio.timeout(60):
-            while not admission._growth.wanted:  # noqa: ASYNC110 - nothing tells
+            while not admission._growth.wishes:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
         assert not work.done()
         sent()

@@ -103,7 +103,7 @@ def test_nets_that_are_still_used_take_of_the_memory_in_which_others_are_loaded_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path, version="1.0.0")
-    monkeypatch.setattr("service.engine.watching._PATIENCE_S", math.inf)
+    monkeypatch.setattr("service.engine.precedence._PATIENCE_S", math.inf)
 
     async def scenario() -> None:
         async with running(tmp_path) as engine:
@@ -229,23 +229,28 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path)
-    monkeypatch.setattr("service.engine.watching._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.precedence._PATIENCE_S", 0.0)
     monkeypatch.setattr("service.engine.watching._RETRY_S", 0.02)
 
     async def scenario() -> None:
         async with running(tmp_path) as engine:
-            ledger = engine._admission
-            all_but_one = ledger.memory_limit - 1
-            release = ledger.keep(all_but_one, 0)
-            place = put_package(tmp_path, "cells")
-            await until(lambda: ledger.memory_in_use > all_but_one)
-            with pytest.raises(Overloaded):
-                ledger.check(engine.model(None).throughput, 1, 1, 60)
-            shutil.rmtree(place)
-            await until(lambda: ledger.memory_in_use == all_but_one)
-            put_package(tmp_path, "nuclei")
-            await until(lambda: ledger.memory_in_use > all_but_one)
-            release()
+            ledger, speed = engine._admission, engine.model(None).throughput
+
+            def refuses() -> bool:
+                try:
+                    ledger.check(speed, 1, 1, 60)
+                except Overloaded:
+                    return True
+                return False
+
+            with ledger.admit(speed, 1, ledger.memory_limit - 1, 60):
+                assert not refuses()
+                place = put_package(tmp_path, "cells")
+                await until(refuses)
+                shutil.rmtree(place)
+                await until(lambda: not refuses())
+                put_package(tmp_path, "nuclei")
+                await until(refuses)
             await until(lambda: served(engine) == ["nuclei@1.0.0", "tiny@1.0.0"])
             assert ledger.memory_in_use == 0
 

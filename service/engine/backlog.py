@@ -1,0 +1,42 @@
+"""Refusals of what would wait for too long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set as AbstractSet
+
+from service.engine.errors import DeadlineExceeded, Overloaded
+from service.engine.ticket import Ticket, seconds_beside
+
+_IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
+
+
+def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, max_backlog_s: float) -> None:
+    """Refuse a request beside those accepted where it had to wait, or would take, longer than so many seconds.
+
+    Raises
+    ------
+    Overloaded
+        Where more seconds of work would wait than may.
+    DeadlineExceeded
+        Where it would not be finished in the time allowed.
+
+    """
+    # one that somebody waits for passes those in the background
+    ahead = [ticket for ticket in tickets if asked.background or not ticket.background]
+    waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
+    limit_s = timeout_s if asked.background else max_backlog_s
+    if ahead and waiting_s + own_s > limit_s:
+        wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - limit_s)))
+        raise Overloaded(
+            f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is "
+            f"{limit_s:.0f} s; try again in {wait} s",
+            "backlog",
+            wait,
+        )
+    ready_s = seconds_beside(asked, tickets)
+    if ready_s > timeout_s * (1.0 if tickets else _IDLE_DOUBT):
+        raise DeadlineExceeded(
+            f"{asked.pixels_left} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at "
+            f"the measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
+        )
