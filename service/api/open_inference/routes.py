@@ -30,6 +30,8 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _LEAST_S = 0.1
+# what takes most beside its own answer first: answers stay until all are there
+_IN_TURN = ("labels", "probabilities", "mask")
 _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 _UNREADY: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not so; `error` says why."}}
 
@@ -163,14 +165,15 @@ async def _content(
             allowed_s = seconds_allowed(inference.outputs[0].request.timeout_s, settings, background=False)
             until += allowed_s - settings.deadline_s
             with ExitStack() as bodies:
-                answers: list[Answer] = []
-                for output in inference.outputs:
+                answers: dict[str, Answer] = {}
+                for output in sorted(inference.outputs, key=lambda output: _IN_TURN.index(output.request.output)):
                     left_s = min(allowed_s, max(_LEAST_S, round(until - clock(), 1)))
                     request = replace(output.request, timeout_s=left_s)
                     answer = await engine.segment(inference.image, request, chosen=chosen)
                     bodies.callback(answer.body.close)
-                    answers.append(answer)
-                content = await asyncio.to_thread(InferenceContent, inference, answers)
+                    answers[output.request.output] = answer
+                in_order = [answers[output.request.output] for output in inference.outputs]
+                content = await asyncio.to_thread(InferenceContent, inference, in_order)
                 bodies.pop_all()
                 return content
     except TimeoutError:

@@ -410,3 +410,17 @@ def test_the_log_and_the_metrics_have_it_as_a_segmentation(client: AppClient, ca
     assert count() == before + 1
     (noted,) = [vars(record)["fields"] for record in caplog.records if record.name == "unet.access"]
     assert (noted["path"], noted["format"], noted["pixels"]) == (INFER, "oip", disc().size)
+
+
+def test_labels_are_made_before_an_answer_that_is_ready_takes_the_memory_that_they_need(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels take 40 bytes a pixel while they are made, probabilities 18, and 8 once they are."""
+    image = disc(600, 600).astype(np.uint16)
+    expected = {kind: segmented(client, image, output=kind) for kind in ("probabilities", "labels")}
+    monkeypatch.setattr(client.app.state.engine._admission, "memory_limit", 44 * image.size)
+    asked = [{"name": kind, "parameters": {"binary_data": True}} for kind in expected]
+    found = tensors(sent_as_bytes(client, image, outputs=asked))
+    assert [*found] == [*expected]
+    for kind, array in expected.items():
+        assert_same(found[kind], array)
