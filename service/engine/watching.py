@@ -93,6 +93,7 @@ class Watch:
             except Exception:
                 # what is served stays as it is, and the next look may find better times
                 _LOG.exception("the packages could not be looked at")
+                self._admission.expect(0)
 
     async def _next(self) -> bool:
         """Wait for the time of the next look, or until it is asked for; returns which of them it was."""

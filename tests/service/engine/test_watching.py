@@ -26,6 +26,7 @@ from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import NotReady, Overloaded
 from service.engine.request import SegmentRequest
+from service.engine.rescan import Rescan
 from service.engine.soundness import FAILURES
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -230,6 +231,7 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
 ) -> None:
     put_package(tmp_path)
     monkeypatch.setattr("service.engine.precedence._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.precedence._MOST_S", 1e6)
     monkeypatch.setattr("service.engine.watching._RETRY_S", 0.02)
 
     async def scenario() -> None:
@@ -243,6 +245,9 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
                     return True
                 return False
 
+            def fails(*_: object, **__: object) -> None:
+                raise OSError("the folder is gone")
+
             with ledger.admit(speed, 1, ledger.memory_limit - 1, 60):
                 assert not refuses()
                 place = put_package(tmp_path, "cells")
@@ -250,6 +255,10 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
                 shutil.rmtree(place)
                 await until(lambda: not refuses())
                 put_package(tmp_path, "nuclei")
+                await until(refuses)
+                with monkeypatch.context() as broken:
+                    broken.setattr(Rescan, "look", fails)
+                    await until(lambda: not refuses())
                 await until(refuses)
             await until(lambda: served(engine) == ["nuclei@1.0.0", "tiny@1.0.0"])
             assert ledger.memory_in_use == 0
