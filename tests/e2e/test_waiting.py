@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.jobs.folder import JobsFolder
-from service.jobs.record import JobReport, Record
 from tests.e2e.test_running import metric, wait_for_metric
+from tests.jobs import job_record
 from tests.live import LiveServer, live_server
 
 JOB = "a" * 32
@@ -21,22 +20,7 @@ JOB = "a" * 32
 @pytest.fixture
 def idle(packages: Path, tmp_path: Path) -> Iterator[LiveServer]:
     """A replica with nothing in work, beside one that gives no sign of life."""
-    report = JobReport(
-        id=JOB,
-        state="running",
-        model="tiny@1.0.0",
-        output="mask",
-        format="png",
-        pixels=10,
-        pixels_done=0,
-        seconds_left=None,
-        submitted=datetime.now(UTC),
-        started=None,
-        finished=None,
-        bytes=None,
-        problem=None,
-    )
-    JobsFolder(tmp_path / "jobs", 1 << 20, 60).create(Record(report=report, user=None, request_id=None))
+    JobsFolder(tmp_path / "jobs", 1 << 20, 60).create(job_record(JOB, user=None))
     with live_server(tmp_path, packages, jobs_dir=tmp_path / "jobs", drain_delay_s=3) as server:
         yield server
 

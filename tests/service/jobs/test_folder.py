@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from service.jobs.errors import JobUnavailable, NoRoomForJobs, ResultTooLarge, U
 from service.jobs.files import clear, read_record, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.inventory import Entry, Inventory
-from service.jobs.record import JobReport, JobState, Record
+from service.jobs.record import Record
+from tests.jobs import job_record
 from tests.permissions import open_to_all, unprivileged
 
 KEEP_S = 100.0
@@ -31,25 +31,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def record(job_id: str = ONE, state: JobState = "running", user: str = "alice") -> Record:
-    report = JobReport(
-        id=job_id,
-        state=state,
-        model="tiny@1.0.0",
-        output="mask",
-        format="png",
-        pixels=10,
-        pixels_done=0,
-        seconds_left=None,
-        submitted=datetime.now(UTC),
-        started=None,
-        finished=None,
-        bytes=None,
-        problem=None,
-    )
-    return Record(report=report, user=user, request_id="r")
 
 
 def lost(found: Record) -> Record:
@@ -69,19 +50,19 @@ def reader(content: bytes) -> Callable[[int], bytes]:
 
 
 def finished(folder: JobsFolder, job_id: str, size: int = 0, *, fetched: bool = False, user: str = "alice") -> None:
-    folder.create(record(job_id, user=user))
+    folder.create(job_record(job_id, user=user))
     folder.keep_result(job_id, size, reader(bytes(size)))
-    folder.write(record(job_id, "done", user))
+    folder.write(job_record(job_id, "done", user))
     if fetched:
         folder.fetched(job_id)
 
 
 def test_what_is_written_is_what_another_process_reads(tmp_path: Path) -> None:
     one, other = (JobsFolder(tmp_path, 100, KEEP_S) for _ in range(2))
-    one.create(record())
+    one.create(job_record(ONE))
     assert other.read(ONE) == one.read(ONE)
     one.keep_result(ONE, 3, reader(b"abc"))
-    one.write(record(state="done"))
+    one.write(job_record(ONE, state="done"))
     assert other.read(ONE).report.state == "done"
     with other.open_result(ONE, 3) as result:
         assert result.read() == b"abc"
@@ -90,11 +71,11 @@ def test_what_is_written_is_what_another_process_reads(tmp_path: Path) -> None:
 def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> None:
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
-    owner.create(record())
+    owner.create(job_record(ONE))
     owner.sweep(lost)
     other.sweep(lost)
     watch(clock, other, LOST_AFTER_S)
-    owner.write(record().with_report(pixels_done=1))
+    owner.write(job_record(ONE).with_report(pixels_done=1))
     watch(clock, other, LOST_AFTER_S + 5)
     assert other.read(ONE).report.state == "running", "it was written in between"
     clock.now += 5
@@ -104,7 +85,7 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
     ]
     assert other.read(ONE).report.problem == LOST | {"request_id": "r"}
     with pytest.raises(UnknownJob):
-        owner.write(record())  # so that the owner, where it comes back, drops the work
+        owner.write(job_record(ONE))  # so that the owner, where it comes back, drops the work
     assert other.read(ONE).report.state == "failed"
 
 
@@ -112,7 +93,7 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
 def test_a_clock_that_jumps_neither_loses_nor_expires_what_was_seen_before(tmp_path: Path, jump_s: float) -> None:
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
-    owner.create(record(ONE))
+    owner.create(job_record(ONE))
     finished(owner, TWO)
     other.sweep(lost)
     for path in tmp_path.rglob("*"):
@@ -141,7 +122,7 @@ def test_what_is_done_is_kept_for_its_time_and_counts_from_before_a_restart(tmp_
 def test_one_that_runs_is_never_expired(tmp_path: Path) -> None:
     clock = Clock()
     folder = JobsFolder(tmp_path, 100, KEEP_S, clock)
-    folder.create(record())
+    folder.create(job_record(ONE))
     folder.sweep(lost)
     clock.now = 10 * KEEP_S
     assert folder.sweep(lost).states == {"running": 1}
@@ -152,10 +133,10 @@ def test_room_is_made_of_what_was_fetched_oldest_first(tmp_path: Path) -> None:
     for age, job_id in enumerate((ONE, TWO, THREE)):
         finished(folder, job_id, 30, fetched=job_id != ONE)
         os.utime(tmp_path / job_id / "job.json", (0, 1000.0 + age))
-    folder.create(record("d" * 32))
+    folder.create(job_record("d" * 32))
     folder.keep_result("d" * 32, 39, reader(bytes(39)))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c", "d"}
-    folder.create(record("e" * 32))
+    folder.create(job_record("e" * 32))
     with pytest.raises(
         NoRoomForJobs, match=r"take 69 bytes, 69 of them .* 71 more are needed; the limit is 100 bytes.* UNET_JOBS_MB"
     ):
@@ -168,13 +149,13 @@ def test_jobs_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 1)
     finished(folder, TWO, 1, fetched=True)
-    folder.create(record(THREE))
+    folder.create(job_record(THREE))
     with pytest.raises(UnknownJob):
         folder.read(TWO)
     with pytest.raises(
         NoRoomForJobs, match=r"2 jobs are kept, 2 of .*: 1 are not over, the results of 1 nobody.* limit is 2 jobs"
     ):
-        folder.create(record("d" * 32))
+        folder.create(job_record("d" * 32))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c"}
 
 
@@ -183,13 +164,13 @@ def test_failed_jobs_make_room_before_fetched_ones(tmp_path: Path, monkeypatch: 
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 1, fetched=True)
     for job_id in (TWO, THREE):
-        folder.create(record(job_id))
-        folder.write(lost(record(job_id)))
+        folder.create(job_record(job_id))
+        folder.write(lost(job_record(job_id)))
     os.utime(tmp_path / ONE / "job.json", (0, 0))
     os.utime(tmp_path / THREE / "job.json", (0, 1000))
     left = [{"a", "b", "d"}, {"a", "d", "e"}, {"d", "e", "f"}]
     for new, expected in zip("def", left, strict=True):
-        folder.create(record(new * 32))
+        folder.create(job_record(new * 32))
         assert {path.name[0] for path in tmp_path.iterdir()} - {"."} == expected
 
 
@@ -217,7 +198,7 @@ def test_no_more_goes_for_a_full_disk_than_is_needed(tmp_path: Path, monkeypatch
     for age, job_id in enumerate((ONE, TWO)):
         finished(folder, job_id, 10_000, fetched=True)
         os.utime(tmp_path / job_id / "job.json", (0, 1000.0 + age))
-    folder.create(record(THREE))
+    folder.create(job_record(THREE))
     write = os.write
 
     def full(file: int, part: bytes) -> int:
@@ -234,7 +215,7 @@ def test_no_more_goes_for_a_full_disk_than_is_needed(tmp_path: Path, monkeypatch
 def test_what_can_never_be_kept_is_another_matter_and_takes_nothing_away(tmp_path: Path) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 30, fetched=True)
-    folder.create(record(TWO))
+    folder.create(job_record(TWO))
     with pytest.raises(ResultTooLarge, match=r"has 101 bytes, the limit .* is 100 bytes.* UNET_JOBS_MB"):
         folder.keep_result(TWO, 101, reader(bytes(101)))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "b"}
@@ -262,16 +243,16 @@ def test_who_holds_more_than_an_equal_share_of_the_jobs_makes_way_for_others_alo
         finished(folder, digit * 32, 1)
     dated(tmp_path, "3210")
     with pytest.raises(NoRoomForJobs, match="4 jobs are kept, 4 of them of the user who asks"):
-        folder.create(record(user="alice"))
+        folder.create(job_record(ONE, user="alice"))
     for digit in "ab":
-        folder.create(record(digit * 32, user="bob"))
+        folder.create(job_record(digit * 32, user="bob"))
     assert held_by(tmp_path) == {"alice": ["0", "1"], "bob": ["a", "b"]}, "the oldest have gone"
     for user in ("alice", "bob"):
         with pytest.raises(NoRoomForJobs, match="4 jobs are kept, 2 of them of the user who asks: 2 are not over"):
-            folder.create(record("c" * 32, user=user))
+            folder.create(job_record("c" * 32, user=user))
     with pytest.raises(NoRoomForJobs):
-        folder.create(record("c" * 32, user="bob"))
-    folder.create(record("d" * 32, user="carol"))
+        folder.create(job_record("c" * 32, user="bob"))
+    folder.create(job_record("d" * 32, user="carol"))
     assert held_by(tmp_path) == {"alice": ["0"], "bob": ["a", "b"], "carol": ["d"]}, "what is in work stays"
 
 
@@ -280,10 +261,10 @@ def test_who_holds_more_than_an_equal_share_of_the_bytes_makes_way_for_others_al
     for digit in "3210":
         finished(folder, digit * 32, 25)
     dated(tmp_path, "3210")
-    folder.create(record(ONE, user="bob"))
+    folder.create(job_record(ONE, user="bob"))
     folder.keep_result(ONE, 26, reader(bytes(26)))
     assert held_by(tmp_path) == {"alice": ["0", "1"], "bob": ["a"]}
-    folder.create(record(TWO, user="bob"))
+    folder.create(job_record(TWO, user="bob"))
     with pytest.raises(NoRoomForJobs, match="take 76 bytes, 26 of them of the user who asks, and 25 more"):
         folder.keep_result(TWO, 25, reader(bytes(25)))
     assert held_by(tmp_path)["alice"] == ["0", "1"], "half of it is hers, and nothing goes in vain"
@@ -291,14 +272,14 @@ def test_who_holds_more_than_an_equal_share_of_the_bytes_makes_way_for_others_al
 
 def test_no_room_means_no_jobs(tmp_path: Path) -> None:
     with pytest.raises(NoRoomForJobs):
-        JobsFolder(tmp_path, 0, KEEP_S).create(record())
+        JobsFolder(tmp_path, 0, KEEP_S).create(job_record(ONE))
 
 
 def test_a_deleted_job_is_gone_for_its_owner_too(tmp_path: Path) -> None:
     owner, other = (JobsFolder(tmp_path, 100, KEEP_S) for _ in range(2))
-    owner.create(record())
+    owner.create(job_record(ONE))
     other.delete(ONE)
-    for call in (lambda: owner.write(record()), lambda: other.delete(ONE), lambda: other.open_result(ONE, 3)):
+    for call in (lambda: owner.write(job_record(ONE)), lambda: other.delete(ONE), lambda: other.open_result(ONE, 3)):
         with pytest.raises(UnknownJob):
             call()
     assert [path.name for path in tmp_path.iterdir()] == [".clock"]
@@ -307,12 +288,12 @@ def test_a_deleted_job_is_gone_for_its_owner_too(tmp_path: Path) -> None:
 
 def test_the_result_of_a_deleted_job_is_that_of_none(tmp_path: Path) -> None:
     owner, other = (JobsFolder(tmp_path, 100, KEEP_S) for _ in range(2))
-    owner.create(record())
+    owner.create(job_record(ONE))
     other.delete(ONE)
     with pytest.raises(UnknownJob):
         owner.keep_result(ONE, 3, reader(b"abc"))
     with pytest.raises(UnknownJob):
-        owner.write(lost(record()))
+        owner.write(lost(job_record(ONE)))
     assert not owner._own
 
 
@@ -355,7 +336,7 @@ def test_one_that_cannot_be_read_hurts_no_other_counts_and_goes_in_time(
     clock = Clock()
     folder = JobsFolder(tmp_path, 100, 10 * KEEP_S, clock)
     spoil(tmp_path / TWO, how)
-    folder.create(record())
+    folder.create(job_record(ONE))
     tally = folder.sweep(lost)
     assert tally.states == {"running": 1, "unreadable": 1}
     assert tally.result_bytes == (0 if how == "loop" else 7)
@@ -405,7 +386,7 @@ def test_one_that_nobody_may_look_into_hurts_no_other() -> None:
             assert folder.sweep(lost).states == {"done": 1, "unreadable": 1}
             with pytest.raises(JobUnavailable):
                 folder.read(ONE)
-            folder.create(record(THREE))
+            folder.create(job_record(THREE))
             (place / "jobs" / ONE).chmod(0o700)
             assert folder.sweep(lost).states == {"done": 2, "running": 1}, "as soon as it can be read again"
 
@@ -424,16 +405,16 @@ class LateInventory(Inventory):
 def test_who_is_heard_of_after_the_listing_is_not_taken_over(tmp_path: Path) -> None:
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
-    owner.create(record())
-    owner.create(record(TWO))
+    owner.create(job_record(ONE))
+    owner.create(job_record(TWO))
     other._room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     watch(clock, other, LOST_AFTER_S)
 
     def heard() -> None:
         owner.keep_result(ONE, 3, reader(b"abc"))
-        owner.write(record(state="done"))
-        owner.write(record(TWO))
+        owner.write(job_record(ONE, state="done"))
+        owner.write(job_record(TWO))
 
     late.meanwhile = heard
     clock.now += 5
@@ -447,7 +428,7 @@ def test_who_is_heard_of_after_the_listing_is_not_taken_over(tmp_path: Path) -> 
 def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, within: bool) -> None:
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
-    owner.create(record())
+    owner.create(job_record(ONE))
     other._room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     if within:
@@ -465,8 +446,8 @@ def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, wit
 def test_a_failed_record_without_its_problem_cannot_be_read(tmp_path: Path) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     for problem in ({"title": "x"}, {"type": "/problems/x", "status": "x"}, {"type": 1, "status": 500}):
-        folder.create(record())
-        folder.write(record().failed(problem))
+        folder.create(job_record(ONE))
+        folder.write(job_record(ONE).failed(problem))
         with pytest.raises(UnknownJob):
             folder.read(ONE)
         folder.delete(ONE)
@@ -475,7 +456,7 @@ def test_a_failed_record_without_its_problem_cannot_be_read(tmp_path: Path) -> N
 def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE, 60, fetched=True)
-    folder.create(record(TWO))
+    folder.create(job_record(TWO))
     free: list[bool] = []
 
     def clearing(path: Path) -> None:
@@ -495,7 +476,7 @@ def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, mo
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
 def test_a_result_that_cannot_be_written_whole_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
-    folder.create(record())
+    folder.create(job_record(ONE))
 
     def broken(_: int) -> bytes:
         raise error("closed")
@@ -536,10 +517,10 @@ def test_a_pipe_where_a_fetch_is_noted_is_waited_for_by_nobody(
 
 def test_an_unchanged_record_gives_signs_of_life_without_being_written(tmp_path: Path) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
-    folder.create(record())
+    folder.create(job_record(ONE))
     os.utime(tmp_path / ONE / "job.json", (0, 0))
     before = stamp_of(tmp_path / ONE)
-    folder._own[ONE] = before, record()
+    folder._own[ONE] = before, job_record(ONE)
     for _ in range(2):
         kept = folder._own[ONE][1]
         folder.write(kept)
@@ -552,7 +533,7 @@ def test_an_unchanged_record_gives_signs_of_life_without_being_written(tmp_path:
 
 def test_an_unchanged_record_that_somebody_else_replaced_is_left_to_him(tmp_path: Path) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
-    mine = record()
+    mine = job_record(ONE)
     folder.create(mine)
     theirs = replace_record(tmp_path / ONE, lost(mine))
     with pytest.raises(UnknownJob):
@@ -578,9 +559,9 @@ def test_what_a_killed_process_left_half_made_is_cleared_away(tmp_path: Path) ->
 
 def test_a_sign_of_life_is_given_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
-    folder.create(record())
+    folder.create(job_record(ONE))
     os.utime(tmp_path / ONE / "job.json", (0, 0))
-    folder._own[ONE] = stamp_of(tmp_path / ONE), record()
+    folder._own[ONE] = stamp_of(tmp_path / ONE), job_record(ONE)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -588,8 +569,8 @@ def test_a_sign_of_life_is_given_on_a_full_disk_too(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="No space left"):
-            folder.write(record(state="done"))
+            folder.write(job_record(ONE, state="done"))
     assert (tmp_path / ONE / "job.json").stat().st_mtime > 1000
     assert [path.name for path in (tmp_path / ONE).iterdir()] == ["job.json"]
-    folder.write(record(state="done"))
+    folder.write(job_record(ONE, state="done"))
     assert folder.read(ONE).report.state == "done"
