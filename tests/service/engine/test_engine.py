@@ -152,7 +152,7 @@ def test_the_threads_of_callers_who_have_gone_neither_hold_up_the_end_nor_comput
 
         return label_evidence(*arguments, tell=late, **options)
 
-    monkeypatch.setattr("service.engine.pipeline.label_evidence", labelling)
+    monkeypatch.setattr("service.engine.accepted.label_evidence", labelling)
 
     async def scenario(*, hang_up: bool) -> None:
         async with running(packages, drain_delay_s=0) as engine:
