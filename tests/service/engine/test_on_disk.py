@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
-from service.engine import demand, pipeline
+from service.engine import accepted, demand, pipeline
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -134,15 +135,15 @@ def test_a_disk_that_is_full_when_the_answer_is_written_is_the_spools_trouble(
         answers(packages, spool, tiff(blobs()), asked)
 
 
-@pytest.mark.parametrize("step", ["read_image", "fit", "write_body"])
+@pytest.mark.parametrize(("module", "step"), [(accepted, "read_image"), (accepted, "fit"), (pipeline, "write_body")])
 def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
-    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
     """Else a few callers who send large images and hang up could take all threads."""
     to_disk(monkeypatch)
     begun, gone, ended = threading.Event(), threading.Event(), threading.Event()
     ends: list[type[BaseException] | None] = []
-    real = getattr(pipeline, step)
+    real = getattr(module, step)
 
     def late(*arguments: Any) -> Any:
         begun.set()
@@ -157,7 +158,7 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
         ended.set()
         return done
 
-    monkeypatch.setattr(pipeline, step, late)
+    monkeypatch.setattr(module, step, late)
 
     async def scenario(*, hang_up: bool) -> None:
         engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
@@ -249,7 +250,7 @@ def test_objects_beyond_the_memory_budget_end_their_request_alone(
         await engine.start()
         data, wanted = tiff(blobs()), SegmentRequest(output="labels", format="png")
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "BYTES_PER_OBJECT", 1 << 40)
+            patch.setattr(accepted, "BYTES_PER_OBJECT", 1 << 40)
             with pytest.raises(TooLargeForMemory, match="raise UNET_MEMORY_BUDGET_MB"):
                 await answer_of(engine, data, wanted)
         assert engine._admission.memory_in_use == 0
