@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine import accepted, pipeline
+from service.engine import pipeline
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
@@ -178,7 +178,7 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_or_its_outlines(
         admission = engine._admission
         most = admission.memory_limit - 20 * MB
         if stage == "label":
-            monkeypatch.setattr(accepted, "BYTES_PER_OBJECT", most)
+            monkeypatch.setattr("service.engine.accepted.BYTES_PER_OBJECT", most)
         else:
             monkeypatch.setattr(pipeline, "encoder_memory", lambda *_: most)
         sent = admission.keep(30 * MB, 0)
