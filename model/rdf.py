@@ -83,6 +83,7 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
             "unet_service": {
                 "pooling_grid": [spec.geometry.y.grid, spec.geometry.x.grid],
                 "activation_bytes_per_pixel": spec.activation_bytes_per_pixel,
+                **_diameters_to_rdf(spec),
                 "labels": _labels_to_rdf(spec.label_rule),
                 "variants": [variant.model_dump(mode="json") for variant in spec.variants],
                 "facts": spec.facts,
@@ -94,6 +95,10 @@ def to_rdf(spec: ModelSpec) -> dict[str, Any]:
 def _labels_to_rdf(rule: LabelRule) -> dict[str, Any]:
     # without a boundary the field stays away: readers of before it was there refuse what they do not know
     return rule.model_dump(mode="json", exclude=None if rule.boundary else {"boundary"})
+
+
+def _diameters_to_rdf(spec: ModelSpec) -> dict[str, Any]:
+    return {} if spec.object_diameter_px is None else {"object_diameter_px": list(spec.object_diameter_px)}
 
 
 def _file(file: PackageFile | None) -> Any:  # noqa: ANN401 - a YAML value
@@ -194,6 +199,7 @@ def from_rdf(rdf: Rdf, read_tensor: Callable[[PackageFile], NDArray[np.float32]]
         label_rule=rule,
         label_rule_note=note,
         pixel_size_um=_pixel_size(input_axes),
+        object_diameter_px=own.get("object_diameter_px"),
         activation_bytes_per_pixel=own.get("activation_bytes_per_pixel", _DEFAULT_ACTIVATION_BYTES),
         tolerance=_tolerance_from_rdf(rdf),
         weights=PackageFile(source=onnx["source"], sha256=onnx.get("sha256")),

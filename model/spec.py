@@ -13,6 +13,7 @@ from model.normalization import Step
 from model.tiling import Geometry
 
 Micrometres = Annotated[float, Field(gt=0, le=1e6)]
+DiameterPx = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -135,6 +136,9 @@ class ModelSpec(BaseModel):
         Where the package brings no rule: the one that the names of its channels tell, in words; else None.
     pixel_size_um
         Height and width of a pixel in the training images, micrometres, where known.
+    object_diameter_px
+        5th, 50th and 95th percentile of the diameter of the circle of equal area, of the objects that the net was
+        trained on, in pixels of its input, where known.
     activation_bytes_per_pixel
         Memory that one input pixel takes while the net runs, in bytes.
     tolerance
@@ -169,6 +173,7 @@ class ModelSpec(BaseModel):
     label_rule: LabelRule = LabelRule()
     label_rule_note: str | None = None
     pixel_size_um: tuple[Micrometres, Micrometres] | None = None
+    object_diameter_px: tuple[DiameterPx, DiameterPx, DiameterPx] | None = None
     activation_bytes_per_pixel: Annotated[int, Field(gt=0)]
     tolerance: Tolerance = Tolerance()
     weights: PackageFile
@@ -179,6 +184,13 @@ class ModelSpec(BaseModel):
     attachments: tuple[PackageFile, ...] = ()
     variants: tuple[Variant, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("object_diameter_px")
+    @classmethod
+    def _percentiles_rise(cls, found: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if found is not None and not found[0] <= found[1] <= found[2]:
+            raise ValueError(f"{list(found)} do not rise; expected the 5th, 50th and 95th percentile, px")
+        return found
 
     @model_validator(mode="after")
     def _rule_names_existing_channels(self) -> ModelSpec:

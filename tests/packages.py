@@ -89,6 +89,7 @@ def write_tiny_package(
         geometry=geometry,
         label_rule=label_rule or LabelRule(),
         pixel_size_um=(0.5, 0.5),
+        object_diameter_px=(4.0, 10.0, 20.0),
         activation_bytes_per_pixel=16,
         weights=PackageFile(source="weights.onnx"),
         opset=18,

@@ -88,6 +88,7 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
         readme=readme,
         authors=(Person(name=author),),
         facts=facts,
+        object_diameter_px=checkpoint.object_diameter_px,
     )
 
 

@@ -60,6 +60,9 @@ class Checkpoint:
     arguments
         Options of the command that began the run (:func:`training.command_line.arguments_of`); empty where there was
         none, or an older version wrote the checkpoint.
+    object_diameter_px
+        Of the training images' objects (:func:`training.object_sizes.learnt_diameters`); None where they have none, and
+        where an older version wrote the checkpoint.
 
     """
 
@@ -78,6 +81,7 @@ class Checkpoint:
     pixels: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None
     arguments: Arguments = ()
+    object_diameter_px: tuple[float, float, float] | None = None
 
     def changed(self, digests: Mapping[str, str]) -> list[str]:
         """Return the stems, sorted, under which the run has seen other pixels or labels than those of ``digests``."""
@@ -177,6 +181,7 @@ class Provenance:
     origin: Origin | None = None
     arguments: Arguments = ()
     processes: int = 1
+    object_diameter_px: tuple[float, float, float] | None = None
 
 
 def build_net(recipe: Recipe) -> UNet:

@@ -52,6 +52,8 @@ class Card:
         Data, its licence, split, figures, command: JSON-able.
     pixel_size_um
         Of the training images, (y, x), where known.
+    object_diameter_px
+        As :attr:`model.spec.ModelSpec.object_diameter_px`.
 
     """
 
@@ -67,6 +69,7 @@ class Card:
     cite: tuple[Citation, ...] = (_U_NET_PAPER,)
     facts: dict[str, Any] = field(default_factory=dict)
     pixel_size_um: tuple[float, float] | None = None
+    object_diameter_px: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ def describe(
             geometry=valid_unet_geometry(net.depth, net.downscale),
             label_rule=label_rule,
             pixel_size_um=card.pixel_size_um,
+            object_diameter_px=card.object_diameter_px,
             # the skip connection, both convolutions' maps and their concatenation at full resolution, float32
             activation_bytes_per_pixel=max(1, 6 * 4 * net.base_width // net.downscale**2),
             weights=PackageFile(source="weights.onnx"),

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label
 
+from training.object_sizes import areas_of, components, percentiles_px
 from training.weight_map import close_numbers
 
 _MOST_CLASSES = 16
 _MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
-_FEWEST_INNER_OBJECTS = 10
-_SPECK_PX = 10  # a piece of a class smaller than this is the annotator's hand, not an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +103,11 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
     touching = 0
     every = max(1, math.ceil(sum(mask.size for mask in masks_yx) / _MOST_DEPTH_PIXELS))
     for index, mask in enumerate(masks_yx):
-        if kind == "instances":
-            cells = close_numbers(np.maximum(mask, 0))
-        else:
-            cells = _without_specks(ndimage.label(mask == 1)[0].astype(np.int32))
-        area = np.bincount(cells.ravel())
-        numbers = np.flatnonzero(area[1:]) + 1
+        cells = close_numbers(np.maximum(mask, 0)) if kind == "instances" else components(mask == 1)
+        numbers, area, whole = areas_of(cells)
         if numbers.size:
-            cut = np.unique(np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]]))
-            areas.append(area[numbers])
-            inner.append(~np.isin(numbers, cut))
+            areas.append(area)
+            inner.append(whole)
             touching += len(_touching(cells))
         if index % every:
             continue
@@ -125,14 +119,13 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
             gaps.append(4 * float(ndimage.distance_transform_edt(background)[background].mean()))
     if not areas:
         return Objects(0, len(masks_yx), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
-    sizes, whole = np.concatenate(areas), np.concatenate(inner)
-    diameters = 2 * np.sqrt((sizes[whole] if whole.sum() >= _FEWEST_INNER_OBJECTS else sizes) / np.pi)
-    low, middle, high = np.percentile(diameters, (5, 50, 95)).tolist()
+    sizes = np.concatenate(areas)
+    diameter_px = percentiles_px(sizes, np.concatenate(inner))
     return Objects(
         count=sizes.size,
         images=len(masks_yx),
-        diameter_px=(low, middle, high),
-        width_px=float(np.percentile(np.concatenate(widths), 5)) if widths else low,
+        diameter_px=diameter_px,
+        width_px=float(np.percentile(np.concatenate(widths), 5)) if widths else diameter_px[0],
         background_width_px=float(np.median(gaps)) if gaps else 0.0,
         small_area_px=float(np.percentile(sizes, 1)),
         touching=touching / sizes.size,
@@ -145,11 +138,6 @@ def _pieces(mask_yx: NDArray[np.int32]) -> NDArray[np.int64]:
     value_of = np.zeros(count + 1, dtype=np.int64)
     value_of[pieces.ravel()] = mask_yx.ravel()
     return np.unique(value_of[1:], return_counts=True)[1].astype(np.int64)
-
-
-def _without_specks(cells_yx: NDArray[np.int32]) -> NDArray[np.int32]:
-    areas = np.bincount(cells_yx.ravel())
-    return np.where(areas[cells_yx] >= _SPECK_PX, cells_yx, 0).astype(np.int32)
 
 
 def _own_ground(cells_yx: NDArray[np.int32]) -> NDArray[np.bool_]:

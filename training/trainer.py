@@ -19,6 +19,7 @@ from training.errors import Diverged
 from training.folds import tell_split, warn_of_seen
 from training.loading import Batch, require_workers, tile_batches
 from training.losses import soft_dice_loss, weighted_cross_entropy
+from training.object_sizes import learnt_diameters
 from training.progress import Progress, share_done
 from training.recipe import Recipe
 from training.record import Record
@@ -107,6 +108,7 @@ def train(
         origin,
         arguments,
         processes.count,
+        learnt_diameters(training, recipe),
     )
     recipe = _with_own_card(recipe, provenance)
     tell_split(split, provenance.pixels, warn=processes.first)

@@ -99,6 +99,10 @@ class ModelCard(ModelSummary):
     pixel_size_um: tuple[float, float] | None = Field(
         description="Height and width of a pixel in the training images, micrometres."
     )
+    object_diameter_px: tuple[float, float, float] | None = Field(
+        description="Of the objects that the net was trained on, the 5th, 50th and 95th percentile of the diameter of "
+        "the circle of equal area, px of what it is shown; null where the package does not say."
+    )
     pixels_per_second: float = Field(description="Measured speed on this machine.")
     self_test_difference: float = Field(description="Largest difference from the package's own test output here.")
     facts: dict[str, Any] = Field(description="Training data, figures, command: whatever the package says.")
@@ -127,6 +131,7 @@ class ModelCard(ModelSummary):
             },
             label_rule=spec.label_rule,
             pixel_size_um=spec.pixel_size_um,
+            object_diameter_px=spec.object_diameter_px,
             pixels_per_second=round(model.throughput.pixels_per_second, 1),
             self_test_difference=model.self_test_difference,
             facts=spec.facts,

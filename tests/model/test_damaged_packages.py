@@ -151,6 +151,41 @@ def test_a_tolerance_that_lets_any_net_pass_is_refused(tiny: Package, key: str, 
     assert "less than or equal to" in refused_for(edit(tiny, change))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0, 20.5, 49.5],
+        [-7.5, 20.5, 49.5],
+        [7.5, float("nan"), 49.5],
+        [7.5, 20.5, float("inf")],
+        [7.5, 20.5, 10**30],
+        [7.5, 20.5, 10**4000],
+        [20.5, 7.5, 49.5],
+        [7.5, 49.5, 20.5],
+        [7.5, 20.5],
+        [7.5, 20.5, 49.5, 60.0],
+        ["7.5", "20.5", "49.5"],
+        [True, True, True],
+        [None, None, None],
+        {"5": 7.5, "50": 20.5, "95": 49.5},
+        20.5,
+        "7.5",
+        [],
+    ],
+    ids=str,
+)
+def test_diameters_that_are_none_are_refused(tiny: Package, value: object) -> None:
+    path = edit(tiny, lambda rdf: rdf["config"]["unet_service"].update(object_diameter_px=value))
+    assert "object_diameter_px" in refused_for(path)
+
+
+@pytest.mark.parametrize("value", [[8, 20, 50], [20.5, 20.5, 20.5], None])
+def test_diameters_may_be_whole_equal_or_left_out(tiny: Package, value: list[float] | None) -> None:
+    path = edit(tiny, lambda rdf: rdf["config"]["unet_service"].update(object_diameter_px=value))
+    found = read_package(path).spec.object_diameter_px
+    assert found == (None if value is None else tuple(map(float, value)))
+
+
 def zipped(folder: Path, compression: int, **instead: bytes) -> Path:
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w", compression) as archive:

@@ -24,6 +24,10 @@ from model.precision import limit_of, open_checked
 from model.session import Backend, SessionOptions, open_session, runnable_precisions
 from model.stitching import predict_tiled
 from model.tiling import plan_whole, plan_with_stride
+from training.commands.evaluate import recipe_of
+from training.datasets import load_images
+from training.object_sizes import learnt_diameters
+from training.origin import package_origin
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
@@ -39,6 +43,17 @@ def test_the_packages_ship() -> None:
 def test_a_package_knows_each_image_that_it_has_learnt(path: Path) -> None:
     facts = read_package(path).spec.facts
     assert len(set(facts["seen"].split())) == facts["images"]["training"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "folder"), [("nuclei", "nuclei-dsb2018"), ("phase-t98g", "phase-t98g")])
+def test_a_package_tells_how_large_the_objects_are_that_it_has_learnt(data_root: Path, name: str, folder: str) -> None:
+    package = read_package(ZOO / name)
+    recipe = recipe_of(package, None)
+    images = load_images(data_root / folder, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    seen = set(package_origin(package).seen_among({image.stem: image.pixels_digest() for image in images}))
+    learnt = [image for image in images if image.stem in seen]
+    assert package.spec.object_diameter_px == learnt_diameters(learnt, recipe)
 
 
 def engines() -> Iterator[tuple[Path, SessionOptions]]:

@@ -49,6 +49,7 @@ def export(
         authors=(Person(name="The tests"),),
         facts={"purpose": "tests"},
         pixel_size_um=pixel_size_um,
+        object_diameter_px=(7.5, 20.5, 49.5),
     )
     card = replace(card, **card_values)
     return export_package(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from model.package import read_package
+from training.checkpoint import load_checkpoint
 from training.cli import main
+from training.datasets import load_images
+from training.object_sizes import learnt_diameters
 
 # libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
 pytestmark = [
@@ -72,6 +76,25 @@ def test_the_package_scores_what_the_run_scored(
     assert spec.facts["images"] == {"training": 7, "validation": 1}
     assert "unet-train fit --recipe tiny" in (package / "README.md").read_text()
     assert yaml.safe_load((package / "rdf.yaml").read_text())["authors"] == [{"name": "The tests"}]
+
+
+def test_the_package_tells_how_large_the_objects_are_that_the_run_has_learnt(
+    run: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    kept = load_checkpoint(run / "best.pt")
+    recipe = kept.read_recipe()
+    images = load_images(nuclei_folder, recipe.data, 1, 2)
+    expected = learnt_diameters([image for image in images if image.stem in kept.split["training"]], recipe)
+    assert expected != learnt_diameters(images, recipe), "the image that validates is not learnt"
+    older = tmp_path / "older"
+    replace(kept, object_diameter_px=None).save(older / "best.pt")
+    data = ["--data", str(nuclei_folder), "--no-int8"]
+    for number, (run_folder, more, told) in enumerate(
+        [(run, [], expected), (older, data, expected), (older, [], None)]
+    ):
+        package = tmp_path / f"package{number}"
+        assert main(["export", str(run_folder), "--out", str(package), *more]) == 0
+        assert read_package(package).spec.object_diameter_px == told
 
 
 def test_without_a_licence_file_a_notice_is_written_wherever_the_command_runs(

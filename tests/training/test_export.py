@@ -89,6 +89,7 @@ def test_the_package_reads_back_and_is_valid(
     spec = read_package(package.path).spec
     assert spec == package.spec
     assert spec.pixel_size_um == (0.65, 0.65)
+    assert spec.object_diameter_px == (7.5, 20.5, 49.5)
     validate(package.path)
     assert not list(tmp_path.iterdir()), "covers that the specification draws are left behind"
 

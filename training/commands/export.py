@@ -13,10 +13,12 @@ from training.checkpoint import Checkpoint, load_checkpoint
 from training.command_line import public_command_line
 from training.commands.evaluate import chosen_images, score
 from training.commands.quantize import add
+from training.datasets import load_images
 from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
 from training.export import Card, describe, export_package, golden_answer
 from training.golden import golden_image
+from training.object_sizes import Percentiles, learnt_diameters, masks_tell_objects
 from training.paths import given_path
 from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
@@ -93,6 +95,7 @@ def run(options: argparse.Namespace) -> None:
         held_out = chosen_images(recipe, options.data, "validation", checkpoint, checkpoint.origin)
         figures = score(net_predictor(net, recipe), recipe, held_out).means()
         checkpoint = replace(checkpoint, figures=figures)
+    checkpoint = replace(checkpoint, object_diameter_px=_object_diameters(checkpoint, recipe, options.data))
     package, agreement = export_package(
         net,
         card_of(checkpoint),
@@ -125,6 +128,15 @@ def _published(checkpoint: Checkpoint, options: argparse.Namespace) -> Recipe:
     if options.data is None and recipe.labels != own.labels:
         raise RecipeError("the label rule is not the one that the run was scored with; give --data to score it again")
     return recipe
+
+
+def _object_diameters(checkpoint: Checkpoint, recipe: Recipe, data: Path | None) -> Percentiles | None:
+    """Diameters of the objects that a run has learnt: as it has kept them, or of its training images in a folder."""
+    if checkpoint.object_diameter_px is not None or data is None:
+        return checkpoint.object_diameter_px if masks_tell_objects(recipe) else None
+    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    learnt = set(checkpoint.among_side("training", {image.stem: image.pixels_digest() for image in images}))
+    return learnt_diameters([image for image in images if image.stem in learnt], recipe)
 
 
 def _license_text(file: Path | None, identifier: str, author: str) -> str:

@@ -31,6 +31,7 @@ def test_a_card_tells_all_of_a_package(client: AppClient) -> None:
     assert card["classes"] == ["background", "object"]
     assert card["geometry"]["y"] == {"minimum": 18, "step": 2, "shrink": 16, "halo": 0, "grid": 2}
     assert card["pixel_size_um"] == [0.5, 0.5]
+    assert card["object_diameter_px"] == [4.0, 10.0, 20.0]
     assert card["label_rule"]["method"] == "components"
     assert card["provider"] == "CPUExecutionProvider"
     assert card["facts"] == {"purpose": "tests"}
