@@ -107,6 +107,10 @@ class Objects:
     """(n,): mean foreground probability of each."""
     uncertain: int
     """Pixels, far from every seed, whose label depends on how the image was cut; see :mod:`model.flooding`."""
+    areas_px: NDArray[np.int64]
+    """(n,): pixels of each."""
+    cut: NDArray[np.bool_]
+    """(n,): whether the plane's edge touches it, so that some of it may lie outside."""
     covered: float
     """Share of the plane's pixels that are objects, 0 to 1."""
 
@@ -197,9 +201,17 @@ def label_evidence(
     dtype = np.dtype(np.uint16 if np.count_nonzero(kept) <= np.iinfo(np.uint16).max else np.uint32)
     renumbered = np.where(kept, np.cumsum(kept), 0).astype(dtype)[whose]
     labels = allocate(evidence.shape, dtype)
+    areas = areas[kept]
+    cut = np.zeros(len(areas) + 1, dtype=bool)
     for rows in bands(BAND_PX):
-        labels[rows] = renumbered[numbers[rows] + (len(hole_of) - 1)]
-    return Objects(labels, scores[kept], uncertain, covered=int(areas[kept].sum()) / (height * width))
+        band = renumbered[numbers[rows] + (len(hole_of) - 1)]
+        labels[rows] = band
+        cut[band[:, 0]] = cut[band[:, -1]] = True
+        if rows.start == 0:
+            cut[band[0]] = True
+        if rows.stop == height:
+            cut[band[-1]] = True
+    return Objects(labels, scores[kept], uncertain, areas, cut[1:], covered=int(areas.sum()) / (height * width))
 
 
 def instance_labels(probabilities_cyx: NDArray[np.float32], rule: LabelRule) -> NDArray[np.uint16] | NDArray[np.uint32]:

@@ -9,7 +9,9 @@ from model.flooding import MARGINS
 from model.images import ImageHeader
 from model.labels import Objects
 from model.spec import ModelSpec
+from service.engine.object_sizes import median_diameter
 from service.engine.request import SegmentRequest
+from service.engine.scaling import SCALE_LIMITS
 
 MOST_APART = 1.5
 """Ratio of pixel sizes up to which augmentation has prepared a net for another one."""
@@ -39,14 +41,31 @@ def _size_note(size_um: tuple[float, float] | None, spec: ModelSpec, scale: floa
     )
 
 
-def object_notes(planes: Sequence[Objects], spec: ModelSpec) -> tuple[str, ...]:
-    """Note what is doubtful about the objects of each plane."""
+def object_notes(planes: Sequence[Objects], spec: ModelSpec, scale: float | None) -> tuple[str, ...]:
+    """Note what is doubtful about the objects of each plane, found at some scale; None for the image's own."""
     doubtful = (
         f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts"
         for objects in planes
         if objects.uncertain
     )
-    return (*doubtful, *_covered_note([objects.covered for objects in planes], spec))
+    covered = _covered_note([objects.covered for objects in planes], spec)
+    return (*doubtful, *covered, *_diameter_note(median_diameter(planes), spec, scale))
+
+
+def _diameter_note(median_px: float | None, spec: ModelSpec, scale: float | None) -> tuple[str, ...]:
+    """Where the net has seen most objects smaller, or larger, than nearly all that it was trained on."""
+    if median_px is None or spec.object_diameter_px is None:
+        return ()
+    low, known, high = spec.object_diameter_px
+    seen = median_px * (scale or 1)
+    if low <= seen <= high:
+        return ()
+    fitting = min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1])
+    at = "" if scale is None else f", {seen:.3g} px at scale={scale:g}"
+    return (
+        f"the objects found are {median_px:.3g} px across (median){at}, those that {spec.reference} was trained on "
+        f"{low:.3g} to {high:.3g} px (median {known:.3g} px): scale={fitting:.2g} shows it objects of that size",
+    )
 
 
 def _covered_note(covered: Sequence[float], spec: ModelSpec) -> tuple[str, ...]:

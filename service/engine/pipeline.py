@@ -89,7 +89,8 @@ class Pipeline:
             of_planes = (note for plane in finished for note in plane.notes)
             objects = [plane.objects for plane in finished if plane.objects is not None]
             of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
-            notes = dict.fromkeys([*header.notes, *of_request, *of_planes, *object_notes(objects, spec)])
+            of_objects = await in_worker(object_notes, objects, spec, request.scale)
+            notes = dict.fromkeys([*header.notes, *of_request, *of_planes, *of_objects])
             scores = tuple(of_plane.scores for of_plane in objects)
             receipt = build_receipt(
                 header,

@@ -164,6 +164,22 @@ def test_an_image_of_several_bands_has_the_labels_of_one(method: str) -> None:
     assert np.array_equal(whole.labels[:, :], parts.labels[:, :])
 
 
+@given(
+    foreground=hnp.arrays(
+        np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1])
+    ),
+    min_area=st.integers(0, 6),
+)
+def test_objects_know_their_areas_and_whether_the_edge_cuts_them(
+    foreground: NDArray[np.float32], min_area: int
+) -> None:
+    objects = label_evidence(foreground, LabelRule(min_area_px=min_area, fill_holes=True))
+    labels = np.asarray(objects.labels[:, :])
+    assert objects.areas_px.tolist() == np.bincount(labels.ravel(), minlength=labels.max() + 1)[1:].tolist()
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    assert (np.flatnonzero(objects.cut) + 1).tolist() == np.unique(rim[rim > 0]).tolist()
+
+
 def test_more_objects_than_a_band_has_pixels_are_each_measured() -> None:
     checks = (np.indices((1100, 2048)).sum(axis=0) % 2).astype(np.float32)
     told: list[int] = []

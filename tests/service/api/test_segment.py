@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -344,6 +345,36 @@ def test_pixels_of_another_size_than_the_package_was_trained_on_are_noted(client
     ]
     (already,) = noted(pixel_size="0.5,0.5", scale="2")
     assert already.startswith("the image's pixels are of 0.5 x 0.5 um, taken at scale=2, those")
+
+
+@pytest.mark.parametrize(("radius", "scale"), [(1, 1), (11, 1), (4, 4), (7, 0.25)])
+def test_objects_of_another_size_than_the_package_was_trained_on_are_noted(
+    client: AppClient, radius: int, scale: float
+) -> None:
+    """It was trained on 4 to 20 px, median 10 px."""
+    discs = np.tile(disc(32, 40, radius), (3, 4))
+    beside = np.vstack([np.full((40, 160), 200, dtype=np.uint8), discs])  # a large object that the edge cuts
+
+    def noted(image: NDArray[np.uint8], **query: object) -> list[str]:
+        answer = client.segment(npy(image), params={"format": "npy", "scale": scale, "min_area": 1, **query})
+        notes: list[str] = json.loads(answer.headers["x-unet-receipt"])["input"]["notes"]
+        return [note for note in notes if "was trained on 4 to 20 px (median 10 px)" in note]
+
+    (note,) = noted(discs, output="labels")
+    across = 2 * np.sqrt((disc(32, 40, radius) > 110).sum() / np.pi)
+    found, fitting = re.findall(r"found are ([\d.]+) px .*: scale=([\d.]+) shows it objects of that size", note)[0]
+    assert float(found) == pytest.approx(across, rel=0.1)
+    assert float(fitting) == pytest.approx(10 / float(found), rel=0.05)
+    assert (f"px at scale={scale:g}" in note) == (scale != 1)
+    assert noted(beside, output="labels") == [note]
+    assert noted(np.stack([discs, 0 * discs]), output="labels") == [note]
+    assert noted(discs, output="mask") == noted(discs[:32], output="labels") == []
+
+
+def test_objects_of_a_size_that_the_package_knows_are_not_noted(client: AppClient) -> None:
+    discs = np.tile(disc(32, 40, 5), (3, 4))
+    query = {"output": "labels", "format": "npy", "min_area": "1"}
+    assert json.loads(client.segment(npy(discs), params=query).headers["x-unet-receipt"])["input"]["notes"] == []
 
 
 def test_a_stack_comes_back_as_a_stack(client: AppClient) -> None:
