@@ -50,3 +50,21 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
     if len(lengths) not in (1, 2) or not all(smallest <= length <= largest for length in lengths):
         raise ValueError(message)
     return lengths[0], lengths[-1]
+
+
+def given_pixel_size(text: str | None) -> tuple[float, float] | None:
+    """Height and width of a pixel in micrometres, where they are given; see :func:`parse_pixel_size`."""
+    return None if text is None else parse_pixel_size(text)
+
+
+def checked_pixel_size(text: str) -> str:
+    """Return a text that :func:`parse_pixel_size` takes.
+
+    Raises
+    ------
+    ValueError
+        As that.
+
+    """
+    parse_pixel_size(text)
+    return text

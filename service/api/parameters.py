@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from model.images import MOST_NAME_CHARACTERS, parse_axes
 from service.api.invalid import describe_invalid
-from service.api.pairs import parse_origin, parse_pixel_size
+from service.api.pairs import checked_pixel_size, given_pixel_size, parse_origin
 from service.engine.request import SegmentRequest
-from service.engine.scaling import SCALE_LIMITS, other_scale
+from service.engine.scaling import AUTO, SCALE_LIMITS, other_scale
 from service.errors import InvalidParameter
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, OutputKind, Placement, refuse_kind
 from service.formats.placement import DOWNSAMPLE_LIMITS
@@ -29,10 +39,24 @@ _Mirror: TypeAlias = Annotated[
     Field(description="Mean of the image's eight mirrored and turned views: a little better, eight times the time."),
 ]
 _Scale: TypeAlias = Annotated[
-    Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])] | None,
+    Annotated[
+        Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1]), Tag("number")]
+        | Annotated[Literal["auto"], Tag(AUTO)],
+        Discriminator(lambda given: AUTO if given == AUTO else "number"),
+    ]
+    | None,
     Field(
         description="By which the image is resampled for the net, and the result back to the image's own pixels: `0.5` "
-        "where objects are twice as large as those that the model knows."
+        "where objects are twice as large as those that the model knows. `auto` takes the ratio of the pixel sizes of "
+        "image and training images.",
+        json_schema_extra={"examples": [0.5, AUTO]},
+    ),
+]
+_PixelSize: TypeAlias = Annotated[
+    Annotated[str, AfterValidator(checked_pixel_size)] | None,
+    Field(
+        description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
+        json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
     ),
 ]
 _Channel: TypeAlias = Annotated[
@@ -99,11 +123,7 @@ class SegmentParameters(Parameters):
     )
     mirror: _Mirror = False
     scale: _Scale = None
-    pixel_size: str | None = Field(
-        None,
-        description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
-        json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
-    )
+    pixel_size: _PixelSize = None
     origin: str | None = Field(
         None,
         description="`Y,X`: where the image begins in a larger one, px of that one; coordinates of the answer are "
@@ -115,13 +135,6 @@ class SegmentParameters(Parameters):
     )
     timeout: _Timeout = None
     respond_async: _RespondAsync = False
-
-    @field_validator("pixel_size")
-    @classmethod
-    def _has_one_or_two_lengths(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_pixel_size(text)
-        return text
 
     @field_validator("axes")
     @classmethod
@@ -158,7 +171,8 @@ class SegmentParameters(Parameters):
             axes=self.axes,
             mirror=self.mirror,
             scale=other_scale(self.scale),
-            pixel_size_um=self.pixel_size_um,
+            auto_scale=self.scale == AUTO,
+            pixel_size_um=given_pixel_size(self.pixel_size),
             placement=self.placement(format_name),
             timeout_s=self.timeout,
         )
@@ -184,11 +198,6 @@ class SegmentParameters(Parameters):
             )
         return placement
 
-    @property
-    def pixel_size_um(self) -> tuple[float, float] | None:
-        """Height and width of a pixel in micrometres, where they were given."""
-        return None if self.pixel_size is None else parse_pixel_size(self.pixel_size)
-
 
 class PlanParameters(Parameters):
     """What may be asked of ``GET /plan``; the same names as in :class:`SegmentParameters` mean the same."""
@@ -203,6 +212,7 @@ class PlanParameters(Parameters):
     mirror: _Mirror = False
     channel: _Channel = None
     scale: _Scale = None
+    pixel_size: _PixelSize = None
     timeout: _Timeout = None
     respond_async: _RespondAsync = False
 

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query, Request
 from service.api.dependencies import EngineOf, JobsOf, SettingsOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
+from service.api.pairs import given_pixel_size
 from service.api.parameters import PlanParameters, numbered, parse_size, seconds_allowed
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
-from service.engine.scaling import other_scale
+from service.engine.scaling import AUTO, other_scale
 from service.formats import negotiate, refuse_kind
 from service.jobs.errors import JobsOff, ResultTooLarge
 
@@ -41,6 +42,8 @@ async def plan(
         mirror=query.mirror,
         channel=numbered(query.channel),
         scale=other_scale(query.scale),
+        auto_scale=query.scale == AUTO,
+        pixel_size_um=given_pixel_size(query.pixel_size),
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
     )

@@ -197,8 +197,8 @@ def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:
         chosen["axes"] = request.axes
     if request.mirror:
         chosen["mirror"] = True
-    if request.scale is not None:
-        chosen["scale"] = request.scale
+    if request.auto_scale or request.scale is not None:
+        chosen["scale"] = "auto" if request.auto_scale else request.scale
     if request.pixel_size_um is not None:
         chosen["pixel_size"] = _pair(request.pixel_size_um)
     if request.placement != UNPLACED:

@@ -167,7 +167,7 @@ class Client:
         planes
             Of a stack.
         options
-            Parameters of ``GET /plan``: model, output, mirror, scale, timeout.
+            Parameters of ``GET /plan``: model, output, mirror, scale, pixel_size, timeout.
 
         Raises
         ------

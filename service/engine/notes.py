@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from model.flooding import MARGINS
@@ -11,7 +10,7 @@ from model.labels import Objects
 from model.spec import ModelSpec
 from service.engine.object_sizes import median_diameter
 from service.engine.request import SegmentRequest
-from service.engine.scaling import SCALE_LIMITS
+from service.engine.scaling import SCALE_LIMITS, pixel_ratio
 
 MOST_APART = 1.5
 """Ratio of pixel sizes up to which augmentation has prepared a net for another one."""
@@ -30,7 +29,7 @@ def _size_note(size_um: tuple[float, float] | None, spec: ModelSpec, scale: floa
     """Where the net sees pixels of quite another size than those that it was trained on."""
     if size_um is None or spec.pixel_size_um is None:
         return ()
-    fitting = math.sqrt(math.prod(size_um) / math.prod(spec.pixel_size_um))
+    fitting = pixel_ratio(size_um, spec.pixel_size_um)
     if 1 / MOST_APART <= fitting / (scale or 1) <= MOST_APART:
         return ()
     own, trained = (f"{y:.3g} x {x:.3g}" for y, x in (size_um, spec.pixel_size_um))

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from model.images import ImageHeader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
+from service.engine.auto_scale import with_scale
 from service.engine.channels import channel_notes, check_one_channel, taken_channel
 from service.engine.clock import StageClock
 from service.engine.demand import Demand, demand_of
@@ -62,6 +63,7 @@ class Pipeline:
             reader = await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, request.axes)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
+        request, about_scale = with_scale(request, header, spec)
         check_output(encoder, header, spec, request)
         async with AsyncExitStack() as held:
             held.enter_context(reader)
@@ -90,7 +92,7 @@ class Pipeline:
             objects = [plane.objects for plane in finished if plane.objects is not None]
             of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
             of_objects = await in_worker(object_notes, objects, spec, request.scale)
-            notes = dict.fromkeys([*header.notes, *of_request, *of_planes, *of_objects])
+            notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
             scores = tuple(of_plane.scores for of_plane in objects)
             receipt = build_receipt(
                 header,
@@ -131,6 +133,7 @@ class Pipeline:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
         check_one_channel(chosen.package.spec, request.channel)
+        request, _ = with_scale(request, header, chosen.package.spec)
         asked, speed = (
             await self._asked(header, request, chosen, usual_part_bytes(header), timeout_s),
             chosen.throughput,

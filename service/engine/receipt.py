@@ -90,6 +90,8 @@ def build_receipt(
     if channel is not None and header.channel_names:
         chosen_values["channel_name"] = header.channel_names[channel]
     receipt["output"] |= {name: value for name, value in chosen_values.items() if value is not None}
+    if request.auto_scale:
+        receipt["output"]["scale"] = request.scale or 1.0
     if request.pixel_size_um is not None:
         receipt["output"]["pixel_size_um"] = list(request.pixel_size_um)
     if request.placement != UNPLACED:

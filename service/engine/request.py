@@ -37,6 +37,8 @@ class SegmentRequest:
         Whether probabilities are the mean over mirrored and turned views; see :mod:`model.views`.
     scale
         By which the image is resampled for the net, and the result back; None for its own, and so is 1.
+    auto_scale
+        Whether the scale is chosen by the image in place of being given; see :mod:`service.engine.auto_scale`.
     pixel_size_um
         Height and width of a pixel in place of what the file says, micrometres.
     placement
@@ -58,6 +60,7 @@ class SegmentRequest:
     axes: str | None = None
     mirror: bool = False
     scale: float | None = None
+    auto_scale: bool = False
     pixel_size_um: tuple[float, float] | None = None
     placement: Placement = UNPLACED
     timeout_s: float | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,18 @@ _BAND_PX = 1 << 16
 _BYTES_PER_BAND_PX = 64  # measured: as read, normalised in float64, as Pillow has it and returns it, what is kept of it
 
 
-def other_scale(scale: float | None) -> float | None:
-    """Return the scale where it is another than the image's own."""
-    return None if scale == 1 else scale
+AUTO: Final = "auto"
+"""In place of a scale: the one that :mod:`service.engine.auto_scale` chooses."""
+
+
+def other_scale(scale: float | Literal["auto"] | None) -> float | None:
+    """Return the scale where it is known, and another than the image's own."""
+    return None if scale == 1 or isinstance(scale, str) else scale
+
+
+def pixel_ratio(size_um: tuple[float, float], trained_um: tuple[float, float]) -> float:
+    """Return the scale at which pixels (height, width) become as large as those that a package was trained on."""
+    return math.sqrt(math.prod(size_um) / math.prod(trained_um))
 
 
 def scaled_size(size_yx: tuple[int, int], scale: float | None) -> tuple[int, int]:
