@@ -48,7 +48,7 @@ _Scale: TypeAlias = Annotated[
     Field(
         description="By which the image is resampled for the net, and the result back to the image's own pixels: `0.5` "
         "where objects are twice as large as those that the model knows. `auto` takes the ratio of the pixel sizes of "
-        "image and training images.",
+        "image and training images, or else what the objects found ask for.",
         json_schema_extra={"examples": [0.5, AUTO]},
     ),
 ]

@@ -79,12 +79,11 @@ class AcceptedRequest:
             objects = await self.in_worker(self._label, values, loop)
         return FinishedPlane(objects.labels, normalization, notes, objects)
 
-    async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
-        """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
+    async def read(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
+        """Decode one plane (y, x, c) and fit the package's normalisation to it; a note where it was read otherwise."""
         spec = self.chosen.package.spec
-        in_worker = self.in_worker
         with self.clock.stage("decode"):
-            image_yxc, note = await in_worker(
+            image_yxc, note = await self.in_worker(
                 read_image,
                 self.reader,
                 index,
@@ -93,7 +92,14 @@ class AcceptedRequest:
                 self._allocate_wanted if self.room.on_disk else None,
             )
         with self.clock.stage("normalise"):
-            normalization = await in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
+            normalization = await self.in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
+        return image_yxc, normalization, note
+
+    async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
+        """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
+        spec = self.chosen.package.spec
+        in_worker = self.in_worker
+        image_yxc, normalization, note = await self.read(index)
         run, reduce = chosen_run(self.chosen.session, spec, self.request)
         size_yx, at_scale = self.plan.tiles.size_yx, self.request.scale is not None
         source: NormalisedPixels = (image_yxc, normalization)
@@ -105,7 +111,7 @@ class AcceptedRequest:
         with self.clock.stage("inference"):
             output = "probabilities" if at_scale else self.request.output
             plane = await in_worker(empty_plane, size_yx, spec, output, self._allocate)
-            await self._run_tiles(source, run, (lambda output_cyx: output_cyx) if at_scale else reduce, plane)
+            await self.run_tiles(source, run, (lambda output_cyx: output_cyx) if at_scale else reduce, plane)
         if at_scale:
             with self.clock.stage("scale"):
                 whole = await in_worker(empty_plane, image_yxc.shape[:2], spec, self.request.output, self._allocate)
@@ -135,7 +141,8 @@ class AcceptedRequest:
             flood_window=self.room.flood_window,
         )
 
-    async def _run_tiles(self, source: NormalisedPixels, run: Run, reduce: Reduce, plane: Pixels) -> None:
+    async def run_tiles(self, source: NormalisedPixels, run: Run, reduce: Reduce, plane: Pixels) -> None:
+        """Send the tiles of the plan through the net, and fill ``plane`` (..., y, x) with what is kept."""
         mean = MeanOfViews(self.plan.views, Stitcher(plane, reduce).write)
         input_yx = self.plan.tiles.input_yx
 

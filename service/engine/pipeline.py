@@ -6,16 +6,17 @@ What computes runs in worker threads; the event loop only passes work on.
 from __future__ import annotations
 
 import math
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import SEEK_END
 from typing import BinaryIO
 
-from model.images import ImageHeader, ReadLimits, open_image
+from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
-from service.engine.auto_scale import with_scale
+from service.engine.auto_scale import ScaledRequest, by_pixel_size, nothing_tells, settled
 from service.engine.channels import channel_notes, check_one_channel, taken_channel
 from service.engine.clock import StageClock
 from service.engine.demand import Demand, demand_of
@@ -29,6 +30,7 @@ from service.engine.plane import check_output, result_classes
 from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
 from service.engine.request import Answer, SegmentRequest
+from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
 from service.engine.scheduler import Scheduler
 from service.engine.spool import Spool
 from service.engine.trial import Trials, tried_speed
@@ -63,30 +65,18 @@ class Pipeline:
             reader = await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, request.axes)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
-        request, about_scale = with_scale(request, header, spec)
         check_output(encoder, header, spec, request)
         async with AsyncExitStack() as held:
             held.enter_context(reader)
+            accepted = partial(
+                self._accepted, reader=reader, channel=channel, chosen=chosen, clock=clock, progress=progress
+            )
+            prepared = partial(accepted, preparing=True)
+            request, about_scale = await self._scaled(request, reader, chosen, timeout_s, prepared)
             asked = await self._asked(header, request, chosen, reader.part_bytes, timeout_s)
             plan, room = asked.plan, asked.room
-            ticket = held.enter_context(asked.admit(self.admission, chosen.throughput))
-            progress.accept(header, ticket, self.admission)
-            await held.enter_async_context(self.turns.turn(progress))
-            work = AcceptedRequest(
-                self.admission,
-                self.scheduler,
-                self.workers,
-                self.spool,
-                reader=reader,
-                request=request,
-                channel=channel,
-                chosen=chosen,
-                plan=plan,
-                ticket=ticket,
-                clock=clock,
-                room=room,
-            )
-            in_worker = work.in_worker
+            work = await held.enter_async_context(accepted(request, asked))
+            in_worker, ticket = work.in_worker, work.ticket
             finished = [await work.plane(index) for index in range(header.planes)]
             of_planes = (note for plane in finished for note in plane.notes)
             objects = [plane.objects for plane in finished if plane.objects is not None]
@@ -133,7 +123,10 @@ class Pipeline:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
         check_one_channel(chosen.package.spec, request.channel)
-        request, _ = with_scale(request, header, chosen.package.spec)
+        scaled = by_pixel_size(request, header, chosen.package.spec)
+        if scaled is None:
+            raise nothing_tells(request, header, chosen.package.spec, seen=False)
+        request, _ = scaled
         asked, speed = (
             await self._asked(header, request, chosen, usual_part_bytes(header), timeout_s),
             chosen.throughput,
@@ -155,15 +148,77 @@ class Pipeline:
             refusal=refusal,
         )
 
+    async def _scaled(
+        self,
+        request: SegmentRequest,
+        reader: ImageReader,
+        chosen: LoadedModel,
+        timeout_s: float,
+        prepared: Callable[[SegmentRequest, Demand], AbstractAsyncContextManager[AcceptedRequest]],
+    ) -> ScaledRequest:
+        """Settle the scale of a request, by the objects of the image where nothing else tells it."""
+        header, spec = reader.header, chosen.package.spec
+        scaled = by_pixel_size(request, header, spec)
+        if scaled is not None:
+            return scaled
+        known, trials = spec.object_diameter_px, trials_of(header, chosen.planner)
+        if known is None or not trials:
+            raise nothing_tells(request, header, spec, seen=True)
+        room = search_needs(header, request, spec, reader.part_bytes, self._most)
+        asked = search_demand(trials, room, timeout_s, background=request.background)
+        await self._try_speed(asked, chosen)
+        async with prepared(request, asked) as work:
+            return settled(request, *await found_scale(work, trials, known))
+
+    @asynccontextmanager
+    async def _accepted(
+        self,
+        request: SegmentRequest,
+        asked: Demand,
+        *,
+        reader: ImageReader,
+        channel: int | None,
+        chosen: LoadedModel,
+        clock: StageClock,
+        progress: Progress,
+        preparing: bool = False,
+    ) -> AsyncIterator[AcceptedRequest]:
+        """Admit what a request, or what prepares it, asks for, and wait for its turn."""
+        with asked.admit(self.admission, chosen.throughput) as ticket:
+            progress.accept(reader.header, ticket, self.admission, preparing=preparing)
+            async with self.turns.turn(progress):
+                yield AcceptedRequest(
+                    self.admission,
+                    self.scheduler,
+                    self.workers,
+                    self.spool,
+                    reader=reader,
+                    request=request,
+                    channel=channel,
+                    chosen=chosen,
+                    plan=asked.plan,
+                    ticket=ticket,
+                    clock=clock,
+                    room=asked.room,
+                )
+
     async def _asked(
         self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, part_bytes: int, timeout_s: float
     ) -> Demand:
-        """What a request asks for; its net is tried where an old speed alone would refuse it."""
-        most = Needs(self.admission.memory_limit, self.admission.disk_limit)
-        asked = demand_of(header, request, chosen, part_bytes, timeout_s, most=most, most_pixels=self.max_pixels)
-        trial = partial(tried_speed, chosen, asked.plan.tiles.input_yx)
-        await self.trials.before_refusal(chosen.throughput, partial(asked.check, self.admission), trial, timeout_s)
+        """What a request asks for."""
+        asked = demand_of(header, request, chosen, part_bytes, timeout_s, most=self._most, most_pixels=self.max_pixels)
+        await self._try_speed(asked, chosen)
         return asked
+
+    async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
+        """Try the net where an old speed alone would refuse what is asked for."""
+        trial = partial(tried_speed, chosen, asked.plan.tiles.input_yx)
+        check = partial(asked.check, self.admission)
+        await self.trials.before_refusal(chosen.throughput, check, trial, asked.timeout_s)
+
+    @property
+    def _most(self) -> Needs:
+        return Needs(self.admission.memory_limit, self.admission.disk_limit)
 
     @property
     def _limits(self) -> ReadLimits:

@@ -30,11 +30,13 @@ class Progress:
         self._admission: Admission | None = None
         self._all = 0
         self._done: int | None = None
+        self._preparing = False
 
-    def accept(self, header: ImageHeader, ticket: Ticket, admission: Admission) -> None:
-        """Note that the request has been accepted."""
+    def accept(self, header: ImageHeader, ticket: Ticket, admission: Admission, *, preparing: bool = False) -> None:
+        """Note that the request has been accepted, or what prepares it: no pixel is done by that."""
         self.pixels = header.planes * math.prod(header.size_yx)
-        self._ticket, self._admission, self._all = ticket, admission, ticket.pixels_left
+        self._ticket, self._admission, self._all, self._done = ticket, admission, ticket.pixels_left, None
+        self._preparing = preparing
         self.accepted.set()
 
     def end(self) -> None:
@@ -55,7 +57,7 @@ class Progress:
         """Pixels of the image that are through the net, by its tiles; once the work has ended, that were by then."""
         if self._done is not None:
             return self._done
-        if self._ticket is None:
+        if self._ticket is None or self._preparing:
             return 0
         return self.pixels - math.ceil(self.pixels * self._ticket.pixels_left / self._all)
 
@@ -90,7 +92,7 @@ class Turns:
                     # it is freed by any thread, the garbage collector's too, and these can wake nobody
                     while not progress.claim():  # noqa: ASYNC110
                         await asyncio.sleep(_LOOK_S)
-            progress.began_at = datetime.now(UTC)
+            progress.began_at = progress.began_at or datetime.now(UTC)
             try:
                 yield
             finally:

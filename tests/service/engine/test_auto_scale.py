@@ -28,13 +28,14 @@ TRAINED_UM = 0.5
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tiny``, trained on pixels of 0.5 um, and ``unsized``, which does not say on which."""
+    """``tiny``, trained on pixels of 0.5 um, and ``unsized``, which says neither on which nor on what objects."""
     folder = tmp_path_factory.mktemp("packages")
 
     def without_size(rdf: dict[str, Any]) -> None:
         for axis in (*rdf["inputs"][0]["axes"], *rdf["outputs"][0]["axes"]):
             axis.pop("unit", None)
             axis.pop("scale", None)
+        del rdf["config"]["unet_service"]["object_diameter_px"]
 
     write_tiny_package(folder)
     edit(write_tiny_package(folder, name="unsized"), without_size)
@@ -86,10 +87,14 @@ def test_pixels_of_the_size_that_the_package_knows_are_left_as_they_are(client: 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({}, "the image does not say how large its are; give pixel_size in micrometres (tiny@1.0.0 was trained on 0.5"),
+        (
+            {"model": "unsized"},
+            "scale=auto lacks the size of the image's pixels, and unsized@1.0.0 does not say how large the objects are "
+            "that it knows; give scale as a number (0.5 where",
+        ),
         (
             {"model": "unsized", "pixel_size": "1"},
-            "unsized@1.0.0 does not say which it was trained on; give scale as a",
+            "scale=auto lacks the size of the pixels that unsized@1.0.0 was trained on, and unsized@1.0.0 does not say",
         ),
         ({"pixel_size": "0.01"}, "scale=auto would be 0.02, the limits are 0.0625 and 16: the image's pixels are of"),
         ({"pixel_size": "9"}, "scale=auto would be 18, the limits are"),

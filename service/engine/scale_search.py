@@ -1,0 +1,135 @@
+"""The scale at which an image's objects are as large as those that a package knows, where no pixel sizes tell it.
+
+A crop from the middle is tried at scales a factor of two apart. Those at which the median of the objects found is among
+the diameters that the package knows are believed; the best of them, by what it finds and how surely, gives the median
+diameter in the image and so the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model.images import ImageHeader
+from model.labels import Objects, label_evidence
+from model.planner import Planner
+from model.spec import ModelSpec
+from model.views import ViewPlan, plan_views
+from service.engine.accepted import AcceptedRequest
+from service.engine.demand import Demand
+from service.engine.needs import Needs, needs
+from service.engine.object_sizes import LEAST_OBJECTS, median_diameter
+from service.engine.plane import chosen_run, empty_plane
+from service.engine.request import SegmentRequest
+from service.engine.scaling import SCALE_LIMITS, scaled_image, scaled_size
+from service.engine.wanted import WantedPixels
+
+_SCALES = tuple(2.0**power for power in range(-4, 3))
+_SIDE_PX = 420  # of a crop, as the net sees it
+_LEAST_SIDE_PX = 24  # in less there are no five objects
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A crop of an image at a scale, and how it is cut into tiles."""
+
+    scale: float
+    rows: slice
+    columns: slice
+    plan: ViewPlan
+
+    @property
+    def size_yx(self) -> tuple[int, int]:
+        """Height and width in px, as the net sees it."""
+        return self.plan.tiles.size_yx
+
+
+def trials_of(header: ImageHeader, planner: Planner) -> tuple[Trial, ...]:
+    """Return what is to be tried of an image; none where it is too small for that at any scale."""
+    trials = []
+    for scale in _SCALES:
+        rows, columns = (_middle(length, round(_SIDE_PX / scale)) for length in header.size_yx)
+        size_yx = scaled_size((rows.stop - rows.start, columns.stop - columns.start), scale)
+        if min(size_yx) >= _LEAST_SIDE_PX:
+            trials.append(Trial(scale, rows, columns, plan_views(planner, size_yx, mirror=False)))
+    return tuple(trials)
+
+
+def search_needs(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, part_bytes: int, most: Needs) -> Needs:
+    """Memory and disk for trials, those of labels of one plane; parameters as of :func:`service.engine.needs.needs`."""
+    return needs(replace(header, planes=1), spec, _for_objects(request), part_bytes, most)
+
+
+def search_demand(trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool) -> Demand:
+    """Say what trials ask for."""
+    pixels = sum(trial.plan.input_pixels for trial in trials)
+    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="")
+
+
+async def found_scale(
+    work: AcceptedRequest, trials: Sequence[Trial], known_px: tuple[float, float, float]
+) -> tuple[float, str]:
+    """Look for objects in the middle plane at some scales.
+
+    Parameters
+    ----------
+    work
+        The request, accepted for the trials.
+    trials
+        What to try.
+    known_px
+        :attr:`model.spec.ModelSpec.object_diameter_px` of the package.
+
+    Returns
+    -------
+    tuple
+        The scale, 1 where nothing tells another, and why it is that, for the receipt.
+
+    """
+    spec = work.chosen.package.spec
+    image_yxc, normalization, _ = await work.read(work.reader.header.planes // 2)
+    run, reduce = chosen_run(work.chosen.session, spec, _for_objects(work.request))
+    rule = spec.label_rule.with_values(threshold=work.request.threshold)
+    found: list[tuple[float, Objects]] = []
+    for trial in trials:
+        with work.clock.stage("scale"):
+            crop_yxc = image_yxc[trial.rows, trial.columns]
+            scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
+            source = await work.in_worker(scaled_image, WantedPixels(crop_yxc, work.ticket), normalization, scaled)
+        with work.clock.stage("inference"):
+            evidence_yx = empty_plane(trial.size_yx, spec, "labels", np.empty)
+            await replace(work, plan=trial.plan).run_tiles(source, run, reduce, evidence_yx)
+        with work.clock.stage("label"):
+            found.append((trial.scale, await work.in_worker(label_evidence, evidence_yx, rule)))
+    return _chosen(found, spec.reference, known_px)
+
+
+def _chosen(
+    found: Sequence[tuple[float, Objects]], reference: str, known_px: tuple[float, float, float]
+) -> tuple[float, str]:
+    """Scale that the objects found at several of them ask for, and why."""
+    low, known, high = known_px
+    learnt = f"those that {reference} was trained on {low:.3g} to {high:.3g} px (median {known:.3g} px)"
+    believed = []
+    for scale, objects in found:
+        median_px = median_diameter([objects])
+        if median_px is not None and low <= median_px <= high:
+            # the mean score alone prefers scales that lose all but a few
+            believed.append((float(objects.scores.mean()) * objects.covered**0.25, median_px / scale))
+    if not believed:
+        return 1.0, f"at no scale were {LEAST_OBJECTS} objects found in the middle as large as {learnt}"
+    _, median_px = max(believed)
+    scale = min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1])
+    why = f"the objects in the middle are {median_px:.3g} px across (median), {learnt}"
+    return scale, why
+
+
+def _for_objects(request: SegmentRequest) -> SegmentRequest:
+    return replace(request, output="labels", format="npy", scale=None, mirror=False)
+
+
+def _middle(length: int, most: int) -> slice:
+    start = max(0, (length - most) // 2)
+    return slice(start, min(length, start + most))

@@ -1,0 +1,176 @@
+"""``scale=auto`` where no pixel sizes are known: objects become as large as the package knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.engine.engine import Engine
+from service.engine.progress import Progress
+from service.engine.request import SegmentRequest
+from service.engine.scaling import NormalisedPixels, scaled_image
+from service.settings import Settings
+from service.telemetry import Metrics
+from tests.app_client import AppClient, running_app
+from tests.images import disc, npy
+from tests.packages import write_tiny_package
+from tests.problems import assert_problem
+from training.measures.objects import match_objects
+
+IMAGE = np.tile(disc(48, 48, 9), (2, 3))
+KNOWN_PX = 10.0  # median of what the package was trained on, 4 to 20 px
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    write_tiny_package(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(packages: Path) -> Iterator[AppClient]:
+    with running_app(Settings(models_dir=str(packages), backend="cpu")) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def answered(client: AppClient, image: NDArray[Any], **query: object) -> tuple[bytes, dict[str, Any]]:
+    answer = client.segment(npy(image), params={"format": "npy", **query})
+    assert answer.status_code == 200, answer.text
+    return answer.content, json.loads(answer.headers["x-unet-receipt"])
+
+
+@pytest.mark.parametrize("radius", [2, 5, 20, 70])
+def test_objects_become_as_large_as_the_package_knows_them(client: AppClient, radius: int) -> None:
+    one = disc(3 * radius, 3 * radius, radius)
+    image, across = np.tile(one, (4, 5)), 2 * np.sqrt((one > 110).sum() / np.pi)
+    found, receipt = answered(client, image, output="labels", scale="auto")
+    scale = receipt["output"]["scale"]
+    assert scale == pytest.approx(KNOWN_PX / across, rel=0.15)
+    assert np.load(io.BytesIO(found)).max() == 20
+    again, same = answered(client, image, output="labels", scale="auto")
+    assert (again, same["output"]) == (found, receipt["output"])
+    assert answered(client, image, output="labels", scale=scale)[0] == found
+    (note,) = [note for note in receipt["input"]["notes"] if note.startswith("scale=auto took ")]
+    told = float(re.findall(r"the objects in the middle are ([\d.]+) px across", note)[0])
+    assert told == pytest.approx(across, rel=0.15)
+    assert note.endswith("those that tiny@1.0.0 was trained on 4 to 20 px (median 10 px)")
+
+
+def test_all_planes_have_the_scale_of_the_middle_one(client: AppClient) -> None:
+    large, small = np.tile(disc(120, 120, 40), (2, 3)), np.tile(disc(24, 24, 8), (10, 15))
+    alone = answered(client, small, scale="auto")[1]["output"]["scale"]
+    stack = np.stack([large, small, large])
+    found, receipt = answered(client, stack, scale="auto")
+    assert receipt["output"]["scale"] == alone
+    assert answered(client, stack, scale=alone)[0] == found
+
+
+def test_without_objects_the_image_stays_as_it_is(client: AppClient) -> None:
+    image = disc(96, 96, 40)
+    found, receipt = answered(client, image, scale="auto")
+    assert receipt["output"]["scale"] == 1
+    assert answered(client, image)[0] == found
+    assert receipt["input"]["notes"][0].startswith("scale=auto took 1: at no scale were 5 objects found in the middle")
+
+
+def test_objects_that_nobody_can_see_are_not_guessed(client: AppClient) -> None:
+    plan = client.get("/plan", params={"size": "96x144", "scale": "auto"})
+    answer = client.segment(npy(IMAGE[:5, :5]), params={"scale": "auto"})
+    missing = "scale=auto lacks the size of the image's pixels, and "
+    for problem, why in ((plan, "a plan sees no objects"), (answer, "the image is too small to look for objects")):
+        said = assert_problem(problem, 422, "invalid-parameter")["detail"]
+        assert said.startswith(f"{missing}{why}; give pixel_size in micrometres or scale as a number")
+
+
+def test_a_job_looks_for_the_scale_too(client: AppClient) -> None:
+    query = {"format": "npy", "output": "labels", "scale": "auto"}
+    job = client.segment(npy(IMAGE), params={**query, "respond_async": "true"})
+    assert job.status_code == 202
+    result = client.get(f"{job.headers['location']}/result", params={"wait": "50"})
+    assert result.content == answered(client, IMAGE, **query)[0]
+    state = client.get(job.headers["location"]).json()
+    assert (state["state"], state["pixels_done"], state["pixels"]) == ("done", IMAGE.size, IMAGE.size)
+
+
+def test_a_search_that_would_take_too_long_is_refused_before(client: AppClient) -> None:
+    answer = client.segment(npy(IMAGE), params={"scale": "auto", "timeout": "0.000001"})
+    assert_problem(answer, 504, "deadline-exceeded")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_search_is_promised_work_that_ends_when_nobody_waits(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, *, background: bool
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def late(*arguments: Any) -> NormalisedPixels:
+        begun.set()
+        go_on.wait(30)
+        return scaled_image(*arguments)
+
+    monkeypatch.setattr("service.engine.scale_search.scaled_image", late)
+    request = SegmentRequest(model="tiny", auto_scale=True, format="npy", background=background)
+
+    async def scenario() -> None:
+        engine = Engine(Settings(models_dir=str(packages), backend="cpu"), Metrics())
+        await engine.start()
+        try:
+            progress = Progress()
+            task = asyncio.create_task(engine.segment(io.BytesIO(npy(IMAGE)), request, progress))
+            assert await asyncio.to_thread(begun.wait, 30)
+            assert engine.backlog_pixels > 0
+            assert (progress.pixels, progress.pixels_done) == (IMAGE.size, 0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            go_on.set()
+            async with asyncio.timeout(30):
+                while engine.backlog_pixels:  # noqa: ASYNC110 - the thread ends when it likes
+                    await asyncio.sleep(0.01)
+        finally:
+            go_on.set()
+            await engine.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", ["04acab7636c4cf61", "fd8065bcb1afdbed", "2cfa61bef6542dd3"])
+def test_nuclei_of_any_size_are_found(data_root: Path, stem: str) -> None:
+    """Held-out images whose nuclei are 13, 24 and 29 px across, at a third and at three times their size."""
+    folder = data_root / "nuclei-dsb2018"
+    image, labels = (Image.open(folder / side / f"{stem}.png") for side in ("images", "labels"))
+    known_px = 20.5
+    with running_app(Settings(models_dir="zoo", backend="cpu", deadline_s=600, max_backlog_s=600)) as running:
+        running.wait_until_ready()
+        for factor in (1 / 3, 1, 3):
+            size_xy = round(image.width * factor), round(image.height * factor)
+            shrunk = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
+            resampled = np.asarray(image.convert("L").resize(size_xy, shrunk))
+            truth = np.asarray(labels.resize(size_xy, Image.Resampling.NEAREST)).astype(np.int32)
+            areas = np.bincount(truth.ravel())[1:]
+            across = 2 * np.sqrt(np.median(areas[areas > 0]) / np.pi)
+            query = {"model": "nuclei", "output": "labels"}
+            found, receipt = answered(running, resampled, scale="auto", **query)
+            assert 1 / 1.35 < receipt["output"]["scale"] * across / known_px < 1.35
+            scored, own = (
+                match_objects(np.load(io.BytesIO(content)), truth, (0.5,))[0].ap
+                for content in (found, answered(running, resampled, **query)[0])
+            )
+            assert scored >= own - 0.05
+            assert scored > 0.65
