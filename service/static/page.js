@@ -147,6 +147,10 @@ for (const name of [...OPTIONS, "output", "mirror"]) {
   $(name).addEventListener("change", () => segment());
   $(name).addEventListener("blur", () => { if ($(name).validity.badInput) segment(); });   // which is no change from empty
 }
+$("fit").addEventListener("change", () => {
+  $("scale").disabled = $("fit").checked;
+  segment();
+});
 $("opacity").addEventListener("input", draw);
 $("plane").addEventListener("input", async () => {
   const [answer, plane] = [result, Number($("plane").value)];

@@ -7,10 +7,12 @@ function query(path, given, names) {
   given.output = $("output").value;
   for (const name of names) {
     const field = $(name);
+    if (field.disabled) continue;
     if (field.validity.badInput) throw new Error(`${field.labels[0].firstChild.textContent.trim()} is no number; left empty it is ${field.placeholder}.`);
     if (field.value) given[name] = field.value;
   }
   if ($("mirror").checked) given.mirror = "true";
+  if ($("fit").checked) given.scale = "auto";   // in place of a number
   return `${path}?` + new URLSearchParams(given);
 }
 

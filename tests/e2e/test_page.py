@@ -231,6 +231,20 @@ def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
     page.until(lambda: '"views": 8' in page.script("return $('receipt').textContent"))
 
 
+def test_the_scale_is_fitted_to_the_model_in_place_of_a_number(page: Page) -> None:
+    page.choose("a.png", png(IMAGE))
+    page.set("scale", "2")
+    page.until(lambda: '"scale": 2' in page.script("return $('receipt').textContent"))
+    page.browser.find_element(By.ID, "fit").click()
+    page.until(lambda: "scale=auto" in page.text("notes"))
+    output = json.loads(page.script("return $('receipt').textContent"))["output"]
+    assert output["scale"] not in {1, 2}
+    assert not page.browser.find_element(By.ID, "scale").is_enabled()
+    assert "24 objects" in page.text("facts")
+    page.browser.find_element(By.ID, "fit").click()
+    page.until(lambda: '"scale": 2' in page.script("return $('receipt').textContent"))
+
+
 def test_a_channel_is_chosen_and_shown_under_its_objects(page: Page) -> None:
     dark = np.full_like(IMAGE, 20)
     half = np.where(np.arange(384) < 192, IMAGE, 20)
