@@ -58,7 +58,7 @@ def main() -> None:
     evidence_1yx = evidence_of(probabilities_cyx, rule)[np.newaxis]
 
     def writing(dtype: type[np.generic], output: NDArray[np.float32], reduce: Reduce) -> Callable[[], None]:
-        stitcher = Stitcher(np.empty(size_yx, dtype=dtype), reduce)
+        stitcher = Stitcher((np.empty(size_yx, dtype=dtype), reduce))
         return lambda: stitcher.write(tile, output)
 
     found = milliseconds(

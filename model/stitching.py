@@ -54,20 +54,17 @@ def read_tile(image_yxc: Pixels, tile: Tile, normalization: FittedNormalization)
 
 
 class Stitcher:
-    """Receives each tile's output once and puts its crop where it belongs.
+    """Receives each tile's output once and puts what is kept of its crop where it belongs.
 
     Parameters
     ----------
-    plane
-        Where the result goes: (..., y, x), any dtype.
-    reduce
-        What is kept of an output (c, y, x).
+    kept
+        Planes (..., y, x) of any dtype, each with what goes there of an output (c, y, x).
 
     """
 
-    def __init__(self, plane: Pixels, reduce: Reduce) -> None:
-        self.plane = plane
-        self._reduce = reduce
+    def __init__(self, *kept: tuple[Pixels, Reduce]) -> None:
+        self._kept = kept
 
     def write(self, tile: Tile, output_cyx: NDArray[np.float32]) -> None:
         """Write one tile's output (c, y, x).
@@ -88,7 +85,8 @@ class Stitcher:
         cropped = output_cyx[(slice(None), *tile.crop.slices)]
         if not np.isfinite(cropped).all():
             raise NonFiniteOutput("the net returned NaN or infinity; try another backend or fp32 weights")
-        self.plane[(..., *tile.write.slices)] = self._reduce(cropped)
+        for plane, reduce in self._kept:
+            plane[(..., *tile.write.slices)] = reduce(cropped)
 
 
 def predict_tiled(
@@ -126,7 +124,7 @@ def predict_tiled(
         nonlocal plane
         if plane is None:
             plane = np.empty((len(output_cyx), *cut.tiles.size_yx), dtype=np.float32)
-        Stitcher(plane, lambda output_cyx: output_cyx).write(tile, output_cyx)
+        Stitcher((plane, lambda output_cyx: output_cyx)).write(tile, output_cyx)
 
     mean = MeanOfViews(cut.views, write)
     parts = iter(cut)

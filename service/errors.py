@@ -184,8 +184,8 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "too-large-for-memory",
         413,
         "The image needs too much memory",
-        "Crop, ask for `mask` in place of `probabilities`, or raise `UNET_MEMORY_BUDGET_MB` or, where `detail` speaks "
-        "of files, `UNET_SPOOL_LIMIT_MB`.",
+        "Crop, ask for `mask` in place of `probabilities` or, under `/v2`, for fewer outputs at a time, or raise "
+        "`UNET_MEMORY_BUDGET_MB` or, where `detail` speaks of files, `UNET_SPOOL_LIMIT_MB`.",
     ),
     engine_errors.SpoolFull: ProblemKind(
         "spool-full",

@@ -115,7 +115,7 @@ def describe(
 
     spec = loaded.package.spec
     header = imagined(size_yx, 1, len(spec.channels))
-    room = needs(header, spec, request, usual_part_bytes(header), most)
+    room = needs(header, spec, [request], usual_part_bytes(header), most)
     return {
         "model": spec.reference,
         "backend": loaded.session.backend,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from service.engine.ticket import Ticket
 from service.engine.tile_job import Job
 from service.engine.wanted import WantedPixels
 from service.engine.workers import Workers
+from service.formats import OutputKind
 
 _T = TypeVar("_T")
 _LEAST_CHARGE = 16 << 20  # bytes; the tables of a quarter of a million objects are in the working memory
@@ -40,14 +41,15 @@ _LEAST_CHARGE = 16 << 20  # bytes; the tables of a quarter of a million objects 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRequest:
-    """One accepted request, and what its planes go through."""
+    """What one run of the net serves, accepted: requests for one image, and what its planes go through."""
 
     admission: Admission
     scheduler: Scheduler
     workers: Workers
     spool: Spool
     reader: ImageReader
-    request: SegmentRequest
+    requests: Sequence[SegmentRequest]
+    """Equal but for their outputs; at least one."""
     channel: int | None
     chosen: LoadedModel
     plan: ViewPlan
@@ -68,16 +70,20 @@ class AcceptedRequest:
         values = header.planes * max(header.channels * math.prod(header.size_yx), math.prod(self.plan.tiles.size_yx))
         return await self.workers.call(values, function, *arguments, ticket=self.ticket)
 
-    async def plane(self, index: int) -> FinishedPlane:
-        """Take one plane through every stage but the encoder."""
-        values, normalization, note = await self._infer(index)
+    async def plane(self, index: int) -> list[FinishedPlane]:
+        """Take one plane through every stage but the encoder, for each request."""
+        planes, normalization, note = await self._infer(index)
         notes = (*((note,) if note else ()), *normalization.notes)
-        if self.request.output != "labels":
-            return FinishedPlane(values, normalization, notes, None)
-        with self.clock.stage("label"):
-            loop = asyncio.get_running_loop()
-            objects = await self.in_worker(self._label, values, loop)
-        return FinishedPlane(objects.labels, normalization, notes, objects)
+        finished: list[FinishedPlane] = []
+        for request, values in zip(self.requests, planes, strict=True):
+            if request.output != "labels":
+                finished.append(FinishedPlane(values, normalization, notes, None))
+                continue
+            with self.clock.stage("label"):
+                loop = asyncio.get_running_loop()
+                objects = await self.in_worker(self._label, request, values, loop)
+            finished.append(FinishedPlane(objects.labels, normalization, notes, objects))
+        return finished
 
     async def read(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
         """Decode one plane (y, x, c) and fit the package's normalisation to it; a note where it was read otherwise."""
@@ -95,13 +101,14 @@ class AcceptedRequest:
             normalization = await self.in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
         return image_yxc, normalization, note
 
-    async def _infer(self, index: int) -> tuple[Pixels, FittedNormalization, str | None]:
+    async def _infer(self, index: int) -> tuple[list[Pixels], FittedNormalization, str | None]:
         """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
         spec = self.chosen.package.spec
         in_worker = self.in_worker
         image_yxc, normalization, note = await self.read(index)
-        run, reduce = chosen_run(self.chosen.session, spec, self.request)
-        size_yx, at_scale = self.plan.tiles.size_yx, self.request.scale is not None
+        run, reduces = chosen_run(self.chosen.session, spec, self.requests)
+        outputs: list[OutputKind] = [request.output for request in self.requests]
+        size_yx, at_scale = self.plan.tiles.size_yx, self.requests[0].scale is not None
         source: NormalisedPixels = (image_yxc, normalization)
         if at_scale:
             with self.clock.stage("scale"):
@@ -109,17 +116,23 @@ class AcceptedRequest:
                 scaled = await in_worker(self._allocate, shape, np.dtype(np.float32))
                 source = await in_worker(scaled_image, WantedPixels(image_yxc, self.ticket), normalization, scaled)
         with self.clock.stage("inference"):
-            output = "probabilities" if at_scale else self.request.output
-            plane = await in_worker(empty_plane, size_yx, spec, output, self._allocate)
-            await self.run_tiles(source, run, (lambda output_cyx: output_cyx) if at_scale else reduce, plane)
+            kept: list[Reduce] = [lambda output_cyx: output_cyx] if at_scale else reduces
+            planes = await self._empty_planes(size_yx, ["probabilities"] if at_scale else outputs)
+            await self.run_tiles(source, run, Stitcher(*zip(planes, kept, strict=True)))
         if at_scale:
             with self.clock.stage("scale"):
-                whole = await in_worker(empty_plane, image_yxc.shape[:2], spec, self.request.output, self._allocate)
-                plane = await in_worker(scaled_back, WantedPixels(plane, self.ticket), reduce, whole)
-        return plane, normalization, note
+                probabilities = WantedPixels(planes[0], self.ticket)
+                planes = await self._empty_planes(self.reader.header.size_yx, outputs)
+                for plane, reduce in zip(planes, reduces, strict=True):
+                    await in_worker(scaled_back, probabilities, reduce, plane)
+        return planes, normalization, note
 
-    def _label(self, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
-        request, charged = self.request, 0
+    async def _empty_planes(self, size_yx: tuple[int, int], outputs: Sequence[OutputKind]) -> list[Pixels]:
+        spec, allocate = self.chosen.package.spec, self._allocate
+        return [await self.in_worker(empty_plane, size_yx, spec, output, allocate) for output in outputs]
+
+    def _label(self, request: SegmentRequest, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
+        charged = 0
 
         async def charge(more: int) -> None:
             await self.admission.grow(self.ticket, more)
@@ -141,9 +154,9 @@ class AcceptedRequest:
             flood_window=self.room.flood_window,
         )
 
-    async def run_tiles(self, source: NormalisedPixels, run: Run, reduce: Reduce, plane: Pixels) -> None:
-        """Send the tiles of the plan through the net, and fill ``plane`` (..., y, x) with what is kept."""
-        mean = MeanOfViews(self.plan.views, Stitcher(plane, reduce).write)
+    async def run_tiles(self, source: NormalisedPixels, run: Run, stitcher: Stitcher) -> None:
+        """Send the tiles of the plan through the net, and stitch what is kept."""
+        mean = MeanOfViews(self.plan.views, stitcher.write)
         input_yx = self.plan.tiles.input_yx
 
         def read(part: TileView) -> NDArray[np.float32]:
@@ -164,6 +177,6 @@ class AcceptedRequest:
                 count=len(self.plan),
                 tile_pixels=math.prod(input_yx),
                 progress=self.chosen.throughput.add,
-                background=self.request.background,
+                background=self.requests[0].background,
             )
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
 from service.engine.admission import Admission
+from service.engine.alone import check_disk_alone, check_memory_alone
 from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
-from service.engine.needs import Needs, needs
+from service.engine.needs import NOTHING, Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.scaling import check_scale, scaled_size
 from service.engine.ticket import Throughput, Ticket
@@ -29,18 +31,27 @@ class Demand:
     background: bool
     relief: str
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
+    ready: Needs
+    """Of answers that go to the same caller, which has them all at once."""
 
-    def check(self, admission: Admission, speed: Throughput) -> None:
-        """See :meth:`~service.engine.admission.Admission.check`."""
-        room = self.room
+    def check_alone(self, admission: Admission) -> None:
+        """Refuse what would not fit though nothing were there but what is ready for the same caller."""
+        room, ready = self.room, self.ready
         try:
-            admission.check(
-                speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
-            )
+            check_memory_alone(room.memory_bytes, admission.memory_limit, ready.memory_bytes)
+            check_disk_alone(room.disk_bytes, admission.disk_limit, ready.disk_bytes)
         except TooLargeForMemory as error:
             if not self.relief:
                 raise
             raise TooLargeForMemory(f"{error}, or {self.relief}") from None
+
+    def check(self, admission: Admission, speed: Throughput) -> None:
+        """See :meth:`~service.engine.admission.Admission.check`."""
+        self.check_alone(admission)
+        room = self.room
+        admission.check(
+            speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
+        )
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
@@ -53,19 +64,20 @@ class Demand:
 
 def demand_of(
     header: ImageHeader,
-    request: SegmentRequest,
+    requests: Sequence[SegmentRequest],
     chosen: LoadedModel,
     part_bytes: int,
     timeout_s: float,
     *,
     most: Needs,
     most_pixels: int,
+    ready: Needs = NOTHING,
 ) -> Demand:
-    """Say what a request asks for.
+    """Say what one run of a net for some requests asks for.
 
     Parameters
     ----------
-    header, request, chosen
+    header, requests, chosen
         What is to be done, by which net.
     part_bytes, most
         As for :func:`service.engine.needs.needs`.
@@ -73,6 +85,8 @@ def demand_of(
         Seconds until the caller gives up.
     most_pixels
         As for :func:`service.engine.scaling.check_scale`.
+    ready
+        What answers hold that go to the same caller.
 
     Raises
     ------
@@ -80,11 +94,14 @@ def demand_of(
         Where the scale makes too much of the image.
 
     """
-    check_scale(header.size_yx, request.scale, most_pixels)
-    plan = plan_views(chosen.planner, scaled_size(header.size_yx, request.scale), mirror=request.mirror)
+    scale, left = requests[0].scale, most.minus(ready)
+    check_scale(header.size_yx, scale, most_pixels)
+    plan = plan_views(chosen.planner, scaled_size(header.size_yx, scale), mirror=requests[0].mirror)
     spec, relief = chosen.package.spec, ""
-    room = needs(header, spec, request, part_bytes, most)
-    if request.scale is not None and not room.within(most):
-        alone = needs(header, spec, replace(request, scale=None), part_bytes, most)
-        relief = f"ask for a scale nearer to 1 than {request.scale:g}" if alone.within(most) else ""
-    return Demand(plan, header.planes * plan.input_pixels, room, timeout_s, request.background, relief)
+    room = needs(header, spec, requests, part_bytes, left)
+    if scale is not None and not room.within(left):
+        as_it_is = needs(header, spec, [replace(request, scale=None) for request in requests], part_bytes, left)
+        relief = f"ask for a scale nearer to 1 than {scale:g}" if as_it_is.within(left) else ""
+    if not room.within(left):
+        room = needs(header, spec, requests, part_bytes, most)  # what it is refused for, alone or beside what is ready
+    return Demand(plan, header.planes * plan.input_pixels, room, timeout_s, requests[0].background, relief, ready)

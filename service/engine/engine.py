@@ -6,18 +6,20 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
-from model.errors import BackendUnavailable, InferenceFailed
+from model.errors import BackendUnavailable
 from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
 from service.engine.ending import end
-from service.engine.errors import DeadlineExceeded, Draining, NotReady, SpoolFull
+from service.engine.errors import Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
 from service.engine.loading import LoadedModel
 from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
+from service.engine.outputs import segment_outputs
 from service.engine.progress import Progress, Turns
 from service.engine.registry import Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
@@ -25,6 +27,7 @@ from service.engine.resources import available_cpus
 from service.engine.running import Running, begin
 from service.engine.spool import Spool
 from service.engine.workers import Workers
+from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -252,13 +255,7 @@ class Engine:
             raise NotReady("the scheduler has not started; try again in a few seconds")
         return self._running
 
-    async def segment(
-        self,
-        source: BinaryIO,
-        request: SegmentRequest,
-        progress: Progress | None = None,
-        chosen: LoadedModel | None = None,
-    ) -> Answer:
+    async def segment(self, source: BinaryIO, request: SegmentRequest, progress: Progress | None = None) -> Answer:
         """Segment one image or stack; cancelling the call drops its tiles that still wait.
 
         Parameters
@@ -269,8 +266,6 @@ class Engine:
             What is wanted.
         progress
             Of a request in the background: told how far it is.
-        chosen
-            Package that is in use by the caller; None for the one that the request names.
 
         Raises
         ------
@@ -278,22 +273,20 @@ class Engine:
             See :mod:`service.errors` for what each becomes over HTTP.
 
         """
-        chosen = chosen or self.model(request.model)
-        running = self._working()
-        if reason := running.soundness.reason(chosen):
-            raise NotReady(f"{reason}; try again, another replica may answer")
+        chosen, timeout_s = self.model(request.model), request.timeout_s or self._settings.deadline_s
+        async with self._working().work(chosen, timeout_s) as pipeline:
+            (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress or Progress())
+        return answer
+
+    async def segment_outputs(
+        self, source: BinaryIO, request: SegmentRequest, outputs: Sequence[OutputKind], chosen: LoadedModel
+    ) -> dict[OutputKind, Answer]:
+        """Give several outputs in place of the request's own, as :meth:`segment` would give each, by the same errors.
+
+        ``chosen`` is the package, which the caller uses; one run of its net is for all outputs that have room together.
+        """
         timeout_s = request.timeout_s or self._settings.deadline_s
-        try:
-            with running.watch.using(chosen):
-                async with asyncio.timeout(timeout_s):
-                    answer = await running.pipeline.segment(source, request, chosen, timeout_s, progress or Progress())
-            running.soundness.passed(chosen)
-            return answer
-        except InferenceFailed as error:
-            if chosen in self.models:
-                running.soundness.failed(chosen, error)
-            raise
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
-            ) from None
+        requests = [replace(request, output=output) for output in outputs]
+        async with self._working().work(chosen, timeout_s) as pipeline:
+            answers = await segment_outputs(pipeline, source, requests, chosen, timeout_s)
+        return dict(zip(outputs, answers, strict=True))

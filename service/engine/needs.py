@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,33 +48,46 @@ class Needs:
         """Whether it is no more than there is."""
         return self.memory_bytes <= most.memory_bytes and self.disk_bytes <= most.disk_bytes
 
+    def plus(self, size: int, *, in_memory: bool) -> Needs:
+        """Return it with an answer of so many bytes beside."""
+        memory, disk = (size, 0) if in_memory else (0, size)
+        return replace(self, memory_bytes=self.memory_bytes + memory, disk_bytes=self.disk_bytes + disk)
 
-def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_bytes: int, most: Needs) -> Needs:
+    def minus(self, held: Needs) -> Needs:
+        """Return what is left of it."""
+        memory, disk = self.memory_bytes - held.memory_bytes, self.disk_bytes - held.disk_bytes
+        return replace(self, memory_bytes=memory, disk_bytes=disk)
+
+
+NOTHING = Needs(0, 0)
+"""What is needed where nothing is there."""
+
+
+def needs(
+    header: ImageHeader, spec: ModelSpec, requests: Sequence[SegmentRequest], part_bytes: int, most: Needs
+) -> Needs:
     """Decide by the size of an image where its arrays stand: in memory as long as they fit, else in files.
 
     A watershed takes the largest window that fits; files come after the smallest.
 
     Parameters
     ----------
-    header, spec, request
-        What is to be done.
+    header, spec, requests
+        What is to be done; requests for one image, equal but for their outputs, that one run of the net serves.
     part_bytes
         See :class:`model.images.ImageReader`.
     most
         What there is for all requests together; nothing goes to disk where there is none.
 
     """
-    plane = math.prod(header.size_yx)
-    watershed = request.output == "labels" and spec.label_rule.method == "watershed"
-    match request.output:
-        case "mask":
-            # bytes a pixel that the net fills, that finding objects takes, that stay; and working memory
-            filled, finding, kept, working = 0, 0, 1, 0
-        case "labels":
-            filled, finding, kept = 4, 8 if watershed else 4, 4
-            working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX
-        case "probabilities":
-            filled, finding, kept, working = 0, 0, 4 * len(spec.classes), 0
+    plane, scale = math.prod(header.size_yx), requests[0].scale
+    labels = any(request.output == "labels" for request in requests)
+    watershed = labels and spec.label_rule.method == "watershed"
+    # bytes a pixel that the net fills and that finding objects takes; and working memory
+    filled, finding = (4, 8 if watershed else 4) if labels else (0, 0)
+    working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX if labels else 0
+    of_outputs = {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}
+    kept = sum(of_outputs[request.output] for request in requests)
     decoded = plane * header.channels * header.dtype.itemsize
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
     arrays = max(decoded + plane * filled, plane * (filled + finding))
@@ -83,10 +96,10 @@ def needs(header: ImageHeader, spec: ModelSpec, request: SegmentRequest, part_by
     # where no part of a file is of one plane alone, the reader keeps the stack
     stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
     parts = _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
-    outlines = plane * _BYTES_PER_OUTLINED_PX if request.format in _OUTLINED else 0
-    if request.scale is not None:
-        held += scaling_bytes(header, request.scale, len(spec.classes))
-        working = max(working, scaling_work_bytes(header, request.scale, len(spec.classes)))
+    outlines = plane * _BYTES_PER_OUTLINED_PX if requests[0].format in _OUTLINED else 0
+    if scale is not None:
+        held += scaling_bytes(header, scale, len(spec.classes))
+        working = max(working, scaling_work_bytes(header, scale, len(spec.classes)))
 
     choices: list[Needs] = []
     for in_files in (False, True) if most.on_disk else (False,):

@@ -6,12 +6,12 @@ What computes runs in worker threads; the event loop only passes work on.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from io import SEEK_END
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
@@ -24,12 +24,12 @@ from service.engine.encoding import write_body
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.loading import LoadedModel
-from service.engine.needs import Needs, encoder_memory
+from service.engine.needs import NOTHING, Needs, encoder_memory
 from service.engine.notes import object_notes, request_notes
-from service.engine.plane import check_output, result_classes
+from service.engine.plane import FinishedPlane, check_output, result_classes
 from service.engine.progress import Progress, Turns
 from service.engine.receipt import build_receipt
-from service.engine.request import Answer, SegmentRequest
+from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
 from service.engine.scheduler import Scheduler
 from service.engine.spool import Spool
@@ -56,66 +56,107 @@ class Pipeline:
     trials: Trials
 
     async def segment(
-        self, source: BinaryIO, request: SegmentRequest, chosen: LoadedModel, timeout_s: float, progress: Progress
-    ) -> Answer:
-        """Segment one image or stack; see :meth:`service.engine.engine.Engine.segment`."""
+        self,
+        source: BinaryIO,
+        requests: Sequence[SegmentRequest],
+        chosen: LoadedModel,
+        timeout_s: float,
+        progress: Progress,
+        *,
+        ready: Needs = NOTHING,
+    ) -> list[Answer]:
+        """Segment one image or stack with one run of the net; see :meth:`service.engine.engine.Engine.segment`.
+
+        Parameters
+        ----------
+        source, chosen, timeout_s, progress
+            The file, the net, and who waits for how long.
+        requests
+            Equal but for their outputs; each gets an answer.
+        ready
+            What answers hold that go to the same caller.
+
+        """
+        request = requests[0]  # for what they have in common
         spec, encoder = chosen.package.spec, ENCODERS[request.format]
         clock = StageClock(self.metrics)
         with clock.stage("open"):
-            reader = await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, request.axes)
+            reader = await self.opened(source, request.axes)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
-        check_output(encoder, header, spec, request)
+        for each in requests:
+            check_output(encoder, header, spec, each)
         async with AsyncExitStack() as held:
             held.enter_context(reader)
             accepted = partial(
                 self._accepted, reader=reader, channel=channel, chosen=chosen, clock=clock, progress=progress
             )
             prepared = partial(accepted, preparing=True)
-            request, about_scale = await self._scaled(request, reader, chosen, timeout_s, prepared)
-            asked = await self._asked(header, request, chosen, reader.part_bytes, timeout_s)
-            plan, room = asked.plan, asked.room
-            work = await held.enter_async_context(accepted(request, asked))
-            in_worker, ticket = work.in_worker, work.ticket
+            request, about_scale = await self._scaled(request, reader, chosen, timeout_s, prepared, ready=ready)
+            requests = [replace(request, output=each.output) for each in requests]
+            asked = self.demand(header, requests, chosen, reader.part_bytes, timeout_s, ready=ready)
+            await self._try_speed(asked, chosen)
+            work = await held.enter_async_context(accepted(requests, asked))
             finished = [await work.plane(index) for index in range(header.planes)]
-            of_planes = (note for plane in finished for note in plane.notes)
-            objects = [plane.objects for plane in finished if plane.objects is not None]
-            of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
-            of_objects = await in_worker(object_notes, objects, spec, request.scale)
-            notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
-            scores = tuple(of_plane.scores for of_plane in objects)
-            receipt = build_receipt(
-                header,
-                list(notes),
-                chosen,
-                plan,
-                request,
-                channel=channel,
-                constants=[plane.normalization.constants() for plane in finished],
-                objects=[len(score) for score in scores],
-            )
-            result = SegmentationResult(
-                kind=request.output,
-                planes=tuple(WantedPixels(plane.values, ticket) for plane in finished),
-                classes=result_classes(spec, request),
-                stack_axes=header.stack_axes,
-                stack_shape=header.stack_shape,
-                pixel_size_um=request.pixel_size_um or header.pixel_size_um,
-                spacing_um=header.spacing_um,
-                interval_s=header.interval_s,
-                scores=scores if request.output == "labels" else None,
-                receipt=receipt,
-                placement=request.placement,
-            )
-            with clock.stage("encode"):
-                if more := await in_worker(encoder_memory, result, request.format):
-                    await self.admission.grow(ticket, more)
-                spool = self.spool if room.on_disk else None
-                body = await in_worker(write_body, encoder, result, spool)
+            bodies = held.enter_context(ExitStack())
+            encoded: list[tuple[Body, dict[str, Any]]] = []
+            for each, planes in zip(requests, zip(*finished, strict=True), strict=True):
+                encoded.append(await self._encoded(work, each, planes, about_scale))
+                bodies.callback(encoded[-1][0].close)
             # until it is sent: a client that takes its time holds no less memory than one that waits
-            body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
+            for body, _ in encoded:
+                body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
+            bodies.pop_all()
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
-        return Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
+        return [
+            Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
+            for body, receipt in encoded
+        ]
+
+    async def _encoded(
+        self,
+        work: AcceptedRequest,
+        request: SegmentRequest,
+        planes: Sequence[FinishedPlane],
+        about_scale: tuple[str, ...],
+    ) -> tuple[Body, dict[str, Any]]:
+        """Write the finished planes of one of the requests; gives its receipt, too, with notes on its scale."""
+        header, spec, encoder = work.reader.header, work.chosen.package.spec, ENCODERS[request.format]
+        of_planes = (note for plane in planes for note in plane.notes)
+        objects = [plane.objects for plane in planes if plane.objects is not None]
+        of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
+        of_objects = await work.in_worker(object_notes, objects, spec, request.scale)
+        notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
+        scores = tuple(of_plane.scores for of_plane in objects)
+        receipt = build_receipt(
+            header,
+            list(notes),
+            work.chosen,
+            work.plan,
+            request,
+            channel=work.channel,
+            constants=[plane.normalization.constants() for plane in planes],
+            objects=[len(score) for score in scores],
+        )
+        result = SegmentationResult(
+            kind=request.output,
+            planes=tuple(WantedPixels(plane.values, work.ticket) for plane in planes),
+            classes=result_classes(spec, request),
+            stack_axes=header.stack_axes,
+            stack_shape=header.stack_shape,
+            pixel_size_um=request.pixel_size_um or header.pixel_size_um,
+            spacing_um=header.spacing_um,
+            interval_s=header.interval_s,
+            scores=scores if request.output == "labels" else None,
+            receipt=receipt,
+            placement=request.placement,
+        )
+        with work.clock.stage("encode"):
+            if more := await work.in_worker(encoder_memory, result, request.format):
+                await self.admission.grow(work.ticket, more)
+            spool = self.spool if work.room.on_disk else None
+            body = await work.in_worker(write_body, encoder, result, spool)
+        return body, receipt
 
     async def forecast(
         self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float
@@ -127,10 +168,8 @@ class Pipeline:
         if scaled is None:
             raise nothing_tells(request, header, chosen.package.spec, seen=False)
         request, _ = scaled
-        asked, speed = (
-            await self._asked(header, request, chosen, usual_part_bytes(header), timeout_s),
-            chosen.throughput,
-        )
+        asked, speed = self.demand(header, [request], chosen, usual_part_bytes(header), timeout_s), chosen.throughput
+        await self._try_speed(asked, chosen)
         try:
             asked.check(self.admission, speed)
             refusal = None
@@ -154,7 +193,9 @@ class Pipeline:
         reader: ImageReader,
         chosen: LoadedModel,
         timeout_s: float,
-        prepared: Callable[[SegmentRequest, Demand], AbstractAsyncContextManager[AcceptedRequest]],
+        prepared: Callable[[Sequence[SegmentRequest], Demand], AbstractAsyncContextManager[AcceptedRequest]],
+        *,
+        ready: Needs,
     ) -> ScaledRequest:
         """Settle the scale of a request, by the objects of the image where nothing else tells it."""
         header, spec = reader.header, chosen.package.spec
@@ -164,16 +205,16 @@ class Pipeline:
         known, trials = spec.object_diameter_px, trials_of(header, chosen.planner)
         if known is None or not trials:
             raise nothing_tells(request, header, spec, seen=True)
-        room = search_needs(header, request, spec, reader.part_bytes, self._most)
-        asked = search_demand(trials, room, timeout_s, background=request.background)
+        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(ready))
+        asked = search_demand(trials, room, timeout_s, background=request.background, ready=ready)
         await self._try_speed(asked, chosen)
-        async with prepared(request, asked) as work:
+        async with prepared([request], asked) as work:
             return settled(request, *await found_scale(work, trials, known))
 
     @asynccontextmanager
     async def _accepted(
         self,
-        request: SegmentRequest,
+        requests: Sequence[SegmentRequest],
         asked: Demand,
         *,
         reader: ImageReader,
@@ -183,7 +224,7 @@ class Pipeline:
         progress: Progress,
         preparing: bool = False,
     ) -> AsyncIterator[AcceptedRequest]:
-        """Admit what a request, or what prepares it, asks for, and wait for its turn."""
+        """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
         with asked.admit(self.admission, chosen.throughput) as ticket:
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)
             async with self.turns.turn(progress):
@@ -193,7 +234,7 @@ class Pipeline:
                     self.workers,
                     self.spool,
                     reader=reader,
-                    request=request,
+                    requests=requests,
                     channel=channel,
                     chosen=chosen,
                     plan=asked.plan,
@@ -202,13 +243,25 @@ class Pipeline:
                     room=asked.room,
                 )
 
-    async def _asked(
-        self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, part_bytes: int, timeout_s: float
+    async def opened(self, source: BinaryIO, axes: str | None) -> ImageReader:
+        """Read the header of an image; close what is returned."""
+        return await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, axes)
+
+    def demand(
+        self,
+        header: ImageHeader,
+        requests: Sequence[SegmentRequest],
+        chosen: LoadedModel,
+        part_bytes: int,
+        timeout_s: float,
+        *,
+        ready: Needs = NOTHING,
     ) -> Demand:
-        """What a request asks for."""
-        asked = demand_of(header, request, chosen, part_bytes, timeout_s, most=self._most, most_pixels=self.max_pixels)
-        await self._try_speed(asked, chosen)
-        return asked
+        """Say what a run of the net asks for of what there is; see :func:`service.engine.demand.demand_of`."""
+        most, most_pixels = self._most, self.max_pixels
+        return demand_of(
+            header, requests, chosen, part_bytes, timeout_s, most=most, most_pixels=most_pixels, ready=ready
+        )
 
     async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
         """Try the net where an old speed alone would refuse what is asked for."""

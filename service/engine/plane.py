@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,25 +120,40 @@ def result_classes(spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
     return spec.classes if request.output == "probabilities" else spec.mask_classes
 
 
-def chosen_run(session: InferenceSession, spec: ModelSpec, request: SegmentRequest) -> tuple[Run, Reduce]:
-    """What of a net to run, and what the stitcher keeps of a tile's output: as little as the request needs.
+def chosen_run(
+    session: InferenceSession, spec: ModelSpec, requests: Sequence[SegmentRequest]
+) -> tuple[Run, list[Reduce]]:
+    """What of a net to run, and what the stitcher keeps of a tile's output for each request: as little as they need.
 
     At another scale than the image's own that is what is kept of the probabilities once they are scaled back.
     """
-    rule, output = spec.label_rule, request.output
-    enough = output == "labels" or (output == "mask" and rule.tells_object_or_not(len(spec.classes)))
+    if session.evidence is not None and all(_evidence_is_enough(spec, request) for request in requests):
+        return session.evidence, [_of_evidence(spec, request) for request in requests]
+    return session.run, [_of_probabilities(spec, request) for request in requests]
+
+
+def _evidence_is_enough(spec: ModelSpec, request: SegmentRequest) -> bool:
+    two_values = spec.label_rule.tells_object_or_not(len(spec.classes))
+    enough = request.output == "labels" or (request.output == "mask" and two_values)
     # the mean of views is one of probabilities, and so are they scaled
-    if session.evidence is not None and enough and not request.mirror and request.scale is None:
-        if output == "labels":
-            return session.evidence, lambda evidence_1yx: evidence_1yx[0]
-        return session.evidence, lambda evidence_1yx: evidence_mask(evidence_1yx[0], rule, request.threshold)
-    match output:
+    return enough and not request.mirror and request.scale is None
+
+
+def _of_evidence(spec: ModelSpec, request: SegmentRequest) -> Reduce:
+    if request.output == "labels":
+        return lambda evidence_1yx: evidence_1yx[0]
+    return lambda evidence_1yx: evidence_mask(evidence_1yx[0], spec.label_rule, request.threshold)
+
+
+def _of_probabilities(spec: ModelSpec, request: SegmentRequest) -> Reduce:
+    rule = spec.label_rule
+    match request.output:
         case "mask":
-            return session.run, lambda probabilities_cyx: class_mask(probabilities_cyx, rule, request.threshold)
+            return lambda probabilities_cyx: class_mask(probabilities_cyx, rule, request.threshold)
         case "labels":
-            return session.run, lambda probabilities_cyx: evidence_of(probabilities_cyx, rule)
+            return lambda probabilities_cyx: evidence_of(probabilities_cyx, rule)
         case "probabilities":
-            return session.run, lambda probabilities_cyx: probabilities_cyx
+            return lambda probabilities_cyx: probabilities_cyx
 
 
 def empty_plane(size_yx: tuple[int, int], spec: ModelSpec, output: OutputKind, allocate: Allocate) -> Pixels:

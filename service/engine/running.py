@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from model.errors import InferenceFailed
 from model.session import GPU_BACKENDS, SessionOptions
 from service.engine.admission import Admission
 from service.engine.between import BetweenBatches
+from service.engine.errors import DeadlineExceeded, NotReady
+from service.engine.loading import LoadedModel
 from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
 from service.engine.planning import most_batch_pixels
@@ -67,6 +72,34 @@ class Running:
             ("dropped", len(dropped(former, registry)) if former else 0),
         ):
             metrics.package_changes.labels(outcome=outcome).inc(count)
+
+    @asynccontextmanager
+    async def work(self, chosen: LoadedModel, timeout_s: float) -> AsyncIterator[Pipeline]:
+        """Keep a net for the work of a ``with`` block, which has so many seconds; what it says of the net is noted.
+
+        Raises
+        ------
+        NotReady
+            Where the net fails its examinations.
+        DeadlineExceeded
+            Where the time is over.
+
+        """
+        if reason := self.soundness.reason(chosen):
+            raise NotReady(f"{reason}; try again, another replica may answer")
+        try:
+            with self.watch.using(chosen):
+                async with asyncio.timeout(timeout_s):
+                    yield self.pipeline
+            self.soundness.passed(chosen)
+        except InferenceFailed as error:
+            if self.watch.serves(chosen):
+                self.soundness.failed(chosen, error)
+            raise
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
+            ) from None
 
     async def stop(self) -> None:
         """End all but the threads."""

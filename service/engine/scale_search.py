@@ -16,6 +16,7 @@ from model.images import ImageHeader
 from model.labels import Objects, label_evidence
 from model.planner import Planner
 from model.spec import ModelSpec
+from model.stitching import Stitcher
 from model.views import ViewPlan, plan_views
 from service.engine.accepted import AcceptedRequest
 from service.engine.demand import Demand
@@ -59,13 +60,13 @@ def trials_of(header: ImageHeader, planner: Planner) -> tuple[Trial, ...]:
 
 def search_needs(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, part_bytes: int, most: Needs) -> Needs:
     """Memory and disk for trials, those of labels of one plane; parameters as of :func:`service.engine.needs.needs`."""
-    return needs(replace(header, planes=1), spec, _for_objects(request), part_bytes, most)
+    return needs(replace(header, planes=1), spec, [_for_objects(request)], part_bytes, most)
 
 
-def search_demand(trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool) -> Demand:
+def search_demand(trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool, ready: Needs) -> Demand:
     """Say what trials ask for."""
     pixels = sum(trial.plan.input_pixels for trial in trials)
-    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="")
+    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="", ready=ready)
 
 
 async def found_scale(
@@ -90,8 +91,9 @@ async def found_scale(
     """
     spec = work.chosen.package.spec
     image_yxc, normalization, _ = await work.read(work.reader.header.planes // 2)
-    run, reduce = chosen_run(work.chosen.session, spec, _for_objects(work.request))
-    rule = spec.label_rule.with_values(threshold=work.request.threshold)
+    request = work.requests[0]
+    run, (reduce,) = chosen_run(work.chosen.session, spec, [_for_objects(request)])
+    rule = spec.label_rule.with_values(threshold=request.threshold)
     found: list[tuple[float, Objects]] = []
     for trial in trials:
         with work.clock.stage("scale"):
@@ -100,7 +102,7 @@ async def found_scale(
             source = await work.in_worker(scaled_image, WantedPixels(crop_yxc, work.ticket), normalization, scaled)
         with work.clock.stage("inference"):
             evidence_yx = empty_plane(trial.size_yx, spec, "labels", np.empty)
-            await replace(work, plan=trial.plan).run_tiles(source, run, reduce, evidence_yx)
+            await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
         with work.clock.stage("label"):
             found.append((trial.scale, await work.in_worker(label_evidence, evidence_yx, rule)))
     return _chosen(found, spec.reference, known_px)

@@ -74,6 +74,10 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
         await end(self._thread)
 
+    def serves(self, model: LoadedModel) -> bool:
+        """Whether new requests may get it."""
+        return model in self._registry.models
+
     @contextmanager
     def using(self, model: LoadedModel) -> Iterator[None]:
         """Keep a net for the length of a ``with`` block, whatever becomes of its package."""

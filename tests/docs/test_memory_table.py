@@ -36,7 +36,7 @@ def most_megapixels(output: Literal["mask", "labels"], working_mb: int) -> float
     room = Needs(memory_bytes(settings) - tile_memory_bytes(settings), 0)
     side = 10
     while (
-        needs(replace(header, size_yx=(side, side)), spec, SegmentRequest(output=output), 0, room).memory_bytes
+        needs(replace(header, size_yx=(side, side)), spec, [SegmentRequest(output=output)], 0, room).memory_bytes
         <= room.memory_bytes
     ):
         side += 10

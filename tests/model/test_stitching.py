@@ -110,7 +110,7 @@ def test_a_net_that_returns_too_little_is_reported() -> None:
 
 def test_a_net_that_returns_nan_is_reported() -> None:
     (tile,) = plan_whole((4, 4), valid_unet_geometry(1))
-    stitcher = Stitcher(np.zeros((4, 4), dtype=np.float32), lambda output_cyx: output_cyx[0])
+    stitcher = Stitcher((np.zeros((4, 4), dtype=np.float32), lambda output_cyx: output_cyx[0]))
     output = np.full((1, 4, 4), np.nan, dtype=np.float32)
     with pytest.raises(InferenceFailed, match="NaN"):
         stitcher.write(tile, output)

@@ -76,7 +76,7 @@ class _Document(_Part):
 class WantedOutput:
     """A tensor of the answer."""
 
-    request: SegmentRequest
+    kind: OutputKind
     binary: bool
     """Whether its values follow the JSON as bytes."""
 
@@ -86,6 +86,8 @@ class Inference:
     """What is asked."""
 
     id: str | None
+    request: SegmentRequest
+    """With the first of the outputs."""
     outputs: Sequence[WantedOutput]
     image: BinaryIO
     """The tensor as an .npy file."""
@@ -135,7 +137,7 @@ async def read_inference(
     async with AsyncExitStack() as held:
         async with turn if length > _QUICK_BYTES else nullcontext():
             document, values = await asyncio.to_thread(_read_document, body, length)
-            outputs = _wanted(document, reference)
+            request, outputs = _wanted(document, reference)
             tensor = _tensor(document.inputs[0])
             if values is None:
                 _check_binary(document.inputs[0], tensor, size - length)
@@ -146,7 +148,7 @@ async def read_inference(
                 chunks = _in_threads(header, packed_blocks(values, tensor))
                 image = await held.enter_async_context(kept_beside(room, len(header) + tensor.size, chunks))
                 del values, chunks
-        yield Inference(document.id, outputs, image)
+        yield Inference(document.id, request, outputs, image)
 
 
 def _read_document(body: BinaryIO, length: int) -> tuple[_Document, bytes | None]:
@@ -213,7 +215,7 @@ def _check_binary(given: _Input, tensor: Tensor, found: int) -> None:
         )
 
 
-def _wanted(document: _Document, reference: str) -> Sequence[WantedOutput]:
+def _wanted(document: _Document, reference: str) -> tuple[SegmentRequest, Sequence[WantedOutput]]:
     parameters = dict(document.parameters)
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):
@@ -224,12 +226,12 @@ def _wanted(document: _Document, reference: str) -> Sequence[WantedOutput]:
     outputs = document.outputs or [_Output(name="mask")]
     refuse_repeated((f"output {output.name}", "") for output in outputs)
     texts = {name: _text(name, value) for name, value in parameters.items()}
+    asked = combined(SegmentParameters(model=reference, output=outputs[0].name), texts, _PARAMETERS).request("npy")
     wanted = []
     for output in outputs:
-        asked = combined(SegmentParameters(model=reference, output=output.name), texts, _PARAMETERS).request("npy")
         own = output.parameters.binary_data
-        wanted.append(WantedOutput(asked, all_binary if own is None else own))
-    return wanted
+        wanted.append(WantedOutput(output.name, all_binary if own is None else own))
+    return asked, wanted
 
 
 def _text(name: str, value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from service.api.open_inference.json_values import json_values
 from service.api.open_inference.request import Inference
 from service.api.open_inference.tensors import Tensor, datatype
 from service.engine.request import Answer, Body
+from service.formats import OutputKind
 from service.formats.json_text import dump
 
 _PIECE_BYTES = 1 << 20
@@ -28,21 +29,19 @@ class InferenceContent:
     inference
         What was asked.
     answers
-        One for each of its outputs, as .npy; closed with this.
+        To each of its outputs, as .npy; closed with this.
 
     """
 
-    def __init__(self, inference: Inference, answers: Sequence[Answer]) -> None:
+    def __init__(self, inference: Inference, answers: Mapping[OutputKind, Answer]) -> None:
         self._tensors = [
-            _OutputTensor.of(answer.body, wanted.request.output, binary=wanted.binary)
-            for answer, wanted in zip(answers, inference.outputs, strict=True)
+            _OutputTensor.of(answers[wanted.kind].body, wanted.kind, binary=wanted.binary)
+            for wanted in inference.outputs
         ]
-        self.receipt = answers[0].receipt
-        receipts = {
-            wanted.request.output: {**answer.receipt, "stages_ms": dict(answer.stages_ms)}
-            for answer, wanted in zip(answers, inference.outputs, strict=True)
-        }
-        name, _, version = answers[0].model.partition("@")
+        first = answers[inference.outputs[0].kind]
+        self.receipt = first.receipt
+        receipts = {kind: {**answer.receipt, "stages_ms": dict(answer.stages_ms)} for kind, answer in answers.items()}
+        name, _, version = first.model.partition("@")
         self._head = {
             "model_name": name,
             "model_version": version,

@@ -22,7 +22,6 @@ from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
-from service.engine.request import Answer
 from service.errors import BrokenInference, InvalidParameter
 from service.settings import Settings
 
@@ -30,8 +29,6 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _LEAST_S = 0.1
-# what takes most beside its own answer first: answers stay until all are there
-_IN_TURN = ("labels", "probabilities", "mask")
 _MODEL, _VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 _UNREADY: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not so; `error` says why."}}
 
@@ -94,7 +91,8 @@ async def version_ready(name: str, version: str, engine: EngineOf) -> ModelHealt
 async def infer(name: str, request: Request, engine: EngineOf, settings: SettingsOf, room: UploadRoomOf) -> Response:
     """Send an image as tensor `image`; get `mask`, `labels` or `probabilities`, as `/segment` gives them.
 
-    `parameters` of the request are those of `/segment`; they belong to all outputs.
+    `parameters` of the request are those of `/segment`; they belong to all outputs, which one run of the net makes
+    where there is room for all of them together.
     """
     return await _infer(name, request, engine, settings, room)
 
@@ -132,7 +130,7 @@ async def _infer(reference: str, request: Request, engine: Engine, settings: Set
     json_bytes = _json_bytes(request)
     with engine.arrival():
         async with received(request, settings, room, forms=False) as upload:
-            # one for all outputs, though its package may be replaced between two of them
+            # one for all outputs, though its package may be replaced meanwhile
             with engine.using(reference) as chosen:
                 access: Access = request.scope[ACCESS]
                 access.format = "oip"
@@ -157,23 +155,20 @@ def _json_bytes(request: Request) -> int | None:
 async def _content(
     engine: Engine, chosen: LoadedModel, reading: AbstractAsyncContextManager[Inference], settings: Settings
 ) -> InferenceContent:
-    """Run the net once for each output; all together have the time of one request."""
+    """Segment for all outputs, which together have the time of one request."""
     clock = asyncio.get_running_loop().time
     until = clock() + settings.deadline_s
     try:
         async with asyncio.timeout_at(until), reading as inference:
-            allowed_s = seconds_allowed(inference.outputs[0].request.timeout_s, settings, background=False)
-            until += allowed_s - settings.deadline_s
+            allowed_s = seconds_allowed(inference.request.timeout_s, settings, background=False)
+            left_s = min(allowed_s, max(_LEAST_S, round(until + allowed_s - settings.deadline_s - clock(), 1)))
+            request = replace(inference.request, timeout_s=left_s)
+            kinds = [output.kind for output in inference.outputs]
             with ExitStack() as bodies:
-                answers: dict[str, Answer] = {}
-                for output in sorted(inference.outputs, key=lambda output: _IN_TURN.index(output.request.output)):
-                    left_s = min(allowed_s, max(_LEAST_S, round(until - clock(), 1)))
-                    request = replace(output.request, timeout_s=left_s)
-                    answer = await engine.segment(inference.image, request, chosen=chosen)
+                answers = await engine.segment_outputs(inference.image, request, kinds, chosen)
+                for answer in answers.values():
                     bodies.callback(answer.body.close)
-                    answers[output.request.output] = answer
-                in_order = [answers[output.request.output] for output in inference.outputs]
-                content = await asyncio.to_thread(InferenceContent, inference, in_order)
+                content = await asyncio.to_thread(InferenceContent, inference, answers)
                 bodies.pop_all()
                 return content
     except TimeoutError:

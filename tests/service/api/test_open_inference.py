@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.tensors import DTYPES, datatype
 from service.engine.engine import Engine
+from service.engine.pipeline import Pipeline
 from service.engine.request import Answer, Readiness
 from service.settings import Settings, load_settings
 from tests.app_client import AppClient, running_app
@@ -150,23 +151,29 @@ def test_all_outputs_are_of_one_version_though_its_package_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     put_package(tmp_path, version="1.0.0")
-    segment = Engine.segment
-
-    async def replaced_after(self: Engine, *given: Any, **named: Any) -> Answer:
-        answer = await segment(self, *given, **named)
-        if self.model("tiny").package.spec.version == "1.0.0":
-            await asyncio.to_thread(put_package, tmp_path, version="2.0.0")
-            self.look_for_packages()
-            async with asyncio.timeout(60):
-                while [model.package.spec.version for model in self.models] != ["2.0.0"]:  # noqa: ASYNC110 - see below
-                    await asyncio.sleep(0.01)  # nothing tells of it
-        return answer
-
-    monkeypatch.setattr(Engine, "segment", replaced_after)
+    segment = Pipeline.segment
+    runs: list[int] = []
     given = {"models_dir": tmp_path, "backend": "cpu", "cache_dir": "none", "rescan_s": 0}
     with running_app(load_settings(given)) as changing:
         changing.wait_until_ready()
-        answer = sent_as_bytes(changing, disc(), path, outputs=[{"name": name} for name in KINDS])
+        engine: Engine = changing.app.state.engine
+
+        async def replaced_after(self: Pipeline, *given: Any, **named: Any) -> list[Answer]:
+            answers = await segment(self, *given, **named)
+            runs.append(len(answers))
+            if engine.model("tiny").package.spec.version == "1.0.0":
+                await asyncio.to_thread(put_package, tmp_path, version="2.0.0")
+                engine.look_for_packages()
+                async with asyncio.timeout(60):
+                    while [model.package.spec.version for model in engine.models] != ["2.0.0"]:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)  # nothing tells of it
+            return answers
+
+        monkeypatch.setattr(Pipeline, "segment", replaced_after)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(engine._admission, "memory_limit", 44 * disc().size)
+            answer = sent_as_bytes(changing, disc(), path, outputs=[{"name": name} for name in KINDS])
+        assert runs == [1, 1, 1]
         assert set(tensors(answer)) == set(KINDS)
         document = answer.json()
         assert document["model_version"] == "1.0.0"
@@ -424,3 +431,36 @@ def test_labels_are_made_before_an_answer_that_is_ready_takes_the_memory_that_th
     assert [*found] == [*expected]
     for kind, array in expected.items():
         assert_same(found[kind], array)
+
+
+def test_one_run_of_the_net_makes_all_outputs(client: AppClient) -> None:
+    counted = 'unet_pixels_total{model="tiny@1.10.0"}'
+
+    def pixels() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(counted))
+
+    image, before = disc(), pixels()
+    answer = sent_as_bytes(client, image, outputs=[{"name": kind} for kind in KINDS])
+    assert pixels() == before + image.size
+    receipts = json.loads(answer.json()["parameters"]["receipt"])
+    assert [receipts[kind]["output"]["kind"] for kind in KINDS] == list(KINDS)
+    assert receipts["mask"]["stages_ms"] == receipts["labels"]["stages_ms"] == receipts["probabilities"]["stages_ms"]
+
+
+def test_outputs_that_could_never_all_be_there_are_refused_for_good(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities of eight planes take 129 bytes a pixel of a plane and labels 16, and 96 while they are made."""
+    stack = np.stack([disc(400, 400)] * 8)
+    monkeypatch.setattr(client.app.state.engine._admission, "memory_limit", 140 * stack[0].size)
+    problem = assert_problem(
+        sent_as_bytes(client, stack, outputs=[{"name": "labels"}, {"name": "probabilities"}]),
+        413,
+        "too-large-for-memory",
+    )
+    assert "beside 3 MB of the request's other results" in problem["error"]
+    assert "ask for fewer outputs at a time" in problem["error"]
+    for kind in ("labels", "probabilities"):
+        alone = [{"name": kind, "parameters": {"binary_data": True}}]
+        assert set(tensors(sent_as_bytes(client, stack, outputs=alone))) == {kind}

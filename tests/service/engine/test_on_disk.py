@@ -264,13 +264,13 @@ def test_needs_go_to_disk_only_where_memory_is_too_small(packages: Path) -> None
     spec = write_tiny_package(packages, name="other").spec
     header = open_image(io.BytesIO(tiff(np.zeros((4000, 5000), np.uint16))), ReadLimits(10**9, 10**9)).header
     request = SegmentRequest()
-    roomy = needs(header, spec, request, MB, Needs(100 * MB, 1000 * MB))
+    roomy = needs(header, spec, [request], MB, Needs(100 * MB, 1000 * MB))
     assert roomy == Needs(4000 * 5000 * (2 + 2), 0)
-    tight = needs(header, spec, request, MB, Needs(roomy.memory_bytes - 1, 1000 * MB))
+    tight = needs(header, spec, [request], MB, Needs(roomy.memory_bytes - 1, 1000 * MB))
     assert tight.disk_bytes == roomy.memory_bytes
-    larger = needs(header, spec, SegmentRequest(output="labels"), MB, Needs(MB, 1000 * MB))
+    larger = needs(header, spec, [SegmentRequest(output="labels")], MB, Needs(MB, 1000 * MB))
     assert larger.disk_bytes > tight.disk_bytes
-    assert needs(header, spec, request, MB, Needs(MB, 0)) == roomy
+    assert needs(header, spec, [request], MB, Needs(MB, 0)) == roomy
 
 
 def test_what_the_spools_disk_could_never_hold_is_refused_for_good(
@@ -294,7 +294,9 @@ def test_a_stack_that_has_to_be_read_whole_is_charged_for_that(packages: Path) -
     reader = open_image(file, ReadLimits(10**9, 10**9))
     assert reader.part_bytes == 50 * 100 * 200 * 2
     most = Needs(100 * MB, 1000 * MB)
-    whole, by_rows = (needs(reader.header, spec, SegmentRequest(), part, most) for part in (reader.part_bytes, 40_000))
+    whole, by_rows = (
+        needs(reader.header, spec, [SegmentRequest()], part, most) for part in (reader.part_bytes, 40_000)
+    )
     assert whole.memory_bytes == by_rows.memory_bytes + 2 * reader.part_bytes
 
 
@@ -306,7 +308,7 @@ def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Pa
     reader = open_image(file, ReadLimits(10**9, 10**9))
     spec, request = write_tiny_package(packages, name="other").spec, SegmentRequest(output="probabilities")
     most = Needs(100 * MB, 1000 * MB)
-    real = needs(reader.header, spec, request, reader.part_bytes, most)
+    real = needs(reader.header, spec, [request], reader.part_bytes, most)
 
     async def planned() -> Forecast:
         engine = Engine(Settings(models_dir=packages, backend="cpu", memory_budget_mb=192), Metrics())
@@ -328,7 +330,7 @@ def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path
     request = SegmentRequest(output="labels")
     room = Needs(1000 * MB, 1000 * MB)
     found = []
-    while not (room := needs(header, spec, request, MB, room)).on_disk:
+    while not (room := needs(header, spec, [request], MB, room)).on_disk:
         found.append(room)
         room = Needs(room.memory_bytes - 1, 1000 * MB)
     assert [each.flood_window for each in found] == list(WINDOWS)
@@ -343,7 +345,7 @@ def test_a_gigapixel_keeps_within_the_default_budget(packages: Path) -> None:
     data = io.BytesIO(tiff(np.zeros((16, 16), np.uint16), tile=(16, 16)))
     small = open_image(data, ReadLimits(10**9, 10**9)).header
     header = type(small)(**{name: getattr(small, name) for name in small.__slots__} | {"size_yx": (32_768, 32_768)})
-    room = needs(header, spec, SegmentRequest(output="labels", format="tiff"), 17 * MB, Needs(1228 * MB, 32_768 * MB))
+    room = needs(header, spec, [SegmentRequest(output="labels", format="tiff")], 17 * MB, Needs(1228 * MB, 32_768 * MB))
     assert room.memory_bytes < 800 * MB
     assert room.disk_bytes < 24_000 * MB
 

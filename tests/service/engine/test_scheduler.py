@@ -286,7 +286,7 @@ def test_a_poisoned_tile_fails_alone() -> None:
 )
 def test_a_net_that_returns_nan_for_extreme_pixels_is_not_to_blame(value: float, blamed: type[Exception]) -> None:
     def write(_tile: Tile, output_cyx: NDArray[np.float32]) -> None:
-        Stitcher(np.empty((1, 10, 10), dtype=np.float32), lambda output: output).write(whole, output_cyx)
+        Stitcher((np.empty((1, 10, 10), dtype=np.float32), lambda output: output)).write(whole, output_cyx)
 
     async def befallen() -> Exception | None:
         return run_batch([(replace(job(lambda tiles: tiles * np.nan, [value]), write=write), whole)])[0][0]
