@@ -36,19 +36,22 @@ def _size_note(size_um: tuple[float, float] | None, spec: ModelSpec, scale: floa
     at = "" if scale is None else f", taken at scale={scale:g}"
     return (
         f"the image's pixels are of {own} um{at}, those that {spec.reference} was trained on of {trained} um: "
-        f"scale={fitting:.2g} shows it the objects as large as it knows them",
+        + _fitting_note(fitting, fitting / MOST_APART, fitting * MOST_APART, "the objects as large as it knows them"),
     )
 
 
-def object_notes(planes: Sequence[Objects], spec: ModelSpec, scale: float | None) -> tuple[str, ...]:
-    """Note what is doubtful about the objects of each plane, found at some scale; None for the image's own."""
+def object_notes(planes: Sequence[Objects], spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
+    """Note what is doubtful about the objects that a request has found in each plane."""
     doubtful = (
         f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts"
         for objects in planes
         if objects.uncertain
     )
     covered = _covered_note([objects.covered for objects in planes], spec)
-    return (*doubtful, *covered, *_diameter_note(median_diameter(planes), spec, scale))
+    # a request that says how small, or how sure, objects may be has chosen their median, too
+    chosen = request.min_area is not None or request.min_score is not None
+    of_size = () if chosen else _diameter_note(median_diameter(planes), spec, request.scale)
+    return (*doubtful, *covered, *of_size)
 
 
 def _diameter_note(median_px: float | None, spec: ModelSpec, scale: float | None) -> tuple[str, ...]:
@@ -59,12 +62,20 @@ def _diameter_note(median_px: float | None, spec: ModelSpec, scale: float | None
     seen = median_px * (scale or 1)
     if low <= seen <= high:
         return ()
-    fitting = min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1])
+    fitting = _fitting_note(known / median_px, low / median_px, high / median_px, "objects of that size")
     at = "" if scale is None else f", {seen:.3g} px at scale={scale:g}"
     return (
         f"the objects found are {median_px:.3g} px across (median){at}, those that {spec.reference} was trained on "
-        f"{low:.3g} to {high:.3g} px (median {known:.3g} px): scale={fitting:.2g} shows it objects of that size",
+        f"{low:.3g} to {high:.3g} px (median {known:.3g} px): {fitting}",
     )
+
+
+def _fitting_note(scale: float, least: float, most: float, shown: str) -> str:
+    """Name a scale, or the nearest from ``least`` to ``most``, so that it is taken as it is written."""
+    lowest, highest = SCALE_LIMITS
+    if not least <= min(max(scale, lowest), highest) <= most:
+        return f"no scale from {lowest:g} to {highest:g} shows it {shown}"
+    return f"scale={min(max(float(f'{scale:.2g}'), lowest), highest):g} shows it {shown}"
 
 
 def _covered_note(covered: Sequence[float], spec: ModelSpec) -> tuple[str, ...]:

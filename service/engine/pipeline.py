@@ -125,7 +125,7 @@ class Pipeline:
         of_planes = (note for plane in planes for note in plane.notes)
         objects = [plane.objects for plane in planes if plane.objects is not None]
         of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
-        of_objects = await work.in_worker(object_notes, objects, spec, request.scale)
+        of_objects = await work.in_worker(object_notes, objects, spec, request)
         notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
         scores = tuple(of_plane.scores for of_plane in objects)
         receipt = build_receipt(

@@ -345,6 +345,13 @@ def test_pixels_of_another_size_than_the_package_was_trained_on_are_noted(client
     ]
     (already,) = noted(pixel_size="0.5,0.5", scale="2")
     assert already.startswith("the image's pixels are of 0.5 x 0.5 um, taken at scale=2, those")
+    for pixel_size, said in (("0.0313", "scale=0.063"), ("0.025", "scale=0.0625"), ("10", "scale=16")):
+        (near,) = noted(pixel_size=pixel_size)
+        assert near.endswith(f": {said} shows it the objects as large as it knows them")
+        assert noted(pixel_size=pixel_size, scale=said.removeprefix("scale=")) == []
+    for pixel_size in ("0.015", "20"):
+        (beyond,) = noted(pixel_size=pixel_size)
+        assert beyond.endswith(": no scale from 0.0625 to 16 shows it the objects as large as it knows them")
 
 
 @pytest.mark.parametrize(("radius", "scale"), [(1, 1), (11, 1), (4, 4), (7, 0.25)])
@@ -356,7 +363,7 @@ def test_objects_of_another_size_than_the_package_was_trained_on_are_noted(
     beside = np.vstack([np.full((40, 160), 200, dtype=np.uint8), discs])  # a large object that the edge cuts
 
     def noted(image: NDArray[np.uint8], **query: object) -> list[str]:
-        answer = client.segment(npy(image), params={"format": "npy", "scale": scale, "min_area": 1, **query})
+        answer = client.segment(npy(image), params={"format": "npy", "scale": scale, **query})
         notes: list[str] = json.loads(answer.headers["x-unet-receipt"])["input"]["notes"]
         return [note for note in notes if "was trained on 4 to 20 px (median 10 px)" in note]
 
@@ -369,11 +376,29 @@ def test_objects_of_another_size_than_the_package_was_trained_on_are_noted(
     assert noted(beside, output="labels") == [note]
     assert noted(np.stack([discs, 0 * discs]), output="labels") == [note]
     assert noted(discs, output="mask") == noted(discs[:32], output="labels") == []
+    for chosen in ({"min_area": 1}, {"min_score": 0.1}):  # which may be what makes them so large
+        assert noted(discs, output="labels", **chosen) == []
+
+
+def test_the_scale_that_objects_are_said_to_need_is_one_that_is_taken(client: AppClient) -> None:
+    """Up to 16 and down to 0.0625; the package was trained on 4 to 20 px, median 10 px."""
+
+    def note(image: NDArray[np.uint8]) -> str:
+        answer = client.segment(npy(image), params={"format": "npy", "output": "labels"})
+        notes: list[str] = json.loads(answer.headers["x-unet-receipt"])["input"]["notes"]
+        return next(note for note in notes if "was trained on 4 to 20 px (median 10 px)" in note)
+
+    discs = np.tile(disc(200, 200, 90), (2, 3))
+    assert note(discs).endswith(": scale=0.0625 shows it objects of that size")  # of 11 px then
+    assert client.segment(npy(discs), params={"scale": "0.0625"}).status_code == 200
+    assert note(np.tile(disc(420, 420, 200), (2, 3))).endswith(
+        ": no scale from 0.0625 to 16 shows it objects of that size"
+    )
 
 
 def test_objects_of_a_size_that_the_package_knows_are_not_noted(client: AppClient) -> None:
     discs = np.tile(disc(32, 40, 5), (3, 4))
-    query = {"output": "labels", "format": "npy", "min_area": "1"}
+    query = {"output": "labels", "format": "npy"}
     assert json.loads(client.segment(npy(discs), params=query).headers["x-unet-receipt"])["input"]["notes"] == []
 
 
