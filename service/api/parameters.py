@@ -10,10 +10,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -38,11 +38,20 @@ _Mirror: TypeAlias = Annotated[
     bool,
     Field(description="Mean of the image's eight mirrored and turned views: a little better, eight times the time."),
 ]
+
+
+def _checked_scale(given: Any, check: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401 - whatever pydantic is given
+    try:
+        return check(given.lower() if isinstance(given, str) else given)
+    except ValidationError as error:
+        lowest, highest = SCALE_LIMITS
+        raise ValueError(f"should be a number from {lowest:g} to {highest:g}, or {AUTO}") from error
+
+
 _Scale: TypeAlias = Annotated[
     Annotated[
-        Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1]), Tag("number")]
-        | Annotated[Literal["auto"], Tag(AUTO)],
-        Discriminator(lambda given: AUTO if given == AUTO else "number"),
+        Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])] | Literal["auto"],
+        WrapValidator(_checked_scale),
     ]
     | None,
     Field(

@@ -237,6 +237,8 @@ def test_parameters_are_those_of_segment(client: AppClient, parameters: Mapping[
         ({"threshold": 1.5}, "threshold is '1.5'"),
         ({"channel": True}, "'true'"),
         ({"mirror": "perhaps"}, "mirror is 'perhaps', it should be true or false"),
+        ({"scale": "foo"}, "scale is 'foo', it should be a number from 0.0625 to 16, or auto"),
+        ({"scale": 17}, "scale is '17', it should be a number from 0.0625 to 16, or auto"),
         ({"min_area": None}, "min_area is 'None', it should be a number, a text, true or false"),
         ({"min_area": [1]}, "it should be a number"),
         ({"timeout": 5_000_000}, "the service's deadline is 60 s"),

@@ -78,6 +78,16 @@ def test_the_files_own_pixel_size_is_taken_and_the_parameter_replaces_it(client:
     assert "scale" not in answered(client, image)[1]["output"], "nothing is scaled unasked"
 
 
+@pytest.mark.parametrize("auto", ["AUTO", "Auto"])
+def test_auto_may_be_written_in_any_case(client: AppClient, auto: str) -> None:
+    asked = {"scale": auto, "pixel_size": "0.25"}
+    assert answered(client, npy(IMAGE), **asked)[1]["output"]["scale"] == 0.5
+    assert client.get("/plan", params={"size": "96x144", **asked}).status_code == 200
+    tensor = {"name": "image", "shape": list(IMAGE.shape), "datatype": "UINT8", "data": IMAGE.ravel().tolist()}
+    answer = client.request("POST", "/v2/models/tiny/infer", json={"inputs": [tensor], "parameters": asked})
+    assert answer.status_code == 200, answer.text
+
+
 def test_pixels_of_the_size_that_the_package_knows_are_left_as_they_are(client: AppClient) -> None:
     found, receipt = answered(client, npy(IMAGE), scale="auto", pixel_size="0.5")
     assert receipt["output"]["scale"] == 1
