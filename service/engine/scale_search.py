@@ -1,8 +1,8 @@
 """The scale at which an image's objects are as large as those that a package knows, where no pixel sizes tell it.
 
 A crop from the middle is tried at scales a factor of two apart. Those at which the median of the objects found is among
-the diameters that the package knows are believed; the best of them, by what it finds and how surely, gives the median
-diameter in the image and so the scale.
+the diameters that the package knows are believed. Where the image's own scale is, it stays and no other is tried; else
+the best of them, by what it finds and how surely, gives the median diameter in the image and so the scale.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from service.engine.wanted import WantedPixels
 _SCALES = tuple(2.0**power for power in range(-4, 3))
 _SIDE_PX = 420  # of a crop, as the net sees it
 _LEAST_SIDE_PX = 24  # in less there are no five objects
+_LEAST_DIAMETER_PX = 4  # in the image: what is smaller there is mostly its noise, enlarged
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ async def found_scale(
     run, (reduce,) = chosen_run(work.chosen.session, spec, [_for_objects(request)])
     rule = spec.label_rule.with_values(threshold=request.threshold)
     found: list[tuple[float, Objects]] = []
-    for trial in trials:
+    for trial in sorted(trials, key=lambda trial: trial.scale != 1):
         with work.clock.stage("scale"):
             crop_yxc = image_yxc[trial.rows, trial.columns]
             scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
@@ -105,27 +106,41 @@ async def found_scale(
             await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
         with work.clock.stage("label"):
             found.append((trial.scale, await work.in_worker(label_evidence, evidence_yx, rule)))
-    return _chosen(found, spec.reference, known_px)
+        if trial.scale == 1 and _believed_px(*found[-1], known_px) is not None:
+            break
+    return _chosen(
+        found, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"
+    )
 
 
 def _chosen(
-    found: Sequence[tuple[float, Objects]], reference: str, known_px: tuple[float, float, float]
+    found: Sequence[tuple[float, Objects]], reference: str, known_px: tuple[float, float, float], where: str
 ) -> tuple[float, str]:
     """Scale that the objects found at several of them ask for, and why."""
     low, known, high = known_px
     learnt = f"those that {reference} was trained on {low:.3g} to {high:.3g} px (median {known:.3g} px)"
     believed = []
     for scale, objects in found:
-        median_px = median_diameter([objects])
-        if median_px is not None and low <= median_px <= high:
-            # the mean score alone prefers scales that lose all but a few
-            believed.append((float(objects.scores.mean()) * objects.covered**0.25, median_px / scale))
+        median_px = _believed_px(scale, objects, known_px)
+        if median_px is None:
+            continue
+        across = f"the objects in {where} are {median_px:.3g} px across (median), {learnt}"
+        if scale == 1:
+            return 1.0, f"{across}, so that the image stays as it is"
+        # the mean score alone prefers scales that lose all but a few
+        believed.append((float(objects.scores.mean()) * objects.covered**0.25, median_px, across))
     if not believed:
-        return 1.0, f"at no scale were {LEAST_OBJECTS} objects found in the middle as large as {learnt}"
-    _, median_px = max(believed)
-    scale = min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1])
-    why = f"the objects in the middle are {median_px:.3g} px across (median), {learnt}"
-    return scale, why
+        return 1.0, f"at no scale were {LEAST_OBJECTS} objects found in {where} as large as {learnt}"
+    _, median_px, across = max(believed)
+    return min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1]), across
+
+
+def _believed_px(scale: float, objects: Objects, known_px: tuple[float, float, float]) -> float | None:
+    """Median diameter in the image of objects found at a scale; None where that is not to be believed."""
+    median_px = median_diameter([objects])
+    if median_px is None or not known_px[0] <= median_px <= known_px[2] or median_px / scale < _LEAST_DIAMETER_PX:
+        return None
+    return median_px / scale
 
 
 def _for_objects(request: SegmentRequest) -> SegmentRequest:
