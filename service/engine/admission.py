@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone, megabytes
-from service.engine.backlog import check_time
+from service.engine.backlog import check_deadline, check_time
 from service.engine.errors import Overloaded
 from service.engine.growth import Growth
+from service.engine.ledger import Ledger
 from service.engine.precedence import Precedence, Wish
 from service.engine.ticket import Throughput, Ticket, seconds_beside
-from service.engine.unsent import KINDS, Kind, Unsent
+from service.engine.unsent import KINDS, Kind
 
 
-class Admission:
-    """Ledger of accepted work, and of finished work that is being sent.
+class Admission(Ledger):
+    """Accepts work as long as there is room and time for it.
 
     Parameters
     ----------
@@ -43,52 +44,14 @@ class Admission:
         turns: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.memory_limit = memory_bytes
-        self.disk_limit = disk_bytes
+        super().__init__(memory_bytes, disk_bytes, clock)
         self.turns = turns
         self._max_backlog_s = max_backlog_s
-        self._tickets: set[Ticket] = set()
         self._clock = clock
-        self._unsent = Unsent(clock)
         self._package: list[Wish] = []  # of one at most
         self._precedence = Precedence(self._limit, self._lasting, clock)
         # a worker is left to those that wait for none
         self._growth = Growth(memory_bytes, lambda: self.memory_in_use, turns - 1, clock)
-
-    @property
-    def in_flight(self) -> int:
-        """Accepted requests that are not answered yet."""
-        return len(self._tickets)
-
-    @property
-    def backlog_pixels(self) -> int:
-        """Accepted input pixels that are not through the net yet."""
-        return sum(ticket.pixels_left for ticket in self._tickets)
-
-    @property
-    def backlog_seconds(self) -> float:
-        """Seconds that they will take at the measured throughput."""
-        return sum(ticket.seconds_left for ticket in self._tickets)
-
-    @property
-    def memory_in_use(self) -> int:
-        """Bytes held by accepted requests and by answers that are being sent."""
-        return self._in_use("memory_bytes")
-
-    @property
-    def disk_in_use(self) -> int:
-        """Likewise of the spool folder."""
-        return self._in_use("disk_bytes")
-
-    def _in_use(self, kind: Kind) -> int:
-        held: int = sum(getattr(ticket, kind) for ticket in self._in_work())
-        return held + self._unsent.held(kind)
-
-    def _in_work(self) -> list[Ticket]:
-        return [ticket for ticket in self._tickets if not (ticket.queued or ticket.wish)]
-
-    def _limit(self, kind: Kind) -> int:
-        return self.memory_limit if kind == "memory_bytes" else self.disk_limit
 
     def _lasting(self, kind: Kind) -> int:
         """What does not go with the requests in work: answers that clients take, jobs, and requests that wait."""
@@ -188,10 +151,6 @@ class Admission:
         memory, disk = (sum(getattr(job, kind) for job in [*jobs, asked]) for kind in ("memory_bytes", "disk_bytes"))
         return not jobs or (2 * memory <= self.memory_limit and 2 * disk <= self.disk_limit)
 
-    def keep(self, memory_bytes: int, disk_bytes: int) -> Callable[[], None]:
-        """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it."""
-        return self._unsent.keep(memory_bytes, disk_bytes)
-
     def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
         """Charge memory for a package until the returned function is called; None where it is not free.
 
@@ -228,6 +187,43 @@ class Admission:
         if not await self._growth.wait(ticket, memory_bytes):
             self._check_free("memory_bytes", needed, asking=ticket)
         ticket.memory_bytes = needed
+
+    async def go_on(
+        self, ticket: Ticket, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0, *, patient: bool
+    ) -> None:
+        """Promise a request, once what prepares it is done, what its work takes in place of what that took.
+
+        Where somebody waits for it, it keeps what it holds until more is there. In the background it keeps its place,
+        and holds nothing before its next :meth:`claim`.
+
+        Parameters
+        ----------
+        ticket
+            Of the request.
+        pixels, memory_bytes, timeout_s, disk_bytes
+            As for :meth:`admit`.
+        patient
+            Whether it waits for memory that others hold, as in :meth:`grow`, where somebody waits for it.
+
+        Raises
+        ------
+        TooLargeForMemory, Overloaded, DeadlineExceeded
+            As for :meth:`admit`; one in the background has had its turn, and waits for no others.
+
+        """
+        check_memory_alone(memory_bytes, self.memory_limit)
+        check_disk_alone(disk_bytes, self.disk_limit)
+        asked = Ticket(ticket.throughput, pixels, memory_bytes, disk_bytes, ticket.background)
+        others = self._tickets - {ticket}
+        if ticket.background:
+            check_deadline(asked, others, timeout_s)
+            ticket.queued = True
+        else:
+            check_time(asked, others, timeout_s, self._max_backlog_s)
+            self._check_free("disk_bytes", disk_bytes, asking=ticket)
+            if not (patient and await self._growth.wait(ticket, memory_bytes - ticket.memory_bytes)):
+                self._check_free("memory_bytes", memory_bytes, asking=ticket)
+        ticket.pixels_left, ticket.memory_bytes, ticket.disk_bytes = pixels, memory_bytes, disk_bytes
 
     def _check_free(self, kind: Kind, needed: int, kept: int = 0, asking: Ticket | None = None) -> None:
         """Refuse for now what is not free; of what is in use one that is accepted may hold a part itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -47,6 +48,11 @@ def settled(request: SegmentRequest, scale: float, why: str) -> ScaledRequest:
     """Return a request with a scale, to four digits, in place of ``auto``."""
     scale = float(f"{scale:.4g}")
     return replace(request, scale=other_scale(scale)), (f"scale=auto took {scale:g}: {why}",)
+
+
+def all_at_scale(requests: Sequence[SegmentRequest], scaled: ScaledRequest) -> list[SegmentRequest]:
+    """Return requests that are equal but for their outputs at the scale of one of them."""
+    return [replace(scaled[0], output=each.output) for each in requests]
 
 
 def nothing_tells(request: SegmentRequest, header: ImageHeader, spec: ModelSpec, *, seen: bool) -> BadParameter:

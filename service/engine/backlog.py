@@ -34,6 +34,17 @@ def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, ma
             "backlog",
             wait,
         )
+    check_deadline(asked, tickets, timeout_s)
+
+
+def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float) -> None:
+    """Refuse a request that would take longer than so many seconds beside those accepted.
+
+    Raises
+    ------
+    DeadlineExceeded
+
+    """
     ready_s = seconds_beside(asked, tickets)
     if ready_s > timeout_s * (1.0 if tickets else _IDLE_DOUBT):
         raise DeadlineExceeded(

@@ -61,6 +61,12 @@ class Demand:
             speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
         )
 
+    async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
+        """See :meth:`~service.engine.admission.Admission.go_on`."""
+        self.check_alone(admission)
+        room = self.room
+        await admission.go_on(ticket, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, patient=patient)
+
 
 def demand_of(
     header: ImageHeader,

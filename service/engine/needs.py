@@ -88,14 +88,11 @@ def needs(
     working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX if labels else 0
     of_outputs = {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}
     kept = sum(of_outputs[request.output] for request in requests)
-    decoded = plane * header.channels * header.dtype.itemsize
+    decoded, stack, parts = reading_bytes(header, part_bytes)
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
     arrays = max(decoded + plane * filled, plane * (filled + finding))
     # the encoded result is as large as the plain one at worst
     held = arrays + 2 * plane * header.planes * kept
-    # where no part of a file is of one plane alone, the reader keeps the stack
-    stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
-    parts = _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
     outlines = plane * _BYTES_PER_OUTLINED_PX if requests[0].format in _OUTLINED else 0
     if scale is not None:
         held += scaling_bytes(header, scale, len(spec.classes))
@@ -108,6 +105,14 @@ def needs(
             memory = parts + max(working, flooding, outlines) if in_files else held + stack + max(working, flooding)
             choices.append(Needs(memory, held if in_files else 0, window))
     return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
+
+
+def reading_bytes(header: ImageHeader, part_bytes: int) -> tuple[int, int, int]:
+    """Bytes of a decoded plane, of what a reader keeps beside it in memory, and of memory to decode it into a file."""
+    decoded = math.prod(header.size_yx) * header.channels * header.dtype.itemsize
+    # where no part of a file is of one plane alone, the reader keeps the stack
+    stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
+    return decoded, stack, _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
 
 
 def encoder_memory(result: SegmentationResult, format_name: str) -> int:

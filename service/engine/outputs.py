@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import BinaryIO
 
-from service.engine.auto_scale import by_pixel_size
+from service.engine.auto_scale import ScaledRequest, all_at_scale, by_pixel_size
+from service.engine.clock import seconds_until
 from service.engine.errors import Overloaded, TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import NOTHING
@@ -18,7 +19,6 @@ from service.engine.request import Answer, SegmentRequest
 from service.formats import OutputKind
 from service.formats.npy import NpyEncoder
 
-_LEAST_S = 0.1
 # what takes most beside its own answer first: answers stay until all are there
 _IN_TURN: tuple[OutputKind, ...] = ("labels", "probabilities", "mask")
 
@@ -44,22 +44,29 @@ async def segment_outputs(
         if len(requests) == 1:
             raise
     except Overloaded as error:
-        if len(requests) == 1 or error.reason == "backlog" or progress.accepted.is_set():
+        if len(requests) == 1 or error.reason == "backlog" or progress.in_work:
             raise
-    return await _in_turn(pipeline, source, requests, chosen, until)
+    return await _in_turn(pipeline, source, requests, chosen, until=until, scaled=progress.scaled)
 
 
 async def _in_turn(
-    pipeline: Pipeline, source: BinaryIO, requests: Sequence[SegmentRequest], chosen: LoadedModel, until: float
+    pipeline: Pipeline,
+    source: BinaryIO,
+    requests: Sequence[SegmentRequest],
+    chosen: LoadedModel,
+    *,
+    until: float,
+    scaled: ScaledRequest | None,
 ) -> list[Answer]:
     in_turn = sorted(requests, key=lambda request: _IN_TURN.index(request.output))
-    await _check_in_turn(pipeline, source, in_turn, chosen)
-    ready, clock = NOTHING, asyncio.get_running_loop().time
+    await _check_in_turn(pipeline, source, in_turn, chosen, scaled)
+    ready = NOTHING
     answers: dict[OutputKind, Answer] = {}
     with ExitStack() as bodies:
         for request in in_turn:
-            left_s = max(_LEAST_S, round(until - clock(), 1))
-            (answer,) = await pipeline.segment(source, [request], chosen, left_s, Progress(), ready=ready)
+            left_s, progress = seconds_until(until), Progress(scaled)
+            (answer,) = await pipeline.segment(source, [request], chosen, left_s, progress, ready=ready)
+            scaled = progress.scaled
             bodies.callback(answer.body.close)
             ready = ready.plus(answer.body.size, in_memory=answer.body.in_memory)
             answers[request.output] = answer
@@ -68,11 +75,15 @@ async def _in_turn(
 
 
 async def _check_in_turn(
-    pipeline: Pipeline, source: BinaryIO, in_turn: Sequence[SegmentRequest], chosen: LoadedModel
+    pipeline: Pipeline,
+    source: BinaryIO,
+    in_turn: Sequence[SegmentRequest],
+    chosen: LoadedModel,
+    scaled: ScaledRequest | None,
 ) -> None:
     """Refuse what could never be made in turn before the net runs for the first.
 
-    Answers are taken to be as small as they can be.
+    Answers are taken to be as small as they can be, and the scale to be 1 where it is not known: others take more.
 
     Raises
     ------
@@ -83,11 +94,9 @@ async def _check_in_turn(
     with await pipeline.opened(source, in_turn[0].axes) as reader:
         header = reader.header
         pixels = header.planes * math.prod(header.size_yx)
-        for request in in_turn:
-            scaled = by_pixel_size(request, header, chosen.package.spec)
-            if scaled is None:
-                return  # known once the net has looked for objects
-            asked = pipeline.demand(header, [scaled[0]], chosen, reader.part_bytes, math.inf, ready=ready)
+        scaled = scaled or by_pixel_size(in_turn[0], header, chosen.package.spec) or (in_turn[0], ())
+        for request in all_at_scale(in_turn, scaled):
+            asked = pipeline.demand(header, [request], chosen, reader.part_bytes, math.inf, ready=ready)
             asked.check_alone(pipeline.admission)
             least = NpyEncoder.least_bytes(request.output, pixels, classes) if request.format == "npy" else 0
             ready = ready.plus(least, in_memory=not asked.room.on_disk)

@@ -5,6 +5,7 @@ What computes runs in worker threads; the event loop only passes work on.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
@@ -16,9 +17,9 @@ from typing import Any, BinaryIO
 from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
-from service.engine.auto_scale import ScaledRequest, by_pixel_size, nothing_tells, settled
+from service.engine.auto_scale import all_at_scale, by_pixel_size, nothing_tells, settled
 from service.engine.channels import channel_notes, check_one_channel, taken_channel
-from service.engine.clock import StageClock
+from service.engine.clock import StageClock, seconds_until
 from service.engine.demand import Demand, demand_of
 from service.engine.encoding import write_body
 from service.engine.errors import EngineError
@@ -91,16 +92,14 @@ class Pipeline:
             accepted = partial(
                 self._accepted, reader=reader, channel=channel, chosen=chosen, clock=clock, progress=progress
             )
-            prepared = partial(accepted, preparing=True)
-            request, about_scale = await self._scaled(request, reader, chosen, timeout_s, prepared, ready=ready)
-            requests = [replace(request, output=each.output) for each in requests]
-            asked = self.demand(header, requests, chosen, reader.part_bytes, timeout_s, ready=ready)
-            await self._try_speed(asked, chosen)
-            work = await held.enter_async_context(accepted(requests, asked))
+            at_scale = self._at_scale(
+                requests, reader, chosen, accepted, timeout_s=timeout_s, progress=progress, ready=ready
+            )
+            work, about_scale = await held.enter_async_context(at_scale)
             finished = [await work.plane(index) for index in range(header.planes)]
             bodies = held.enter_context(ExitStack())
             encoded: list[tuple[Body, dict[str, Any]]] = []
-            for each, planes in zip(requests, zip(*finished, strict=True), strict=True):
+            for each, planes in zip(work.requests, zip(*finished, strict=True), strict=True):
                 encoded.append(await self._encoded(work, each, planes, about_scale))
                 bodies.callback(encoded[-1][0].close)
             # until it is sent: a client that takes its time holds no less memory than one that waits
@@ -187,29 +186,50 @@ class Pipeline:
             refusal=refusal,
         )
 
-    async def _scaled(
+    @asynccontextmanager
+    async def _at_scale(
         self,
-        request: SegmentRequest,
+        requests: Sequence[SegmentRequest],
         reader: ImageReader,
         chosen: LoadedModel,
-        timeout_s: float,
-        prepared: Callable[[Sequence[SegmentRequest], Demand], AbstractAsyncContextManager[AcceptedRequest]],
+        accepted: Callable[..., AbstractAsyncContextManager[AcceptedRequest]],
         *,
+        timeout_s: float,
+        progress: Progress,
         ready: Needs,
-    ) -> ScaledRequest:
-        """Settle the scale of a request, by the objects of the image where nothing else tells it."""
-        header, spec = reader.header, chosen.package.spec
-        scaled = by_pixel_size(request, header, spec)
+    ) -> AsyncIterator[tuple[AcceptedRequest, tuple[str, ...]]]:
+        """Accept requests once their scale is settled, and say why it is that; by objects where nothing else tells it.
+
+        One ticket and one turn are for the search and for the work after it.
+        """
+        until = asyncio.get_running_loop().time() + timeout_s
+        request, header, spec = requests[0], reader.header, chosen.package.spec
+        demand = partial(self.demand, header, chosen=chosen, part_bytes=reader.part_bytes, ready=ready)
+        scaled = progress.scaled or by_pixel_size(request, header, spec)
         if scaled is not None:
-            return scaled
+            requests = all_at_scale(requests, scaled)
+            asked = demand(requests, timeout_s=timeout_s)
+            await self._try_speed(asked, chosen)
+            async with accepted(requests, asked) as work:
+                yield work, scaled[1]
+            return
         known, trials = spec.object_diameter_px, trials_of(header, chosen.planner)
         if known is None or not trials:
             raise nothing_tells(request, header, spec, seen=True)
-        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(ready))
+        # at no scale does it take less than at its own
+        demand(requests, timeout_s=timeout_s).check_alone(self.admission)
+        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(ready), trials=trials)
         asked = search_demand(trials, room, timeout_s, background=request.background, ready=ready)
         await self._try_speed(asked, chosen)
-        async with prepared([request], asked) as work:
-            return settled(request, *await found_scale(work, trials, known))
+        async with accepted([request], asked, preparing=True) as search:
+            progress.scaled = scaled = settled(request, *await found_scale(search, trials, known))
+            requests = all_at_scale(requests, scaled)
+            asked = demand(requests, timeout_s=seconds_until(until))
+            # of several outputs each is made in turn where there is no room for all
+            await asked.go_on(self.admission, search.ticket, patient=len(requests) == 1)
+            await self.turns.room(progress)
+            progress.accept(header, search.ticket, self.admission)
+            yield replace(search, requests=requests, plan=asked.plan, room=asked.room), scaled[1]
 
     @asynccontextmanager
     async def _accepted(

@@ -10,20 +10,30 @@ from datetime import UTC, datetime
 
 from model.images import ImageHeader
 from service.engine.admission import Admission
+from service.engine.auto_scale import ScaledRequest
 from service.engine.ticket import Ticket
 
 _LOOK_S = 0.1
 
 
 class Progress:
-    """What becomes of one request; the engine fills it in, whoever made it looks."""
+    """What becomes of one request; the engine fills it in, whoever made it looks.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    scaled
+        See :attr:`scaled`.
+
+    """
+
+    def __init__(self, scaled: ScaledRequest | None = None) -> None:
         self.accepted = asyncio.Event()
         """Set once the image is known and the work is promised; what would refuse it is raised before."""
         self.made_at = datetime.now(UTC)
         self.began_at: datetime | None = None
         """When it was its turn."""
+        self.scaled = scaled
+        """Its scale, once the objects of the image have told it; it is not looked for again."""
         self.pixels = 0
         """Of the image, all planes together."""
         self._ticket: Ticket | None = None
@@ -38,6 +48,11 @@ class Progress:
         self._ticket, self._admission, self._all, self._done = ticket, admission, ticket.pixels_left, None
         self._preparing = preparing
         self.accepted.set()
+
+    @property
+    def in_work(self) -> bool:
+        """Whether the work itself has been accepted, and not only what prepares it."""
+        return self.accepted.is_set() and not self._preparing
 
     def end(self) -> None:
         """Note that no more is worked on it, whether it is done or not."""
@@ -63,8 +78,11 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it is through the net beside all others, by measured speed; None once it is, and before."""
-        if self._ticket is None or self._admission is None or not self._ticket.pixels_left:
+        """Seconds until it is through the net beside all others, by measured speed; None once it is, and before.
+
+        None, too, while it is prepared: what the work takes is known after that.
+        """
+        if self._ticket is None or self._admission is None or self._preparing or not self._ticket.pixels_left:
             return None
         return round(self._admission.seconds_left(self._ticket), 1)
 
@@ -87,13 +105,17 @@ class Turns:
     async def turn(self, progress: Progress) -> AsyncIterator[None]:
         """Wait for a turn and for room, first come, first served; one that somebody waits for has both at once."""
         async with self._free if progress.in_background else nullcontext():
-            if progress.in_background:
-                async with self._next:
-                    # it is freed by any thread, the garbage collector's too, and these can wake nobody
-                    while not progress.claim():  # noqa: ASYNC110
-                        await asyncio.sleep(_LOOK_S)
-            progress.began_at = progress.began_at or datetime.now(UTC)
+            await self.room(progress)
+            progress.began_at = datetime.now(UTC)
             try:
                 yield
             finally:
                 progress.end()
+
+    async def room(self, progress: Progress) -> None:
+        """Wait for what was promised to one that nobody waits for, and that has its turn."""
+        if progress.in_background:
+            async with self._next:
+                # it is freed by any thread, the garbage collector's too, and these can wake nobody
+                while not progress.claim():  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_S)

@@ -7,6 +7,7 @@ the best of them, by what it finds and how surely, gives the median diameter in 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,15 +21,16 @@ from model.stitching import Stitcher
 from model.views import ViewPlan, plan_views
 from service.engine.accepted import AcceptedRequest
 from service.engine.demand import Demand
-from service.engine.needs import Needs, needs
+from service.engine.needs import Needs, needs, reading_bytes
 from service.engine.object_sizes import LEAST_OBJECTS, median_diameter
 from service.engine.plane import chosen_run, empty_plane
 from service.engine.request import SegmentRequest
-from service.engine.scaling import SCALE_LIMITS, scaled_image, scaled_size
+from service.engine.scaling import SCALE_LIMITS, scaled_image, scaled_size, scaling_bytes, scaling_work_bytes
 from service.engine.wanted import WantedPixels
 
 _SCALES = tuple(2.0**power for power in range(-4, 3))
 _SIDE_PX = 420  # of a crop, as the net sees it
+_IN_MEMORY = Needs(sys.maxsize, 0)
 _LEAST_SIDE_PX = 24  # in less there are no five objects
 _LEAST_DIAMETER_PX = 4  # in the image: what is smaller there is mostly its noise, enlarged
 
@@ -59,9 +61,28 @@ def trials_of(header: ImageHeader, planner: Planner) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-def search_needs(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, part_bytes: int, most: Needs) -> Needs:
-    """Memory and disk for trials, those of labels of one plane; parameters as of :func:`service.engine.needs.needs`."""
-    return needs(replace(header, planes=1), spec, [_for_objects(request)], part_bytes, most)
+def search_needs(
+    header: ImageHeader,
+    request: SegmentRequest,
+    spec: ModelSpec,
+    part_bytes: int,
+    most: Needs,
+    *,
+    trials: Sequence[Trial],
+) -> Needs:
+    """Memory and disk for a decoded plane and the largest trial; others as for :func:`service.engine.needs.needs`."""
+    decoded, stack, parts = reading_bytes(header, part_bytes)
+    largest = max(_trial_bytes(header, request, spec, trial) for trial in trials)
+    in_memory = Needs(decoded + stack + largest, 0)
+    return in_memory if in_memory.within(most) or not most.on_disk else Needs(parts + largest, decoded)
+
+
+def _trial_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, trial: Trial) -> int:
+    """Memory of a trial: while the crop is resampled, or while objects are looked for."""
+    crop = replace(header, size_yx=(trial.rows.stop - trial.rows.start, trial.columns.stop - trial.columns.start))
+    resampling = scaling_bytes(crop, trial.scale, 0) + scaling_work_bytes(crop, trial.scale, 0)
+    seen = replace(header, size_yx=trial.size_yx, planes=1, dtype=np.dtype(np.float32))
+    return max(resampling, needs(seen, spec, [_for_objects(request)], 0, _IN_MEMORY).memory_bytes)
 
 
 def search_demand(trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool, ready: Needs) -> Demand:
@@ -98,9 +119,9 @@ async def found_scale(
     found: list[tuple[float, Objects]] = []
     for trial in sorted(trials, key=lambda trial: trial.scale != 1):
         with work.clock.stage("scale"):
-            crop_yxc = image_yxc[trial.rows, trial.columns]
             scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
-            source = await work.in_worker(scaled_image, WantedPixels(crop_yxc, work.ticket), normalization, scaled)
+            wanted, crop = WantedPixels(image_yxc, work.ticket), (trial.rows, trial.columns)
+            source = await work.in_worker(scaled_image, wanted, normalization, scaled, crop)
         with work.clock.stage("inference"):
             evidence_yx = empty_plane(trial.size_yx, spec, "labels", np.empty)
             await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))

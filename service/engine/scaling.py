@@ -65,12 +65,24 @@ NormalisedPixels: TypeAlias = tuple[Pixels, FittedNormalization]
 """An image (y, x, c), and how its pixels become what a net is given."""
 
 
-def scaled_image(image_yxc: Pixels, normalization: FittedNormalization, scaled_yxc: Pixels) -> NormalisedPixels:
-    """Fill ``scaled_yxc`` (y, x, c), float32, with an image, normalised by what is known of it at its own scale."""
-    for rows, band_cyx in _bands(
-        image_yxc.shape[:2], scaled_yxc.shape[:2], lambda part: normalization.apply(image_yxc[part])
-    ):
-        scaled_yxc[rows] = np.moveaxis(band_cyx, 0, -1)
+def scaled_image(
+    image_yxc: Pixels,
+    normalization: FittedNormalization,
+    scaled_yxc: Pixels,
+    part: tuple[slice, slice] = (slice(None), slice(None)),
+) -> NormalisedPixels:
+    """Fill ``scaled_yxc`` (y, x, c), float32, with an image, normalised by what is known of it at its own scale.
+
+    With a ``part``, rows and columns of it, with that alone; no more is read at a time than a band.
+    """
+    rows, columns = (range(length)[piece] for length, piece in zip(image_yxc.shape, part, strict=False))
+
+    def read(band: slice) -> NDArray[np.float32]:
+        own = rows[band]
+        return normalization.apply(image_yxc[own.start : own.stop, columns.start : columns.stop])
+
+    for rows_scaled, band_cyx in _bands((len(rows), len(columns)), scaled_yxc.shape[:2], read):
+        scaled_yxc[rows_scaled] = np.moveaxis(band_cyx, 0, -1)
     return scaled_yxc, FittedNormalization((), scaled_yxc.shape[-1])
 
 

@@ -27,7 +27,7 @@ class JobReport(BaseModel):
     pixels_done: int = Field(description="Of these, how many are through the net.")
     seconds_left: float | None = Field(
         description="Until all are, by measured speed, beside whatever else is in work; objects and the file come on "
-        "top. Null where it is not known: in the queue, and after the net."
+        "top. Null where it is not known: in the queue, while the scale is looked for, and after the net."
     )
     submitted: datetime
     started: datetime | None

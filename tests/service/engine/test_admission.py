@@ -332,3 +332,44 @@ def test_where_answers_hold_the_memory_it_takes_as_long_again_as_they_have_taken
     assert refused_for(7 * MB) == 60
     admission.keep(6 * MB, 0)
     assert refused_for(2 * MB) == 1
+
+
+def test_one_in_the_background_goes_on_before_those_in_the_queue() -> None:
+    async def scenario() -> None:
+        speed, admission = Throughput(MB), Admission(10 * MB, 10, 10 * MB, turns=1)
+        with (
+            admission.admit(speed, MB, MB, 100, background=True) as first,
+            admission.admit(speed, 98 * MB, 5 * MB, 100, background=True) as queued,
+        ):
+            assert admission.claim(first)
+            first.done(MB)
+            await admission.go_on(first, 90 * MB, 9 * MB, 100, MB, patient=True)
+            assert (first.pixels_left, admission.memory_in_use) == (90 * MB, 0), "it holds nothing before its claim"
+            assert admission.claim(first)
+            assert (admission.memory_in_use, admission.disk_in_use) == (9 * MB, MB)
+            assert not admission.claim(queued)
+            with pytest.raises(DeadlineExceeded, match="ready in about 101 s"):
+                await admission.go_on(first, 101 * MB, MB, 100, patient=True)
+            with pytest.raises(TooLargeForMemory):
+                await admission.go_on(first, MB, 11 * MB, 100, patient=True)
+
+    asyncio.run(scenario())
+
+
+def test_one_that_somebody_waits_for_goes_on_with_what_it_holds() -> None:
+    async def scenario() -> None:
+        speed, admission = Throughput(MB), Admission(10 * MB, 10, 10 * MB)
+        with admission.admit(speed, MB, 4 * MB, 60, MB) as asked, admission.admit(speed, MB, 3 * MB, 60, 3 * MB):
+            with pytest.raises(Overloaded, match="1 requests hold 3 MB and this one needs 8 MB"):
+                await admission.go_on(asked, MB, 8 * MB, 60, patient=False)
+            with pytest.raises(Overloaded, match="hold 3 MB of the spool and this one needs 8 MB"):
+                await admission.go_on(asked, MB, MB, 60, 8 * MB, patient=True)
+            with pytest.raises(Overloaded, match="1 s of work wait and this request adds 10 s"):
+                await admission.go_on(asked, 10 * MB, MB, 60, patient=True)
+            assert (asked.pixels_left, admission.memory_in_use, admission.disk_in_use) == (MB, 7 * MB, 4 * MB)
+            await admission.go_on(asked, 2 * MB, 7 * MB, 60, patient=False)
+            assert (asked.pixels_left, admission.memory_in_use, admission.disk_in_use) == (2 * MB, 10 * MB, 3 * MB)
+            await admission.go_on(asked, MB, MB, 60, patient=True)
+            assert admission.memory_in_use == 4 * MB
+
+    asyncio.run(scenario())

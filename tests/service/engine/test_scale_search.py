@@ -17,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.normalization import FittedNormalization
 from model.package import write_package
 from service.engine.engine import Engine
 from service.engine.progress import Progress
@@ -90,9 +89,9 @@ def test_objects_as_large_as_the_package_knows_them_stay_as_they_are(
     """Nothing else is tried: another scale may look better, and is not."""
     tried: list[tuple[int, ...]] = []
 
-    def counted(image_yxc: NDArray[Any], normalization: FittedNormalization, scaled: NDArray[Any]) -> NormalisedPixels:
-        tried.append(scaled.shape[:2])
-        return scaled_image(image_yxc, normalization, scaled)
+    def counted(*arguments: Any) -> NormalisedPixels:
+        tried.append(arguments[2].shape[:2])
+        return scaled_image(*arguments)
 
     monkeypatch.setattr("service.engine.scale_search.scaled_image", counted)
     one = disc(40, 40, radius)
@@ -204,6 +203,7 @@ def test_the_search_is_promised_work_that_ends_when_nobody_waits(
             assert await asyncio.to_thread(begun.wait, 30)
             assert engine.backlog_pixels > 0
             assert (progress.pixels, progress.pixels_done) == (IMAGE.size, 0)
+            assert progress.seconds_left is None
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.label_rule import LabelRule
+from model.normalization import ScaleRange, fit
 from service.engine.forecast import imagined
-from service.engine.scaling import scaled_back, scaled_size, scaling_work_bytes
+from service.engine.scaling import scaled_back, scaled_image, scaled_size, scaling_work_bytes
+from service.engine.spool import Spool, SpooledArray
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, npy, tiff
@@ -174,3 +176,28 @@ def test_nuclei_six_times_too_large_are_found_at_their_scale() -> None:
     assert scaled.max() == pytest.approx(expected.max(), abs=1)
     foreground = np.kron(expected > 0, np.ones((6, 6), dtype=bool))
     assert np.mean((scaled > 0) == foreground) > 0.97
+
+
+def test_a_part_is_scaled_as_if_it_were_the_whole_and_is_read_from_a_file_by_bands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size, part = 1500, (slice(20, 1470), slice(300, 1300))
+    image = np.random.default_rng(0).integers(0, 60_000, (size, size, 1)).astype(np.uint16)
+    normalization = fit((ScaleRange(),), image)
+    spooled = Spool(None).array(image.shape, image.dtype)
+    spooled[:] = image
+    touched: list[int] = []
+    real = SpooledArray._touch
+
+    def touch(self: SpooledArray, read: NDArray[Any]) -> None:
+        touched.append(len(read))
+        real(self, read)
+
+    monkeypatch.setattr(SpooledArray, "_touch", touch)
+    whole, parted = (np.zeros((90, 62, 1), np.float32) for _ in range(2))
+    scaled_image(image[part], normalization, whole)
+    scaled_image(spooled, normalization, parted, part)
+    assert np.array_equal(whole, parted)
+    assert whole.any()
+    assert max(touched) < 150
+    assert sum(touched) >= 1450

@@ -1,0 +1,205 @@
+"""From the search of ``scale=auto`` to the work: one place, one ticket, and no more memory than each takes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engine import pipeline, scale_search
+from service.engine.admission import Admission
+from service.engine.demand import Demand
+from service.engine.engine import Engine
+from service.engine.errors import TooLargeForMemory
+from service.engine.needs import Needs, needs
+from service.engine.progress import Progress
+from service.engine.request import Answer, SegmentRequest
+from service.engine.scale_search import found_scale, search_needs, trials_of
+from service.engine.scaling import scaled_image
+from service.engine.ticket import Throughput, Ticket
+from service.formats import OutputKind
+from tests.images import disc, npy
+from tests.packages import write_tiny_package
+from tests.service.engine.test_outputs import Runs, alone, content, header_of, running, scarce, together
+
+IMAGE = np.tile(disc(64, 64, 12), (4, 6))  # discs of 24 px, where the package knows 4 to 20 px
+STACK = np.stack([IMAGE] * 40)
+MB = 1_000_000
+AUTO = SegmentRequest(format="npy", auto_scale=True)
+OUTPUTS: tuple[OutputKind, ...] = ("mask", "labels", "probabilities")
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    write_tiny_package(tmp_path / "packages")
+    return tmp_path / "packages"
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+
+
+async def settled_at(engine: Engine, image: np.ndarray[Any, Any] = STACK) -> SegmentRequest:
+    """Return the request with the scale that is found for it as a number."""
+    answer = await engine.segment(io.BytesIO(npy(image)), AUTO)
+    answer.body.close()
+    return replace(AUTO, auto_scale=False, scale=answer.receipt["output"]["scale"])
+
+
+def needed(engine: Engine, asked: SegmentRequest, *outputs: OutputKind) -> int:
+    """Bytes of memory that a run of the net takes for some outputs of the stack."""
+    requests = [replace(asked, output=output) for output in outputs]
+    spec = engine.models[0].package.spec
+    return needs(header_of(STACK), spec, requests, 1, Needs(sys.maxsize, 0)).memory_bytes
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_outputs_without_room_together_are_made_in_turn_at_a_scale_that_is_looked_for_once(
+    packages: Path, *, for_good: bool
+) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale, admission = await settled_at(engine), engine._admission
+            assert at_scale.scale != 1
+            runs = Runs(engine)
+            content(await alone(engine, npy(STACK), at_scale))
+            without, _ = runs.since()
+            expected = content(await alone(engine, npy(STACK), AUTO))
+            searches = (runs.since()[0] - without) / len(OUTPUTS)
+            assert searches > 0
+            missing = needed(engine, at_scale, *OUTPUTS) - 1
+            async with AsyncExitStack() as held:
+                if for_good:
+                    scarce(engine, missing)
+                else:
+                    full = admission.memory_limit - missing
+                    held.enter_context(admission.admit(Throughput(MB), 0, full, 60))
+                assert content(await together(engine, npy(STACK), AUTO)) == expected
+            assert runs.since()[0] == without + searches
+            assert admission.memory_in_use == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_job_keeps_its_place_after_the_search(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def late(*arguments: Any) -> Any:
+        begun.set()
+        go_on.wait(30)
+        return scaled_image(*arguments)
+
+    monkeypatch.setattr(scale_search, "scaled_image", late)
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            await engine._working().pipeline.turns._free.acquire()  # of two
+            ended: list[int] = []
+            progress = [Progress() for _ in range(4)]
+            tasks: list[asyncio.Task[Answer]] = []
+            for number, own in enumerate(progress):
+                asked = replace(AUTO, background=True, auto_scale=number == 0)
+                tasks.append(asyncio.create_task(engine.segment(io.BytesIO(npy(STACK)), asked, own)))
+                tasks[-1].add_done_callback(lambda task: ended.append(tasks.index(task)))
+                await eventually(own.accepted.is_set)
+            assert await asyncio.to_thread(begun.wait, 30)
+            assert progress[0].began_at is not None
+            assert [own.began_at for own in progress[1:]] == [None] * 3
+            assert progress[0].seconds_left is None, "what the work takes is not known"
+            go_on.set()
+            for answer in await asyncio.gather(*tasks):
+                answer.body.close()
+            assert ended == [0, 1, 2, 3]
+            assert [own.pixels_done for own in progress] == [STACK.size] * 4
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        go_on.set()
+
+
+def test_a_search_takes_one_plane_and_one_crop(packages: Path) -> None:
+    image = np.tile(disc(64, 64, 12), (30, 30))
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale = await settled_at(engine, image)
+            expected = await alone(engine, npy(image), at_scale, ["mask"])
+            spec, header = engine.models[0].package.spec, header_of(image)
+            scarce(engine, needs(header, spec, [at_scale], 1, Needs(sys.maxsize, 0)).memory_bytes)
+            found = await alone(engine, npy(image), AUTO, ["mask"])
+            assert found["mask"].body.read() == expected["mask"].body.read()
+
+            trials, most = trials_of(header, engine.models[0].planner), Needs(100 * MB, 1000 * MB)
+            room = search_needs(header, AUTO, spec, 1, most, trials=trials)
+            assert image.nbytes < room.memory_bytes < image.nbytes + 20 * MB
+            assert not room.on_disk
+            less = replace(most, memory_bytes=room.memory_bytes - 1)
+            assert search_needs(header, AUTO, spec, 1, less, trials=trials).disk_bytes == image.nbytes
+
+    asyncio.run(scenario())
+
+
+def test_what_fits_at_no_scale_is_told_before_the_search(packages: Path) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            runs, own = Runs(engine), replace(AUTO, auto_scale=False)
+            scarce(engine, needed(engine, own, "mask") - 1)
+            for outputs in (OUTPUTS[:1], OUTPUTS):
+                with pytest.raises(TooLargeForMemory, match="the image and its result need"):
+                    await together(engine, npy(STACK), AUTO, outputs)
+            assert runs.since() == (0, 0)
+            assert engine._admission.memory_in_use == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_has_been_searched_waits_for_memory(packages: Path) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale, admission, runs = await settled_at(engine), engine._admission, Runs(engine)
+            expected = content(await alone(engine, npy(STACK), AUTO, OUTPUTS[2:]))
+            once, _ = runs.since()
+            sent = admission.keep(admission.memory_limit - needed(engine, at_scale, "probabilities") + 1, 0)
+            task = asyncio.create_task(alone(engine, npy(STACK), AUTO, OUTPUTS[2:]))
+            await eventually(lambda: admission._growth.wishes or task.done())
+            assert not task.done()
+            sent()
+            assert content(await task) == expected
+            assert runs.since()[0] == once
+
+    asyncio.run(scenario())
+
+
+def test_the_work_has_the_time_that_the_search_has_left(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[float] = []
+
+    async def slow(*arguments: Any) -> tuple[float, str]:
+        await asyncio.sleep(0.3)
+        return await found_scale(*arguments)
+
+    async def told(self: Demand, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
+        left.append(self.timeout_s)
+        await real(self, admission, ticket, patient=patient)
+
+    real = Demand.go_on
+    monkeypatch.setattr(pipeline, "found_scale", slow)
+    monkeypatch.setattr(Demand, "go_on", told)
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            (await engine.segment(io.BytesIO(npy(IMAGE)), replace(AUTO, timeout_s=30))).body.close()
+
+    asyncio.run(scenario())
+    assert 0 < left[0] < 29.9
