@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
 from service.engine.admission import Admission
 from service.engine.alone import check_disk_alone, check_memory_alone
-from service.engine.errors import TooLargeForMemory
+from service.engine.errors import BadParameter, DeadlineExceeded, TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import NOTHING, Needs, needs
 from service.engine.request import SegmentRequest
@@ -33,25 +33,29 @@ class Demand:
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
     ready: Needs
     """Of answers that go to the same caller, which has them all at once."""
+    auto_scale: float | None = None
+    """The scale where ``scale=auto`` took another than 1: a refusal tells it, as the caller never gave it."""
 
     def check_alone(self, admission: Admission) -> None:
         """Refuse what would not fit though nothing were there but what is ready for the same caller."""
         room, ready = self.room, self.ready
-        try:
-            check_memory_alone(room.memory_bytes, admission.memory_limit, ready.memory_bytes)
-            check_disk_alone(room.disk_bytes, admission.disk_limit, ready.disk_bytes)
-        except TooLargeForMemory as error:
-            if not self.relief:
-                raise
-            raise TooLargeForMemory(f"{error}, or {self.relief}") from None
+        with _telling(self.auto_scale):
+            try:
+                check_memory_alone(room.memory_bytes, admission.memory_limit, ready.memory_bytes)
+                check_disk_alone(room.disk_bytes, admission.disk_limit, ready.disk_bytes)
+            except TooLargeForMemory as error:
+                if not self.relief:
+                    raise
+                raise TooLargeForMemory(f"{error}, or {self.relief}") from None
 
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
         self.check_alone(admission)
         room = self.room
-        admission.check(
-            speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
-        )
+        with _telling(self.auto_scale):
+            admission.check(
+                speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
+            )
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
@@ -65,7 +69,10 @@ class Demand:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
         self.check_alone(admission)
         room = self.room
-        await admission.go_on(ticket, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, patient=patient)
+        with _telling(self.auto_scale):
+            await admission.go_on(
+                ticket, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, patient=patient
+            )
 
 
 def demand_of(
@@ -101,7 +108,9 @@ def demand_of(
 
     """
     scale, left = requests[0].scale, most.minus(ready)
-    check_scale(header.size_yx, scale, most_pixels)
+    auto_scale = scale if requests[0].auto_scale else None
+    with _telling(auto_scale):
+        check_scale(header.size_yx, scale, most_pixels)
     plan = plan_views(chosen.planner, scaled_size(header.size_yx, scale), mirror=requests[0].mirror)
     spec, relief = chosen.package.spec, ""
     room = needs(header, spec, requests, part_bytes, left)
@@ -110,4 +119,16 @@ def demand_of(
         relief = f"ask for a scale nearer to 1 than {scale:g}" if as_it_is.within(left) else ""
     if not room.within(left):
         room = needs(header, spec, requests, part_bytes, most)  # what it is refused for, alone or beside what is ready
-    return Demand(plan, header.planes * plan.input_pixels, room, timeout_s, requests[0].background, relief, ready)
+    pixels = header.planes * plan.input_pixels
+    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, ready, auto_scale)
+
+
+@contextmanager
+def _telling(auto_scale: float | None) -> Iterator[None]:
+    """Have refusals that another scale may spare end with the one that ``scale=auto`` took; None where it took none."""
+    try:
+        yield
+    except (BadParameter, DeadlineExceeded, TooLargeForMemory) as error:
+        if auto_scale is None:
+            raise
+        raise type(error)(f"{error}; scale=auto took {auto_scale:g}, scale= with a number replaces it") from None

@@ -120,6 +120,37 @@ def test_what_tells_no_scale_is_refused_in_requests_and_plans(
         assert said in assert_problem(answer, 422, "invalid-parameter")["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ({"size": "20000x20000"}, "invalid-parameter"),
+        ({"size": "5000x5000", "pixel_size": "2"}, "too-large-for-memory"),
+        ({"size": "400x400", "timeout": "0.000001"}, "deadline-exceeded"),
+    ],
+    ids=["pixels", "memory", "time"],
+)
+def test_what_is_refused_at_the_scale_taken_tells_it(packages: Path, query: dict[str, str], kind: str) -> None:
+    """The number is not the caller's; a number of his gets no word on auto."""
+    asked = {"pixel_size": "1", **query}
+    scale = f"{float(asked['pixel_size']) / TRAINED_UM:g}"
+    limits = Settings(
+        models_dir=str(packages),
+        backend="cpu",
+        default_model="tiny",
+        memory_budget_mb=512,
+        spool_limit_mb=1,
+        max_pixels=500_000_000,
+    )
+    with running_app(limits) as running:
+        running.wait_until_ready()
+        for own, told in (("auto", 1), (scale, 0)):
+            answer = running.get("/plan", params={**asked, "scale": own}).json()
+            problem = answer.get("refusal", answer)
+            assert problem["type"] == f"/problems/{kind}"
+            assert problem["detail"].endswith(f"; scale=auto took {scale}, scale= with a number replaces it") == told
+            assert problem["detail"].count("auto") == told
+
+
 def test_a_plan_with_a_pixel_size_is_that_of_the_ratio(client: AppClient) -> None:
     def planned(**query: object) -> dict[str, Any]:
         plan: dict[str, Any] = client.get("/plan", params={"size": "900x1200", **query}).json()

@@ -165,6 +165,16 @@ def test_objects_that_nobody_can_see_are_not_guessed(client: AppClient) -> None:
         assert said.startswith(f"{missing}{why}; give pixel_size in micrometres or scale as a number")
 
 
+def test_a_refusal_at_the_scale_found_tells_it(packages: Path) -> None:
+    image = np.tile(disc(12, 12, 3), (12, 12))
+    with running_app(Settings(models_dir=str(packages), backend="cpu", max_pixels=image.size)) as running:
+        running.wait_until_ready()
+        problem = assert_problem(running.segment(npy(image), params={"scale": "auto"}), 422, "invalid-parameter")
+    scale = float(re.findall(r"; scale=auto took ([\d.]+), scale= with a number replaces it$", problem["detail"])[0])
+    assert scale == pytest.approx(KNOWN_PX / 6, rel=0.15)
+    assert problem["detail"].startswith(f"scale {scale:g} makes ")
+
+
 def test_a_job_looks_for_the_scale_too(client: AppClient) -> None:
     query = {"format": "npy", "output": "labels", "scale": "auto"}
     job = client.segment(npy(IMAGE), params={**query, "respond_async": "true"})
