@@ -103,8 +103,9 @@ def test_a_job_keeps_its_place_after_the_search(packages: Path, monkeypatch: pyt
     monkeypatch.setattr(scale_search, "scaled_image", late)
 
     async def scenario() -> None:
-        async with running(packages) as engine:
-            await engine._working().pipeline.turns._free.acquire()  # of two
+        async with running(packages, threads=2) as engine:
+            assert engine._admission.turns == 2
+            await engine._working().pipeline.turns._free.acquire()
             ended: list[int] = []
             progress = [Progress() for _ in range(4)]
             tasks: list[asyncio.Task[Answer]] = []
