@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from service.engine.auto_scale import ScaledRequest, all_at_scale, by_pixel_size
 from service.engine.clock import seconds_until
-from service.engine.errors import Overloaded, TooLargeForMemory
+from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import NOTHING
 from service.engine.pipeline import Pipeline
@@ -28,7 +28,8 @@ async def segment_outputs(
 ) -> list[Answer]:
     """Answer requests for one image, equal but for their outputs.
 
-    What does not fit together is made in turn, and so is what has no room together now. The answers are the same.
+    What does not fit together is made in turn, and so is what has no room together now, also where the objects found
+    show it. The answers are the same.
 
     Raises
     ------
@@ -40,11 +41,11 @@ async def segment_outputs(
     progress = Progress()
     try:
         return await pipeline.segment(source, requests, chosen, timeout_s, progress)
-    except TooLargeForMemory:
+    except (TooLargeForMemory, SpoolFull):  # alone each may fit, or do without files
         if len(requests) == 1:
             raise
     except Overloaded as error:
-        if len(requests) == 1 or error.reason == "backlog" or progress.in_work:
+        if len(requests) == 1 or error.reason == "backlog":
             raise
     return await _in_turn(pipeline, source, requests, chosen, until=until, scaled=progress.scaled)
 

@@ -49,11 +49,6 @@ class Progress:
         self._preparing = preparing
         self.accepted.set()
 
-    @property
-    def in_work(self) -> bool:
-        """Whether the work itself has been accepted, and not only what prepares it."""
-        return self.accepted.is_set() and not self._preparing
-
     def end(self) -> None:
         """Note that no more is worked on it, whether it is done or not."""
         self._done = self.pixels_done

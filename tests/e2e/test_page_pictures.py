@@ -75,6 +75,7 @@ def test_a_picture_with_transparent_parts_is_not_shown_as_black(page: Page, cont
 
 
 def test_notes_on_how_an_image_was_read_stand_under_it_and_go_with_it(page: Page) -> None:
+    page.set("output", "mask")  # of objects there is more to note
     page.choose("alpha.png", with_alpha(254))
     assert page.text("notes") == "alpha channel dropped"
     assert page.shown("notes")

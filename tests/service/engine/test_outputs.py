@@ -29,6 +29,7 @@ from service.engine.ticket import Throughput
 from service.formats import Encoder, OutputKind, SegmentationResult
 from service.settings import Settings
 from service.telemetry import Metrics
+from tests.disks import small_disk
 from tests.images import npy
 from tests.packages import write_tiny_package
 from tests.service.engine.test_on_disk import MB, assert_empty, blobs
@@ -254,6 +255,46 @@ def test_objects_that_have_no_room_beside_other_outputs_get_it_in_turn(
 
 
 real_labels = label_evidence
+
+
+def test_objects_that_wait_in_vain_beside_other_outputs_are_made_in_turn(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepted, "_LEAST_CHARGE", 1)
+    monkeypatch.setattr(accepted, "BYTES_PER_OBJECT", 1)
+    monkeypatch.setattr(accepted, "label_evidence", lambda *given, tell, **named: told(50 * MB, tell, *given, **named))
+    monkeypatch.setattr("service.engine.growth._PATIENCE_S", 0.1)
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            image, held = blobs(), 1000 * MB
+            scarce(engine, held)
+            monkeypatch.setattr(engine._admission._growth, "_limit", held)
+            held -= needed(engine, image, "labels") + 50 * MB + 200_000
+            with engine._admission.admit(Throughput(MB), 0, held, 60):
+                content(await together(engine, npy(image)))
+                assert engine._admission.memory_in_use == held
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_full_keeps_no_outputs_from_memory_in_turn(packages: Path) -> None:
+    image = np.tile(blobs(100), (20, 20))
+    outputs: tuple[OutputKind, ...] = ("mask", "probabilities")
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            admission = engine._admission
+            admission.memory_limit, admission.disk_limit = needed(engine, image, *outputs) - 1, 1 << 35
+            with small_disk(30_000):
+                made = content(await together(engine, npy(image), outputs=outputs))
+                expected = content(await alone(engine, npy(image), outputs=outputs))
+                assert {output: answer for output, (answer, _) in made.items()} == {
+                    output: answer for output, (answer, _) in expected.items()
+                }
+            assert admission.memory_in_use == admission.disk_in_use == 0
+
+    asyncio.run(scenario())
 
 
 def told(objects: int, tell: Any, *given: Any, **named: Any) -> Any:
