@@ -7,8 +7,8 @@ import errno
 import io
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,7 @@ from service.engine.request import Answer, SegmentRequest
 from service.formats import SegmentationResult
 from service.settings import Settings
 from service.telemetry import Metrics
+from tests.engines import running
 from tests.packages import write_tiny_package
 from training.prediction import session_predictor
 
@@ -42,16 +43,6 @@ def npy(array: NDArray[Any]) -> io.BytesIO:
 def packages(tmp_path: Path) -> Path:
     write_tiny_package(tmp_path / "packages")
     return tmp_path / "packages"
-
-
-@asynccontextmanager
-async def running(packages: Path, **settings: Any) -> AsyncIterator[Engine]:
-    engine = Engine(Settings(models_dir=packages, backend="cpu", **settings), Metrics())
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
 
 
 class HeldBack(io.BytesIO):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,8 @@ from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.spool import Spool
 from service.engine.ticket import Throughput
 from service.formats import Encoder, OutputKind, SegmentationResult
-from service.settings import Settings
-from service.telemetry import Metrics
 from tests.disks import small_disk
+from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package
 from tests.service.engine.test_on_disk import MB, assert_empty, blobs
@@ -51,16 +49,6 @@ def packages(tmp_path: Path) -> Path:
     rule = LabelRule(method="watershed", seed_threshold=0.9, fill_holes=True, min_area_px=5)
     write_tiny_package(tmp_path / "packages", label_rule=rule)
     return tmp_path / "packages"
-
-
-@asynccontextmanager
-async def running(packages: Path, **settings: Any) -> AsyncIterator[Engine]:
-    engine = Engine(Settings(models_dir=packages, backend="cpu", **settings), Metrics())
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
 
 
 async def together(

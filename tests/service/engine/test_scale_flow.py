@@ -27,9 +27,10 @@ from service.engine.scale_search import found_scale, search_needs, trials_of
 from service.engine.scaling import scaled_image
 from service.engine.ticket import Throughput, Ticket
 from service.formats import OutputKind
+from tests.engines import running
 from tests.images import disc, npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_outputs import Runs, alone, content, header_of, running, scarce, together
+from tests.service.engine.test_outputs import Runs, alone, content, header_of, scarce, together
 
 IMAGE = np.tile(disc(64, 64, 12), (4, 6))  # discs of 24 px, where the package knows 4 to 20 px
 STACK = np.stack([IMAGE] * 40)
