@@ -19,7 +19,7 @@ from service.engine.request import Answer, SegmentRequest
 from service.formats import OutputKind
 from service.formats.npy import NpyEncoder
 
-# what takes most beside its own answer first: answers stay until all are there
+# what takes most beside its own answer, of a single plane, first: answers stay until all are there
 _IN_TURN: tuple[OutputKind, ...] = ("labels", "probabilities", "mask")
 
 
