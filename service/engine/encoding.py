@@ -3,11 +3,64 @@
 from __future__ import annotations
 
 import io
-from typing import IO
+from collections.abc import Sequence
+from typing import IO, Any
 
-from service.engine.request import Body
+from service.engine.accepted import AcceptedRequest
+from service.engine.channels import channel_notes
+from service.engine.needs import encoder_memory
+from service.engine.notes import object_notes, request_notes
+from service.engine.plane import FinishedPlane, result_classes
+from service.engine.receipt import build_receipt
+from service.engine.request import Body, SegmentRequest
 from service.engine.spool import Spool, spool_full
-from service.formats import Encoder, SegmentationResult
+from service.engine.wanted import WantedPixels
+from service.formats import ENCODERS, Encoder, SegmentationResult
+
+
+async def encode(
+    work: AcceptedRequest,
+    request: SegmentRequest,
+    planes: Sequence[FinishedPlane],
+    about_scale: tuple[str, ...],
+) -> tuple[Body, dict[str, Any]]:
+    """Write the finished planes of one of the requests; gives its receipt, too, with notes on its scale."""
+    header, spec, encoder = work.reader.header, work.chosen.package.spec, ENCODERS[request.format]
+    of_planes = (note for plane in planes for note in plane.notes)
+    objects = [plane.objects for plane in planes if plane.objects is not None]
+    of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
+    of_objects = await work.in_worker(object_notes, objects, spec, request)
+    notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
+    scores = tuple(of_plane.scores for of_plane in objects)
+    receipt = build_receipt(
+        header,
+        list(notes),
+        work.chosen,
+        work.plan,
+        request,
+        channel=work.channel,
+        constants=[plane.normalization.constants() for plane in planes],
+        objects=[len(score) for score in scores],
+    )
+    result = SegmentationResult(
+        kind=request.output,
+        planes=tuple(WantedPixels(plane.values, work.ticket) for plane in planes),
+        classes=result_classes(spec, request),
+        stack_axes=header.stack_axes,
+        stack_shape=header.stack_shape,
+        pixel_size_um=request.pixel_size_um or header.pixel_size_um,
+        spacing_um=header.spacing_um,
+        interval_s=header.interval_s,
+        scores=scores if request.output == "labels" else None,
+        receipt=receipt,
+        placement=request.placement,
+    )
+    with work.clock.stage("encode"):
+        if more := await work.in_worker(encoder_memory, result, request.format):
+            await work.admission.grow(work.ticket, more)
+        spool = work.spool if work.room.on_disk else None
+        body = await work.in_worker(write_body, encoder, result, spool)
+    return body, receipt
 
 
 def write_body(encoder: Encoder, result: SegmentationResult, spool: Spool | None) -> Body:

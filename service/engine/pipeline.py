@@ -18,26 +18,23 @@ from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
 from service.engine.auto_scale import all_at_scale, by_pixel_size, nothing_tells, settled
-from service.engine.channels import channel_notes, check_one_channel, taken_channel
+from service.engine.channels import check_one_channel, taken_channel
 from service.engine.clock import StageClock, seconds_until
 from service.engine.demand import Demand, demand_of
-from service.engine.encoding import write_body
+from service.engine.encoding import encode
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.loading import LoadedModel
-from service.engine.needs import NOTHING, Needs, encoder_memory
-from service.engine.notes import object_notes, request_notes
-from service.engine.plane import FinishedPlane, check_output, result_classes
+from service.engine.needs import NOTHING, Needs
+from service.engine.plane import check_output
 from service.engine.progress import Progress, Turns
-from service.engine.receipt import build_receipt
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
 from service.engine.scheduler import Scheduler
 from service.engine.spool import Spool
 from service.engine.trial import Trials, tried_speed
-from service.engine.wanted import WantedPixels
 from service.engine.workers import Workers
-from service.formats import ENCODERS, SegmentationResult
+from service.formats import ENCODERS
 from service.telemetry import Metrics
 
 _MOST_SAMPLE_BYTES = 16  # per pixel: two float64 channels or eight 16-bit ones; the memory budget cuts in earlier
@@ -100,7 +97,7 @@ class Pipeline:
             bodies = held.enter_context(ExitStack())
             encoded: list[tuple[Body, dict[str, Any]]] = []
             for each, planes in zip(work.requests, zip(*finished, strict=True), strict=True):
-                encoded.append(await self._encoded(work, each, planes, about_scale))
+                encoded.append(await encode(work, each, planes, about_scale))
                 bodies.callback(encoded[-1][0].close)
             # until it is sent: a client that takes its time holds no less memory than one that waits
             for body, _ in encoded:
@@ -111,51 +108,6 @@ class Pipeline:
             Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
             for body, receipt in encoded
         ]
-
-    async def _encoded(
-        self,
-        work: AcceptedRequest,
-        request: SegmentRequest,
-        planes: Sequence[FinishedPlane],
-        about_scale: tuple[str, ...],
-    ) -> tuple[Body, dict[str, Any]]:
-        """Write the finished planes of one of the requests; gives its receipt, too, with notes on its scale."""
-        header, spec, encoder = work.reader.header, work.chosen.package.spec, ENCODERS[request.format]
-        of_planes = (note for plane in planes for note in plane.notes)
-        objects = [plane.objects for plane in planes if plane.objects is not None]
-        of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
-        of_objects = await work.in_worker(object_notes, objects, spec, request)
-        notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
-        scores = tuple(of_plane.scores for of_plane in objects)
-        receipt = build_receipt(
-            header,
-            list(notes),
-            work.chosen,
-            work.plan,
-            request,
-            channel=work.channel,
-            constants=[plane.normalization.constants() for plane in planes],
-            objects=[len(score) for score in scores],
-        )
-        result = SegmentationResult(
-            kind=request.output,
-            planes=tuple(WantedPixels(plane.values, work.ticket) for plane in planes),
-            classes=result_classes(spec, request),
-            stack_axes=header.stack_axes,
-            stack_shape=header.stack_shape,
-            pixel_size_um=request.pixel_size_um or header.pixel_size_um,
-            spacing_um=header.spacing_um,
-            interval_s=header.interval_s,
-            scores=scores if request.output == "labels" else None,
-            receipt=receipt,
-            placement=request.placement,
-        )
-        with work.clock.stage("encode"):
-            if more := await work.in_worker(encoder_memory, result, request.format):
-                await self.admission.grow(work.ticket, more)
-            spool = self.spool if work.room.on_disk else None
-            body = await work.in_worker(write_body, encoder, result, spool)
-        return body, receipt
 
     async def forecast(
         self, header: ImageHeader, request: SegmentRequest, chosen: LoadedModel, timeout_s: float

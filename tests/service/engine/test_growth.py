@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine import pipeline
+from service.engine import encoding
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
@@ -180,7 +180,7 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_or_its_outlines(
         if stage == "label":
             monkeypatch.setattr("service.engine.accepted.BYTES_PER_OBJECT", most)
         else:
-            monkeypatch.setattr(pipeline, "encoder_memory", lambda *_: most)
+            monkeypatch.setattr(encoding, "encoder_memory", lambda *_: most)
         sent = admission.keep(30 * MB, 0)
         work = asyncio.create_task(engine.segment(io.BytesIO(npy(disc())), wanted))
         async with asyncio.timeout(60):

@@ -22,7 +22,7 @@ from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
-from service.engine import accepted, demand, pipeline
+from service.engine import accepted, demand, encoding
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -135,7 +135,7 @@ def test_a_disk_that_is_full_when_the_answer_is_written_is_the_spools_trouble(
         answers(packages, spool, tiff(blobs()), asked)
 
 
-@pytest.mark.parametrize(("module", "step"), [(accepted, "read_image"), (accepted, "fit"), (pipeline, "write_body")])
+@pytest.mark.parametrize(("module", "step"), [(accepted, "read_image"), (accepted, "fit"), (encoding, "write_body")])
 def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:

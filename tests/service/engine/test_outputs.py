@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model import backends
 from model.images import ImageHeader, ReadLimits, open_image
 from model.labels import LabelRule, label_evidence
-from service.engine import accepted, demand, pipeline
+from service.engine import accepted, demand, encoding
 from service.engine.encoding import write_body
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -376,7 +376,7 @@ def test_a_caller_who_goes_frees_everything(packages: Path, tmp_path: Path, monk
                     gone.wait(20)
                 return real(encoder, result, spool)
 
-            monkeypatch.setattr(pipeline, "write_body", late)
+            monkeypatch.setattr(encoding, "write_body", late)
             asked = asyncio.create_task(together(engine, npy(blobs())))
             await asyncio.to_thread(second.wait, 20)
             asked.cancel()
@@ -403,7 +403,7 @@ def test_an_answer_that_cannot_be_written_takes_those_before_it_along(
 
     async def scenario() -> None:
         async with running(packages) as engine:
-            monkeypatch.setattr(pipeline, "write_body", full)
+            monkeypatch.setattr(encoding, "write_body", full)
             with pytest.raises(SpoolFull):
                 await together(engine, npy(blobs()))
             assert engine._admission.memory_in_use == 0
