@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from model.half import half_graph
 from model.package import Package
 from model.reduced import EVIDENCE, with_evidence
 from model.runtime_errors import first_line, inference_error, with_four_axes
+from model.spec import ModelSpec
 from model.stitching import Run
 
 _LOG = logging.getLogger("unet.model")
@@ -33,6 +35,8 @@ _ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
 _CALLS_AT_A_TIME = 2  # on one GPU: one is copied while the other computes; more would need more of its memory
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+# of what a package says, which is of fp32; at widths 16 to 64: up to 0.32, 0.46, 0.63 (docs/speed.md)
+_ACTIVATION_SHARE = {("openvino", "int8"): 0.4, ("openvino", "bf16"): 0.55, ("cpu", "int8"): 0.7}
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -94,6 +98,12 @@ class InferenceSession(Protocol):
     def run(self, tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (b, classes, y', x') of normalised tiles (b, channels, y, x); both float32."""
         ...
+
+
+def activation_bytes_per_pixel(spec: ModelSpec, session: InferenceSession) -> int:
+    """Memory that one input pixel takes while ``session`` runs, bytes: in int8 and bf16 less than the package says."""
+    share = _ACTIVATION_SHARE.get((session.backend, session.precision), 1.0)
+    return math.ceil(spec.activation_bytes_per_pixel * share)
 
 
 class OnnxRuntimeSession:

@@ -31,6 +31,7 @@ from model.backends import (
     OnnxRuntimeSession,
     Precision,
     SessionOptions,
+    activation_bytes_per_pixel,
     cpu_has_int8,
 )
 from model.errors import BackendUnavailable, InvalidPackage, UnsupportedPackage
@@ -48,6 +49,7 @@ __all__ = [
     "InferenceSession",
     "Precision",
     "SessionOptions",
+    "activation_bytes_per_pixel",
     "golden_outputs",
     "gpu_count",
     "gpu_names",

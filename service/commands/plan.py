@@ -8,6 +8,7 @@ import math
 from typing import Any, get_args
 
 from model.planner import Choice, Planner, batch_room
+from model.session import activation_bytes_per_pixel
 from model.tiling import plan_whole, plan_with_stride
 from model.views import mirrored_views, planner_of_views
 from service.api.parameters import parse_size
@@ -109,7 +110,7 @@ def describe(
             "batch": batch,
             "tile_ms": round(choice.tile_seconds * 1000, 2),
             "seconds": round(choice.seconds * views, 4),
-            "memory_bytes": batch * tile_pixels * loaded.package.spec.activation_bytes_per_pixel,
+            "memory_bytes": batch * tile_pixels * activation_bytes_per_pixel(loaded.package.spec, loaded.session),
             "notes": _notes(planner, choice, chosen),
         }
 

@@ -12,7 +12,7 @@ from model.cost import Clock, CostModel, fit_cost, measure, shapes_to_measure
 from model.devices import each_device
 from model.package import Package
 from model.planner import Planner, batch_room, fixed_shapes
-from model.session import GPU_BACKENDS, InferenceSession, SessionOptions
+from model.session import GPU_BACKENDS, InferenceSession, SessionOptions, activation_bytes_per_pixel
 from service.engine.cost_store import CostKey, CostStore
 
 # fair turns are counted in pixels and earn one tile at least: a larger one would let a slide keep others waiting
@@ -82,7 +82,7 @@ def make_planner(
 
     """
     spec = package.spec
-    pixels = min(_MOST_TILE_PIXELS, limits.tile_memory_bytes // spec.activation_bytes_per_pixel)
+    pixels = _most_tile_pixels(package, session, limits)
     fallback = Planner(spec.geometry, pixels)
     fallback.plan((1, 1))  # says so where not even the smallest tile fits
     if session.backend in GPU_BACKENDS:
@@ -120,12 +120,16 @@ def measure_cost(
 ) -> CostModel:
     """Time tiles of a few shapes for about ``budget_s`` seconds, and keep what was found for the next start."""
     spec = package.spec
-    pixels = min(_MOST_TILE_PIXELS, limits.tile_memory_bytes // spec.activation_bytes_per_pixel)
+    pixels = _most_tile_pixels(package, session, limits)
     shapes = shapes_to_measure(spec.geometry, pixels)
     cost = fit_cost(measure(session.run, len(spec.channels), shapes, budget_s, clock), spec.geometry.shrink_yx)
     if len(cost.measurements) >= min(_WORTH_KEEPING, len(shapes)):
         limits.store.save(_key(package, session, options), cost.measurements)
     return cost
+
+
+def _most_tile_pixels(package: Package, session: InferenceSession, limits: PlanLimits) -> int:
+    return min(_MOST_TILE_PIXELS, limits.tile_memory_bytes // activation_bytes_per_pixel(package.spec, session))
 
 
 def _key(package: Package, session: InferenceSession, options: SessionOptions) -> CostKey:

@@ -220,3 +220,14 @@ def test_a_gpu_is_taken_by_what_was_measured_not_by_the_work_of_a_tile(
     assert len(planner.cost.measurements) > 2
     for measured in planner.cost.measurements:
         assert planner.cost.seconds(measured.input_yx) == pytest.approx(measured.seconds, rel=0.05)
+
+
+def test_integers_leave_room_for_larger_tiles(tmp_path: Path) -> None:
+    package = with_variant(write_tiny_package(tmp_path))
+    limits = PlanLimits(tile_memory_bytes=16 * 500**2)
+    whole, integers = (
+        make_planner(package, open_session(package, replace(OPTIONS, precision=precision)), OPTIONS, limits, 0.1)
+        for precision in ("fp32", "int8")
+    )
+    assert whole.max_tile_pixels == 500**2
+    assert integers.max_tile_pixels == 16 * 500**2 // 12  # 70 % of 16 bytes, rounded up
