@@ -4,87 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.images import MOST_NAME_CHARACTERS, parse_axes
+from model.images import parse_axes
 from service.api.invalid import describe_invalid
-from service.api.pairs import checked_pixel_size, given_pixel_size, parse_origin
+from service.api.pairs import given_pixel_size, parse_origin
+from service.api.parameter_kinds import Channel, Mirror, Model, Output, PixelSize, RespondAsync, Scale, Timeout
 from service.engine.request import SegmentRequest
-from service.engine.scaling import AUTO, SCALE_LIMITS, other_scale
+from service.engine.scaling import AUTO, other_scale
 from service.errors import InvalidParameter
-from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, OutputKind, Placement, refuse_kind
+from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement, refuse_kind
 from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.settings import Settings
-
-_Model: TypeAlias = Annotated[
-    str | None, Field(max_length=200, description="`name` or `name@version` of a package; see `/models`.")
-]
-_Output: TypeAlias = Annotated[
-    OutputKind, Field(description="Class of each pixel, numbered objects, or probability of each class.")
-]
-_Mirror: TypeAlias = Annotated[
-    bool,
-    Field(description="Mean of the image's eight mirrored and turned views: a little better, eight times the time."),
-]
-
-
-def _checked_scale(given: Any, check: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401 - whatever pydantic is given
-    try:
-        return check(given.lower() if isinstance(given, str) else given)
-    except ValidationError as error:
-        lowest, highest = SCALE_LIMITS
-        raise ValueError(f"should be a number from {lowest:g} to {highest:g}, or {AUTO}") from error
-
-
-_Scale: TypeAlias = Annotated[
-    Annotated[
-        Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])] | Literal["auto"],
-        WrapValidator(_checked_scale),
-    ]
-    | None,
-    Field(
-        description="By which the image is resampled for the net, and the result back to the image's own pixels: `0.5` "
-        "where objects are twice as large as those that the model knows. `auto` takes the ratio of the pixel sizes of "
-        "image and training images, or else what the objects found ask for.",
-        json_schema_extra={"examples": [0.5, AUTO]},
-    ),
-]
-_PixelSize: TypeAlias = Annotated[
-    Annotated[str, AfterValidator(checked_pixel_size)] | None,
-    Field(
-        description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
-        json_schema_extra={"examples": ["0.65", "0.65,0.5"]},
-    ),
-]
-_Channel: TypeAlias = Annotated[
-    Annotated[str, Field(max_length=MOST_NAME_CHARACTERS)] | None,
-    Field(
-        description="Channel of the image, for a package that takes one: its number in the file, from 0, or its name "
-        "where the file names its channels (OME-XML, ImageJ's labels).",
-        json_schema_extra={"examples": ["0", "DAPI"]},
-    ),
-]
-_RespondAsync: TypeAlias = Annotated[
-    bool,
-    Field(description="As a job, whose result is fetched from `/jobs`; for clients that cannot send `Prefer`."),
-]
-_Timeout: TypeAlias = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-    Field(description="Seconds until the caller gives up; at most the service's deadline, which is the default."),
-]
-
 
 _FORMAT = Field(json_schema_extra={"enum": list(ENCODERS)})
 
@@ -105,8 +38,8 @@ class Parameters(BaseModel):
 class SegmentParameters(Parameters):
     """What may be asked of one segmentation; everything is optional."""
 
-    model: _Model = None
-    output: _Output = "mask"
+    model: Model = None
+    output: Output = "mask"
     format: Annotated[str | None, _FORMAT] = Field(
         None, description="Format of the answer; it beats the Accept header. Default: png."
     )
@@ -123,16 +56,16 @@ class SegmentParameters(Parameters):
         description="Least mean probability of an object (`output=labels`), its score in GeoJSON and COCO. "
         "Default: what the package says.",
     )
-    channel: _Channel = None
+    channel: Channel = None
     axes: str | None = Field(
         None,
         description="Letters of the image's axes, slowest first, in place of what the file says or leaves open: `Y`, "
         "`X`, `C` for channels, `T` for frames, `Z` for slices, `I` for other planes.",
         json_schema_extra={"examples": ["CYX", "TZYX"]},
     )
-    mirror: _Mirror = False
-    scale: _Scale = None
-    pixel_size: _PixelSize = None
+    mirror: Mirror = False
+    scale: Scale = None
+    pixel_size: PixelSize = None
     origin: str | None = Field(
         None,
         description="`Y,X`: where the image begins in a larger one, px of that one; coordinates of the answer are "
@@ -142,8 +75,8 @@ class SegmentParameters(Parameters):
     downsample: Annotated[float, Field(ge=DOWNSAMPLE_LIMITS[0], le=DOWNSAMPLE_LIMITS[1])] | None = Field(
         None, description="How many pixels of the larger image one pixel is wide and high (`format=geojson`)."
     )
-    timeout: _Timeout = None
-    respond_async: _RespondAsync = False
+    timeout: Timeout = None
+    respond_async: RespondAsync = False
 
     @field_validator("axes")
     @classmethod
@@ -215,15 +148,15 @@ class PlanParameters(Parameters):
         description="Height and width of the image in px.", json_schema_extra={"examples": ["4096x4096", "1024x1360"]}
     )
     planes: Annotated[int, Field(ge=1)] = Field(1, description="Planes of the stack.")
-    model: _Model = None
-    output: _Output = "mask"
+    model: Model = None
+    output: Output = "mask"
     format: Annotated[str | None, _FORMAT] = Field(None, description="Format of the answer. Default: tiff.")
-    mirror: _Mirror = False
-    channel: _Channel = None
-    scale: _Scale = None
-    pixel_size: _PixelSize = None
-    timeout: _Timeout = None
-    respond_async: _RespondAsync = False
+    mirror: Mirror = False
+    channel: Channel = None
+    scale: Scale = None
+    pixel_size: PixelSize = None
+    timeout: Timeout = None
+    respond_async: RespondAsync = False
 
     @field_validator("size")
     @classmethod
