@@ -56,6 +56,12 @@ class SegmentParameters(Parameters):
         description="Least mean probability of an object (`output=labels`), its score in GeoJSON and COCO. "
         "Default: what the package says.",
     )
+    link: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Least intersection over union with which objects of neighbouring planes of a stack are one, with "
+        "one number (`output=labels`). Default: each plane is numbered by itself.",
+        json_schema_extra={"examples": [0.25]},
+    )
     channel: Channel = None
     axes: str | None = Field(
         None,
@@ -96,12 +102,18 @@ class SegmentParameters(Parameters):
         Raises
         ------
         InvalidParameter
-            Where the format has no coordinates that could be those of a larger image.
+            Where the format has no coordinates that could be those of a larger image, or nothing is numbered that could
+            be linked.
         UnsupportedOutput
             Where the format never holds such a result.
 
         """
         refuse_kind(self.output, format_name)
+        if self.link is not None and self.output != "labels":
+            raise InvalidParameter(
+                f"link is {self.link:g}, output={self.output} has no numbered objects; ask for output=labels, or leave "
+                "link out"
+            )
         return SegmentRequest(
             model=self.model,
             output=self.output,
@@ -109,6 +121,7 @@ class SegmentParameters(Parameters):
             threshold=self.threshold,
             min_area=self.min_area,
             min_score=self.min_score,
+            link=self.link,
             channel=numbered(self.channel),
             axes=self.axes,
             mirror=self.mirror,

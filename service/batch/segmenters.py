@@ -193,6 +193,8 @@ def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:
     # named only where they are asked for, so that results of versions that did not have them stay finished
     if request.min_score is not None:
         chosen["min_score"] = request.min_score
+    if request.link is not None:
+        chosen["link"] = request.link
     if request.axes is not None:
         chosen["axes"] = request.axes
     if request.mirror:

@@ -92,7 +92,7 @@ class Client:
         image
             A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says.
         options
-            Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, channel, axes,
+            Parameters of ``POST /segment``: model, output, format, threshold, min_area, min_score, link, channel, axes,
             mirror, scale, pixel_size, origin, downsample, timeout, respond_async: with that the service works on it as
             a job, of which is asked every 25 s, so that no proxy on the way hangs up on an answer that takes long.
 

@@ -80,8 +80,8 @@ class AcceptedRequest:
                 finished.append(FinishedPlane(values, normalization, notes, None))
                 continue
             with self.clock.stage("label"):
-                loop = asyncio.get_running_loop()
-                objects = await self.in_worker(self._label, request, values, loop)
+                charge = self.charge(asyncio.get_running_loop())
+                objects = await self.in_worker(self._label, request, values, charge)
             finished.append(FinishedPlane(objects.labels, normalization, notes, objects))
         return finished
 
@@ -131,26 +131,30 @@ class AcceptedRequest:
         spec, allocate = self.chosen.package.spec, self._allocate
         return [await self.in_worker(empty_plane, size_yx, spec, output, allocate) for output in outputs]
 
-    def _label(self, request: SegmentRequest, evidence: Pixels, loop: asyncio.AbstractEventLoop) -> Objects:
+    def charge(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], None]:
+        """Return what a worker thread tells, now and then, how many bytes its tables take: it waits for memory.
+
+        What it is told is charged once; it raises what :meth:`Admission.grow` and :meth:`Ticket.check_wanted` do.
+        """
         charged = 0
 
-        async def charge(more: int) -> None:
-            await self.admission.grow(self.ticket, more)
-
-        def charge_objects(objects: int) -> None:
+        def tell(memory_bytes: int) -> None:
             nonlocal charged
             self.ticket.check_wanted()
-            more = objects * BYTES_PER_OBJECT - charged
+            more = memory_bytes - charged
             if more >= _LEAST_CHARGE:
-                asyncio.run_coroutine_threadsafe(charge(more), loop).result()
+                asyncio.run_coroutine_threadsafe(self.admission.grow(self.ticket, more), loop).result()
                 charged += more
 
+        return tell
+
+    def _label(self, request: SegmentRequest, evidence: Pixels, charge: Callable[[int], None]) -> Objects:
         rule = self.chosen.package.spec.label_rule.at_scale(request.scale or 1)
         return label_evidence(
             evidence,
             rule.with_values(threshold=request.threshold, min_area_px=request.min_area, min_score=request.min_score),
             allocate=self._allocate,
-            tell=charge_objects,
+            tell=lambda objects: charge(objects * BYTES_PER_OBJECT),
             flood_window=self.room.flood_window,
         )
 

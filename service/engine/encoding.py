@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from service.engine.accepted import AcceptedRequest
 from service.engine.channels import channel_notes
+from service.engine.linking import link_notes, linked
 from service.engine.needs import encoder_memory
 from service.engine.notes import object_notes, request_notes
 from service.engine.plane import FinishedPlane, result_classes
@@ -28,10 +29,15 @@ async def encode(
     header, spec, encoder = work.reader.header, work.chosen.package.spec, ENCODERS[request.format]
     of_planes = (note for plane in planes for note in plane.notes)
     objects = [plane.objects for plane in planes if plane.objects is not None]
-    of_request = (*channel_notes(header, request.channel), *request_notes(header, spec, request))
+    of_request = (
+        *channel_notes(header, request.channel),
+        *link_notes(header, request),
+        *request_notes(header, spec, request),
+    )
     of_objects = await work.in_worker(object_notes, objects, spec, request)
     notes = dict.fromkeys([*header.notes, *about_scale, *of_request, *of_planes, *of_objects])
     scores = tuple(of_plane.scores for of_plane in objects)
+    links = await linked(work, request, objects)
     receipt = build_receipt(
         header,
         list(notes),
@@ -41,6 +47,7 @@ async def encode(
         channel=work.channel,
         constants=[plane.normalization.constants() for plane in planes],
         objects=[len(score) for score in scores],
+        linked=None if links is None else links.count,
     )
     result = SegmentationResult(
         kind=request.output,
@@ -52,6 +59,7 @@ async def encode(
         spacing_um=header.spacing_um,
         interval_s=header.interval_s,
         scores=scores if request.output == "labels" else None,
+        numbers=None if links is None else links.numbers,
         receipt=receipt,
         placement=request.placement,
     )

@@ -24,6 +24,7 @@ from service.engine.demand import Demand, demand_of
 from service.engine.encoding import encode
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
+from service.engine.linking import link_axis
 from service.engine.loading import LoadedModel
 from service.engine.needs import NOTHING, Needs
 from service.engine.plane import check_output
@@ -84,6 +85,7 @@ class Pipeline:
         channel = taken_channel(header, spec, request.channel)
         for each in requests:
             check_output(encoder, header, spec, each)
+            link_axis(header, each)  # refuses what leaves it open
         async with AsyncExitStack() as held:
             held.enter_context(reader)
             accepted = partial(

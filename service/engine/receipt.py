@@ -26,6 +26,7 @@ def build_receipt(
     channel: int | None,
     constants: Sequence[Any],
     objects: Sequence[int],
+    linked: int | None,
 ) -> dict[str, Any]:
     """Return the receipt of one request, fit for JSON; the same input gives the same receipt.
 
@@ -45,6 +46,8 @@ def build_receipt(
         Normalisation constants of each plane.
     objects
         Objects found in each plane (labels).
+    linked
+        Objects of the stack, where they were linked from plane to plane.
 
     """
     spec = chosen.package.spec
@@ -85,7 +88,7 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    asked = ("threshold", "min_area", "min_score", "axes", "scale")
+    asked = ("threshold", "min_area", "min_score", "link", "axes", "scale")
     chosen_values = {name: getattr(request, name) for name in asked} | {"channel": channel}
     if channel is not None and header.channel_names:
         chosen_values["channel_name"] = header.channel_names[channel]
@@ -98,4 +101,6 @@ def build_receipt(
         receipt["output"] |= asdict(request.placement)
     if request.output == "labels":
         receipt["output"]["objects"] = sum(objects)
+    if linked is not None:
+        receipt["output"]["linked_objects"] = linked
     return receipt

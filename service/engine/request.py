@@ -29,6 +29,9 @@ class SegmentRequest:
         Smallest object in px (labels); None leaves it to the package.
     min_score
         Least mean foreground probability of an object (labels); None leaves it to the package.
+    link
+        Least intersection over union with which objects of neighbouring planes are one (labels); None numbers each
+        plane by itself.
     channel
         Which channel of the image to take, its number from 0 or its name, for packages of one channel.
     axes
@@ -56,6 +59,7 @@ class SegmentRequest:
     threshold: float | None = None
     min_area: int | None = None
     min_score: float | None = None
+    link: float | None = None
     channel: int | str | None = None
     axes: str | None = None
     mirror: bool = False

@@ -2,7 +2,8 @@
 
 ``images`` has one entry per plane, ``categories`` one per foreground class, ``annotations`` one per object (labels) or
 per class that occurs (mask, ``iscrowd`` 1, since a class may hold many objects), each with ``segmentation`` (compressed
-run lengths), ``bbox``, ``area`` and, for labels, ``score`` and ``label``. The receipt stands under ``info``.
+run lengths), ``bbox``, ``area`` and, for labels, ``score`` and ``label``, the object's number: one that goes through
+several planes has an annotation, with an ``id`` of its own, in each. The receipt stands under ``info``.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _features(result: SegmentationResult, plane: int) -> Iterator[bytes]:
             "measurements": measurements,
         }
         if result.kind == "labels":
-            properties["name"] = str(label)
+            properties["name"] = str(result.number(plane, label))
             if (score := result.score(plane, label)) is not None:
                 measurements["Score"] = score
         yield dump_object(

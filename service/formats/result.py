@@ -24,7 +24,8 @@ class SegmentationResult:
     kind: OutputKind
     planes: Sequence[Pixels]
     """mask: uint8 (y, x) class indexes; labels: uint16 or uint32 (y, x), numbered from 1 in every plane,
-    0 = background; probabilities: float32 (c, y, x), 0 to 1. Each may lie in memory or in a file."""
+    0 = background; probabilities: float32 (c, y, x), 0 to 1. Each may lie in memory or in a file. Encoders read them by
+    :meth:`part`, or give each object the :meth:`number` that it has in the stack."""
     classes: tuple[str, ...]
     """Names by class index, background first."""
     stack_axes: str
@@ -41,6 +42,9 @@ class SegmentationResult:
     """Distance of the planes of a z stack in micrometres."""
     interval_s: float | None = None
     """Time between frames in seconds."""
+    numbers: tuple[NDArray[np.unsignedinteger[Any]], ...] | None = None
+    """For labels that are linked through a stack: per plane, the number of label i in the stack, 0 for 0; all of one
+    type. None where labels are numbered in each plane alone."""
     placement: Placement = UNPLACED
     """Where coordinates count from, in formats that have any."""
 
@@ -53,7 +57,7 @@ class SegmentationResult:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type that holds the values of every plane: a stack may have some of 16 and some of 32 bits."""
-        return np.result_type(*{plane.dtype for plane in self.planes})
+        return np.result_type(*{plane.dtype for plane in (self.planes if self.numbers is None else self.numbers)})
 
     def bands(self, plane: int, channel: int | None = None, rows: int | None = None) -> Iterator[NDArray[Any]]:
         """Bands (y, x) of a plane from top to bottom, in memory, of :attr:`dtype`.
@@ -76,10 +80,14 @@ class SegmentationResult:
         """Part (y, x) of a plane, in memory, of :attr:`dtype`; parameters as of :meth:`bands`."""
         window = (rows, columns) if channel is None else (channel, rows, columns)
         part: NDArray[Any] = self.planes[plane][window]
-        return part.astype(self.dtype, copy=False)
+        return part.astype(self.dtype, copy=False) if self.numbers is None else self.numbers[plane][part]
+
+    def number(self, plane: int, label: int) -> int:
+        """Number, in the answer, of the object that ``plane`` has as ``label``."""
+        return label if self.numbers is None else int(self.numbers[plane][label])
 
     def score(self, plane: int, label: int) -> float | None:
-        """Score of ``label`` (from 1) in ``plane``, or None where there is none."""
+        """Score of the object that ``plane`` has as ``label`` (from 1), or None where there is none."""
         if self.scores is None or not 0 < label <= len(self.scores[plane]):
             return None
         return round(float(self.scores[plane][label - 1]), 4)

@@ -13,6 +13,7 @@ For ``output: mask`` there is one entry per foreground class, absent ones includ
 ``"planes": [{"index": [0, 0], "objects": [...]}, ...]`` in the place of ``objects``.
 
 ``pycocotools.mask.decode(entry["segmentation"])`` gives the pixels. Lengths run down the columns, background first.
+Where objects are linked through a stack, ``label`` is the same in every plane of an object.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def objects(result: SegmentationResult, plane: int) -> Iterator[dict[str, Any]]:
     found = object_runs(result.planes[plane])
     if result.kind == "labels":
         for runs in found:
-            yield {"label": runs.label, **_region(runs, size), "score": result.score(plane, runs.label)}
+            number, score = result.number(plane, runs.label), result.score(plane, runs.label)
+            yield {"label": number, **_region(runs, size), "score": score}
         return
     by_class = {runs.label: runs for runs in found}
     for index, name in enumerate(result.classes):

@@ -51,7 +51,7 @@ def _rois(result: SegmentationResult) -> Iterator[tuple[str, roifile.ImagejRoi]]
         where = dict(zip(result.stack_axes, result.plane_index(plane), strict=True))
         prefix = "".join(f"{axis.lower()}{index + 1:04d}-" for axis, index in where.items())
         for number, (label, parts) in enumerate(grouped(result, plane), start=1):
-            class_index, number_in_name = (label, number) if result.kind == "mask" else (1, label)
+            class_index, number_in_name = (label, number) if result.kind == "mask" else (1, result.number(plane, label))
             class_name = result.classes[class_index] if class_index < len(result.classes) else f"class{class_index}"
             # Slashes would make folders.
             name = f"{prefix}{class_name.replace('/', '_')}-{number_in_name:05d}"

@@ -137,8 +137,8 @@ def _lines(result: SegmentationResult, plane: int, table: ObjectTable, rows: sli
         if not area:
             continue
         area_um2 = "" if pixel_um2 is None else f"{area * pixel_um2:.10g}"
-        score = result.score(plane, index)
+        number, score = result.number(plane, index), result.score(plane, index)
         yield (
-            f"{index},{plane},{sum_y / area:.3f},{sum_x / area:.3f},{area},{area_um2},{'' if score is None else score},"
-            f"{left},{top},{right - left + 1},{bottom - top + 1}\n"
+            f"{number},{plane},{sum_y / area:.3f},{sum_x / area:.3f},{area},{area_um2},"
+            f"{'' if score is None else score},{left},{top},{right - left + 1},{bottom - top + 1}\n"
         )

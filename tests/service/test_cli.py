@@ -146,22 +146,23 @@ def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
 def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--output", "labels", "--mirror", "--min-score", "0.25", "--pixel-size", "0.5,0.65"]
+    asked = ["--output", "labels", "--mirror", "--min-score", "0.25", "--link", "0.5", "--pixel-size", "0.5,0.65"]
     image = workplace / "images" / "a.png"
     with live_server(workplace, workplace / "packages") as server:
         for where in ([], ["--url", server.url]):
             out = workplace / f"out{len(where)}"
             call = ["segment", str(image), "-o", str(out), "--format", "rle", *where]
             said = []
-            for more in (asked[:2], asked[:3], asked[:5], asked, asked):
+            for more in (asked[:2], asked[:3], asked[:5], asked[:7], asked, asked):
                 assert main([*call, *more]) == 0
                 said.append(capsys.readouterr().out.splitlines()[-1])
-            assert ["1 were there" in line for line in said] == [False, False, False, False, True]
+            assert ["1 were there" in line for line in said] == [False, False, False, False, False, True]
             (result,) = out.glob("*.json")
             document = json.loads(result.read_text())
             receipt = document["receipt"]
             assert document["pixel_size_um"] == [0.5, 0.65]
-            assert (receipt["tiles"]["views"], receipt["output"]["min_score"]) == (8, 0.25)
+            output = receipt["output"]
+            assert (receipt["tiles"]["views"], output["min_score"], output["link"]) == (8, 0.25, 0.5)
 
 
 def test_a_channel_is_named_and_axes_are_said_here_and_on_a_server(

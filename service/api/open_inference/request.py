@@ -87,7 +87,7 @@ class Inference:
 
     id: str | None
     request: SegmentRequest
-    """With the first of the outputs."""
+    """With one of the outputs: labels, where they are among them."""
     outputs: Sequence[WantedOutput]
     image: BinaryIO
     """The tensor as an .npy file."""
@@ -226,7 +226,8 @@ def _wanted(document: _Document, reference: str) -> tuple[SegmentRequest, Sequen
     outputs = document.outputs or [_Output(name="mask")]
     refuse_repeated((f"output {output.name}", "") for output in outputs)
     texts = {name: _text(name, value) for name, value in parameters.items()}
-    asked = combined(SegmentParameters(model=reference, output=outputs[0].name), texts, _PARAMETERS).request("npy")
+    kind = "labels" if any(output.name == "labels" for output in outputs) else outputs[0].name
+    asked = combined(SegmentParameters(model=reference, output=kind), texts, _PARAMETERS).request("npy")
     wanted = []
     for output in outputs:
         own = output.parameters.binary_data

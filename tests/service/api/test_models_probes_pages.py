@@ -145,9 +145,8 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     }
     parameters = {parameter["name"]: parameter for parameter in described["parameters"]}
     assert set(parameters) == {
-        "model", "output", "format", "threshold", "min_area", "min_score", "channel", "axes", "mirror", "pixel_size",
-        "origin",
-        "scale", "downsample", "timeout", "respond_async",
+        "model", "output", "format", "threshold", "min_area", "min_score", "link", "channel", "axes", "mirror",
+        "pixel_size", "origin", "scale", "downsample", "timeout", "respond_async",
     }  # fmt: skip
     answers = described["responses"]
     assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}
@@ -166,8 +165,8 @@ def test_what_a_page_sends_by_itself_asks_for_nothing(client: AppClient) -> None
     fields = described["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert [name for name in fields if {"example", "default", "enum"}.isdisjoint(fields[name])] == ["image"]
     assert {name for name in fields if fields[name].get("example") == ""} == {
-        "model", "threshold", "min_area", "min_score", "channel", "axes", "scale", "pixel_size", "origin", "downsample",
-        "timeout",
+        "model", "threshold", "min_area", "min_score", "link", "channel", "axes", "scale", "pixel_size", "origin",
+        "downsample", "timeout",
     }  # fmt: skip
 
 

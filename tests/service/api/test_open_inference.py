@@ -251,7 +251,7 @@ def test_parameters_are_those_of_segment(client: AppClient, parameters: Mapping[
         ({"respond_async": False}, "'respond_async' does not exist here"),
         (
             {"priority": 1},
-            "; there are threshold, min_area, min_score, channel, axes, mirror, scale, pixel_size, timeout",
+            "; there are threshold, min_area, min_score, link, channel, axes, mirror, scale, pixel_size, timeout",
         ),
         ({"binary_data_output": 1}, "binary_data_output is '1'"),
     ],

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.engine import encoding
@@ -165,12 +166,13 @@ def test_a_thread_that_waits_for_one_whom_nobody_wants_any_more_ends() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("stage", ["label", "encode"])
-def test_a_computed_image_waits_for_the_memory_of_its_objects_or_its_outlines(
+@pytest.mark.parametrize("stage", ["label", "link", "encode"])
+def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its_outlines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     write_tiny_package(tmp_path)
-    wanted = SegmentRequest(output="labels", format="geojson", background=True)
+    wanted = SegmentRequest(output="labels", format="geojson", link=0.5, background=True)
+    image = npy(np.stack([disc()] * 2) if stage == "link" else disc())
 
     async def scenario() -> None:
         engine = Engine(Settings(models_dir=tmp_path, backend="cpu", threads=1, cache_dir="none"), Metrics())
@@ -179,10 +181,12 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_or_its_outlines(
         most = admission.memory_limit - 20 * MB
         if stage == "label":
             monkeypatch.setattr("service.engine.accepted.BYTES_PER_OBJECT", most)
+        elif stage == "link":
+            monkeypatch.setattr("model.linking.BYTES_PER_NUMBER", most // 2)
         else:
             monkeypatch.setattr(encoding, "encoder_memory", lambda *_: most)
         sent = admission.keep(30 * MB, 0)
-        work = asyncio.create_task(engine.segment(io.BytesIO(npy(disc())), wanted))
+        work = asyncio.create_task(engine.segment(io.BytesIO(image), wanted))
         async with asyncio.timeout(60):
             while not admission._growth.wishes:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)

@@ -22,7 +22,7 @@ from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
-from service.engine import accepted, demand, encoding
+from service.engine import accepted, demand, encoding, linking
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -98,15 +98,18 @@ REQUESTS = [
     *[SegmentRequest(output="labels", format=name) for name in ("png", "tiff", "coco", "rois", "csv", "npy")],
     *[SegmentRequest(output="probabilities", format=name) for name in ("tiff", "npy")],
 ]
+OF_STACKS = [SegmentRequest(output="labels", format=name, link=0.2) for name in ("tiff", "coco", "rois", "csv", "npy")]
 
 
+@pytest.mark.parametrize("planes", [1, 3])
 def test_answers_through_files_are_those_through_memory(
-    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
+    packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, planes: int
 ) -> None:
-    data = tiff(blobs(), compression="zlib", tile=(64, 64))
+    image = blobs() if planes == 1 else np.stack([np.roll(blobs(), 3 * plane, 0) for plane in range(planes)])
+    data = tiff(image, compression="zlib", tile=(64, 64), photometric="minisblack")
 
     async def all_of_them(engine: Engine) -> list[bytes]:
-        return [await answer_of(engine, data, request) for request in REQUESTS]
+        return [await answer_of(engine, data, request) for request in (REQUESTS if planes == 1 else OF_STACKS)]
 
     async def both_ways() -> tuple[list[bytes], list[bytes]]:
         # one engine: another one might measure other speeds, and cut other tiles
@@ -135,7 +138,10 @@ def test_a_disk_that_is_full_when_the_answer_is_written_is_the_spools_trouble(
         answers(packages, spool, tiff(blobs()), asked)
 
 
-@pytest.mark.parametrize(("module", "step"), [(accepted, "read_image"), (accepted, "fit"), (encoding, "write_body")])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [(accepted, "read_image"), (accepted, "fit"), (encoding, "write_body"), (linking, "link_planes")],
+)
 def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
@@ -144,6 +150,9 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     begun, gone, ended = threading.Event(), threading.Event(), threading.Event()
     ends: list[type[BaseException] | None] = []
     real = getattr(module, step)
+    of_stacks = module is linking
+    image = np.stack([blobs(), blobs()]) if of_stacks else blobs()
+    asked = SegmentRequest(output="labels", format="tiff", link=0.5) if of_stacks else SegmentRequest(format="tiff")
 
     def late(*arguments: Any) -> Any:
         begun.set()
@@ -163,7 +172,7 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     async def scenario(*, hang_up: bool) -> None:
         engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
         await engine.start()
-        answer = asyncio.create_task(answer_of(engine, tiff(blobs(), rowsperstrip=16), SegmentRequest(format="tiff")))
+        answer = asyncio.create_task(answer_of(engine, tiff(image, rowsperstrip=16), asked))
         await asyncio.to_thread(begun.wait, 20)
         if hang_up:
             answer.cancel()

@@ -93,6 +93,7 @@ class Runs:
 VARIANTS: dict[str, SegmentRequest] = {
     "plain": ASKED,
     "threshold": replace(ASKED, threshold=0.7, min_area=20, min_score=0.6),
+    "link": replace(ASKED, link=0.2),
     "mirror": replace(ASKED, mirror=True),
     "scale": replace(ASKED, scale=0.5),
     "auto": replace(ASKED, auto_scale=True, pixel_size_um=(1.3, 1.3)),
