@@ -197,7 +197,8 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "deadline-exceeded",
         504,
         "The answer would be too late",
-        "Ask for a longer `timeout`, send less, send it as a job, or raise `UNET_DEADLINE_S` (`UNET_JOB_DEADLINE_S`).",
+        "Ask for a longer `timeout` or, under `/v2`, for fewer outputs at a time, send less, send it as a job, or "
+        "raise `UNET_DEADLINE_S` (`UNET_JOB_DEADLINE_S`).",
     ),
     engine_errors.BadParameter: INVALID_PARAMETER,
     job_errors.JobError: INTERNAL,

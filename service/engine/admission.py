@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone, megabytes
+from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone
 from service.engine.backlog import check_deadline, check_time
-from service.engine.errors import Overloaded
 from service.engine.growth import Growth
 from service.engine.ledger import Ledger
 from service.engine.precedence import Precedence, Wish
+from service.engine.series import SINGLE, Series
 from service.engine.ticket import Throughput, Ticket, seconds_beside
 from service.engine.unsent import KINDS, Kind
 
@@ -76,6 +75,7 @@ class Admission(Ledger):
         disk_bytes: int = 0,
         *,
         background: bool = False,
+        series: Series = SINGLE,
     ) -> Iterator[Ticket]:
         """Accept a request for the length of a ``with`` block.
 
@@ -94,6 +94,8 @@ class Admission(Ledger):
         background
             Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
             before it makes its :meth:`claim`.
+        series
+            What goes to the same caller: its answers must be there beside the result, and are not counted as others'.
 
         Raises
         ------
@@ -105,8 +107,8 @@ class Admission(Ledger):
             Where it could not be finished in time even alone.
 
         """
-        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes, background=background)
-        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued=background)
+        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes, background=background, series=series)
+        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued=background, series=series)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -183,13 +185,21 @@ class Admission(Ledger):
 
         """
         needed = ticket.memory_bytes + memory_bytes
-        check_memory_alone(needed, self.memory_limit)
+        check_memory_alone(needed, self.memory_limit, ticket.series.memory_bytes)
         if not await self._growth.wait(ticket, memory_bytes):
-            self._check_free("memory_bytes", needed, asking=ticket)
+            self._check_free("memory_bytes", needed, ticket.series, asking=ticket)
         ticket.memory_bytes = needed
 
     async def go_on(
-        self, ticket: Ticket, pixels: int, memory_bytes: int, timeout_s: float, disk_bytes: int = 0, *, patient: bool
+        self,
+        ticket: Ticket,
+        pixels: int,
+        memory_bytes: int,
+        timeout_s: float,
+        disk_bytes: int = 0,
+        *,
+        patient: bool,
+        series: Series = SINGLE,
     ) -> None:
         """Promise a request, once what prepares it is done, what its work takes in place of what that took.
 
@@ -200,7 +210,7 @@ class Admission(Ledger):
         ----------
         ticket
             Of the request.
-        pixels, memory_bytes, timeout_s, disk_bytes
+        pixels, memory_bytes, timeout_s, disk_bytes, series
             As for :meth:`admit`.
         patient
             Whether it waits for memory that others hold, as in :meth:`grow`, where somebody waits for it.
@@ -211,47 +221,19 @@ class Admission(Ledger):
             As for :meth:`admit`; one in the background has had its turn, and waits for no others.
 
         """
-        check_memory_alone(memory_bytes, self.memory_limit)
-        check_disk_alone(disk_bytes, self.disk_limit)
-        asked = Ticket(ticket.throughput, pixels, memory_bytes, disk_bytes, ticket.background)
+        check_memory_alone(memory_bytes, self.memory_limit, series.memory_bytes)
+        check_disk_alone(disk_bytes, self.disk_limit, series.disk_bytes)
+        asked = Ticket(ticket.throughput, pixels, memory_bytes, disk_bytes, ticket.background, series=series)
         others = self._tickets - {ticket}
         if ticket.background:
             check_deadline(asked, others, timeout_s)
             ticket.queued = True
         else:
             check_time(asked, others, timeout_s, self._max_backlog_s)
-            self._check_free("disk_bytes", disk_bytes, asking=ticket)
+            self._check_free("disk_bytes", disk_bytes, series, asking=ticket)
             if not (patient and await self._growth.wait(ticket, memory_bytes - ticket.memory_bytes)):
-                self._check_free("memory_bytes", memory_bytes, asking=ticket)
+                self._check_free("memory_bytes", memory_bytes, series, asking=ticket)
         ticket.pixels_left, ticket.memory_bytes, ticket.disk_bytes = pixels, memory_bytes, disk_bytes
-
-    def _check_free(self, kind: Kind, needed: int, kept: int = 0, asking: Ticket | None = None) -> None:
-        """Refuse for now what is not free; of what is in use one that is accepted may hold a part itself."""
-        work = [ticket for ticket in self._in_work() if ticket is not asking]
-        in_use = self._in_use(kind) - (getattr(asking, kind) if asking else 0)
-        missing = in_use + kept + needed - self._limit(kind)
-        if not needed or missing <= 0:
-            return
-        wait = self._wait_s(work, missing, kind)
-        if missing <= kept:
-            wait = min(wait, max(1, math.ceil(self._precedence.seconds_left)))
-        reason, of, name = {
-            "memory_bytes": ("memory", "", "memory budget for images"),
-            "disk_bytes": ("disk", " of the spool", "limit"),
-        }[kind]
-        others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
-        raise Overloaded(
-            f"{len(work) + len(self._unsent)} requests hold {megabytes(in_use)} MB{of}{others} and this one needs "
-            f"{megabytes(needed)} MB, the {name} is {megabytes(self._limit(kind))} MB; try again in {wait} s",
-            reason,
-            wait,
-        )
-
-    def _wait_s(self, work: list[Ticket], missing: int, kind: Kind) -> int:
-        """Seconds until bytes that are missing may be free: from work first, else from answers, too."""
-        seconds = sum(ticket.seconds_left for ticket in work) / max(1, len(work))
-        of_answers = missing - sum(getattr(ticket, kind) for ticket in work)
-        return max(1, math.ceil(max(seconds, self._unsent.seconds_until_free(of_answers, kind))))
 
     def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
@@ -280,13 +262,19 @@ class Admission(Ledger):
         disk_bytes: int = 0,
         *,
         background: bool = False,
+        series: Series = SINGLE,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
-        check_memory_alone(memory_bytes, self.memory_limit)
-        check_disk_alone(disk_bytes, self.disk_limit)
+        check_memory_alone(memory_bytes, self.memory_limit, series.memory_bytes)
+        check_disk_alone(disk_bytes, self.disk_limit, series.disk_bytes)
         if not background:  # else it waits for its turn without them
-            self._check_free("memory_bytes", memory_bytes, self._kept_from_requests("memory_bytes"))
-            self._check_free("disk_bytes", disk_bytes, self._kept_from_requests("disk_bytes"))
+            self.check_room(memory_bytes, disk_bytes, series)
         queued = background and self._turns_are_taken()
-        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued)
+        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued, series=series)
         check_time(asked, self._tickets, timeout_s, self._max_backlog_s)
+
+    def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:
+        """Refuse what has no room now beside what others hold, and what is kept for them, by :class:`Overloaded`."""
+        for kind, needed in zip(KINDS, (memory_bytes, disk_bytes), strict=True):
+            kept = self._kept_from_requests(kind)
+            self._check_free(kind, needed, series, kept=kept, kept_s=self._precedence.seconds_left)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from service.engine.errors import DeadlineExceeded, Overloaded
 from service.engine.ticket import Ticket, seconds_beside
 
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
+_TOLD_S = 1.0  # what is left is told once so much of the time is gone
 
 
 def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, max_backlog_s: float) -> None:
@@ -38,16 +40,23 @@ def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, ma
 
 
 def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float) -> None:
-    """Refuse a request that would take longer than so many seconds beside those accepted.
+    """Refuse a request that would take longer than is left of so many seconds beside those accepted.
+
+    Several runs are looked at together, and not begun in doubt: where the last is late, all were for nothing.
 
     Raises
     ------
     DeadlineExceeded
 
     """
-    ready_s = seconds_beside(asked, tickets)
-    if ready_s > timeout_s * (1.0 if tickets else _IDLE_DOUBT):
+    series = asked.series
+    pixels, left_s, several = asked.pixels_left * series.runs, timeout_s - series.seconds, series.runs > 1
+    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets)
+    if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
+        of = f" of {series.runs} outputs, made one after the other" if several else ""
+        left = f", {left_s:.1f} s of it are left" if series.seconds >= _TOLD_S else ""
+        fewer = ", ask for fewer outputs at a time," if several else ""
         raise DeadlineExceeded(
-            f"{asked.pixels_left} pixels, margins of tiles included, would be ready in about {ready_s:.0f} s at "
-            f"the measured speed, the time allowed is {timeout_s:g} s; raise the timeout or send less"
+            f"{pixels} pixels{of}, margins of tiles included, would be ready in about {ready_s:.0f} s at the measured "
+            f"speed, the time allowed is {timeout_s:g} s{left}; raise the timeout{fewer} or send less"
         )

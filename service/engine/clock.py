@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.telemetry import Metrics
-
-_LEAST_S = 0.1
-
-
-def seconds_until(until: float) -> float:
-    """Seconds until a time of the running event loop's clock, to a tenth and at least that."""
-    return max(_LEAST_S, round(until - asyncio.get_running_loop().time(), 1))
 
 
 class StageClock:

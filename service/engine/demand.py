@@ -12,9 +12,10 @@ from service.engine.admission import Admission
 from service.engine.alone import check_disk_alone, check_memory_alone
 from service.engine.errors import BadParameter, DeadlineExceeded, TooLargeForMemory
 from service.engine.loading import LoadedModel
-from service.engine.needs import NOTHING, Needs, needs
+from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.scaling import check_scale, scaled_size
+from service.engine.series import SINGLE, Series
 from service.engine.ticket import Throughput, Ticket
 
 
@@ -31,22 +32,31 @@ class Demand:
     background: bool
     relief: str
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
-    ready: Needs
-    """Of answers that go to the same caller, which has them all at once."""
+    series: Series
+    """What goes to the same caller."""
     auto_scale: float | None = None
     """The scale where ``scale=auto`` took another than 1: a refusal tells it, as the caller never gave it."""
 
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left until the caller gives up."""
+        return self.timeout_s - self.series.seconds
+
     def check_alone(self, admission: Admission) -> None:
         """Refuse what would not fit though nothing were there but what is ready for the same caller."""
-        room, ready = self.room, self.ready
+        room, series = self.room, self.series
         with _telling(self.auto_scale):
             try:
-                check_memory_alone(room.memory_bytes, admission.memory_limit, ready.memory_bytes)
-                check_disk_alone(room.disk_bytes, admission.disk_limit, ready.disk_bytes)
+                check_memory_alone(room.memory_bytes, admission.memory_limit, series.memory_bytes)
+                check_disk_alone(room.disk_bytes, admission.disk_limit, series.disk_bytes)
             except TooLargeForMemory as error:
                 if not self.relief:
                     raise
                 raise TooLargeForMemory(f"{error}, or {self.relief}") from None
+
+    def check_room(self, admission: Admission) -> None:
+        """See :meth:`~service.engine.admission.Admission.check_room`."""
+        admission.check_room(self.room.memory_bytes, self.room.disk_bytes, self.series)
 
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
@@ -54,7 +64,13 @@ class Demand:
         room = self.room
         with _telling(self.auto_scale):
             admission.check(
-                speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
+                speed,
+                self.pixels,
+                room.memory_bytes,
+                self.timeout_s,
+                room.disk_bytes,
+                background=self.background,
+                series=self.series,
             )
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
@@ -62,7 +78,13 @@ class Demand:
         self.check(admission, speed)
         room = self.room
         return admission.admit(
-            speed, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, background=self.background
+            speed,
+            self.pixels,
+            room.memory_bytes,
+            self.timeout_s,
+            room.disk_bytes,
+            background=self.background,
+            series=self.series,
         )
 
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
@@ -71,7 +93,13 @@ class Demand:
         room = self.room
         with _telling(self.auto_scale):
             await admission.go_on(
-                ticket, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, patient=patient
+                ticket,
+                self.pixels,
+                room.memory_bytes,
+                self.timeout_s,
+                room.disk_bytes,
+                patient=patient,
+                series=self.series,
             )
 
 
@@ -84,7 +112,7 @@ def demand_of(
     *,
     most: Needs,
     most_pixels: int,
-    ready: Needs = NOTHING,
+    series: Series = SINGLE,
 ) -> Demand:
     """Say what one run of a net for some requests asks for.
 
@@ -98,8 +126,8 @@ def demand_of(
         Seconds until the caller gives up.
     most_pixels
         As for :func:`service.engine.scaling.check_scale`.
-    ready
-        What answers hold that go to the same caller.
+    series
+        What goes to the same caller.
 
     Raises
     ------
@@ -107,7 +135,7 @@ def demand_of(
         Where the scale makes too much of the image.
 
     """
-    scale, left = requests[0].scale, most.minus(ready)
+    scale, left = requests[0].scale, most.minus(series)
     auto_scale = scale if requests[0].auto_scale else None
     with _telling(auto_scale):
         check_scale(header.size_yx, scale, most_pixels)
@@ -120,7 +148,7 @@ def demand_of(
     if not room.within(left):
         room = needs(header, spec, requests, part_bytes, most)  # what it is refused for, alone or beside what is ready
     pixels = header.planes * plan.input_pixels
-    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, ready, auto_scale)
+    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, series, auto_scale)
 
 
 @contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+from service.engine.alone import megabytes
+from service.engine.errors import Overloaded
+from service.engine.series import Series
 from service.engine.ticket import Ticket
 from service.engine.unsent import Kind, Unsent
 
@@ -51,9 +55,10 @@ class Ledger:
         """Likewise of the spool folder."""
         return self._in_use("disk_bytes")
 
-    def _in_use(self, kind: Kind) -> int:
+    def _in_use(self, kind: Kind, but: object | None = None) -> int:
+        """Bytes held, without answers of the owner that ``but`` is."""
         held: int = sum(getattr(ticket, kind) for ticket in self._in_work())
-        return held + self._unsent.held(kind)
+        return held + self._unsent.held(kind, but)
 
     def _in_work(self) -> list[Ticket]:
         return [ticket for ticket in self._tickets if not (ticket.queued or ticket.wish)]
@@ -61,6 +66,66 @@ class Ledger:
     def _limit(self, kind: Kind) -> int:
         return self.memory_limit if kind == "memory_bytes" else self.disk_limit
 
-    def keep(self, memory_bytes: int, disk_bytes: int) -> Callable[[], None]:
-        """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it."""
-        return self._unsent.keep(memory_bytes, disk_bytes)
+    def keep(self, memory_bytes: int, disk_bytes: int, owner: object | None = None) -> Callable[[], None]:
+        """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it.
+
+        ``owner`` is :attr:`service.engine.series.Series.owner`.
+        """
+        return self._unsent.keep(memory_bytes, disk_bytes, owner)
+
+    def _check_free(
+        self,
+        kind: Kind,
+        needed: int,
+        series: Series,
+        *,
+        kept: int = 0,
+        kept_s: float = 0.0,
+        asking: Ticket | None = None,
+    ) -> None:
+        """Refuse for now what is not free beside what others hold.
+
+        Parameters
+        ----------
+        kind, needed
+            Bytes of what.
+        series
+            Its answers, charged or yet to come, must be there beside it, and are nobody else's.
+        kept, kept_s
+            Bytes that are kept for others, and for how many seconds at most.
+        asking
+            One that is accepted and may hold a part itself.
+
+        Raises
+        ------
+        Overloaded
+
+        """
+        work = [ticket for ticket in self._in_work() if ticket is not asking]
+        in_use = self._in_use(kind, series.owner) - (getattr(asking, kind) if asking else 0)
+        ready: int = getattr(series, kind)
+        missing = in_use + kept + needed + ready - self._limit(kind)
+        if not needed or missing <= 0:
+            return
+        wait = self._wait_s(work, missing, kind, series.owner)
+        if missing <= kept:
+            wait = min(wait, max(1, math.ceil(kept_s)))
+        reason, of, name = {
+            "memory_bytes": ("memory", "", "memory budget for images"),
+            "disk_bytes": ("disk", " of the spool", "limit"),
+        }[kind]
+        others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
+        beside = f" beside {megabytes(ready)} MB of its other results" if ready else ""
+        raise Overloaded(
+            f"{len(work) + self._unsent.count(series.owner)} requests hold {megabytes(in_use)} MB{of}{others} and this "
+            f"one needs {megabytes(needed)} MB{beside}, the {name} is {megabytes(self._limit(kind))} MB; try again in "
+            f"{wait} s",
+            reason,
+            wait,
+        )
+
+    def _wait_s(self, work: list[Ticket], missing: int, kind: Kind, owner: object | None) -> int:
+        """Seconds until bytes that are missing may be free: from work first, else from answers of others, too."""
+        seconds = sum(ticket.seconds_left for ticket in work) / max(1, len(work))
+        of_answers = missing - sum(getattr(ticket, kind) for ticket in work)
+        return max(1, math.ceil(max(seconds, self._unsent.seconds_until_free(of_answers, kind, owner))))

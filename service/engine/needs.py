@@ -16,6 +16,7 @@ from model.pixels import Pixels, row_bands
 from model.spec import ModelSpec
 from service.engine.request import SegmentRequest
 from service.engine.scaling import scaling_bytes, scaling_work_bytes
+from service.engine.series import Series
 from service.engine.spool import MAPPED_BYTES
 from service.formats import SegmentationResult
 from service.formats.table import ROW_BYTES
@@ -48,19 +49,10 @@ class Needs:
         """Whether it is no more than there is."""
         return self.memory_bytes <= most.memory_bytes and self.disk_bytes <= most.disk_bytes
 
-    def plus(self, size: int, *, in_memory: bool) -> Needs:
-        """Return it with an answer of so many bytes beside."""
-        memory, disk = (size, 0) if in_memory else (0, size)
-        return replace(self, memory_bytes=self.memory_bytes + memory, disk_bytes=self.disk_bytes + disk)
-
-    def minus(self, held: Needs) -> Needs:
-        """Return what is left of it."""
-        memory, disk = self.memory_bytes - held.memory_bytes, self.disk_bytes - held.disk_bytes
+    def minus(self, ready: Series) -> Needs:
+        """Return what answers that are ready leave of it."""
+        memory, disk = self.memory_bytes - ready.memory_bytes, self.disk_bytes - ready.disk_bytes
         return replace(self, memory_bytes=memory, disk_bytes=disk)
-
-
-NOTHING = Needs(0, 0)
-"""What is needed where nothing is there."""
 
 
 def needs(

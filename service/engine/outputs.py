@@ -6,16 +6,19 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import permutations
 from typing import BinaryIO
 
+from model.images import ImageReader
 from service.engine.auto_scale import ScaledRequest, all_at_scale, by_pixel_size
-from service.engine.clock import seconds_until
+from service.engine.demand import Demand
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.loading import LoadedModel
-from service.engine.needs import NOTHING
 from service.engine.pipeline import Pipeline
 from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
+from service.engine.series import Series
 from service.formats import OutputKind
 from service.formats.npy import NpyEncoder
 
@@ -35,9 +38,13 @@ async def segment_outputs(
     ------
     TooLargeForMemory
         Where one of them could never fit beside those before it, or alone.
+    Overloaded
+        Where one of them has no room now beside those before it.
+    DeadlineExceeded
+        Where there is no time for all in turn.
 
     """
-    until = asyncio.get_running_loop().time() + timeout_s
+    began = asyncio.get_running_loop().time()
     progress = Progress()
     try:
         return await pipeline.segment(source, requests, chosen, timeout_s, progress)
@@ -47,7 +54,7 @@ async def segment_outputs(
     except Overloaded as error:
         if len(requests) == 1 or error.reason == "backlog":
             raise
-    return await _in_turn(pipeline, source, requests, chosen, until=until, scaled=progress.scaled)
+    return await _in_turn(pipeline, source, requests, chosen, timeout_s, began=began, scaled=progress.scaled)
 
 
 async def _in_turn(
@@ -55,49 +62,81 @@ async def _in_turn(
     source: BinaryIO,
     requests: Sequence[SegmentRequest],
     chosen: LoadedModel,
+    timeout_s: float,
     *,
-    until: float,
+    began: float,
     scaled: ScaledRequest | None,
 ) -> list[Answer]:
-    in_turn = sorted(requests, key=lambda request: _IN_TURN.index(request.output))
-    await _check_in_turn(pipeline, source, in_turn, chosen, scaled)
-    ready = NOTHING
+    series = Series(runs=len(requests), owner=object())
+    with await pipeline.opened(source, requests[0].axes) as reader:
+        in_turn = _order(pipeline, reader, requests, chosen, series=series, scaled=scaled)
     answers: dict[OutputKind, Answer] = {}
     with ExitStack() as bodies:
         for request in in_turn:
-            left_s, progress = seconds_until(until), Progress(scaled)
-            (answer,) = await pipeline.segment(source, [request], chosen, left_s, progress, ready=ready)
+            series = replace(series, seconds=asyncio.get_running_loop().time() - began)
+            progress = Progress(scaled)
+            (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress, series=series)
             scaled = progress.scaled
             bodies.callback(answer.body.close)
-            ready = ready.plus(answer.body.size, in_memory=answer.body.in_memory)
+            series = replace(series.plus(answer.body.size, in_memory=answer.body.in_memory), runs=1)
             answers[request.output] = answer
         bodies.pop_all()
     return [answers[request.output] for request in requests]
 
 
-async def _check_in_turn(
+def _order(
     pipeline: Pipeline,
-    source: BinaryIO,
-    in_turn: Sequence[SegmentRequest],
+    reader: ImageReader,
+    requests: Sequence[SegmentRequest],
     chosen: LoadedModel,
+    *,
+    series: Series,
     scaled: ScaledRequest | None,
-) -> None:
-    """Refuse what could never be made in turn before the net runs for the first.
+) -> Sequence[SegmentRequest]:
+    """Return an order in which each has room now beside the answers before it; what has none in any is refused.
 
     Answers are taken to be as small as they can be, and the scale to be 1 where it is not known: others take more.
 
     Raises
     ------
     TooLargeForMemory
+        Where no order has room though nobody else were there.
+    Overloaded
+        Where one has.
 
     """
-    ready, classes = NOTHING, len(chosen.package.spec.classes)
-    with await pipeline.opened(source, in_turn[0].axes) as reader:
-        header = reader.header
-        pixels = header.planes * math.prod(header.size_yx)
-        scaled = scaled or by_pixel_size(in_turn[0], header, chosen.package.spec) or (in_turn[0], ())
-        for request in all_at_scale(in_turn, scaled):
-            asked = pipeline.demand(header, [request], chosen, reader.part_bytes, math.inf, ready=ready)
-            asked.check_alone(pipeline.admission)
-            least = NpyEncoder.least_bytes(request.output, pixels, classes) if request.format == "npy" else 0
-            ready = ready.plus(least, in_memory=not asked.room.on_disk)
+    refusals: list[TooLargeForMemory | Overloaded] = []
+    for order in permutations(sorted(requests, key=lambda request: _IN_TURN.index(request.output))):
+        try:
+            demands = _demands(pipeline, reader, order, chosen, series=series, scaled=scaled)
+            for asked in demands:
+                asked.check_alone(pipeline.admission)
+            for asked in demands:
+                asked.check_room(pipeline.admission)
+        except (TooLargeForMemory, Overloaded) as error:
+            refusals.append(error)
+        else:
+            return order
+    raise next((error for error in refusals if isinstance(error, Overloaded)), refusals[0])
+
+
+def _demands(
+    pipeline: Pipeline,
+    reader: ImageReader,
+    order: Sequence[SegmentRequest],
+    chosen: LoadedModel,
+    *,
+    series: Series,
+    scaled: ScaledRequest | None,
+) -> list[Demand]:
+    """Say what each asks for, whatever time there is, with the answers before it ready."""
+    header, spec = reader.header, chosen.package.spec
+    pixels = header.planes * math.prod(header.size_yx)
+    scaled = scaled or by_pixel_size(order[0], header, spec) or (order[0], ())
+    demands: list[Demand] = []
+    for request in all_at_scale(order, scaled):
+        asked = pipeline.demand(header, [request], chosen, reader.part_bytes, math.inf, series=series)
+        least = NpyEncoder.least_bytes(request.output, pixels, len(spec.classes)) if request.format == "npy" else 0
+        series = series.plus(least, in_memory=not asked.room.on_disk)
+        demands.append(asked)
+    return demands

@@ -19,19 +19,20 @@ from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
 from service.engine.auto_scale import all_at_scale, by_pixel_size, nothing_tells, settled
 from service.engine.channels import check_one_channel, taken_channel
-from service.engine.clock import StageClock, seconds_until
+from service.engine.clock import StageClock
 from service.engine.demand import Demand, demand_of
 from service.engine.encoding import encode
 from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.linking import link_axis
 from service.engine.loading import LoadedModel
-from service.engine.needs import NOTHING, Needs
+from service.engine.needs import Needs
 from service.engine.plane import check_output
 from service.engine.progress import Progress, Turns
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
 from service.engine.scheduler import Scheduler
+from service.engine.series import SINGLE, Series
 from service.engine.spool import Spool
 from service.engine.trial import Trials, tried_speed
 from service.engine.workers import Workers
@@ -62,18 +63,16 @@ class Pipeline:
         timeout_s: float,
         progress: Progress,
         *,
-        ready: Needs = NOTHING,
+        series: Series = SINGLE,
     ) -> list[Answer]:
         """Segment one image or stack with one run of the net; see :meth:`service.engine.engine.Engine.segment`.
 
         Parameters
         ----------
-        source, chosen, timeout_s, progress
-            The file, the net, and who waits for how long.
+        source, chosen, timeout_s, progress, series
+            The file, the net, who waits for how long, and what goes to the same caller.
         requests
             Equal but for their outputs; each gets an answer.
-        ready
-            What answers hold that go to the same caller.
 
         """
         request = requests[0]  # for what they have in common
@@ -92,7 +91,7 @@ class Pipeline:
                 self._accepted, reader=reader, channel=channel, chosen=chosen, clock=clock, progress=progress
             )
             at_scale = self._at_scale(
-                requests, reader, chosen, accepted, timeout_s=timeout_s, progress=progress, ready=ready
+                requests, reader, chosen, accepted, timeout_s=timeout_s, progress=progress, series=series
             )
             work, about_scale = await held.enter_async_context(at_scale)
             finished = [await work.plane(index) for index in range(header.planes)]
@@ -103,7 +102,8 @@ class Pipeline:
                 bodies.callback(encoded[-1][0].close)
             # until it is sent: a client that takes its time holds no less memory than one that waits
             for body, _ in encoded:
-                body.when_freed(self.admission.keep(*((body.size, 0) if body.in_memory else (0, body.size))))
+                held_bytes = (body.size, 0) if body.in_memory else (0, body.size)
+                body.when_freed(self.admission.keep(*held_bytes, series.owner))
             bodies.pop_all()
         self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
         return [
@@ -150,19 +150,19 @@ class Pipeline:
         *,
         timeout_s: float,
         progress: Progress,
-        ready: Needs,
+        series: Series,
     ) -> AsyncIterator[tuple[AcceptedRequest, tuple[str, ...]]]:
         """Accept requests once their scale is settled, and say why it is that; by objects where nothing else tells it.
 
         One ticket and one turn are for the search and for the work after it.
         """
-        until = asyncio.get_running_loop().time() + timeout_s
+        began = asyncio.get_running_loop().time()
         request, header, spec = requests[0], reader.header, chosen.package.spec
-        demand = partial(self.demand, header, chosen=chosen, part_bytes=reader.part_bytes, ready=ready)
+        demand = partial(self.demand, header, chosen=chosen, part_bytes=reader.part_bytes, timeout_s=timeout_s)
         scaled = progress.scaled or by_pixel_size(request, header, spec)
         if scaled is not None:
             requests = all_at_scale(requests, scaled)
-            asked = demand(requests, timeout_s=timeout_s)
+            asked = demand(requests, series=series)
             await self._try_speed(asked, chosen)
             async with accepted(requests, asked) as work:
                 yield work, scaled[1]
@@ -170,15 +170,16 @@ class Pipeline:
         known, trials = spec.object_diameter_px, trials_of(header, chosen.planner)
         if known is None or not trials:
             raise nothing_tells(request, header, spec, seen=True)
-        # at no scale does it take less than at its own
-        demand(requests, timeout_s=timeout_s).check_alone(self.admission)
-        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(ready), trials=trials)
-        asked = search_demand(trials, room, timeout_s, background=request.background, ready=ready)
+        for each in requests:  # at no scale does one take less than at its own, alone
+            demand([each], series=series).check_alone(self.admission)
+        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(series), trials=trials)
+        asked = search_demand(trials, room, timeout_s, background=request.background, series=series)
         await self._try_speed(asked, chosen)
         async with accepted([request], asked, preparing=True) as search:
             progress.scaled = scaled = settled(request, *await found_scale(search, trials, known))
             requests = all_at_scale(requests, scaled)
-            asked = demand(requests, timeout_s=seconds_until(until))
+            seconds = series.seconds + asyncio.get_running_loop().time() - began
+            asked = demand(requests, series=replace(series, seconds=seconds))
             # of several outputs each is made in turn where there is no room for all
             await asked.go_on(self.admission, search.ticket, patient=len(requests) == 1)
             await self.turns.room(progress)
@@ -229,19 +230,19 @@ class Pipeline:
         part_bytes: int,
         timeout_s: float,
         *,
-        ready: Needs = NOTHING,
+        series: Series = SINGLE,
     ) -> Demand:
         """Say what a run of the net asks for of what there is; see :func:`service.engine.demand.demand_of`."""
         most, most_pixels = self._most, self.max_pixels
         return demand_of(
-            header, requests, chosen, part_bytes, timeout_s, most=most, most_pixels=most_pixels, ready=ready
+            header, requests, chosen, part_bytes, timeout_s, most=most, most_pixels=most_pixels, series=series
         )
 
     async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
         """Try the net where an old speed alone would refuse what is asked for."""
         trial = partial(tried_speed, chosen, asked.plan.tiles.input_yx)
         check = partial(asked.check, self.admission)
-        await self.trials.before_refusal(chosen.throughput, check, trial, asked.timeout_s)
+        await self.trials.before_refusal(chosen.throughput, check, trial, asked.left_s)
 
     @property
     def _most(self) -> Needs:

@@ -26,6 +26,7 @@ from service.engine.object_sizes import LEAST_OBJECTS, median_diameter
 from service.engine.plane import chosen_run, empty_plane
 from service.engine.request import SegmentRequest
 from service.engine.scaling import SCALE_LIMITS, scaled_image, scaled_size, scaling_bytes, scaling_work_bytes
+from service.engine.series import Series
 from service.engine.wanted import WantedPixels
 
 _SCALES = tuple(2.0**power for power in range(-4, 3))
@@ -85,10 +86,12 @@ def _trial_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, 
     return max(resampling, needs(seen, spec, [_for_objects(request)], 0, _IN_MEMORY).memory_bytes)
 
 
-def search_demand(trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool, ready: Needs) -> Demand:
-    """Say what trials ask for."""
+def search_demand(
+    trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool, series: Series
+) -> Demand:
+    """Say what trials ask for: of a series one search is made."""
     pixels = sum(trial.plan.input_pixels for trial in trials)
-    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="", ready=ready)
+    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="", series=replace(series, runs=1))
 
 
 async def found_scale(

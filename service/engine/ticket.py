@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.engine.precedence import Wish
+from service.engine.series import SINGLE, Series
 
 _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 
@@ -76,6 +77,8 @@ class Ticket:
     """It is its turn, and others still hold what it was promised: it holds nothing yet."""
     abandoned: bool = False
     """Nobody wants it any more."""
+    series: Series = SINGLE
+    """What its caller has ready beside it."""
     _threads: set[Future[Any]] = field(default_factory=set)
 
     @property

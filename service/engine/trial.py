@@ -56,7 +56,7 @@ class Trials:
         trial
             Measures pixels per second, in a thread.
         timeout_s
-            What the request may take in all.
+            What the request may still take.
 
         """
         if speed.age_s < FRESH_S or not _refuses(check, speed) or _refuses(check, _UNLIMITED):

@@ -13,6 +13,7 @@ from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
 from service.engine.forecast import imagined
 from service.engine.progress import Progress, Turns
+from service.engine.series import Series
 from service.engine.ticket import Throughput
 
 MB = 1_000_000
@@ -289,6 +290,56 @@ def test_a_request_may_grow_within_the_budget_only() -> None:
         assert admission.memory_in_use == 9 * MB
         with pytest.raises(TooLargeForMemory, match=r"11 MB.*10 MB"):
             asyncio.run(admission.grow(ticket, 2 * MB))
+
+
+def test_answers_of_the_same_caller_are_room_that_is_taken_and_nobody_elses() -> None:
+    now = 0.0
+    admission, speed, owner = Admission(10 * MB, 10, 10 * MB, clock=lambda: now), Throughput(MB), object()
+    admission.keep(2 * MB, 3 * MB)
+    now = 30.0
+    admission.keep(4 * MB, 5 * MB, owner)
+    series = Series(memory_bytes=4 * MB, disk_bytes=5 * MB, owner=owner)
+    admission.check(speed, 1, 4 * MB, 20, 2 * MB, series=series)
+    for memory, disk, words in (
+        (5 * MB, 0, "1 requests hold 2 MB and this one needs 5 MB beside 4 MB of its other results, .* again in 30 s"),
+        (1, 3 * MB, "1 requests hold 3 MB of the spool and this one needs 3 MB beside 5 MB of its .* again in 30 s"),
+    ):
+        with pytest.raises(Overloaded, match=words):
+            admission.check(speed, 1, memory, 20, disk, series=series)
+        with pytest.raises(Overloaded, match=words):
+            admission.check_room(memory, disk, series)
+    for memory, disk in ((7 * MB, 0), (1, 6 * MB)):
+        with pytest.raises(TooLargeForMemory, match=r"beside \d MB of the request's other results"):
+            admission.check(speed, 1, memory, 20, disk, series=series)
+    with (
+        admission.admit(speed, 1, 3 * MB, 20, series=series) as ticket,
+        pytest.raises(TooLargeForMemory, match="7 MB beside 4 MB of the request's other results"),
+    ):
+        asyncio.run(admission.grow(ticket, 4 * MB))
+
+
+def test_answers_that_are_yet_to_come_are_room_that_is_taken() -> None:
+    admission, yet_to_come = Admission(10 * MB, 10), Series(memory_bytes=4 * MB, owner=object())
+    with admission.admit(Throughput(MB), 1, 2 * MB, 20):
+        admission.check_room(4 * MB, 0, yet_to_come)
+        with pytest.raises(Overloaded, match="1 requests hold 2 MB and this one needs 5 MB beside 4 MB of its other"):
+            admission.check_room(5 * MB, 0, yet_to_come)
+
+
+def test_runs_that_are_made_in_turn_need_time_for_all_of_what_is_left() -> None:
+    admission, speed = Admission(10 * MB, 100), Throughput(MB)
+    admission.check(speed, 10 * MB, 1, 15)  # an idle service tries
+    admission.check(speed, 10 * MB, 1, 30, series=Series(runs=3))
+    several = r"30000000 pixels of 3 outputs, made one after the other, .* about 30 s .* allowed is 29 s; raise the"
+    with pytest.raises(DeadlineExceeded, match=several):
+        admission.check(speed, 10 * MB, 1, 29, series=Series(runs=3))
+    admission.check(speed, 10 * MB, 1, 40, series=Series(seconds=9.9, runs=3))
+    with pytest.raises(DeadlineExceeded, match=r"about 30 s .* allowed is 40 s, 29\.5 s of it are left; raise the"):
+        admission.check(speed, 10 * MB, 1, 40, series=Series(seconds=10.5, runs=3))
+    with admission.admit(speed, MB, 1, 20):
+        admission.check(speed, 10 * MB, 1, 20, series=Series(seconds=9))
+        with pytest.raises(DeadlineExceeded, match=r"about 11 s .* allowed is 20 s, 10\.0 s of it are left; raise the"):
+            admission.check(speed, 10 * MB, 1, 20, series=Series(seconds=10))
 
 
 def test_an_answer_keeps_its_memory_and_its_disk_until_it_is_sent() -> None:

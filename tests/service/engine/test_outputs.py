@@ -307,26 +307,6 @@ def test_an_output_that_could_never_fit_alone_is_told_before_the_net_runs(packag
     asyncio.run(scenario())
 
 
-def test_outputs_that_could_never_all_be_there_are_told_before_the_net_runs(packages: Path) -> None:
-    """The answer of labels, two bytes a pixel at least, and what probabilities need."""
-    stack = np.stack([blobs()] * 40)
-
-    async def scenario() -> None:
-        async with running(packages) as engine:
-            runs, enough = Runs(engine), needed(engine, stack, "probabilities") + 2 * stack.size
-            assert needed(engine, stack, "labels") < enough
-            scarce(engine, enough - 1)
-            with pytest.raises(TooLargeForMemory, match=r"beside 8 MB of the request's other .* ask for fewer"):
-                await together(engine, npy(stack))
-            assert runs.since() == (0, 0)
-            scarce(engine, enough + NPY_HEADER)
-            content(await together(engine, npy(stack)))
-            assert runs.since()[1] == 3 * stack.size
-            assert engine._admission.memory_in_use == 0
-
-    asyncio.run(scenario())
-
-
 def test_labels_that_turn_out_larger_leave_no_room_for_good(tmp_path: Path) -> None:
     """Of four bytes a pixel, from 65,536 objects on: nobody is told to try again."""
     write_tiny_package(tmp_path)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from service.engine import pipeline, scale_search
 from service.engine.admission import Admission
 from service.engine.demand import Demand
 from service.engine.engine import Engine
-from service.engine.errors import TooLargeForMemory
+from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
@@ -30,7 +31,8 @@ from service.formats import OutputKind
 from tests.engines import running
 from tests.images import disc, npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_outputs import Runs, alone, content, header_of, scarce, together
+from tests.service.engine.test_in_turn import most_in_turn
+from tests.service.engine.test_outputs import NPY_HEADER, Runs, alone, content, header_of, scarce, together
 
 IMAGE = np.tile(disc(64, 64, 12), (4, 6))  # discs of 24 px, where the package knows 4 to 20 px
 STACK = np.stack([IMAGE] * 40)
@@ -89,6 +91,60 @@ def test_outputs_without_room_together_are_made_in_turn_at_a_scale_that_is_looke
                 assert content(await together(engine, npy(STACK), AUTO)) == expected
             assert runs.since()[0] == without + searches
             assert admission.memory_in_use == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_time_for_all_outputs_in_turn_is_looked_at_after_the_search(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, *, for_good: bool
+) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale, runs, chosen = await settled_at(engine), Runs(engine), engine.models[0]
+            pipe = engine._working().pipeline
+            pixels = pipe.demand(header_of(STACK), [at_scale], chosen, 1, 60).pixels
+            content(await alone(engine, npy(STACK), at_scale, OUTPUTS[:1]))
+            without, _ = runs.since()
+            content(await alone(engine, npy(STACK), AUTO, OUTPUTS[:1]))
+            searches = runs.since()[0] - without
+            missing, held = needed(engine, replace(AUTO, auto_scale=False), *OUTPUTS) - 1, 0
+            if for_good:
+                scarce(engine, missing)
+            else:
+                held = engine._admission.memory_limit - missing
+            monkeypatch.setattr(Throughput, "pixels_per_second", pixels / 10)
+            with (
+                engine._admission.admit(Throughput(MB), 0, held, 60),
+                pytest.raises(DeadlineExceeded, match=r"of 3 outputs, .* allowed is 25 s.*; scale=auto took"),
+            ):
+                await together(engine, npy(STACK), replace(AUTO, timeout_s=25))
+            assert runs.since()[0] == searches > 0
+
+    asyncio.run(scenario())
+
+
+def test_room_for_all_outputs_in_turn_is_looked_at_after_the_search(packages: Path) -> None:
+    """Where all together have no room at scale 1, and beside others the first in turn alone has it."""
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale, admission = await settled_at(engine), engine._admission
+            runs = Runs(engine)
+            content(await alone(engine, npy(STACK), at_scale, OUTPUTS[:1]))
+            without, _ = runs.since()
+            content(await alone(engine, npy(STACK), AUTO, OUTPUTS[:1]))
+            searches = runs.since()[0] - without
+            scarce(engine, needed(engine, replace(AUTO, auto_scale=False), *OUTPUTS) - 1)
+            enough = min(
+                most_in_turn(order, STACK.size, lambda output: needed(engine, at_scale, output))
+                for order in permutations(OUTPUTS)
+            )
+            held = admission.memory_limit - enough + 3 * NPY_HEADER + 1
+            assert needed(engine, at_scale, "labels") < enough
+            with admission.admit(Throughput(MB), 0, held, 60), pytest.raises(Overloaded, match="1 requests hold"):
+                await together(engine, npy(STACK), AUTO)
+            assert runs.since()[0] == searches > 0
 
     asyncio.run(scenario())
 
@@ -192,7 +248,7 @@ def test_the_work_has_the_time_that_the_search_has_left(packages: Path, monkeypa
         return await found_scale(*arguments)
 
     async def told(self: Demand, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
-        left.append(self.timeout_s)
+        left.append(self.left_s)
         await real(self, admission, ticket, patient=patient)
 
     real = Demand.go_on
