@@ -54,6 +54,21 @@ def proxied(image: str, *behaviours: str) -> Iterator[Container]:
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def proxy(proxy_image: str) -> Iterator[Container]:
+    """The proxy before one replica that is good."""
+    with proxied(proxy_image, "good") as running:
+        yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def waiting(proxy: Container) -> Iterator[socket.socket]:
+    """A client that has sent the head and half of the body, while the other tests run: the proxy's patience is long."""
+    with _connected(proxy) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 2\r\n\r\nx")
+        yield client
+
+
 def _used(proxy: Container) -> int:
     """How many replicas the proxy has found ready so far."""
     return len(set(re.findall(r"Server (replicas/replica\d+) (?:\('service'\) )?is UP", proxy.logs())))
@@ -121,23 +136,13 @@ def test_half_a_head_from_everybody_leaves_room_for_the_health_check(proxy_image
         assert proxy.run("timeout", "5", "bash", "-c", f"{asked}; echo $status") == "200"
 
 
-def test_a_head_has_less_time_than_the_body_after_it(proxy_image: str) -> None:
-    with proxied(proxy_image, "good") as proxy, _connected(proxy) as half, _connected(proxy) as slow:
+def test_a_head_has_less_time_than_the_body_after_it(proxy: Container) -> None:
+    with _connected(proxy) as half, _connected(proxy) as slow:
         half.sendall(b"GET / HTTP/1.1\r\nHost: ")
         slow.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 2\r\n\r\nx")
         assert half.recv(12) == b"HTTP/1.1 408"
         slow.sendall(b"x")
         assert slow.recv(12) == b"HTTP/1.1 200"
-
-
-def test_a_body_that_stays_away_is_a_problem_that_says_when_to_come_back(proxy_image: str) -> None:
-    with proxied(proxy_image, "good") as proxy, _connected(proxy) as client:
-        client.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 2\r\n\r\nx")
-        answer = http.client.HTTPResponse(client)
-        answer.begin()
-        assert (answer.status, answer.headers["Retry-After"]) == (408, "1")
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert json.loads(answer.read())["status"] == 408
 
 
 def _address(proxy: Container) -> tuple[str, int]:
@@ -149,37 +154,32 @@ def _connected(proxy: Container) -> socket.socket:
     return socket.create_connection(_address(proxy), 90)
 
 
-def test_what_becomes_of_a_replica_is_logged_once(proxy_image: str) -> None:
-    with proxied(proxy_image, "good") as proxy:
-        lines = [line for line in proxy.logs().splitlines() if " is UP" in line]
+def test_what_becomes_of_a_replica_is_logged_once(proxy: Container) -> None:
+    lines = [line for line in proxy.logs().splitlines() if " is UP" in line]
     assert len(lines) == 1, lines
 
 
-def test_bodies_of_512_mb_pass_and_request_ids_too(proxy_image: str) -> None:
+def test_bodies_of_512_mb_pass_and_request_ids_too(proxy: Container) -> None:
     size = 512 << 20
-    with proxied(proxy_image, "good") as proxy:
-        large = httpx.post(proxy.url, content=_zeros(size), headers={"Content-Length": str(size)}, timeout=300)
-        own = httpx.post(proxy.url, content=b"x", headers={"X-Request-ID": "mine"})
-        given = httpx.post(proxy.url, content=b"x")
+    large = httpx.post(proxy.url, content=_zeros(size), headers={"Content-Length": str(size)}, timeout=300)
+    own = httpx.post(proxy.url, content=b"x", headers={"X-Request-ID": "mine"})
+    given = httpx.post(proxy.url, content=b"x")
     assert (large.status_code, int(large.content)) == (200, size)
     assert own.headers["X-Seen-Request-ID"] == "mine"
     assert given.headers["X-Seen-Request-ID"]
 
 
-def test_the_log_has_every_request_whole_under_the_id_that_the_service_uses(proxy_image: str) -> None:
+def test_the_log_has_every_request_whole_under_the_id_that_the_service_uses(proxy: Container) -> None:
     """The service takes over ids of letters, digits and ``._:-`` alone."""
     path = "/" + "long" * 500
-    with proxied(proxy_image, "good") as proxy:
-        seen = [
-            httpx.post(f"{proxy.url}{path}", content=b"x", headers={"X-Request-ID": offered}).headers[
-                "X-Seen-Request-ID"
-            ]
-            for offered in ("mine", "two words", "a,b", "x" * 129)
-        ]
-        until = time.monotonic() + 10  # a line is written after its answer
-        while len(lines := [line for line in proxy.logs().splitlines() if '"request_id"' in line]) < len(seen):
-            assert time.monotonic() < until, lines
-            time.sleep(0.05)
+    seen = [
+        httpx.post(f"{proxy.url}{path}", content=b"x", headers={"X-Request-ID": offered}).headers["X-Seen-Request-ID"]
+        for offered in ("mine", "two words", "a,b", "x" * 129)
+    ]
+    until = time.monotonic() + 10  # a line is written after its answer
+    while len(lines := [line for line in proxy.logs().splitlines() if '"request_id"' in line and "/long" in line]) < 4:
+        assert time.monotonic() < until, lines
+        time.sleep(0.05)
     logged = [json.loads(line) for line in lines]
     assert [(entry["request_id"], entry["path"]) for entry in logged] == [(each, path) for each in seen]
     assert seen[0] == "mine"
@@ -197,3 +197,11 @@ def test_the_configuration_is_valid(proxy_image: str) -> None:
     done = subprocess.run(["docker", "run", *check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
+
+
+def test_a_body_that_stays_away_is_a_problem_that_says_when_to_come_back(waiting: socket.socket) -> None:
+    answer = http.client.HTTPResponse(waiting)
+    answer.begin()
+    assert (answer.status, answer.headers["Retry-After"]) == (408, "1")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(answer.read())["status"] == 408
