@@ -20,6 +20,8 @@ from tests.images import disc, npy
 from tests.packages import write_tiny_package
 
 EVER = datetime.min.replace(tzinfo=UTC)
+QUICK = {"stop_grace_period": "15s", "healthcheck": {"interval": "1s"}}
+"""Of replicas one of which will hang: it is unhealthy after three checks, and takes all of its grace to stop."""
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -47,9 +49,9 @@ class Fleet:
         """Have so many replicas; return when they are healthy, or have drained and gone."""
         self.compose("up", "--detach", "--no-recreate", "--wait", f"--scale=service={count}", "service")
 
-    def updating(self, settings: Path, **environment: str) -> subprocess.Popen[str]:
-        """Start ``docker/update.sh`` with further settings of the service, written to a file of their own."""
-        settings.write_text(json.dumps({"services": {"service": {"environment": environment}}}))
+    def updating(self, settings: Path, **service: object) -> subprocess.Popen[str]:
+        """Start ``docker/update.sh`` with further keys of the service, written to a file of their own."""
+        settings.write_text(json.dumps({"services": {"service": service}}))
         files = f"{self.environment['COMPOSE_FILE']}:{settings}"
         return subprocess.Popen(
             [PROJECT / "docker" / "update.sh"],
@@ -60,9 +62,9 @@ class Fleet:
             text=True,
         )
 
-    def update(self, settings: Path, **environment: str) -> tuple[int, str]:
+    def update(self, settings: Path, **service: object) -> tuple[int, str]:
         """Run it to its end; gives its exit status and what it wrote to standard error."""
-        process = self.updating(settings, **environment)
+        process = self.updating(settings, **service)
         said = process.communicate()[1]
         return process.returncode, said
 
@@ -92,7 +94,7 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
         "image": image,
         "volumes": [f"{folder}:/packages:ro"],
         "environment": {"UNET_MODELS_DIR": "/packages", "UNET_BACKEND": "cpu", "UNET_THREADS": "1"},
-        "stop_grace_period": "60s",  # one that hangs takes all of it
+        "stop_grace_period": "60s",
     }
     override = folder / "override.json"
     override.write_text(json.dumps({"services": {"service": service}}))
@@ -158,7 +160,7 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     before = fleet.replicas()
     with load(fleet.url, SMALL, LARGE) as tally:
         tally.wait_for(5)
-        status, said = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="debug")
+        status, said = fleet.update(tmp_path / "newer.json", environment={"UNET_LOG_LEVEL": "debug"})
         tally.wait_for(5)
     assert status == 0, said
     report(f"rolling update of 2 replicas: {tally}")
@@ -169,22 +171,27 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     assert all("UNET_LOG_LEVEL=debug" in container.inspect()["Config"]["Env"] for container in after)
 
 
-@pytest.mark.parametrize("how", ["KILL", "STOP"])
-def test_an_update_replaces_a_replica_that_was_killed_or_hangs(fleet: Fleet, tmp_path: Path, how: str) -> None:
+def test_an_update_replaces_a_replica_that_was_killed_and_then_one_that_hangs(fleet: Fleet, tmp_path: Path) -> None:
+    replaced_by_update(fleet, "KILL", tmp_path / "quick.json", "warning", **QUICK)
+    replaced_by_update(fleet, "STOP", tmp_path / "newer.json", "error")
+
+
+def replaced_by_update(fleet: Fleet, how: str, settings: Path, log_level: str, **service: object) -> None:
+    """One of two replicas gets a signal; an update replaces both by healthy ones of this log level."""
     broken, _ = fleet.replicas()
     docker("kill", f"--signal={how}", broken.name)
     if how == "STOP":
         broken.wait_for("unhealthy", 90)
-    status, said = fleet.update(tmp_path / "newer.json", UNET_LOG_LEVEL="warning")
+    status, said = fleet.update(settings, environment={"UNET_LOG_LEVEL": log_level}, **service)
     assert status == 0, said
     after = fleet.replicas()
     assert len(after) == 2
-    assert all("UNET_LOG_LEVEL=warning" in container.inspect()["Config"]["Env"] for container in after)
+    assert all(f"UNET_LOG_LEVEL={log_level}" in container.inspect()["Config"]["Env"] for container in after)
 
 
 def test_an_update_that_does_not_become_healthy_leaves_what_ran_before(fleet: Fleet, tmp_path: Path) -> None:
     before = {container.name for container in fleet.replicas()}
-    status, said = fleet.update(tmp_path / "newer.json", UNET_PRECISION="fp17")
+    status, said = fleet.update(tmp_path / "newer.json", environment={"UNET_PRECISION": "fp17"})
     assert status == 1
     assert "is not healthy" in said
     assert "was removed" in said
@@ -195,7 +202,7 @@ def test_an_update_that_does_not_become_healthy_leaves_what_ran_before(fleet: Fl
 def test_an_update_that_is_broken_off_leaves_what_ran_before(fleet: Fleet, tmp_path: Path) -> None:
     """The new replica has no packages: it runs and does not become healthy."""
     before = {container.name for container in fleet.replicas()}
-    process = fleet.updating(tmp_path / "newer.json", UNET_MODELS_DIR="/nothing")
+    process = fleet.updating(tmp_path / "newer.json", environment={"UNET_MODELS_DIR": "/nothing"})
     while len(fleet.replicas()) == len(before):
         assert process.poll() is None, process.communicate()
     process.terminate()
