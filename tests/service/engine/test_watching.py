@@ -284,9 +284,12 @@ def test_what_needs_more_than_all_memory_is_refused_and_what_was_in_its_place_is
 
 
 @pytest.mark.slow
-def test_twenty_packages_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
+def test_twenty_packages_that_come_and_go_leave_no_memory_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each net takes 31 MB in fp32 for its weights alone."""
     process = psutil.Process()
+    monkeypatch.setattr("service.engine.watching._RELEASE_S", 0.02)
 
     async def come_and_go(engine: Engine, version: str) -> int:
         copy = tmp_path / version
