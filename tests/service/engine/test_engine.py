@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model.images import ReadLimits, open_image
 from model.labels import Objects, label_evidence
-from model.package import read_package
+from model.package import ZOO, read_package
 from model.session import SessionOptions, open_session
 from service.engine.engine import Engine
 from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, Overloaded, TooLargeForMemory
@@ -205,16 +205,15 @@ def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path
 
 def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> None:
     """On the shipped net, cut into tiles; told in the receipt."""
-    zoo = Path(__file__).parents[3] / "model" / "zoo"
     image = np.random.default_rng(0).integers(0, 4000, (330, 290), dtype=np.uint16)
-    package = read_package(zoo / "nuclei")
+    package = read_package(ZOO / "nuclei")
     alone = session_predictor(
         package, open_session(package, SessionOptions(backend="cpu", precision="fp32", threads=1))
     )
-    options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 400, "default_model": "nuclei"}
+    options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 400}
 
     async def scenario() -> list[Answer]:
-        async with running(zoo, **options) as engine:
+        async with running(package.path, **options) as engine:
             asked = [SegmentRequest(output="probabilities", format="npy", mirror=mirror) for mirror in (False, True)]
             return [await engine.segment(npy(image), each) for each in asked]
 
