@@ -4,8 +4,8 @@
 //
 //   groovy -cp ij.jar segment_unet.groovy url=http://127.0.0.1:8000 "image=/data/my cells.tif" save=labels.tif
 //
-// url, image, output, model, threshold, min_area, min_score, channel, mirror, scale, pixel_size, timeout, respond_async,
-// rois, save: as in segment_unet.ijm.
+// url, image, output, model, threshold, min_area, min_score, link, channel, mirror, scale, pixel_size, timeout,
+// respond_async, rois, save: as in segment_unet.ijm.
 
 import groovy.json.JsonSlurper
 import groovy.transform.Field
@@ -198,7 +198,7 @@ List<Roi> roisIn(byte[] zip) {
 
 Map<String, String> defaults() {
     [url: Prefs.get('unet.url', 'http://127.0.0.1:8000'), output: 'labels', model: '', threshold: '', min_area: '',
-     min_score: '', channel: '', mirror: '', scale: '', pixel_size: '', timeout: '', respond_async: '',
+     min_score: '', link: '', channel: '', mirror: '', scale: '', pixel_size: '', timeout: '', respond_async: '',
      rois: 'false', image: '', save: '']
 }
 
@@ -215,6 +215,7 @@ Map<String, String> fromDialog(Map<String, String> options) {
     dialog.addStringField("Threshold (empty: the model's)", '', 8)
     dialog.addStringField("Smallest object, px (empty: the model's)", '', 8)
     dialog.addStringField("Least score of an object, 0 to 1 (empty: the model's)", '', 8)
+    dialog.addStringField("Overlap that makes objects of a stack's planes one, 0 to 1 (empty: none)", '', 8)
     dialog.addStringField('Channel, number from 0 or name (empty: all)', '', 8)
     dialog.addStringField('Scale for the model (empty: 1)', '', 8)
     dialog.addStringField('Pixel size, µm (empty: as in the image)', '', 8)
@@ -228,8 +229,8 @@ Map<String, String> fromDialog(Map<String, String> options) {
     }
     Map<String, String> chosen = options + [url: dialog.nextString,
         model: models ? dialog.nextChoice - DEFAULT_MODEL : dialog.nextString, output: dialog.nextChoice,
-        threshold: dialog.nextString, min_area: dialog.nextString, min_score: dialog.nextString, channel: dialog.nextString,
-        scale: dialog.nextString, pixel_size: dialog.nextString, timeout: dialog.nextString,
+        threshold: dialog.nextString, min_area: dialog.nextString, min_score: dialog.nextString, link: dialog.nextString,
+        channel: dialog.nextString, scale: dialog.nextString, pixel_size: dialog.nextString, timeout: dialog.nextString,
         rois: dialog.nextBoolean.toString(), mirror: dialog.nextBoolean.toString(),
         respond_async: dialog.nextBoolean.toString()]
     Prefs.set('unet.url', chosen.url)
@@ -238,8 +239,8 @@ Map<String, String> fromDialog(Map<String, String> options) {
 
 ImagePlus segment(ImagePlus image, Map<String, String> options) {
     String url = options.url.replaceAll('/+$', '')
-    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror',
-        'scale', 'pixel_size', 'timeout', 'respond_async'])
+    Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'link', 'channel',
+        'mirror', 'scale', 'pixel_size', 'timeout', 'respond_async'])
     byte[] tiff = new FileSaver(image).serialize()
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output

@@ -11,6 +11,8 @@
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
 // threshold, min_area, min_score, channel                           the model's own
+// link     0.25: objects of neighbouring planes of a stack that      each plane is
+//          overlap so much, at least, have one number (labels)       numbered by itself
 // scale    0.5 where objects are twice as large as the model knows   1
 // pixel_size  micrometres, or height,width                          what the image says
 // timeout  seconds until the answer is of no use any more           the service's
@@ -32,6 +34,7 @@ var model = "";
 var threshold = "";
 var minArea = "";
 var minScore = "";
+var link = "";
 var channel = "";
 var mirror = "";
 var scale = "";
@@ -48,6 +51,7 @@ model = option("model", "");
 threshold = option("threshold", "");
 minArea = option("min_area", "");
 minScore = option("min_score", "");
+link = option("link", "");
 channel = option("channel", "");
 mirror = option("mirror", "");
 scale = option("scale", "");
@@ -76,6 +80,7 @@ if (arguments == "") {
     Dialog.addString("Threshold (empty: the model's)", threshold, 8);
     Dialog.addString("Smallest object, px (empty: the model's)", minArea, 8);
     Dialog.addString("Least score of an object, 0 to 1 (empty: the model's)", minScore, 8);
+    Dialog.addString("Overlap that makes objects of a stack's planes one, 0 to 1 (empty: none)", link, 8);
     Dialog.addString("Channel, number from 0 or name (empty: all)", channel, 8);
     Dialog.addString("Scale for the model (empty: 1)", scale, 8);
     Dialog.addString("Pixel size, um (empty: as in the image)", pixelSize, 8);
@@ -97,6 +102,7 @@ if (arguments == "") {
     threshold = Dialog.getString();
     minArea = Dialog.getString();
     minScore = Dialog.getString();
+    link = Dialog.getString();
     channel = Dialog.getString();
     scale = Dialog.getString();
     pixelSize = Dialog.getString();
@@ -181,7 +187,7 @@ if (rois) {
 function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
-    query = query + given("min_score", minScore) + given("channel", channel) + given("mirror", mirror);
+    query = query + given("min_score", minScore) + given("link", link) + given("channel", channel) + given("mirror", mirror);
     query = query + given("scale", scale) + given("pixel_size", pixelSize) + given("timeout", timeout);
     query = query + given("respond_async", respondAsync);
     said = insist("/segment" + query, "--data-binary", "@" + sent, path);

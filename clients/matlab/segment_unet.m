@@ -12,7 +12,8 @@ function [result, receipt] = segment_unet(image, varargin)
 %   comes back with its planes along the third dimension (the fourth, of probabilities).
 %
 %   Options: 'url' ('http://127.0.0.1:8000'), 'output', 'model', 'threshold', 'min_area', 'min_score' (least mean
-%   probability of an object), 'channel', 'mirror' (true: mean of eight mirrored views), 'scale' (0.5 where objects
+%   probability of an object), 'link' (0.25: objects of neighbouring planes of a stack that overlap so much, at least,
+%   have one number), 'channel', 'mirror' (true: mean of eight mirrored views), 'scale' (0.5 where objects
 %   are twice as large as those that the model knows), 'pixel_size' (micrometres, or [height width]), 'timeout' (seconds
 %   until the answer is of no use any more), 'respond_async' (true: as a job, which is asked for until it is done; for
 %   images that take longer than a proxy waits). An empty value counts as not given.
@@ -22,7 +23,7 @@ function [result, receipt] = segment_unet(image, varargin)
 %   Needs curl, which Windows 10, macOS and Linux have.
 
   options = struct('url', 'http://127.0.0.1:8000', 'output', 'labels');
-  known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'channel', 'mirror', ...
+  known = {'url', 'output', 'model', 'threshold', 'min_area', 'min_score', 'link', 'channel', 'mirror', ...
     'scale', 'pixel_size', 'timeout', 'respond_async'};
   if mod(numel(varargin), 2) ~= 0
     error('segment_unet:options', 'options come in pairs of name and value');

@@ -47,8 +47,8 @@ def segment_layer(target: Any, url: str = _EXAMPLE, **options: object) -> Any:  
     url
         Address of the service; ``https://user:key@host`` where it wants them, with ``%40`` for an ``@`` in them.
     options
-        Parameters of ``POST /segment``: model, threshold, min_area, min_score, channel, mirror, scale, pixel_size,
-        timeout.
+        Parameters of ``POST /segment``: model, threshold, min_area, min_score, link (0.25: one number through the
+        planes of a stack for objects that overlap so much, at least), channel, mirror, scale, pixel_size, timeout.
 
     Returns
     -------
@@ -188,6 +188,7 @@ def segment_widget() -> Any:  # noqa: ANN401 - of magicgui
         threshold: str = "",
         min_area: str = "",
         min_score: str = "",
+        link: str = "",
         channel: str = "",
         scale: str = "",
         pixel_size: str = "",
@@ -202,6 +203,7 @@ def segment_widget() -> Any:  # noqa: ANN401 - of magicgui
             threshold=threshold,
             min_area=min_area,
             min_score=min_score,
+            link=link,
             channel=channel,
             scale=scale,
             pixel_size=pixel_size,

@@ -56,8 +56,8 @@ function draw() {
   const plane = Number($("plane").value);
   const objects = result.planes ? result.planes[plane - 1].objects : result.objects;
   let area = 0;
-  for (const [index, entry] of objects.entries()) {
-    const tint = colour(index + 1);
+  for (const entry of objects) {
+    const tint = colour(entry.label ?? entry.class_index);   // of a linked object in all planes
     area += entry.area;
     let at = 0, inside = false;
     for (const length of counts(entry.segmentation.counts)) {
@@ -76,8 +76,9 @@ function draw() {
   }
   context.putImageData(pixels, 0, 0);
   const share = (100 * area / (width * height)).toFixed(1);
+  const linked = result.receipt.output.linked_objects;
   const what = result.output === "labels"
-    ? `${objects.length} objects, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
+    ? `${objects.length} objects${linked === undefined ? "" : ` of ${linked}`}, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
     : objects.map((entry) => `${entry.class}: ${entry.area} px`).join(", ");
   const where = (step > 1 ? `shown 1:${step} · ` : "") + (result.planes ? `plane ${plane} of ${result.planes.length} · ` : "");
   $("facts").textContent = `${width} × ${height} px · ${where}${what} · ${share} % of the image`;

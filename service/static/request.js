@@ -1,10 +1,11 @@
 "use strict";
 // What the page asks of the service.
 
-const OPTIONS = ["model", "channel", "axes", "threshold", "min_area", "min_score", "scale"];
+const OPTIONS = ["model", "channel", "axes", "threshold", "min_area", "min_score", "link", "scale"];
 
 function query(path, given, names) {
   given.output = $("output").value;
+  $("link").disabled = given.output !== "labels";   // which alone have numbers
   for (const name of names) {
     const field = $(name);
     if (field.disabled) continue;

@@ -77,10 +77,11 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
         open("{image}");
         source = getImageID();
         makeRectangle(10, 20, 50, 60);
-        runMacro("{MACRO}", "url={server.url} rois=true");
+        runMacro("{MACRO}", "url={server.url} rois=true link=1");
+        Stack.getStatistics(pixels, mean, least, most);
         getVoxelSize(width, height, depth, unit);
         text = getTitle() + "|" + nSlices + "|" + width + "|" + depth + "|" + unit;
-        text = text + "|" + roiManager("count") + "|" + nImages;
+        text = text + "|" + roiManager("count") + "|" + nImages + "|" + most;
         selectImage(source);
         getSelectionBounds(x, y, w, h);
         text = text + "|" + getTitle() + "|" + x + "," + y + "," + w + "," + h + "|" + nSlices;
@@ -91,7 +92,8 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
     """)
     done = imagej.run("-m", caller)
     assert told.exists(), done.stdout + done.stderr
-    assert told.read_text().strip() == "stack-labels|3|325|900|nm|72|2|stack.tif|10,20,50,60|3"
+    # the flipped discs lie a pixel beside the others, so that none is linked and numbers run through the stack
+    assert told.read_text().strip() == "stack-labels|3|325|900|nm|72|2|72|stack.tif|10,20,50,60|3"
     assert imagej.left_behind() == []
 
 
@@ -101,6 +103,7 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
         ("threshold=7", "threshold is '7', it should be less than 1"),
         ("mirror=often", "mirror is 'often'"),
         ("scale=half", "scale is 'half'"),
+        ("link=2", "link is '2', it should be less than or equal to 1"),
         ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
         ("pixel_size=0.5,wide", "pixel_size is '0.5,wide'"),
         ("timeout=-1", "timeout is '-1'"),
@@ -252,6 +255,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         (("threshold=7",), "threshold is '7', it should be less than 1"),
         (("mirror=often",), "mirror is 'often'"),
         (("scale=half",), "scale is 'half'"),
+        (("link=2",), "link is '2', it should be less than or equal to 1"),
         (("pixel_size=0.5,wide",), "pixel_size is '0.5,wide'"),
         (("timeout=-1",), "timeout is '-1'"),
         (("treshold=0.5",), "There is no option treshold"),
@@ -269,6 +273,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         "by the service",
         "by the service too",
         "by the service for a scale",
+        "by the service for a link",
         "by the service for a size",
         "by the service for a time",
         "by the script",

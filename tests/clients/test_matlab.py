@@ -88,11 +88,11 @@ def test_a_stack_comes_back_with_its_planes_in_order(
     shifted = np.stack([np.roll(IMAGE, (7 * index, 13 * index), axis=(0, 1)) for index in range(6)])
     (tmp_path / "stack.raw").write_bytes(shifted.tobytes())
     with Client(server.url) as client:
-        expected = client.segment_array(shifted[part][..., np.newaxis], output="labels")
+        expected = client.segment_array(shifted[part][..., np.newaxis], output="labels", link=0.2)
     code = f"""
         file = fopen('{tmp_path}/stack.raw'); stack = fread(file, Inf, '*uint16'); fclose(file);
         stack = permute(reshape(stack, 384, 256, 6), [2 1 3]);
-        labels = segment_unet({image}, 'url', '{server.url}');
+        labels = segment_unet({image}, 'url', '{server.url}', 'link', 0.2);
         disp(size(labels))
         file = fopen('{tmp_path}/labels.raw', 'w'); fwrite(file, permute(labels, [2 1 3]), 'uint16'); fclose(file);
     """

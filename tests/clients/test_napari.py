@@ -81,6 +81,11 @@ def test_a_stack_of_few_planes_is_no_image_of_channels(
     assert layer.data.shape == stack.shape
     np.testing.assert_array_equal(layer.data > 0, np.stack([one, np.flip(one), one])[:planes])
     np.testing.assert_array_equal(layer.scale, [2, 0.5, 0.5])
+    linked = CLIENT.segment_layer(viewer.layers[0], server.url, link=1)
+    with Client(server.url) as client:
+        expected = client.segment_array(stack[..., np.newaxis], output="labels", link=1)
+    np.testing.assert_array_equal(linked, expected.reshape(stack.shape))
+    assert (layer.data.max(), linked.max()) == (24, 24 * planes)  # flipped discs lie a pixel beside the others
 
 
 def test_a_colour_image_gives_labels_without_colours(viewer: Any, server: LiveServer, cells: Cells) -> None:

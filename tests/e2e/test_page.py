@@ -289,6 +289,33 @@ def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     assert page.pixel(96, 32)[:3] == [0, 0, 0]
 
 
+def test_an_object_of_a_stack_has_one_colour_in_all_planes_where_overlaps_link_it(page: Page) -> None:
+    right = np.where(np.arange(384) >= 320, IMAGE, 20).astype(np.uint8)  # of which none is the first of the whole
+    page.choose("stack.tif", tiff(np.stack([IMAGE, right]), imagej=True, metadata={"axes": "ZYX"}))
+
+    def colours() -> list[list[int]]:
+        page.script("$('opacity').value = 1; $('opacity').dispatchEvent(new Event('input'))")
+        found = []
+        for plane, facts in enumerate(("plane 1 of 2 · 24 objects", "plane 2 of 2 · 4 objects"), 1):
+            page.script(f"$('plane').value = {plane}; $('plane').dispatchEvent(new Event('input'))")
+            page.until(lambda facts=facts: facts in page.text("facts"))
+            found.append(page.pixel(352, 32)[:3])
+        return found
+
+    apart = colours()
+    assert apart[0] != apart[1]
+    page.set("link", "0.5")
+    page.until(lambda: "24 objects of 24" in page.text("facts"))
+    linked = colours()
+    assert linked == [apart[0], apart[0]]
+    assert "4 objects of 24" in page.text("facts")
+    page.set("output", "mask")
+    page.until(lambda: "object:" in page.text("facts"))
+    assert not page.browser.find_element(By.ID, "link").is_enabled()
+    page.set("output", "labels")
+    page.until(lambda: "24 objects of 24" in page.text("facts"))
+
+
 @pytest.mark.parametrize(
     ("form", "extension"),
     [("rois", ".zip"), ("csv", ".csv"), ("npy", ".npy"), ("geojson", ".geojson"), ("tiff", ".tif"), ("png", ".png")],
