@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from model.pixels import Pixels, row_bands
 
-_BAND_PX = 1 << 18  # a band of noise takes a hundred bytes a pixel
+_BAND_PX = 1 << 18
+_BYTES_PER_BANDED_PX = 110  # measured of noise: pairs and runs are as many as pixels
 _PENDING = 1 << 16
 BYTES_PER_PAIR = 96
 """Of the tables of two planes, for each pair of objects that overlap in a band, at their peak."""
@@ -39,6 +40,12 @@ class Linked:
     count: int
     """Objects of the stack; they have the numbers from 1 to this, in the order of their first planes, and within a
     plane of their numbers there."""
+
+
+def band_bytes(size_yx: tuple[int, int]) -> int:
+    """Memory that planes of (height, width) px take while they are compared, beside what is told: that of a band."""
+    height, width = size_yx
+    return min(height * width, max(width, _BAND_PX)) * _BYTES_PER_BANDED_PX
 
 
 def neighbours(shape: Sequence[int], axis: int) -> list[int | None]:

@@ -11,7 +11,6 @@ from model.linking import Linked, link_planes, neighbours
 from service.engine.accepted import AcceptedRequest
 from service.engine.errors import BadParameter
 from service.engine.request import SegmentRequest
-from service.engine.wanted import WantedPixels
 
 
 def link_axis(header: ImageHeader, request: SegmentRequest) -> int | None:
@@ -52,7 +51,7 @@ async def linked(work: AcceptedRequest, request: SegmentRequest, planes: Sequenc
     with work.clock.stage("link"):
         return await work.in_worker(
             link_planes,
-            [WantedPixels(plane.labels, work.ticket) for plane in planes],
+            [plane.labels for plane in planes],
             [plane.areas_px for plane in planes],
             neighbours(header.stack_shape, axis),
             request.link,

@@ -12,6 +12,7 @@ import numpy as np
 from model.flooding import WINDOWS, flood_bytes
 from model.images import ImageHeader
 from model.labels import LABEL_BAND_PX
+from model.linking import band_bytes
 from model.pixels import Pixels, row_bands
 from model.spec import ModelSpec
 from service.engine.request import SegmentRequest
@@ -79,6 +80,8 @@ def needs(
     filled, finding = (4, 8 if watershed else 4) if labels else (0, 0)
     working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX if labels else 0
     of_outputs = {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}
+    if header.planes > 1 and any(request.link is not None for request in requests):
+        working = max(working, band_bytes(header.size_yx))
     kept = sum(of_outputs[request.output] for request in requests)
     decoded, stack, parts = reading_bytes(header, part_bytes)
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written

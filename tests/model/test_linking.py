@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from model.linking import Linked, link_planes, neighbours, overlaps
+from model.linking import Linked, band_bytes, link_planes, neighbours, overlaps
 
 MB = 1 << 20
 
@@ -221,7 +221,7 @@ def test_memory_is_that_of_a_band_and_of_what_is_told() -> None:
         finally:
             tracemalloc.stop()
         assert found.count == len(areas)
-        assert peak < max(told) + 32 * MB
+        assert peak < max(told) + band_bytes((size, size))
     assert max(told) < MB
 
 

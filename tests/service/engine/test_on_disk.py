@@ -22,7 +22,9 @@ from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.labels import LabelRule
+from model.linking import band_bytes
 from service.engine import accepted, demand, encoding, linking
+from service.engine import needs as needs_module
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -331,6 +333,19 @@ def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Pa
     assert real.on_disk
     assert plan.disk_bytes == real.disk_bytes
     assert real.memory_bytes <= plan.memory_bytes < 1.1 * real.memory_bytes
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+def test_planes_that_are_linked_are_charged_for_the_band_that_is_compared(packages: Path, planes: int) -> None:
+    spec = write_tiny_package(packages, name="other").spec
+    data = tiff(np.zeros((planes, 600, 700), np.uint8), photometric="minisblack")
+    header = open_image(io.BytesIO(data), ReadLimits(10**9, 10**9)).header
+    plain, linked = (
+        needs(header, spec, [SegmentRequest(output="labels", link=link)], MB, Needs(100 * MB, 0)).memory_bytes
+        for link in (None, 0.5)
+    )
+    of_labels = 600 * 700 * needs_module._BYTES_PER_BANDED_PX
+    assert linked - plain == (band_bytes((600, 700)) - of_labels if planes > 1 else 0)
 
 
 def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path) -> None:
