@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY := 1
 # with an NVIDIA GPU, the CUDA build of ONNX Runtime; never both: they own the same module
 BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu),openvino
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# bytecode on every CPU, where pip takes one; some files are for other Pythons
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 CONSTRAINTS := requirements/constraints.txt
 UV = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --no-config --no-annotate \
   --python-version 3.11 --python-platform x86_64-manylinux_2_34
@@ -25,10 +27,12 @@ $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[$(BACKEND)]' --constraint $(CONSTRAINTS)
+	$(COMPILE)
 	touch $@
 
 $(VENV)/everything: $(VENV)/service
 	$(PIP) --editable '.[$(BACKEND),training,dev]' --constraint $(CONSTRAINTS)
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/service ## segment a generated sample on the shipped package: demo/mask.png, demo/overlay.png
