@@ -46,8 +46,9 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",
             # always said: left to itself the plugin takes bf16 wherever the CPU has it, and nobody would know
             "INFERENCE_PRECISION_HINT": _TYPES[precision],
-            # what the plugin keeps for shapes it has seen, some 30 entries each; its 5,000 would take 400 MB and more
-            "CPU_RUNTIME_CACHE_CAPACITY": "256",
+            # what the plugin keeps for shapes it has seen, some 30 entries each: of the last two. Its 5,000 would take
+            # 400 MB and more, 256 take 140, and no tile runs faster for them (docs/speed.md)
+            "CPU_RUNTIME_CACHE_CAPACITY": "64",
         }
         if threads > 0:
             hints["INFERENCE_NUM_THREADS"] = threads

@@ -17,6 +17,8 @@ _PROCESS_GROUPS = Path("/proc/self/cgroup")
 _MOUNTS = Path("/proc/self/mounts")
 _MOST_BUDGET = 2048 << 20  # more makes no tile faster, and is there for whoever asks for it
 _LEAST_BUDGET = 128 << 20  # below it the tiles of a classic net do not fit
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_LARGE_PIECE = 1 << 20
 _PROCESS = 384 << 20  # interpreter, libraries and weights about 300 MiB, uploads that stay in memory 64
 
 
@@ -92,6 +94,17 @@ def available_cpus(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> i
     parts = [text.split() for text in texts]
     quotas = [(int(part[0]), int(part[1])) for part in parts if len(part) == 2 and all(map(str.isdigit, part))]
     return max(1, min([cpus, *(math.ceil(quota / period) for quota, period in quotas if period)]))
+
+
+def keep_large_pieces_apart() -> None:
+    """Have glibc give each piece of 1 MiB or more pages of its own, which go back to the system once it is freed.
+
+    By default that limit follows the largest piece that was ever freed, up to 32 MiB: images, tiles and results of many
+    sizes then lie between small pieces that stay, and the process grows as long as new sizes come.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_PIECE)
 
 
 def give_memory_back() -> None:

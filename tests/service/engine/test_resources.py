@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,32 @@ def test_memory_between_pieces_in_use_is_given_back() -> None:
     give_memory_back()
     assert before - process.memory_info().rss > 60 << 20
     assert all(piece.all() for piece in kept)
+
+
+_FREED = """
+import ctypes
+import numpy as np
+import psutil
+from service.engine.resources import keep_large_pieces_apart
+
+keep_large_pieces_apart()
+malloc = ctypes.CDLL(None).malloc
+process = psutil.Process()
+np.ones(24 << 20, np.uint8)  # freed at once: by default pieces up to this size lie among the small ones from now on
+before = process.memory_info().rss
+large = []
+for _ in range(20):
+    large.append(np.ones(8 << 20, np.uint8))
+    malloc(4096)  # stays
+held = process.memory_info().rss - before
+large.clear()
+print(held, process.memory_info().rss - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_large_pieces_go_back_to_the_system_once_they_are_freed() -> None:
+    output = subprocess.run([sys.executable, "-c", _FREED], check=True, capture_output=True, text=True).stdout
+    held, kept = map(int, output.split())
+    assert held > 150 << 20
+    assert kept < 16 << 20
