@@ -191,7 +191,8 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "spool-full",
         503,
         "The disk has no room for the image",
-        "Make room in `UNET_SPOOL_DIR`, or point it to a larger disk; the image is beyond the memory budget.",
+        "Make room in `UNET_SPOOL_DIR`, or point it to a larger disk; or, where `detail` speaks of them, allow more "
+        "open or mapped files. The image is beyond the memory budget.",
     ),
     engine_errors.DeadlineExceeded: ProblemKind(
         "deadline-exceeded",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -130,6 +131,9 @@ def serve(settings: Settings) -> None:
         Where the address is taken, or is none of this machine; ``unet-service`` then exits with status 1.
 
     """
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # the soft limit is low for programs that call select(); connections, uploads and answers take a file each
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     app = create_app(settings)
     config = uvicorn.Config(
         app,

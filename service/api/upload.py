@@ -14,13 +14,14 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.api.upload_room import NO_FILES, Share, UploadRoom
+from service.api.upload_room import Share, UploadRoom
+from service.engine.spool import MORE_FILES
 from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *NO_FILES}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *MORE_FILES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from service.engine.spool import MORE_FILES
 from service.errors import NoRoomForUpload
 
-NO_FILES = {errno.EMFILE, errno.ENFILE}
-"""Errors of a system that opens no more files."""
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
@@ -44,10 +42,8 @@ class UploadRoom:
         """Return what it means that the temporary folder does not take something."""
         results = self._beside() >> 20
         others = f"other uploads and {results} MiB of results of jobs" if results else "other uploads"
-        remedy = "give the folder more room"
-        if error.errno in NO_FILES:
-            remedy = "allow more open files (ulimit -n)"
-        elif results:
+        remedy = MORE_FILES.get(error.errno or 0, "give the folder more room")
+        if results and error.errno not in MORE_FILES:
             remedy = f"fetch and delete jobs, {remedy}, or point UNET_JOBS_DIR to a folder on another disk"
         return NoRoomForUpload(
             f"{what} finds no room beside {others} in the temporary folder: {error.strerror}; try again in "

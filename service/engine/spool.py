@@ -2,17 +2,19 @@
 
 A spooled array is a file mapped into memory. What was touched of it counts as memory of the process until it is
 forgotten, which happens by itself after :data:`MAPPED_BYTES`: the system keeps it in its page cache as long as there is
-room, and on disk. Files have no name and vanish with the last reference to them, however a request ends.
+room, and on disk. Files have no name and vanish with the last reference to them, however a request ends. An array
+keeps no file open: a stack has one for each of its planes.
 """
 
 from __future__ import annotations
 
+import errno
 import math
-import mmap
 import os
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -20,9 +22,14 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from service.engine.errors import SpoolFull
+from service.engine.mapping import MappedFile
 
 MAPPED_BYTES = 8 << 20
 """Of one array, before its parts are forgotten; twice this at most are resident."""
+MORE_FILES: Mapping[int, str] = dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)")
+"""By error of a system that opens no more files, the remedy."""
+_REMEDIES = {**MORE_FILES, errno.ENOMEM: "allow more mapped files (sysctl vm.max_map_count, ulimit -v)"}
+"""By error of the system, where another disk would not help."""
 
 
 class SpooledArray:
@@ -38,7 +45,7 @@ class SpooledArray:
     Raises
     ------
     SpoolFull
-        Where the disk has no room for it.
+        Where the disk has no room for it, or the system maps no more files.
 
     """
 
@@ -50,8 +57,11 @@ class SpooledArray:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
                 raise spool_full(f"{math.ceil(size / 1e6)} MB are", error) from error
-            self._map = mmap.mmap(file.fileno(), size)
-        self._array: NDArray[Any] = np.ndarray(shape, dtype, buffer=self._map)
+            try:
+                self._map = MappedFile(file, size)
+            except OSError as error:
+                raise spool_full("1 more mapped file is", error) from error
+        self._array: NDArray[Any] = np.asarray(self._map).view(dtype).reshape(shape)
         self._touched = 0
         self._lock = threading.Lock()
 
@@ -85,15 +95,15 @@ class SpooledArray:
             if forget:
                 self._touched = high - low
         if forget:
-            # of a shared mapping this loses nothing: whatever is touched again comes back from the page cache
-            self._map.madvise(mmap.MADV_DONTNEED)
+            self._map.forget()
 
 
 def spool_full(what: str, error: OSError) -> SpoolFull:
-    """Return what a refusal of the spool's disk means; ``what`` ends in a verb: ``5 MB are``."""
+    """Return what a refusal of the spool's disk, or of the system, means; ``what`` ends in a verb: ``5 MB are``."""
+    remedy = _REMEDIES.get(error.errno or 0, "make room there, point UNET_SPOOL_DIR to a larger disk")
     return SpoolFull(
-        f"{what} needed in the spool folder, which refuses to take it: {error.strerror}; make room there, point "
-        "UNET_SPOOL_DIR to a larger disk, or send the image in parts"
+        f"{what} needed in the spool folder, which refuses to take it: {error.strerror}; {remedy}, or send the image "
+        "in parts"
     )
 
 
@@ -142,6 +152,8 @@ class Spool:
         try:
             return tempfile.TemporaryFile(dir=self._folder)
         except OSError as error:
+            if error.errno in _REMEDIES:
+                raise spool_full("1 more file is", error) from error
             folder = f"spool folder {self._folder!r}" if self._folder else "temporary folder"
             setting = "UNET_SPOOL_DIR" if self._folder else "TMPDIR"
             raise SpoolFull(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,32 @@ from service.engine.spool import Spool
 
 
 def files_in(folder: Path) -> list[str]:
-    """Open files of this process under a folder, nameless ones too."""
+    """Open and mapped files of this process under a folder, nameless ones too."""
+    found = open_files()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        found += [f"/{path}" for _, slash, path in [line.partition("/")] if slash]
+    return sorted({name for name in found if name.startswith(str(folder))})
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # another thread has closed it meanwhile
             found.append(str(link.readlink()))
-    return [name for name in found if name.startswith(str(folder))]
+    return found
+
+
+@contextmanager
+def most_open_files(more: int) -> Iterator[None]:
+    """Let this process open so many files more than its highest one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(link.name) for link in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @given(data=st.data())
@@ -68,6 +90,38 @@ def test_files_have_no_name_and_end_with_their_arrays(tmp_path: Path) -> None:
     assert len(files_in(tmp_path)) == 1
     del array, part
     gc.collect()
+    assert files_in(tmp_path) == []
+
+
+def test_more_arrays_than_open_files_are_held(tmp_path: Path) -> None:
+    """A plane of a stack is one; a thousand planes are as many as the limit of open files often is."""
+    spool, before = Spool(str(tmp_path)), len(open_files())
+    with most_open_files(10):
+        arrays = [spool.array((3, 5), np.dtype(np.uint16)) for _ in range(300)]
+    for value, array in enumerate(arrays):
+        array[:] = value
+    assert len(open_files()) == before
+    assert all((array[:] == value).all() for value, array in enumerate(arrays))
+
+
+def test_a_limit_of_open_files_is_named(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    with most_open_files(0), ExitStack() as held:
+        with suppress(OSError):
+            while True:
+                held.enter_context(Path("/dev/null").open())
+        with pytest.raises(SpoolFull, match=r"1 more file is .* files; .*ulimit -n"):
+            spool.file()
+
+
+def test_a_limit_of_mapped_files_is_named(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (8 << 20), before[1]))
+    try:
+        with pytest.raises(SpoolFull, match=r"1 more mapped file is needed .*vm\.max_map_count"):
+            Spool(str(tmp_path)).array((64 << 20,), np.dtype(np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
     assert files_in(tmp_path) == []
 
 
