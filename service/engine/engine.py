@@ -23,7 +23,7 @@ from service.engine.outputs import segment_outputs
 from service.engine.progress import Progress, Turns
 from service.engine.registry import Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
-from service.engine.resources import available_cpus, keep_large_pieces_apart
+from service.engine.resources import available_cpus, share_one_heap
 from service.engine.running import Running, begin
 from service.engine.spool import Spool
 from service.engine.workers import Workers
@@ -47,7 +47,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        keep_large_pieces_apart()
+        share_one_heap()
         report_memory(settings)
         self._settings = settings
         self._metrics = metrics

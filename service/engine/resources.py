@@ -17,8 +17,7 @@ _PROCESS_GROUPS = Path("/proc/self/cgroup")
 _MOUNTS = Path("/proc/self/mounts")
 _MOST_BUDGET = 2048 << 20  # more makes no tile faster, and is there for whoever asks for it
 _LEAST_BUDGET = 128 << 20  # below it the tiles of a classic net do not fit
-_M_MMAP_THRESHOLD = -3  # mallopt(3)
-_LARGE_PIECE = 1 << 20
+_M_ARENA_MAX = -8  # mallopt(3)
 _PROCESS = 384 << 20  # interpreter, libraries and weights about 300 MiB, uploads that stay in memory 64
 
 
@@ -96,15 +95,15 @@ def available_cpus(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> i
     return max(1, min([cpus, *(math.ceil(quota / period) for quota, period in quotas if period)]))
 
 
-def keep_large_pieces_apart() -> None:
-    """Have glibc give each piece of 1 MiB or more pages of its own, which go back to the system once it is freed.
+def share_one_heap() -> None:
+    """Have all threads that start from now on allocate from the one heap of the process, where the C library is glibc.
 
-    By default that limit follows the largest piece that was ever freed, up to 32 MiB: images, tiles and results of many
-    sizes then lie between small pieces that stay, and the process grows as long as new sizes come.
+    By default each gets one of its own, up to eight for each CPU, which keeps what was freed for that thread alone: the
+    process grows as long as images of new sizes come.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_PIECE)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def give_memory_back() -> None:
