@@ -17,6 +17,7 @@ from model.images.image import PIXEL_SIZE_LIMITS_UM, believed_um
 from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page
 from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
 
+_UNNAMED = "IJKLMNOPQRUVWAB"  # 15: MAX_PAGES are no more axes longer than 1
 RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
@@ -67,15 +68,12 @@ def arrange(directories: Sequence[Directory], facts: PageFacts, asked: str | Non
     AxesMismatch
         Where ``asked`` are not the axes of this file.
     """
-    found = _by_the_file(directories, facts, split=asked is not None)
+    found = _by_the_file(directories, facts)
     return found if asked is None else _as_asked(found, facts, asked)
 
 
-def _by_the_file(directories: Sequence[Directory], facts: PageFacts, *, split: bool) -> Stack:
-    """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file.
-
-    Axes that have lengths and no names are one sequence, too, unless they are to be ``split``.
-    """
+def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
+    """Arrange the pages as the metadata says, or as one sequence where it says nothing or does not fit the file."""
     notes: list[str] = []
     main = main_page(directories)
     first = directories[main]
@@ -105,7 +103,7 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts, *, split: b
         fields = _imagej_fields(facts.description)
         named, size = _imagej_axes(fields), _imagej_um(fields, facts)
     elif facts.description.startswith("{"):
-        named = _shaped_axes(facts, split=split)
+        named = _shaped_axes(facts)
     elif first.numbers.get(UIC2, 1) > 1:
         named = "I", (first.numbers[UIC2],)
     if named is not None:
@@ -255,8 +253,11 @@ def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
     return believed_um(unit / y, unit / x)
 
 
-def _shaped_axes(facts: PageFacts, *, split: bool) -> tuple[str, tuple[int, ...]] | None:
-    """Leading axes of tifffile's ``{"shape": [...], "axes": "..."}``, where the last ones are a page."""
+def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
+    """Leading axes of tifffile's ``{"shape": [...], "axes": "..."}``, where the last ones are a page.
+
+    Those without names are I, J, K, ..., as those of an array are.
+    """
     try:
         fields: Any = json.loads(facts.description)
         shape = tuple(int(length) for length in fields["shape"])
@@ -268,7 +269,8 @@ def _shaped_axes(facts: PageFacts, *, split: bool) -> tuple[str, tuple[int, ...]
     axes = fields.get("axes")
     if isinstance(axes, str) and len(axes) == len(shape) and len(set(axes)) == len(axes) and axes.isalpha():
         return axes[: len(lead)].upper(), lead
-    return ("IJKL"[: len(lead)], lead) if split and len(lead) <= 4 else ("I", (math.prod(lead),))
+    long = tuple(length for length in lead if length > 1)
+    return _UNNAMED[: len(long)], long
 
 
 def _declared_bits(first: Directory) -> int | None:

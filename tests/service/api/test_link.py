@@ -8,6 +8,8 @@ import io
 import json
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,19 @@ def test_where_nothing_says_which_planes_are_neighbours_it_is_refused(client: Ap
     problem = assert_problem(client.segment(npy(np.stack([IMAGE, IMAGE])), params=asked), 422, "invalid-parameter")
     assert "link is 0.3, of the stack's 2 axes (T, I) none is Z" in problem["detail"]
     assert "name the axis of slices Z with axes=" in problem["detail"]
+
+
+@pytest.mark.parametrize("write", [npy, partial(tiff, photometric="minisblack")])
+def test_axes_without_names_are_not_guessed(client: AppClient, write: Callable[[NDArray[Any]], bytes]) -> None:
+    frames = np.stack([IMAGE, IMAGE])
+    problem = assert_problem(
+        client.segment(write(frames), params={"output": "labels", "link": "0.5", "format": "tiff"}),
+        422,
+        "invalid-parameter",
+    )
+    assert "link is 0.5, of the stack's 2 axes (I, J) none is Z" in problem["detail"]
+    named = np.load(io.BytesIO(answer_to(client, write(frames), "npy", axes="TZYX")))
+    np.testing.assert_array_equal(named, np.stack([NUMBERS, np.where(NUMBERS > 0, NUMBERS + 4, 0)]))
 
 
 def test_a_single_plane_has_nothing_to_link_and_says_so(client: AppClient) -> None:
