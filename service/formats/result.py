@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -47,17 +47,19 @@ class SegmentationResult:
     type. None where labels are numbered in each plane alone."""
     placement: Placement = UNPLACED
     """Where coordinates count from, in formats that have any."""
+    dtype: np.dtype[Any] = field(init=False)
+    """Type that holds the values of every plane: a stack may have some of 16 and some of 32 bits."""
+
+    def __post_init__(self) -> None:
+        values = self.planes if self.numbers is None else self.numbers
+        # once: parts are asked for more often than there are planes
+        object.__setattr__(self, "dtype", np.result_type(*{each.dtype for each in values}))
 
     @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""
         height, width = self.planes[0].shape[-2:]
         return height, width
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type that holds the values of every plane: a stack may have some of 16 and some of 32 bits."""
-        return np.result_type(*{plane.dtype for plane in (self.planes if self.numbers is None else self.numbers)})
 
     def bands(self, plane: int, channel: int | None = None, rows: int | None = None) -> Iterator[NDArray[Any]]:
         """Bands (y, x) of a plane from top to bottom, in memory, of :attr:`dtype`.

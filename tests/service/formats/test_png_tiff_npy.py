@@ -201,3 +201,35 @@ def test_a_stack_whose_planes_differ_in_width_is_written_in_the_wider_one() -> N
     result = dataclasses.replace(labels(few, few), planes=(few, many))
     assert tifffile.imread(io.BytesIO(encoded("tiff", result))).tolist() == [few.tolist(), many.tolist()]
     assert np.load(io.BytesIO(encoded("npy", result))).tolist() == [few.tolist(), many.tolist()]
+
+
+class Plane:
+    """Counts how often its type is asked for."""
+
+    asked = 0
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self._values = values
+        self.shape = values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As of an array."""
+        type(self).asked += 1
+        return self._values.dtype
+
+    def __getitem__(self, key: Any, /) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        self._values[key] = value
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "npy"])
+def test_the_type_of_a_stack_is_found_once_for_all_its_parts(format_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a stack takes time with the square of its planes."""
+    monkeypatch.setattr(Plane, "asked", 0)
+    planes = np.arange(50 * 6, dtype=np.uint16).reshape(50, 2, 3)
+    result = dataclasses.replace(labels(*planes), planes=tuple(map(Plane, planes)))
+    assert encoded(format_name, result) == encoded(format_name, labels(*planes))
+    assert Plane.asked == 50
