@@ -80,7 +80,7 @@ def needs(
     filled, finding = (4, 8 if watershed else 4) if labels else (0, 0)
     working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX if labels else 0
     of_outputs = {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}
-    if header.planes > 1 and any(request.link is not None for request in requests):
+    if labels and header.planes > 1 and requests[0].link is not None:
         working = max(working, band_bytes(header.size_yx))
     kept = sum(of_outputs[request.output] for request in requests)
     decoded, stack, parts = reading_bytes(header, part_bytes)

@@ -88,7 +88,8 @@ def build_receipt(
     }
     if chosen.agreement is not None:
         receipt["agreement"] = asdict(chosen.agreement)
-    asked = ("threshold", "min_area", "min_score", "link", "axes", "scale")
+    of_labels = ("link",) if request.output == "labels" else ()
+    asked = ("threshold", "min_area", "min_score", *of_labels, "axes", "scale")
     chosen_values = {name: getattr(request, name) for name in asked} | {"channel": channel}
     if channel is not None and header.channel_names:
         chosen_values["channel_name"] = header.channel_names[channel]

@@ -33,6 +33,7 @@ from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.spool import Spool
 from service.engine.ticket import Throughput
+from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import npy, tiff
@@ -335,17 +336,19 @@ def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Pa
     assert real.memory_bytes <= plan.memory_bytes < 1.1 * real.memory_bytes
 
 
-@pytest.mark.parametrize("planes", [1, 2])
-def test_planes_that_are_linked_are_charged_for_the_band_that_is_compared(packages: Path, planes: int) -> None:
+@pytest.mark.parametrize(("planes", "output"), [(1, "labels"), (2, "labels"), (2, "mask")])
+def test_planes_that_are_linked_are_charged_for_the_band_that_is_compared(
+    packages: Path, planes: int, output: OutputKind
+) -> None:
     spec = write_tiny_package(packages, name="other").spec
     data = tiff(np.zeros((planes, 600, 700), np.uint8), photometric="minisblack")
     header = open_image(io.BytesIO(data), ReadLimits(10**9, 10**9)).header
     plain, linked = (
-        needs(header, spec, [SegmentRequest(output="labels", link=link)], MB, Needs(100 * MB, 0)).memory_bytes
+        needs(header, spec, [SegmentRequest(output=output, link=link)], MB, Needs(100 * MB, 0)).memory_bytes
         for link in (None, 0.5)
     )
     of_labels = 600 * 700 * needs_module._BYTES_PER_BANDED_PX
-    assert linked - plain == (band_bytes((600, 700)) - of_labels if planes > 1 else 0)
+    assert linked - plain == (band_bytes((600, 700)) - of_labels if planes > 1 and output == "labels" else 0)
 
 
 def test_a_watershed_takes_smaller_windows_before_it_goes_to_disk(packages: Path) -> None:

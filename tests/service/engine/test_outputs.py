@@ -393,3 +393,12 @@ def test_an_answer_that_cannot_be_written_takes_those_before_it_along(
     for body in bodies:
         with pytest.raises(ValueError, match="closed"):
             body.read()
+
+
+def test_a_link_stands_in_receipts_of_labels_alone(packages: Path) -> None:
+    async def scenario() -> dict[OutputKind, Answer]:
+        async with running(packages) as engine:
+            return await together(engine, npy(np.stack([blobs(100)] * 2)), replace(ASKED, link=0.5))
+
+    receipts = {output: receipt["output"] for output, (_, receipt) in content(asyncio.run(scenario())).items()}
+    assert [output for output in OUTPUTS if "link" in receipts[output]] == ["labels"]
