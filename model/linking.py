@@ -3,8 +3,9 @@
 The measure is the intersection over union (IoU) of two objects of neighbouring planes. They are one object where it is
 at least ``least_iou`` and each is the other's best: matches are one to one. It is the measure of Cellpose's
 ``stitch_threshold`` (Stringer et al., Nature Methods 18, 2021; ``cellpose.utils.stitch3D``), where an object may also
-go on as one that overlaps more with another. Of equals the one with the lower number is the best. A plane is compared
-with its neighbour alone: what is missing in one plane and is back in the next is a new object.
+go on as one that overlaps more with another. Of equals the one that comes first in its own plane is the best, and of
+several equal pairs only the first goes on. A plane is compared with its neighbour alone: what is missing in one plane
+and is back in the next is a new object.
 
 Overlaps are counted in one pass over the pixels of both planes, band by band, as lengths of runs: time grows with
 pixels, and with pairs of objects that really overlap, never with objects times pixels.
