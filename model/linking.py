@@ -27,8 +27,9 @@ _BYTES_PER_BANDED_PX = 110  # measured of noise: pairs and runs are as many as p
 _PENDING = 1 << 16
 BYTES_PER_PAIR = 96
 """Of the tables of two planes, for each pair of objects that overlap in a band, at their peak."""
-BYTES_PER_NUMBER = 24
-"""Of the numbers of an object in a plane, at their peak."""
+BYTES_PER_NUMBER = 8
+"""Of the numbers of an object in a plane, which are kept for the whole stack; at their peak."""
+_BYTES_PER_NEW_NUMBER = 24  # beside that, of each object of the plane in work
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def link_planes(
         Told again and again how many bytes the tables take or have taken at most; what it raises ends the work.
 
     """
-    total = sum(map(len, areas))
-    tables = total * BYTES_PER_NUMBER
+    objects = [len(each) for each in areas]
+    tables = sum(objects) * BYTES_PER_NUMBER + max(objects, default=0) * _BYTES_PER_NEW_NUMBER
     tell(tables)
     numbers: list[NDArray[np.unsignedinteger[Any]]] = []
     count = 0

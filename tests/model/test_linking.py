@@ -225,6 +225,20 @@ def test_memory_is_that_of_a_band_and_of_what_is_told() -> None:
     assert max(told) < MB
 
 
+def test_a_long_dense_stack_is_told_as_little_more_than_it_takes() -> None:
+    dots = np.arange(1, 128 * 128 + 1, dtype=np.uint16).reshape(128, 128)
+    planes, told = 60, list[int]()
+    areas = [areas_of(dots)] * planes
+    tracemalloc.start()
+    try:
+        link_planes([dots] * planes, areas, neighbours((planes,), 0), 0.5, told.append)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(told) < 2 * peak
+    assert peak < max(told) + band_bytes((128, 128))
+
+
 def test_what_is_told_can_end_the_work() -> None:
     def ends(_: int) -> None:
         raise InterruptedError
