@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,8 +123,9 @@ def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_sm
     page: Page, name: str, content: bytes, edge: int, step: int
 ) -> None:
     lengths = [edge * 1000 + 2000, 2000, edge * edge - edge * 1000 - 4000]  # part of one column
-    object_ = {"area": 2000, "segmentation": {"counts": "COUNTS"}}
-    answer = {"size": [edge, edge], "output": "labels", "objects": [object_], "receipt": {"input": {"notes": []}}}
+    object_ = {"label": 1, "area": 2000, "segmentation": {"counts": "COUNTS"}}
+    receipt: dict[str, Any] = {"input": {"notes": []}, "output": {}}
+    answer = {"size": [edge, edge], "output": "labels", "objects": [object_], "receipt": receipt}
     # the service would take minutes
     page.script(f"counts = () => {lengths}; ask = async () => ({{body: {json.dumps(answer)}}})")
     page.choose(name, content)
