@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
@@ -17,6 +18,8 @@ from service.engine.request import SegmentRequest
 from service.engine.scaling import check_scale, scaled_size
 from service.engine.series import SINGLE, Series
 from service.engine.ticket import Throughput, Ticket
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +64,24 @@ class Demand:
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
         self.check_alone(admission)
-        room = self.room
         with _telling(self.auto_scale):
-            admission.check(
-                speed,
-                self.pixels,
-                room.memory_bytes,
-                self.timeout_s,
-                room.disk_bytes,
-                background=self.background,
-                series=self.series,
-            )
+            self._ask(admission.check, speed, background=self.background)
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
         self.check(admission, speed)
-        room = self.room
-        return admission.admit(
-            speed,
-            self.pixels,
-            room.memory_bytes,
-            self.timeout_s,
-            room.disk_bytes,
-            background=self.background,
-            series=self.series,
-        )
+        return self._ask(admission.admit, speed, background=self.background)
 
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
         self.check_alone(admission)
-        room = self.room
         with _telling(self.auto_scale):
-            await admission.go_on(
-                ticket,
-                self.pixels,
-                room.memory_bytes,
-                self.timeout_s,
-                room.disk_bytes,
-                patient=patient,
-                series=self.series,
-            )
+            await self._ask(admission.go_on, ticket, patient=patient)
+
+    def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool) -> _T:
+        """Call one of admission's methods with all that is asked for."""
+        room = self.room
+        return ask(first, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, series=self.series, **how)
 
 
 def demand_of(
