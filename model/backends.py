@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Literal, Protocol
@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from model.errors import (
-    BackendUnavailable,
-    InvalidPackage,
-    ModelError,
-    UnsupportedPackage,
-)
+from model.activations import Activations
+from model.errors import BackendUnavailable, InvalidPackage, ModelError, UnsupportedPackage
 from model.half import half_graph
 from model.package import Package
 from model.reduced import EVIDENCE, with_evidence
@@ -60,6 +56,8 @@ class SessionOptions:
         Most memory of ONNX Runtime's GPU arena, MiB; 0 for no limit.
     engine_cache
         Folder for TensorRT engines; empty for none.
+    activations
+        What OpenVINO's nets keep of what they ran last is bounded together; those of ONNX Runtime share what they keep.
 
     """
 
@@ -70,6 +68,7 @@ class SessionOptions:
     devices: tuple[int, ...] = (0,)
     gpu_mem_limit_mb: int = 0
     engine_cache: str = ""
+    activations: Activations = field(default_factory=Activations, compare=False)
 
 
 class InferenceSession(Protocol):
@@ -126,6 +125,11 @@ class OnnxRuntimeSession:
         if backend in GPU_BACKENDS:
             ort.set_default_logger_severity(_ERRORS)  # what is said outside of any session, once for each
             ort.preload_dlls()
+        else:
+            _share_memory()
+            settings.add_session_config_entry("session.use_env_allocators", "1")
+            # weights lie elsewhere: what is left of the memory after a net has gone is in one piece
+            settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         try:
             graph = half_graph(package.weights()) if precision == "fp16" else package.weights(precision)
             reduced = None
@@ -197,6 +201,15 @@ class OnnxRuntimeSession:
             raise inference_error(error, tiles_bcyx.shape) from error
         found: NDArray[np.float32] = with_four_axes(output)[:count]
         return found
+
+
+@cache
+def _share_memory() -> None:
+    """Have all nets on the CPU take their activations from one pool, which each would keep as large for itself."""
+    import onnxruntime as ort
+
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)
 
 
 def filled_up(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import activate, one_by_one, takes_single_tiles, tensor_names
+from model.backends import (
+    SessionOptions,
+    activate,
+    activation_bytes_per_pixel,
+    one_by_one,
+    takes_single_tiles,
+    tensor_names,
+)
 from model.errors import BackendUnavailable, InvalidPackage
 from model.openvino_int8 import rewrite
 from model.package import Package
@@ -33,7 +40,7 @@ def _openvino() -> Any:  # noqa: ANN401 - openvino is not installed everywhere
 class OpenVinoSession:
     """OpenVINO on the CPU, with one request object for each calling thread."""
 
-    def __init__(self, package: Package, threads: int, precision: str) -> None:
+    def __init__(self, package: Package, options: SessionOptions, precision: str) -> None:
         import openvino as ov
 
         self.backend = "openvino"
@@ -41,6 +48,8 @@ class OpenVinoSession:
         self.precision = precision
         self.provider = f"OpenVINO {ov.__version__.split('-', maxsplit=1)[0]} CPU"
         self._activation = package.spec.activation
+        self._activations = options.activations
+        self._bytes_per_pixel = activation_bytes_per_pixel(package.spec, self)
         core = _openvino()
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -50,8 +59,8 @@ class OpenVinoSession:
             # 400 MB and more, 256 take 140, and no tile runs faster for them (docs/speed.md)
             "CPU_RUNTIME_CACHE_CAPACITY": "64",
         }
-        if threads > 0:
-            hints["INFERENCE_NUM_THREADS"] = threads
+        if options.threads > 0:
+            hints["INFERENCE_NUM_THREADS"] = options.threads
         try:
             net = core.read_model(package.weights(precision))
             if precision == "int8":
@@ -76,13 +85,19 @@ class OpenVinoSession:
         """See :class:`InferenceSession`."""
         if self._single and len(tiles_bcyx) > 1:
             return one_by_one(self.run, tiles_bcyx)
+        batch, _, height, width = tiles_bcyx.shape
         try:
-            if not hasattr(self._requests, "mine"):
-                self._requests.mine = self._compiled.create_infer_request()
-            output = self._requests.mine.infer([tiles_bcyx], share_inputs=True)[self._output].copy()
+            with self._activations.taken(self, batch * height * width * self._bytes_per_pixel):
+                if not hasattr(self._requests, "mine"):
+                    self._requests.mine = self._compiled.create_infer_request()
+                output = self._requests.mine.infer([tiles_bcyx], share_inputs=True)[self._output].copy()
         except RuntimeError as error:
             raise inference_error(error, tiles_bcyx.shape) from error
         return activate(with_four_axes(output), self._activation)
+
+    def release(self) -> None:
+        """Give the memory of activations back, which is kept for the next run."""
+        self._compiled.release_memory()
 
 
 def openvino_has_bf16() -> bool:

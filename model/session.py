@@ -190,7 +190,7 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
             "quantize, or choose precision auto or fp32"
         )
     if backend == "openvino":
-        return OpenVinoSession(package, options.threads, precision)
+        return OpenVinoSession(package, options, precision)
     return OnnxRuntimeSession(package, backend, options, precision)
 
 

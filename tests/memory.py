@@ -17,5 +17,13 @@ def reset_peak() -> None:
 
 def peak_kib() -> int:
     """Peak resident memory in KiB since this program was started or the peak was reset."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
+    return _status_kib("VmHWM:")
+
+
+def resident_kib() -> int:
+    """Resident memory in KiB."""
+    return _status_kib("VmRSS:")
+
+
+def _status_kib(line: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(line)[2].split()[0])

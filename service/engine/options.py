@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 
+from model.activations import Activations
 from model.session import SessionOptions, gpu_count
 from service.engine.cost_store import cost_store
+from service.engine.finding import fingerprint, package_folders, packages_in
 from service.engine.planning import PlanLimits
 from service.engine.resources import available_cpus, memory_budget, memory_conflict, memory_limit, temporary_memory
 from service.settings import Settings
@@ -14,11 +17,22 @@ from service.telemetry import fields
 
 _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
+_KEPT = 2.5  # bytes that a net takes for each of its package's graphs: 0.5 to 2.8 were seen (docs/speed.md)
 
 
 def memory_bytes(settings: Settings) -> int:
     """Working memory of all requests together, bytes: as set, else what the container allows."""
-    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory())
+    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), _nets_bytes(settings))
+
+
+def _nets_bytes(settings: Settings) -> int:
+    """Memory that the nets of all packages take once they are loaded, bytes."""
+    size = 0
+    for folder in package_folders(settings.models_dir):
+        with suppress(OSError):
+            for path in packages_in(folder, warn=_LOG.debug):
+                size += sum(bytes_ for name, bytes_, *_ in fingerprint(path) if not name or ".onnx" in name)
+    return int(_KEPT * size)
 
 
 def tile_memory_bytes(settings: Settings) -> int:
@@ -28,10 +42,12 @@ def tile_memory_bytes(settings: Settings) -> int:
 
 def report_memory(settings: Settings) -> None:
     """Log the working memory, and warn where it cannot fit beside what else there is."""
-    budget, limit, temporary = memory_bytes(settings), memory_limit(), temporary_memory()
-    shown = fields(budget_mb=budget >> 20, limit_mb=limit and limit >> 20, temporary_mb=temporary >> 20)
+    budget, limit, temporary, nets = memory_bytes(settings), memory_limit(), temporary_memory(), _nets_bytes(settings)
+    shown = fields(
+        budget_mb=budget >> 20, limit_mb=limit and limit >> 20, temporary_mb=temporary >> 20, nets_mb=nets >> 20
+    )
     _LOG.info("working memory", extra=shown)
-    if conflict := memory_conflict(budget, limit, temporary):
+    if conflict := memory_conflict(budget, limit, temporary, nets):
         _LOG.warning("%s", conflict)
 
 
@@ -45,6 +61,7 @@ def session_options(settings: Settings) -> SessionOptions:
         devices=_devices(settings),
         gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
         engine_cache=settings.engine_cache_dir,
+        activations=Activations(tile_memory_bytes(settings)),
     )
 
 

@@ -18,10 +18,11 @@ _MOUNTS = Path("/proc/self/mounts")
 _MOST_BUDGET = 2048 << 20  # more makes no tile faster, and is there for whoever asks for it
 _LEAST_BUDGET = 128 << 20  # below it the tiles of a classic net do not fit
 _M_ARENA_MAX = -8  # mallopt(3)
-_PROCESS = 384 << 20  # interpreter, libraries and weights about 300 MiB, uploads that stay in memory 64
+_PROCESS = 384 << 20  # interpreter, libraries and the packages that ship about 300 MiB, uploads that stay in memory 64
+_FEW_NETS = 96 << 20  # of that
 
 
-def memory_budget(setting_mb: int, limit: int | None, temporary: int) -> int:
+def memory_budget(setting_mb: int, limit: int | None, temporary: int, nets: int = 0) -> int:
     """Working memory for tiles, images and results of all requests together, bytes.
 
     Parameters
@@ -32,24 +33,32 @@ def memory_budget(setting_mb: int, limit: int | None, temporary: int) -> int:
         Memory that this process may take, bytes; see :func:`memory_limit`.
     temporary
         What uploads may take of it, bytes; see :func:`temporary_memory`.
+    nets
+        What the nets of all packages take of it, bytes.
 
     """
     if setting_mb:
         return setting_mb << 20
-    free = _MOST_BUDGET if limit is None else limit - _PROCESS - temporary
+    free = _MOST_BUDGET if limit is None else limit - _process(nets) - temporary
     return max(_LEAST_BUDGET, min(_MOST_BUDGET, free))
 
 
-def memory_conflict(budget: int, limit: int | None, temporary: int) -> str | None:
+def memory_conflict(budget: int, limit: int | None, temporary: int, nets: int = 0) -> str | None:
     """Say what may together exceed the limit, and what to change; None where all fits."""
-    total = budget + _PROCESS + temporary
+    process = _process(nets)
+    total = budget + process + temporary
     if limit is None or total <= limit:
         return None
     return (
         f"working memory of {budget >> 20} MiB, a temporary folder in memory of {temporary >> 20} MiB and "
-        f"{_PROCESS >> 20} MiB for the process are {total >> 20} MiB, the limit is {limit >> 20} MiB: raise the limit, "
-        "make the tmpfs smaller, or lower UNET_MEMORY_BUDGET_MB"
+        f"{process >> 20} MiB for the process are {total >> 20} MiB, the limit is {limit >> 20} MiB: raise the limit, "
+        "make the tmpfs smaller, serve fewer packages, or lower UNET_MEMORY_BUDGET_MB"
     )
+
+
+def _process(nets: int) -> int:
+    """Bytes of all that is neither working memory nor uploads."""
+    return _PROCESS + max(0, nets - _FEW_NETS)
 
 
 def memory_limit(cgroup: Path = _CGROUP, process: Path = _PROCESS_GROUPS) -> int | None:

@@ -98,25 +98,27 @@ def test_limits_of_the_groups_that_this_process_is_in_count_and_of_those_above(
 
 
 @pytest.mark.parametrize(
-    ("setting_mb", "limit_mb", "temporary_mb", "expected_mb"),
+    ("setting_mb", "limit_mb", "temporary_mb", "nets_mb", "expected_mb"),
     [
-        (0, 65536, 0, 2048),
-        (0, 4096, 1024, 2048),
-        (0, 1024, 256, 384),
-        (0, 1024, 0, 640),
-        (0, 1024, 1024, 128),  # the least that tiles need; the log warns
-        (0, None, 1024, 2048),
-        (3000, 1024, 256, 3000),  # what is set counts
+        (0, 65536, 0, 96, 2048),
+        (0, 4096, 1024, 96, 2048),
+        (0, 1024, 256, 96, 384),
+        (0, 1024, 0, 0, 640),
+        (0, 1024, 256, 196, 284),  # what ships takes 96 MiB, which the process has anyway
+        (0, 1024, 1024, 96, 128),  # the least that tiles need; the log warns
+        (0, 1024, 0, 700, 128),  # likewise
+        (0, None, 1024, 96, 2048),
+        (3000, 1024, 256, 96, 3000),  # what is set counts
     ],
 )
 def test_the_memory_budget_is_what_the_limit_leaves_unless_it_is_set(
-    setting_mb: int, limit_mb: int | None, temporary_mb: int, expected_mb: int
+    setting_mb: int, limit_mb: int | None, temporary_mb: int, nets_mb: int, expected_mb: int
 ) -> None:
     limit = None if limit_mb is None else limit_mb << 20
-    budget = memory_budget(setting_mb, limit, temporary_mb << 20)
+    budget = memory_budget(setting_mb, limit, temporary_mb << 20, nets_mb << 20)
     assert budget == expected_mb << 20
-    fits = limit is None or (expected_mb + 384 + temporary_mb) << 20 <= limit
-    assert (memory_conflict(budget, limit, temporary_mb << 20) is None) == fits
+    fits = limit is None or (expected_mb + 384 + max(0, nets_mb - 96) + temporary_mb) << 20 <= limit
+    assert (memory_conflict(budget, limit, temporary_mb << 20, nets_mb << 20) is None) == fits
 
 
 def test_only_a_temporary_folder_in_memory_takes_memory(tmp_path: Path) -> None:

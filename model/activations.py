@@ -1,0 +1,56 @@
+"""Memory that nets keep of what they ran last, bounded for all together."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+
+class Net(Protocol):
+    """What keeps memory of its largest tile, so that the next one need not ask the system for it again."""
+
+    def release(self) -> None:
+        """Give that memory back; the next run takes it anew."""
+        ...
+
+
+class Activations:
+    """Says which nets give their memory back: those that have not run for longest, where all keep more than a limit.
+
+    Any thread may ask.
+
+    Parameters
+    ----------
+    limit_bytes
+        Most that nets keep together, unless the one that runs needs more by itself.
+
+    """
+
+    def __init__(self, limit_bytes: float = math.inf) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: WeakKeyDictionary[Net, int] = WeakKeyDictionary()  # bytes; the net that ran last is last
+        self._running: Counter[Net] = Counter()
+
+    @contextmanager
+    def taken(self, net: Net, size_bytes: int) -> Iterator[None]:
+        """Let ``net`` run within a ``with`` block, where it takes so many bytes."""
+        with self._lock:
+            self._running[net] += 1
+            self._kept[net] = max(size_bytes, self._kept.pop(net, 0))
+            for other in list(self._kept):
+                if sum(self._kept.values()) <= self._limit_bytes:
+                    break
+                if other not in self._running:
+                    other.release()
+                    del self._kept[other]
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= Counter([net])
