@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,9 +83,9 @@ def needs(
     if labels and header.planes > 1 and requests[0].link is not None:
         working = max(working, band_bytes(header.size_yx))
     kept = sum(of_outputs[request.output] for request in requests)
-    decoded, stack, parts = reading_bytes(header, part_bytes)
+    reading = reading_bytes(header, part_bytes)
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
-    arrays = max(decoded + plane * filled, plane * (filled + finding))
+    arrays = max(reading.decoded + plane * filled, plane * (filled + finding))
     # the encoded result is as large as the plain one at worst
     held = arrays + 2 * plane * header.planes * kept
     outlines = plane * _BYTES_PER_OUTLINED_PX if requests[0].format in _OUTLINED else 0
@@ -97,17 +97,35 @@ def needs(
     for in_files in (False, True) if most.on_disk else (False,):
         for window in WINDOWS if watershed else WINDOWS[:1]:
             flooding = flood_bytes(header.size_yx, window) if watershed else 0
-            memory = parts + max(working, flooding, outlines) if in_files else held + stack + max(working, flooding)
-            choices.append(Needs(memory, held if in_files else 0, window))
+            if in_files:
+                choices.append(Needs(reading.into_file + max(working, flooding, outlines), held, window))
+            else:
+                # while the last plane is decoded the results of those before it are there
+                last = reading.into_memory + plane * (header.planes - 1) * kept
+                choices.append(Needs(max(last, held + reading.kept + max(working, flooding)), 0, window))
     return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
 
 
-def reading_bytes(header: ImageHeader, part_bytes: int) -> tuple[int, int, int]:
-    """Bytes of a decoded plane, of what a reader keeps beside it in memory, and of memory to decode it into a file."""
+class Reading(NamedTuple):
+    """Bytes that decoding a plane takes."""
+
+    decoded: int
+    """Of the plane itself."""
+    kept: int
+    """Of what the reader keeps beside it in memory."""
+    into_memory: int
+    """Of memory while it is decoded, itself included."""
+    into_file: int
+    """Likewise, where the plane stands in a file."""
+
+
+def reading_bytes(header: ImageHeader, part_bytes: int) -> Reading:
+    """Say what decoding takes; for ``part_bytes`` see :class:`model.images.ImageReader`."""
     decoded = math.prod(header.size_yx) * header.channels * header.dtype.itemsize
+    copies = (_COPIES_OF_PART - 1) * part_bytes
     # where no part of a file is of one plane alone, the reader keeps the stack
-    stack = (_COPIES_OF_PART - 1) * part_bytes if part_bytes > decoded else 0
-    return decoded, stack, _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES
+    kept = copies if part_bytes > decoded else 0
+    return Reading(decoded, kept, decoded + copies, _COPIES_OF_PART * part_bytes + _ARRAYS_AT_ONCE * 2 * MAPPED_BYTES)
 
 
 def encoder_memory(result: SegmentationResult, format_name: str) -> int:

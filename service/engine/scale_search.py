@@ -72,10 +72,11 @@ def search_needs(
     trials: Sequence[Trial],
 ) -> Needs:
     """Memory and disk for a decoded plane and the largest trial; others as for :func:`service.engine.needs.needs`."""
-    decoded, stack, parts = reading_bytes(header, part_bytes)
+    reading = reading_bytes(header, part_bytes)
     largest = max(_trial_bytes(header, request, spec, trial) for trial in trials)
-    in_memory = Needs(decoded + stack + largest, 0)
-    return in_memory if in_memory.within(most) or not most.on_disk else Needs(parts + largest, decoded)
+    in_memory = Needs(max(reading.into_memory, reading.decoded + reading.kept + largest), 0)
+    in_files = Needs(reading.into_file + largest, reading.decoded)
+    return in_memory if in_memory.within(most) or not most.on_disk else in_files
 
 
 def _trial_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, trial: Trial) -> int:

@@ -312,6 +312,22 @@ def test_a_stack_that_has_to_be_read_whole_is_charged_for_that(packages: Path) -
     assert whole.memory_bytes == by_rows.memory_bytes + 2 * reader.part_bytes
 
 
+@pytest.mark.parametrize("planes", [1, 3])
+@pytest.mark.parametrize("output", ["mask", "labels"])
+def test_a_file_that_is_decoded_whole_is_charged_for_its_copies(
+    packages: Path, planes: int, output: OutputKind
+) -> None:
+    data = tiff(np.zeros((planes, 1500, 1500), np.uint16), photometric="minisblack", compression="lzw")
+    reader = open_image(io.BytesIO(data), ReadLimits(10**9, 10**9))
+    plane, part = 1500**2, reader.part_bytes
+    assert part == 2 * plane
+    spec, request = write_tiny_package(packages, name="other").spec, SegmentRequest(output=output)
+    charged = needs(reader.header, spec, [request], part, Needs(1000 * MB, 0)).memory_bytes
+    by_rows = needs(reader.header, spec, [request], 9000, Needs(1000 * MB, 0)).memory_bytes
+    of_results = {"mask": 1, "labels": 4}[output] * plane * (planes - 1)
+    assert charged == max(by_rows, 3 * part + of_results)
+
+
 @pytest.mark.parametrize(
     "stored", [{"tile": (512, 512)}, {"tile": (256, 256)}, {"rowsperstrip": 16}, {"rowsperstrip": 512}], ids=str
 )
