@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -28,11 +28,14 @@ class Activations:
     ----------
     limit_bytes
         Most that nets keep together, unless the one that runs needs more by itself.
+    released
+        Called after some have given theirs back: to this process's allocator, which need not pass it on.
 
     """
 
-    def __init__(self, limit_bytes: float = math.inf) -> None:
+    def __init__(self, limit_bytes: float = math.inf, released: Callable[[], None] | None = None) -> None:
         self._limit_bytes = limit_bytes
+        self._released = released
         self._lock = threading.Lock()
         self._kept: WeakKeyDictionary[Net, int] = WeakKeyDictionary()  # bytes; the net that ran last is last
         self._running: Counter[Net] = Counter()
@@ -43,14 +46,20 @@ class Activations:
         with self._lock:
             self._running[net] += 1
             self._kept[net] = max(size_bytes, self._kept.pop(net, 0))
-            for other in list(self._kept):
-                if sum(self._kept.values()) <= self._limit_bytes:
-                    break
-                if other not in self._running:
-                    other.release()
-                    del self._kept[other]
+            self._keep_within_limit()
         try:
             yield
         finally:
             with self._lock:
                 self._running -= Counter([net])
+
+    def _keep_within_limit(self) -> None:
+        before = len(self._kept)
+        for net in list(self._kept):
+            if sum(self._kept.values()) <= self._limit_bytes:
+                break
+            if net not in self._running:
+                net.release()
+                del self._kept[net]
+        if self._released is not None and len(self._kept) < before:
+            self._released()

@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         0, description="CPU threads of the net; 0 for as many CPUs as the container may use."
     )
     gpu_mem_limit_mb: Annotated[int, Field(ge=0)] = Field(
-        0, description="Most GPU memory of ONNX Runtime's arena, MiB; 0 for no limit."
+        0, description="Most GPU memory of ONNX Runtime's arena, one for each package, MiB; 0 for no limit."
     )
     engine_cache_dir: str = Field("", description="Folder where built TensorRT engines are kept; empty for none.")
     memory_budget_mb: Annotated[int, AfterValidator(_none_or_enough)] = Field(

@@ -11,7 +11,14 @@ from model.session import SessionOptions, gpu_count
 from service.engine.cost_store import cost_store
 from service.engine.finding import fingerprint, package_folders, packages_in
 from service.engine.planning import PlanLimits
-from service.engine.resources import available_cpus, memory_budget, memory_conflict, memory_limit, temporary_memory
+from service.engine.resources import (
+    available_cpus,
+    give_memory_back,
+    memory_budget,
+    memory_conflict,
+    memory_limit,
+    temporary_memory,
+)
 from service.settings import Settings
 from service.telemetry import fields
 
@@ -61,7 +68,7 @@ def session_options(settings: Settings) -> SessionOptions:
         devices=_devices(settings),
         gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
         engine_cache=settings.engine_cache_dir,
-        activations=Activations(tile_memory_bytes(settings)),
+        activations=Activations(tile_memory_bytes(settings), give_memory_back),
     )
 
 

@@ -54,6 +54,16 @@ def test_the_net_that_has_not_run_for_longest_gives_its_memory_back() -> None:
     assert [net.releases for net in nets] == [0, 1, 0]
 
 
+def test_it_is_told_once_whenever_some_have_given_memory_back() -> None:
+    told: list[int] = []
+    nets = [Keeping() for _ in range(4)]
+    activations = Activations(100, lambda: told.append(sum(net.releases for net in nets)))
+    for net, size in zip(nets, (40, 40, 20, 90), strict=True):
+        with activations.taken(net, size):
+            pass
+    assert told == [3]
+
+
 def test_what_a_net_keeps_is_of_its_largest_tile_and_all_goes_where_that_is_needed() -> None:
     activations, nets = Activations(100), [Keeping() for _ in range(3)]
     for number, size in ((0, 60), (0, 10), (1, 30), (2, 500)):
