@@ -28,9 +28,9 @@ async def plan(
 ) -> Plan:
     """Say what an image of this size would take if it were sent now, and whether it would be accepted.
 
-    Seconds count from its arrival; its upload, reading, resampling it (`scale`) and writing come on top. They are those
-    of the replica that answers. Memory is that of a TIFF in tiles or strips of 512 rows at most: a file that can only
-    be decoded whole takes more, and may be refused (413) where the plan is not.
+    Seconds count from its arrival; its upload comes on top. They are those of the replica that answers. Memory is that
+    of a TIFF in tiles or strips of 512 rows at most: a file that can only be decoded whole takes more, and may be
+    refused (413) where the plan is not.
     """
     refuse_repeated(request.query_params.multi_items())
     format_name = negotiate(None, query.format or "tiff")

@@ -149,13 +149,14 @@ class Plan(_Document):
     tiles: int = Field(description="Of all planes, and of all views where `mirror` is asked for.")
     input_yx: tuple[int, int] = Field(description="What the net reads for a tile, px.")
     stride_yx: tuple[int, int] = Field(description="From one tile to the next, px.")
-    compute_seconds: float = Field(
-        description="In the net, with nobody else there, at the speed measured last. Reading, resampling (`scale`) and "
-        "writing come on top."
+    compute_seconds: float = Field(description="In the net, with nobody else there, at the speed measured last.")
+    finishing_seconds: float | None = Field(
+        description="For reading, resampling (`scale`), finding objects and writing, as images of 512 x 512 px and "
+        "more that were asked for alike (model, output, format, scaled or not) took lately; null where there were none."
     )
     expected_seconds: float = Field(
-        description="Until it is through the net beside what is in work now; every request gets an equal share, and a "
-        "job that finds no turn waits for those before it."
+        description="Until it is through the net beside what is in work now, and `finishing_seconds`, where they are "
+        "known; every request gets an equal share, and a job that finds no turn waits for those before it."
     )
     backlog_seconds: float = Field(description="Of all accepted work.")
     memory_bytes: int = Field(
@@ -184,6 +185,7 @@ class Plan(_Document):
             input_yx=tiles.input_yx,
             stride_yx=tiles.stride_yx,
             compute_seconds=round(forecast.compute_s, 3),
+            finishing_seconds=None if forecast.finishing_s is None else round(forecast.finishing_s, 3),
             expected_seconds=round(forecast.expected_s, 3),
             backlog_seconds=round(engine.backlog_seconds, 3),
             memory_bytes=forecast.memory_bytes,

@@ -27,6 +27,10 @@ class StageClock:
             self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
             self._metrics.stage_seconds.labels(stage=name).observe(elapsed)
 
+    def seconds_beside(self, name: str) -> float:
+        """Total of all stages but one so far."""
+        return sum(seconds for stage, seconds in self._seconds.items() if stage != name)
+
     def milliseconds(self) -> dict[str, float]:
         """Total of each stage so far."""
         return {name: round(seconds * 1000, 2) for name, seconds in self._seconds.items()}

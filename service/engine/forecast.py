@@ -25,8 +25,10 @@ class Forecast:
     planes: int
     compute_s: float
     """Seconds in the net with nobody else there, at the measured speed."""
+    finishing_s: float | None
+    """Seconds beside the net, as such requests took lately; None where there have been none."""
     expected_s: float
-    """Seconds until it would be through the net, beside what is in work."""
+    """Seconds until it would be ready, beside what is in work; what is not known of that is left out."""
     memory_bytes: int
     """Of images and results; activations of tiles come on top."""
     disk_bytes: int

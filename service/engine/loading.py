@@ -17,6 +17,7 @@ from model.precision import open_checked
 from model.session import InferenceSession, SessionOptions
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint
+from service.engine.finishing import Finishing
 from service.engine.planning import PlanLimits, make_planner
 from service.engine.ticket import Throughput
 
@@ -39,6 +40,7 @@ class LoadedModel:
     planner: Planner
     """Cuts images into tiles, by what they cost on this machine."""
     throughput: Throughput
+    finishing: Finishing
     self_test_difference: float
     """Largest difference of the net in fp32 from the golden output on this machine."""
     agreement: Agreement | None
@@ -120,6 +122,7 @@ def load_model(
         variants=package.variant_hashes,
         planner=planner,
         throughput=throughput,
+        finishing=Finishing(),
         self_test_difference=opened.self_test_difference,
         agreement=opened.agreement,
         readme=package.readme(),

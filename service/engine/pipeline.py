@@ -105,7 +105,10 @@ class Pipeline:
                 held_bytes = (body.size, 0) if body.in_memory else (0, body.size)
                 body.when_freed(self.admission.keep(*held_bytes, series.owner))
             bodies.pop_all()
-        self.metrics.pixels.labels(model=spec.reference).inc(header.planes * math.prod(header.size_yx))
+        pixels = header.planes * math.prod(header.size_yx)
+        self.metrics.pixels.labels(model=spec.reference).inc(pixels)
+        if len(work.requests) == 1:
+            chosen.finishing.add(work.requests[0], pixels, clock.seconds_beside("inference"))
         return [
             Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
             for body, receipt in encoded
@@ -128,13 +131,16 @@ class Pipeline:
             refusal = None
         except EngineError as error:
             refusal = error
+        finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
+        through_s = self.admission.seconds_until_done(speed, asked.pixels, background=request.background)
         return Forecast(
             model=chosen,
             plan=asked.plan,
             size_yx=header.size_yx,
             planes=header.planes,
             compute_s=asked.pixels / speed.pixels_per_second,
-            expected_s=self.admission.seconds_until_done(speed, asked.pixels, background=request.background),
+            finishing_s=finishing_s,
+            expected_s=through_s + (finishing_s or 0.0),
             memory_bytes=asked.room.memory_bytes,
             disk_bytes=asked.room.disk_bytes,
             refusal=refusal,

@@ -41,7 +41,7 @@ async function ask(file, address, read, signal) {
 async function forecast(file, signal) {
   const size = $("axes").value ? null : await measured(file).catch(() => null);   // which the axes may change
   if (!size) return null;
-  const given = { size: `${size.height}x${size.width}`, planes: size.planes };
+  const given = { size: `${size.height}x${size.width}`, planes: size.planes, format: "rle" };
   const answer = await fetch(query("plan", given, ["model", "channel", "scale"]), { signal }).catch(() => null);
   const plan = await answer?.json().catch(() => null), refusal = answer?.status === 413 ? plan : plan?.refusal;
   // only the service knows for sure how the pages of a file make planes, and what its bits take

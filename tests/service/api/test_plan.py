@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import pytest
 
@@ -33,15 +35,37 @@ def test_empty_parameters_are_not_given_as_in_a_request(client: AppClient) -> No
 
 
 def test_planes_and_views_count(client: AppClient) -> None:
-    def asked(**more: str) -> dict[str, float]:
-        plan: dict[str, float] = client.get("/plan", params={"size": "1000x900", **more}).json()
+    def asked(**more: str) -> dict[str, Any]:
+        plan: dict[str, Any] = client.get("/plan", params={"size": "1000x900", **more}).json()
         return plan
 
     one, stack, mirrored = asked(), asked(planes="3"), asked(mirror="true")
     assert stack["tiles"] == 3 * one["tiles"]
     assert math.isclose(stack["compute_seconds"], 3 * one["compute_seconds"], abs_tol=0.003)
     assert mirrored["compute_seconds"] > 4 * one["compute_seconds"] > 0
+    assert one["finishing_seconds"] is None, "no image of colour has been through"
     assert one["expected_seconds"] == one["compute_seconds"], "nobody else is there"
+
+
+def test_what_comes_beside_the_net_is_told_by_images_that_were_asked_for_alike(client: AppClient) -> None:
+    asked = {"model": "tiny", "output": "labels", "format": "npy"}
+
+    def finishing(size: str = "600x600", **more: str) -> float | None:
+        seconds: float | None = client.get("/plan", params={"size": size, **asked, **more}).json()["finishing_seconds"]
+        return seconds
+
+    client.segment(png(noise(500, 500)), params=asked)
+    assert finishing() is None, "a small image tells nothing"
+    answer = client.segment(png(noise(600, 600)), params=asked)
+    assert answer.status_code == 200
+    plan = client.get("/plan", params={"size": "600x600", **asked}).json()
+    stages = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]))
+    beside = sum(float(ms) for name, ms in stages.items() if name not in {"inference", "total"}) / 1000
+    assert math.isclose(plan["finishing_seconds"], beside, rel_tol=0.05, abs_tol=0.002)
+    together = plan["compute_seconds"] + plan["finishing_seconds"]
+    assert math.isclose(plan["expected_seconds"], together, abs_tol=0.002)
+    assert math.isclose(finishing(planes="3") or 0, 3 * plan["finishing_seconds"], abs_tol=0.003)
+    assert [finishing(format="tiff"), finishing(output="mask"), finishing(scale="0.5")] == [None] * 3
 
 
 def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: AppClient) -> None:
