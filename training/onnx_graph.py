@@ -14,7 +14,6 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
-from torch.export import Dim
 
 from model.tiling import AxisGeometry
 from training.errors import ExportError
@@ -30,15 +29,14 @@ def to_onnx(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> byte
 
 
 def to_graph(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> onnx.ModelProto:
-    """ONNX graph of a net with dynamic batch, height and width, weights in fp32."""
+    """ONNX graph of a net with dynamic batch, height and width, weights in fp32.
+
+    The net is traced at one size, with the sizes freed afterwards: torch takes five to eight times as long to reason
+    about sizes that it does not know. What a net reads off the sizes of its tensors is a constant of the graph, and
+    must be put right by who has such a net; :class:`model.unet.UNet` reads nothing off them.
+    """
     grid, smallest = axis.step, axis.minimum
-    first, offset = divmod(smallest, grid)
     example = torch.zeros(2, channels, smallest + grid, smallest + 2 * grid)
-    sizes = {
-        0: Dim("batch"),
-        2: grid * Dim("rows", min=first) + offset,
-        3: grid * Dim("columns", min=first) + offset,
-    }
     with _quiet_exporter():
         program = torch.onnx.export(
             probabilities,
@@ -46,13 +44,17 @@ def to_graph(probabilities: nn.Module, axis: AxisGeometry, channels: int) -> onn
             dynamo=True,
             input_names=["image"],
             output_names=["probabilities"],
-            dynamic_shapes=(sizes,),
             opset_version=OPSET,
             verbose=False,
         )
     if program is None:
         raise ExportError("torch returned no ONNX program")
-    return _without_notes(program.model_proto)
+    graph = _without_notes(program.model_proto)
+    for value, lost in ((graph.graph.input[0], 0), (graph.graph.output[0], axis.shrink)):
+        sizes = {0: "batch", **{n: f"{grid}*{name} + {smallest - lost}" for n, name in ((2, "rows"), (3, "columns"))}}
+        for dimension, size in sizes.items():
+            value.type.tensor_type.shape.dim[dimension].dim_param = size
+    return graph
 
 
 @contextlib.contextmanager

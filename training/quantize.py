@@ -27,6 +27,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from model.agreement import Agreement, agreement
@@ -65,7 +66,7 @@ def quantise(net: UNet, tiles: Tiles) -> Quantised:
 
     """
     plain = nn.Sequential(shuffled(equalized(net, tiles)), _Softmax()).eval()
-    graph = to_graph(plain, valid_unet_geometry(net.depth, net.downscale).y, net.in_channels)
+    graph = _of_any_size(to_graph(plain, valid_unet_geometry(net.depth, net.downscale).y, net.in_channels))
     for node in graph.graph.node:
         node.name = node.name or node.output[0]
     fp32 = _runner(graph.SerializeToString())
@@ -122,6 +123,36 @@ class _Shuffle(nn.Module):
         rows = packed.permute(0, 2, 3, 1).reshape(batch, y, x, self.side, channels // self.side)
         rows = rows.permute(0, 1, 3, 2, 4)
         return rows.reshape(batch, y * self.side, x * self.side, channels // self.side**2).permute(0, 3, 1, 2)
+
+
+def _of_any_size(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Have each shuffle take the sizes of its input, in place of those that it was traced with; in place."""
+    traced = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    known: dict[str, list[int]] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        if node.op_type == "Reshape":
+            *others, channels = traced[node.input[1]].tolist()
+            sizes = node.input[1] = f"{node.output[0]}_sizes"
+            if len(others) == 4:  # (b, y, x, v * u * c) to (b, y, x, v, u * c); zero is the size that is there
+                packed, side = node.input[0], others[3]
+                known[sizes] = [0, 0, 0, side, channels]
+                del node.attribute[:]  # by which zero would be none
+            else:  # (b, y, v, x, u * c) to (b, y * v, x * u, c)
+                known |= {f"{sizes}_times": [1, side, side], f"{sizes}_channels": [channels]}
+                nodes += [
+                    helper.make_node("Shape", [packed], [f"{sizes}_before"], end=3),
+                    helper.make_node("Mul", [f"{sizes}_before", f"{sizes}_times"], [f"{sizes}_larger"]),
+                    helper.make_node("Concat", [f"{sizes}_larger", f"{sizes}_channels"], [sizes], axis=0),
+                ]
+        nodes.append(node)
+    read = {name for node in nodes for name in node.input}
+    tensors = [tensor for tensor in graph.graph.initializer if tensor.name in read]
+    tensors += [numpy_helper.from_array(np.array(values), name) for name, values in known.items()]
+    for held, kept in ((graph.graph.node, nodes), (graph.graph.initializer, tensors)):
+        del held[:]
+        held.extend(kept)
+    return graph
 
 
 class _Softmax(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import tifffile
 import torch
@@ -22,6 +23,7 @@ from model.normalization import FixedZeroMeanUnitVariance
 from model.package import Package, read_package, write_package
 from model.precision import open_checked
 from model.session import Backend, SessionOptions
+from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.training.exporting import LIBRARY_WARNINGS, export
 from training import variants
@@ -84,10 +86,32 @@ def test_pixels_count_and_not_images() -> None:
     assert pooled([Agreement(0.4, 0.1), Agreement(0.0, 0.3)], [10, 30]) == Agreement(0.1, 0.3)
 
 
-@pytest.mark.parametrize("downscale", [1, 2])
-def test_all_but_the_first_and_the_last_convolution_are_integers(exported: Package, downscale: int) -> None:
-    tiles = calibration_tiles(exported, squares(2))
-    graph = onnx.load_from_string(quantise(passing_net(8, 2, 30.0, downscale=downscale), tiles).weights)
+@pytest.fixture(scope="module", params=[1, 2])
+def downscale(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def quantised(exported: Package, downscale: int) -> bytes:
+    net = passing_net(8, 2, 30.0, downscale=downscale)
+    return quantise(net, calibration_tiles(exported, squares(2))).weights
+
+
+def test_batch_height_and_width_are_free(quantised: bytes, downscale: int) -> None:
+    net = passing_net(8, 2, 30.0, downscale=downscale)
+    axis = valid_unet_geometry(2, downscale).y
+    session = ort.InferenceSession(quantised, providers=["CPUExecutionProvider"])
+    for batch, steps_y, steps_x in ((1, 0, 0), (3, 1, 4), (2, 5, 0)):
+        shape = (batch, 1, axis.minimum + axis.step * steps_y, axis.minimum + axis.step * steps_x)
+        tiles = np.random.default_rng(0).choice(np.array([DARK, BRIGHT], dtype=np.float32) / 255, shape)
+        with torch.inference_mode():
+            expected = torch.softmax(net(torch.from_numpy(tiles)), dim=1).numpy()
+        (output,) = session.run(None, {"image": tiles})
+        np.testing.assert_allclose(output, expected, atol=0.1)
+
+
+def test_all_but_the_first_and_the_last_convolution_are_integers(quantised: bytes, downscale: int) -> None:
+    graph = onnx.load_from_string(quantised)
     convolutions = [node for node in graph.graph.node if node.op_type in {"Conv", "ConvTranspose"}]
     made_by = {output: node.op_type for node in graph.graph.node for output in node.output}
     integers = [made_by.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
