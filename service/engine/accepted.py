@@ -25,6 +25,7 @@ from service.engine.clock import StageClock
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs
 from service.engine.plane import FinishedPlane, chosen_run, empty_plane, read_image
+from service.engine.planning import most_batch_pixels
 from service.engine.request import SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_back, scaled_image
 from service.engine.scheduler import Scheduler
@@ -180,6 +181,7 @@ class AcceptedRequest:
                 tiles=iter(self.plan),
                 count=len(self.plan),
                 tile_pixels=math.prod(input_yx),
+                batch_pixels=most_batch_pixels(self.chosen.session.backend, self.chosen.planner.max_tile_pixels),
                 progress=self.chosen.throughput.add,
                 background=self.requests[0].background,
             )

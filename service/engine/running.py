@@ -16,7 +16,6 @@ from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
 from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
-from service.engine.planning import most_batch_pixels
 from service.engine.progress import Turns
 from service.engine.registry import Registry, dropped
 from service.engine.rescan import Rescan
@@ -44,12 +43,8 @@ class Running:
     def change_over(self, former: Registry | None, registry: Registry) -> None:
         """Fit everything to the packages of a registry, and let go of those of the former one."""
         models, metrics = registry.models, self.pipeline.metrics
-        most = max((model.planner.max_tile_pixels for model in models), default=1)
         nets = {run for model in models for run in (model.session.run, model.session.evidence)}
-        self.pipeline.scheduler.fit(
-            most_batch_pixels(models[0].session.backend, most) if models else most,
-            lambda key: not isinstance(key, tuple) or key[0] not in nets,
-        )
+        self.pipeline.scheduler.forget(lambda key: not isinstance(key, tuple) or key[0] not in nets)
         self.soundness.forget(lambda model: model not in models)
         metrics.serve(
             [
@@ -142,7 +137,6 @@ def begin(
         threads,
         lanes=lanes,
         batch_tiles=settings.batch_tiles,
-        batch_pixels=1,  # until it is known what is served
         observe=metrics.batch_tiles.observe,
     )
     scheduler.start()

@@ -41,8 +41,8 @@ class Scheduler:
         Inference threads; at least ``lanes``.
     lanes
         Batches in work at a time.
-    batch_tiles, batch_pixels
-        Most tiles and input pixels of one batch; batches are of 1, 2, 4, 8 ... tiles at most.
+    batch_tiles
+        Most tiles of one batch, within what its net may take; batches are of 1, 2, 4, 8 ... tiles at most.
     observe
         Told the number of tiles of each batch.
 
@@ -54,13 +54,11 @@ class Scheduler:
         *,
         lanes: int,
         batch_tiles: int,
-        batch_pixels: int,
         observe: Callable[[float], None],
     ) -> None:
         self._executor = executor
         self._lanes = lanes
         self._batch_tiles = batch_tiles
-        self._batch_pixels = batch_pixels
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._queue: list[Job[Any]] = []  # in order of arrival
@@ -69,9 +67,8 @@ class Scheduler:
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
 
-    def fit(self, batch_pixels: int, gone: Callable[[Hashable], bool]) -> None:
-        """Go on with other nets, the parameters those of the class; ``gone`` tells keys of jobs that will not come."""
-        self._batch_pixels = batch_pixels
+    def forget(self, gone: Callable[[Hashable], bool]) -> None:
+        """Go on with other nets; ``gone`` tells keys of jobs that will not come."""
         self._passing = {key: most for key, most in self._passing.items() if not gone(key)}
 
     def start(self) -> None:
@@ -132,7 +129,7 @@ class Scheduler:
             return []
         batch = [self._take(self._queue)]
         leader = batch[0][0]
-        room = batch_room(leader.tile_pixels, self._batch_tiles, self._batch_pixels)
+        room = batch_room(leader.tile_pixels, self._batch_tiles, leader.batch_pixels)
         room = min(room, self._passing.get(leader.key, room))
         # places that would stay empty go to whoever can use them; it is charged for, and evens out later
         while len(batch) < room and (alike := [job for job in self._queue if job.key == leader.key and job.waiting]):

@@ -37,6 +37,8 @@ class Job(Generic[_Part]):
         How many tiles that are.
     tile_pixels
         Input pixels of a tile: what a turn costs.
+    batch_pixels
+        Most input pixels in one call of this net.
     progress
         Told of each batch that this job leads.
     background
@@ -51,6 +53,7 @@ class Job(Generic[_Part]):
     tiles: Iterator[_Part]
     count: int
     tile_pixels: int
+    batch_pixels: int
     progress: Progress
     background: bool = False
     begins_at: float = field(init=False, default=0.0)

@@ -40,7 +40,7 @@ class Recorder:
 
 @asynccontextmanager
 async def scheduler_with(**options: int) -> AsyncIterator[Scheduler]:
-    settings = {"lanes": 1, "batch_tiles": 4, "batch_pixels": 10**6} | options
+    settings = {"lanes": 1, "batch_tiles": 4} | options
     with ThreadPoolExecutor(settings["lanes"]) as executor:
         scheduler = Scheduler(executor, observe=lambda _tiles: None, **settings)
         scheduler.start()
@@ -57,6 +57,7 @@ def job(
     written: list[float] | None = None,
     key: str = "net",
     stride: int = 10,
+    batch_pixels: int = 10**6,
 ) -> Job[Tile]:
     """One tile for each value, all of its pixels that value."""
     plan = plan_with_stride((stride, stride * len(values)), GEOMETRY, (stride, stride))
@@ -74,6 +75,7 @@ def job(
         tiles=iter(plan),
         count=len(plan),
         tile_pixels=plan.input_yx[0] * plan.input_yx[1],
+        batch_pixels=batch_pixels,
         progress=lambda _pixels, _seconds: None,
     )
 
@@ -130,14 +132,17 @@ def test_tiles_of_different_nets_or_shapes_do_not_share_a_batch() -> None:
     assert all(len(set(batch) & {1.0, 2.0}) == 0 or len(batch) == 1 for batch in asyncio.run(scenario()))
 
 
-def test_a_batch_keeps_within_its_pixels() -> None:
-    async def scenario() -> list[list[float]]:
-        net = open_net()
-        async with scheduler_with(batch_tiles=100, batch_pixels=2 * 26 * 26) as scheduler:
-            await scheduler.run(job(net, [1.0] * 10))
-        return net.batches
+def test_a_batch_keeps_within_the_pixels_of_its_own_net() -> None:
+    async def scenario(pixels: int) -> list[int]:
+        small, other = open_net(), open_net()
+        async with scheduler_with(batch_tiles=100) as scheduler:
+            await asyncio.gather(
+                scheduler.run(job(small, [1.0] * 10, batch_pixels=2 * pixels)),
+                scheduler.run(job(other, [2.0] * 8, key="other", batch_pixels=8 * pixels)),
+            )
+        return [*map(len, small.batches), *map(len, other.batches)]
 
-    assert [len(batch) for batch in asyncio.run(scenario())] == [2, 2, 2, 2, 2]
+    assert asyncio.run(scenario(26 * 26)) == [2, 2, 2, 2, 2, 8]
 
 
 def test_a_thumbnail_passes_a_slide() -> None:
@@ -167,7 +172,7 @@ def test_jobs_of_nets_that_left_are_ended_where_no_net_is_left() -> None:
         async with scheduler_with() as scheduler:
             jobs = [replace(job(open_net(), [1.0] * 3, written=written), background=True) for _ in range(2)]
             running = [asyncio.create_task(scheduler.run(each)) for each in jobs]
-            scheduler.fit(1, lambda _: True)
+            scheduler.forget(lambda _: True)
             await asyncio.gather(*running)
         return written
 
