@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import Counter
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakKeyDictionary
+
+_LOG = logging.getLogger("unet.model")
 
 
 class Net(Protocol):
@@ -58,8 +61,13 @@ class Activations:
         for net in list(self._kept):
             if sum(self._kept.values()) <= self._limit_bytes:
                 break
-            if net not in self._running:
+            if net in self._running:
+                continue
+            try:
                 net.release()
+            except RuntimeError as error:  # no fault of the net that runs
+                _LOG.warning("a net keeps its memory: %s", error)
+            else:
                 del self._kept[net]
         if self._released is not None and len(self._kept) < before:
             self._released()

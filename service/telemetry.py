@@ -159,7 +159,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people."""
+    """The same for people, one line for each event and its traceback below; nothing that a client sends forges one."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -167,8 +167,20 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render one event, its fields as ``name=value`` behind the message."""
         shown = {"request_id": REQUEST_ID.get(), **getattr(record, _EXTRA, {})}
-        pairs = " ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+        pairs = " ".join(f"{name}={_unmistakable(value)}" for name, value in shown.items() if value is not None)
         return f"{super().format(record)} {pairs}".rstrip()
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        """Render the line without its fields."""
+        return "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().formatMessage(record)
+        )
+
+
+def _unmistakable(value: object) -> str:
+    """What a field holds, as JSON where it might be taken for several or for a line of its own."""
+    text = str(value)
+    return text if text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
 
 
 def configure_logging(level: str, form: Literal["json", "text"]) -> None:

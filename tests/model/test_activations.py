@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from threading import Thread
@@ -52,6 +53,23 @@ def test_the_net_that_has_not_run_for_longest_gives_its_memory_back() -> None:
         with activations.taken(nets[number], 40):
             pass
     assert [net.releases for net in nets] == [0, 1, 0]
+
+
+def test_what_cannot_be_given_back_troubles_no_other_net(caplog: pytest.LogCaptureFixture) -> None:
+    class Holding(Keeping):
+        def release(self) -> None:
+            super().release()
+            raise RuntimeError("busy")
+
+    activations, holding, third = Activations(100), Holding(), Keeping()
+    with activations.taken(holding, 60), caplog.at_level(logging.WARNING):
+        pass
+    for net in (Keeping(), third):
+        with activations.taken(net, 60):
+            pass
+    assert holding.releases == 2
+    assert "keeps its memory: busy" in caplog.text
+    assert third.releases == 0
 
 
 def test_it_is_told_once_whenever_some_have_given_memory_back() -> None:

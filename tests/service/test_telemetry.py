@@ -44,3 +44,22 @@ def test_a_traceback_is_a_field_of_its_event() -> None:
 
 def test_text_shows_the_fields_behind_the_message() -> None:
     assert TextFormatter().format(record("done", pixels=12)).endswith("INFO    unet.test: done pixels=12")
+
+
+def test_text_can_be_forged_by_nothing_that_a_client_sends() -> None:
+    path = "/models/\n2026-11-30 FAKE\r\x1b[31m status=200"
+    line = TextFormatter().format(record("no %s", "a\nb\x00é", path=path, status=404, name="größe"))
+    assert line.endswith(
+        r"unet.test: no a\nb\x00é"
+        r' path="/models/\n2026-11-30 FAKE\r\u001b[31m status=200" status=404 name=größe'
+    )
+    assert line.isprintable()
+
+
+def test_a_traceback_keeps_its_lines_in_text() -> None:
+    failed = record("failed")
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        failed.exc_info = sys.exc_info()
+    assert "\nValueError: inside" in TextFormatter().format(failed)
