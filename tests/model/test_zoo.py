@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 import model
 from model.agreement import agreement
+from model.backends import InferenceSession
 from model.labels import class_mask, instance_labels
 from model.normalization import fit
 from model.package import read_package
@@ -98,19 +100,45 @@ def test_the_golden_output_shows_objects_and_background(path: Path) -> None:
     assert 0.05 <= 1 - shares[0] <= 0.95
 
 
+@pytest.fixture(scope="module")
+def session(engine: tuple[Path, SessionOptions]) -> InferenceSession:
+    path, options = engine
+    return open_session(read_package(path), options)
+
+
+SCENE_YX = (300, 330)
+
+
+@functools.cache
+def scene_yxc() -> NDArray[Any]:
+    """A synthetic image of nuclei (y, x, 1), 16 bit."""
+    image_yx, _ = render_nuclei(NucleiScene(size_yx=SCENE_YX, bit_depth=16), seed=3)
+    return image_yx[..., np.newaxis]
+
+
+@pytest.fixture(scope="module")
+def whole(engine: tuple[Path, SessionOptions], session: InferenceSession) -> NDArray[np.float32]:
+    """What an engine says of the scene as one tile."""
+    spec = read_package(engine[0]).spec
+    normalization = fit(spec.normalization, scene_yxc())
+    return predict_tiled(scene_yxc(), normalization, plan_whole(SCENE_YX, spec.geometry), session.run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stride", "batch"), [((128, 128), 1), ((128, 128), 3), ((96, 208), 2), ((320, 64), 1)])
-def test_tiled_is_untiled(engine: tuple[Path, SessionOptions], stride: tuple[int, int], batch: int) -> None:
+def test_tiled_is_untiled(
+    engine: tuple[Path, SessionOptions],
+    session: InferenceSession,
+    whole: NDArray[np.float32],
+    stride: tuple[int, int],
+    batch: int,
+) -> None:
     path, options = engine
-    package = read_package(path)
-    session = open_session(package, options)
-    image_yx, _ = render_nuclei(NucleiScene(size_yx=(300, 330), bit_depth=16), seed=3)
-    image_yxc = image_yx[..., np.newaxis]
-    normalization = fit(package.spec.normalization, image_yxc)
-    size_yx, geometry = (300, 330), package.spec.geometry
+    spec = read_package(path).spec
+    geometry, normalization = spec.geometry, fit(spec.normalization, scene_yxc())
     on_grid = (-(-stride[0] // geometry.y.grid) * geometry.y.grid, -(-stride[1] // geometry.x.grid) * geometry.x.grid)
-    whole = predict_tiled(image_yxc, normalization, plan_whole(size_yx, geometry), session.run)
-    tiled = predict_tiled(image_yxc, normalization, plan_with_stride(size_yx, geometry, on_grid), session.run, batch)
+    plan = plan_with_stride(SCENE_YX, geometry, on_grid)
+    tiled = predict_tiled(scene_yxc(), normalization, plan, session.run, batch)
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=largest_seam(path.name, options))
 
 
