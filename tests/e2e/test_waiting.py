@@ -18,10 +18,15 @@ JOB = "a" * 32
 
 
 @pytest.fixture
-def idle(packages: Path, tmp_path: Path) -> Iterator[LiveServer]:
+def drain_delay_s() -> float:
+    return 0
+
+
+@pytest.fixture
+def idle(packages: Path, tmp_path: Path, drain_delay_s: float) -> Iterator[LiveServer]:
     """A replica with nothing in work, beside one that gives no sign of life."""
     JobsFolder(tmp_path / "jobs", 1 << 20, 60).create(job_record(JOB, user=None))
-    with live_server(tmp_path, packages, jobs_dir=tmp_path / "jobs", drain_delay_s=3) as server:
+    with live_server(tmp_path, packages, jobs_dir=tmp_path / "jobs", drain_delay_s=drain_delay_s) as server:
         yield server
 
 
@@ -34,6 +39,7 @@ def test_who_hangs_up_is_not_waited_for(idle: LiveServer, path: str) -> None:
     assert metric(idle.url, "unet_cancelled_total", reason="waiting") == 1
 
 
+@pytest.mark.parametrize("drain_delay_s", [3])
 def test_a_replica_that_drains_answers_at_once_how_far_another_is(idle: LiveServer) -> None:
     """If it held the answer back the job would be lost by then."""
     with ThreadPoolExecutor(1) as background:
