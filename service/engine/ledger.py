@@ -8,7 +8,7 @@ from collections.abc import Callable
 from service.engine.alone import megabytes
 from service.engine.errors import Overloaded
 from service.engine.series import Series
-from service.engine.ticket import Ticket
+from service.engine.ticket import Ticket, seconds_until_freed
 from service.engine.unsent import Kind, Unsent
 
 
@@ -107,7 +107,7 @@ class Ledger:
         missing = in_use + kept + needed + ready - self._limit(kind)
         if not needed or missing <= 0:
             return
-        wait = self._wait_s(work, missing, kind, series.owner)
+        wait = self._wait_s(work, missing, kind, series.owner, asking)
         if missing <= kept:
             wait = min(wait, max(1, math.ceil(kept_s)))
         reason, of, name = {
@@ -124,8 +124,8 @@ class Ledger:
             wait,
         )
 
-    def _wait_s(self, work: list[Ticket], missing: int, kind: Kind, owner: object | None) -> int:
+    def _wait_s(self, work: list[Ticket], missing: int, kind: Kind, owner: object | None, asking: Ticket | None) -> int:
         """Seconds until bytes that are missing may be free: from work first, else from answers of others, too."""
-        seconds = sum(ticket.seconds_left for ticket in work) / max(1, len(work))
+        seconds = seconds_until_freed(missing, kind, work, self._tickets - {asking})
         of_answers = missing - sum(getattr(ticket, kind) for ticket in work)
         return max(1, math.ceil(max(seconds, self._unsent.seconds_until_free(of_answers, kind, owner))))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
+from service.engine.unsent import Kind
 
 _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 
@@ -123,3 +127,26 @@ def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:
     else:
         jobs_s = own_s + sum(min(own_s, job.seconds_left) for job in jobs if not job.queued)
     return jobs_s + sum(min(jobs_s, left_s) for left_s in apart)
+
+
+def seconds_until_freed(size: int, kind: Kind, work: Collection[Ticket], accepted: AbstractSet[Ticket]) -> float:
+    """Seconds until requests in work, each through the net beside all accepted, leave so many bytes, or all they hold.
+
+    Those that somebody waits for end in the order of what they still take, and so do those in the background. That is
+    why the end of few has to be known: each takes a look at all accepted.
+    """
+    apart, jobs = (
+        sorted((ticket for ticket in work if ticket.background is behind), key=lambda ticket: ticket.seconds_left)
+        for behind in (False, True)
+    )
+    left_apart, left_by_jobs = (
+        [*accumulate((getattr(ticket, kind) for ticket in tickets), initial=0)] for tickets in (apart, jobs)
+    )
+    size = min(size, left_apart[-1] + left_by_jobs[-1])
+    seconds = math.inf
+    for ended, left in enumerate(left_by_jobs):
+        if size - left <= left_apart[-1]:
+            last = [*jobs[:ended][-1:], *apart[: bisect_left(left_apart, size - left)][-1:]]
+            ends_s = (seconds_beside(ticket, accepted - {ticket}) for ticket in last)
+            seconds = min(seconds, max(ends_s, default=0.0))
+    return seconds

@@ -41,7 +41,7 @@ def test_a_job_whose_turn_it_is_goes_before_what_comes_later_but_not_before_what
             assert refusal is not None
             assert (
                 "1 requests hold 3 MB, 8 MB are kept for what has waited longer and this one needs 1 MB, "
-                "the memory budget for images is 10 MB; try again in 1 s"
+                "the memory budget for images is 10 MB; try again in 2 s"
             ) in str(refusal)
             assert refusal.reason == "memory"
             asyncio.run(ledger.grow(before, 6 * MB))
