@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         engine = {"docker", "cluster"} & {marker.name for marker in item.iter_markers()}
         item.add_marker(pytest.mark.xdist_group("engine" if engine else item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Nets as small as those of tests are slower in torch with more threads, most of all beside other work."""
+    if torch := sys.modules.get("torch"):  # where no test collected needs it, it stays away
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -5,17 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from training.recipe import Recipe, recipe_from
 from training.scene import NucleiScene
 from training.synthetic import write_dataset
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Nets as small as these are slower with more threads, most of all beside other work."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
