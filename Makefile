@@ -7,8 +7,9 @@ export ORT_DISABLE_TELEMETRY := 1
 # with an NVIDIA GPU, the CUDA build of ONNX Runtime; never both: they own the same module
 BACKEND := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu),openvino
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# bytecode on every CPU, where pip takes one; some files are for other Pythons
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# bytecode on every CPU, where pip takes one and programs that write none make it at every start; some files are for
+# other Pythons
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib model service training || true
 CONSTRAINTS := requirements/constraints.txt
 UV = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --no-config --no-annotate \
   --python-version 3.11 --python-platform x86_64-manylinux_2_34
