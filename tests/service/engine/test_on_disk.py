@@ -86,7 +86,7 @@ async def answer_of(engine: Engine, data: bytes, request: SegmentRequest) -> byt
 
 def answers(packages: Path, spool: Path, data: bytes, *requests: SegmentRequest) -> list[bytes]:
     async def scenario() -> list[bytes]:
-        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, spool_dir=str(spool)), Metrics())
         await engine.start()
         try:
             return [await answer_of(engine, data, request) for request in requests]
@@ -116,7 +116,7 @@ def test_answers_through_files_are_those_through_memory(
 
     async def both_ways() -> tuple[list[bytes], list[bytes]]:
         # one engine: another one might measure other speeds, and cut other tiles
-        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, spool_dir=str(spool)), Metrics())
         await engine.start()
         in_memory = await all_of_them(engine)
         to_disk(monkeypatch)
@@ -173,7 +173,7 @@ def test_what_threads_do_for_a_caller_who_has_gone_ends_at_the_next_part(
     monkeypatch.setattr(module, step, late)
 
     async def scenario(*, hang_up: bool) -> None:
-        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, spool_dir=str(spool)), Metrics())
         await engine.start()
         answer = asyncio.create_task(answer_of(engine, tiff(image, rowsperstrip=16), asked))
         await asyncio.to_thread(begun.wait, 20)
@@ -241,7 +241,7 @@ def test_a_cancelled_request_leaves_no_file(packages: Path, spool: Path, monkeyp
     data = io.BytesIO(tiff(blobs(2000), compression="zlib", tile=(64, 64)))
 
     async def scenario() -> int:
-        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, spool_dir=str(spool)), Metrics())
         await engine.start()
         task = asyncio.create_task(engine.segment(data, SegmentRequest(output="labels", format="tiff")))
         await asyncio.to_thread(wait_for_file, spool)
@@ -258,7 +258,7 @@ def test_objects_beyond_the_memory_budget_end_their_request_alone(
     packages: Path, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        engine = Engine(Settings(models_dir=packages, backend="cpu", spool_dir=str(spool)), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, spool_dir=str(spool)), Metrics())
         await engine.start()
         data, wanted = tiff(blobs()), SegmentRequest(output="labels", format="png")
         with monkeypatch.context() as patch:
@@ -339,7 +339,7 @@ def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Pa
     real = needs(reader.header, spec, [request], reader.part_bytes, most)
 
     async def planned() -> Forecast:
-        engine = Engine(Settings(models_dir=packages, backend="cpu", memory_budget_mb=192), Metrics())
+        engine = Engine(Settings(models_dir=packages, backend="cpu", threads=1, memory_budget_mb=192), Metrics())
         await engine.start()
         try:
             return await engine.forecast((4000, 4000), 1, request)

@@ -29,7 +29,7 @@ IMAGE = np.tile(disc(64, 64), (2, 3))  # 6 discs
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
     folder = tmp_path_factory.mktemp("packages")
     write_tiny_package(folder, label_rule=LabelRule(min_area_px=300))
-    settings = Settings(models_dir=str(folder), backend="cpu", max_pixels=16_000_000, memory_budget_mb=192)
+    settings = Settings(models_dir=str(folder), backend="cpu", threads=1, max_pixels=16_000_000, memory_budget_mb=192)
     with running_app(settings) as running:
         running.wait_until_ready()
         yield running
