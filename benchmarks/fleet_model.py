@@ -1,8 +1,8 @@
 """A fleet of replicas as a discrete-event simulation: dispatch, admission, autoscaler, start and drain of pods.
 
 Each replica works through its images in the order of their coming, at one speed, so that its queue is one number: the
-time at which it will be free. (The service takes turns by pixels between requests: the queue is as long, and small
-images wait less than here.) Times are seconds, work is megapixels.
+time at which it will be free. (The service takes turns by seconds of the net between requests: the queue is as long,
+and small images wait less than here.) Times are seconds, work is megapixels.
 """
 
 from __future__ import annotations

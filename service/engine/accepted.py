@@ -162,7 +162,8 @@ class AcceptedRequest:
     async def run_tiles(self, source: NormalisedPixels, run: Run, stitcher: Stitcher) -> None:
         """Send the tiles of the plan through the net, and stitch what is kept."""
         mean = MeanOfViews(self.plan.views, stitcher.write)
-        input_yx = self.plan.tiles.input_yx
+        input_yx, throughput = self.plan.tiles.input_yx, self.chosen.throughput
+        tile_pixels = math.prod(input_yx)
 
         def read(part: TileView) -> NDArray[np.float32]:
             tile, view = part
@@ -170,7 +171,7 @@ class AcceptedRequest:
 
         def write(part: TileView, output_cyx: NDArray[np.float32]) -> None:
             mean.write(part, output_cyx)
-            self.ticket.done(math.prod(input_yx))
+            self.ticket.done(tile_pixels)
 
         await self.scheduler.run(
             Job(
@@ -180,9 +181,10 @@ class AcceptedRequest:
                 write=write,
                 tiles=iter(self.plan),
                 count=len(self.plan),
-                tile_pixels=math.prod(input_yx),
+                tile_pixels=tile_pixels,
+                tile_seconds=lambda: tile_pixels / throughput.pixels_per_second,
                 batch_pixels=most_batch_pixels(self.chosen.session.backend, self.chosen.planner.max_tile_pixels),
-                progress=self.chosen.throughput.add,
+                progress=throughput.add,
                 background=self.requests[0].background,
             )
         )

@@ -238,8 +238,8 @@ class Admission(Ledger):
     def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
 
-        All requests get equal shares by pixels (fair queueing), so that of each other one no more is waited for than
-        this one takes itself; those in the background count as one to all others. One in the background for
+        All requests get equal shares by seconds of the net (fair queueing), so that of each other one no more is waited
+        for than this one takes itself; those in the background count as one to all others. One in the background for
         which there is no turn now waits for all of its kind that came before.
         """
         asked = Ticket(throughput, pixels, 0, background=background, queued=background and self._turns_are_taken())

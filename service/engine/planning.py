@@ -15,7 +15,7 @@ from model.planner import Planner, batch_room, fixed_shapes
 from model.session import GPU_BACKENDS, InferenceSession, SessionOptions, activation_bytes_per_pixel
 from service.engine.cost_store import CostKey, CostStore
 
-# fair turns are counted in pixels and earn one tile at least: a larger one would let a slide keep others waiting
+# fair turns are counted in seconds and earn one tile at least: a larger one would let a slide keep others waiting
 _MOST_TILE_PIXELS = 1300 * 1300
 _CPU_BATCH_PIXELS = 512 * 512
 _MOST_DRIFT = 1.5  # kept speeds are measured anew where one tile differs by more than this factor

@@ -1,10 +1,11 @@
-"""One owner of all waiting tiles: batches across requests, turns by pixels served (worst-case fair queueing).
+"""One owner of all waiting tiles: batches across requests, turns by seconds of the net (worst-case fair queueing).
 
 Every request plane is a :class:`~service.engine.tile_job.Job`. The owner task alone touches the queue of jobs. It
 builds batches of equal tile shape, from several jobs where that fills them, and hands them to inference threads. Its
-clock counts the pixels that each job would have had by now if all were served at once, in equal shares. Of the tiles
-that would have been begun by then, that one is next which would be done first (WF2Q+, Bennett and Zhang 1997): beside
-the batch in work, a thumbnail waits for as many pixels of each slide as it has itself, whatever they have had before.
+clock counts the seconds of the net that each job would have had by now if all were served at once, in equal shares; a
+tile takes its pixels over the measured speed of its net, so that jobs of one net share it by pixels. Of the tiles that
+would have been begun by then, that one is next which would be done first (WF2Q+, Bennett and Zhang 1997): beside the
+batch in work, a thumbnail waits for as many seconds of each slide as it takes itself, whatever they have had before.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
@@ -62,7 +63,7 @@ class Scheduler:
         self._observe = observe
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._queue: list[Job[Any]] = []  # in order of arrival
-        self._clock = 0.0  # pixels
+        self._clock = 0.0  # seconds of the net
         self._changed = asyncio.Event()
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
@@ -142,7 +143,7 @@ class Scheduler:
         self._clock = max(self._clock, min(job.begins_at for job in self._queue))
         begun = [job for job in jobs if job.begins_at <= self._clock]
         job = min(begun or jobs, key=lambda job: job.ends_at(behind))
-        self._clock += job.tile_pixels / (len(self._queue) - behind + min(1, behind))
+        self._clock += job.tile_seconds() / (len(self._queue) - behind + min(1, behind))
         return job, job.take(behind)
 
     async def _process(self, batch: list[Entry]) -> None:

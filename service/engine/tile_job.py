@@ -36,7 +36,9 @@ class Job(Generic[_Part]):
     count
         How many tiles that are.
     tile_pixels
-        Input pixels of a tile: what a turn costs.
+        Input pixels of a tile.
+    tile_seconds
+        Seconds of the net that a tile takes at the speed that is measured by now: what a turn costs.
     batch_pixels
         Most input pixels in one call of this net.
     progress
@@ -53,11 +55,12 @@ class Job(Generic[_Part]):
     tiles: Iterator[_Part]
     count: int
     tile_pixels: int
+    tile_seconds: Callable[[], float]
     batch_pixels: int
     progress: Progress
     background: bool = False
     begins_at: float = field(init=False, default=0.0)
-    """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; pixels."""
+    """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; seconds."""
     done: asyncio.Future[None] = field(init=False)
     _waiting: int = field(init=False)
     _unfinished: int = field(init=False)
@@ -73,7 +76,7 @@ class Job(Generic[_Part]):
 
     def ends_at(self, behind: int) -> float:
         """When the next tile would be done likewise; ``behind`` jobs in the background have one share together."""
-        return self.begins_at + self.tile_pixels * (behind if self.background else 1)
+        return self.begins_at + self.tile_seconds() * (behind if self.background else 1)
 
     def take(self, behind: int) -> _Part:
         """Take the next tile and pay for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,10 +59,12 @@ def job(
     key: str = "net",
     stride: int = 10,
     batch_pixels: int = 10**6,
+    pixels_per_second: float = 1.0,
 ) -> Job[Tile]:
     """One tile for each value, all of its pixels that value."""
     plan = plan_with_stride((stride, stride * len(values)), GEOMETRY, (stride, stride))
     target = [] if written is None else written
+    tile_pixels = math.prod(plan.input_yx)
 
     def read(tile: Tile) -> NDArray[np.float32]:
         value = values[tile.write.x.start // stride]
@@ -74,7 +77,8 @@ def job(
         write=lambda _tile, output: target.append(float(output[0, 0, 0])),
         tiles=iter(plan),
         count=len(plan),
-        tile_pixels=plan.input_yx[0] * plan.input_yx[1],
+        tile_pixels=tile_pixels,
+        tile_seconds=lambda: tile_pixels / pixels_per_second,
         batch_pixels=batch_pixels,
         progress=lambda _pixels, _seconds: None,
     )
