@@ -108,11 +108,12 @@ class Ticket:
 
     def runs(self, thread: Future[Any]) -> None:
         """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""
-        self._threads = {other for other in self._threads if not other.done()} | {thread}
+        self._threads = {*self.still_running(), thread}
 
     def still_running(self) -> list[Future[Any]]:
-        """Calls that have not ended."""
-        return [thread for thread in self._threads if not thread.done()]
+        """Calls that have not ended; what the others gave, or failed with, is let go."""
+        self._threads = {thread for thread in self._threads if not thread.done()}
+        return [*self._threads]
 
 
 def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:

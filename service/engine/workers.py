@@ -62,4 +62,11 @@ class Workers:
         thread = self.executors[bisect_left(SIZES, size)].submit(function, *arguments)
         if ticket is not None:
             ticket.runs(thread)
-        return await asyncio.wrap_future(thread)
+        try:
+            return await asyncio.wrap_future(thread)
+        finally:
+            # an error that the call ended with holds this frame; if the frame held the call, the arrays of the request
+            # would stay until the garbage collector looks for cycles, and so would their files
+            if ticket is not None:
+                ticket.still_running()
+            del thread
