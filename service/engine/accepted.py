@@ -29,7 +29,7 @@ from service.engine.planning import most_batch_pixels
 from service.engine.request import SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_back, scaled_image
 from service.engine.scheduler import Scheduler
-from service.engine.spool import Spool
+from service.engine.spool import SpoolShare
 from service.engine.ticket import Ticket
 from service.engine.tile_job import Job
 from service.engine.wanted import WantedPixels
@@ -47,7 +47,7 @@ class AcceptedRequest:
     admission: Admission
     scheduler: Scheduler
     workers: Workers
-    spool: Spool
+    spool: SpoolShare
     reader: ImageReader
     requests: Sequence[SegmentRequest]
     """Equal but for their outputs; at least one."""
@@ -185,6 +185,7 @@ class AcceptedRequest:
                 tile_seconds=lambda: tile_pixels / throughput.pixels_per_second,
                 batch_pixels=most_batch_pixels(self.chosen.session.backend, self.chosen.planner.max_tile_pixels),
                 progress=throughput.add,
+                runs=self.ticket.runs,
                 background=self.requests[0].background,
             )
         )

@@ -122,10 +122,11 @@ class Admission(Ledger):
                 for thread in threads:
                     thread.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, ticket))
             else:
-                self._tickets.discard(ticket)
+                self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
         if not ticket.still_running():
+            ticket.over.close()
             self._tickets.discard(ticket)
 
     def claim(self, ticket: Ticket) -> bool:

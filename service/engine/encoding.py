@@ -14,7 +14,7 @@ from service.engine.notes import object_notes, request_notes
 from service.engine.plane import FinishedPlane, result_classes
 from service.engine.receipt import build_receipt
 from service.engine.request import Body, SegmentRequest
-from service.engine.spool import Spool, spool_full
+from service.engine.spool import SpoolShare, spool_full
 from service.engine.wanted import WantedPixels
 from service.formats import ENCODERS, Encoder, SegmentationResult
 
@@ -71,7 +71,7 @@ async def encode(
     return body, receipt
 
 
-def write_body(encoder: Encoder, result: SegmentationResult, spool: Spool | None) -> Body:
+def write_body(encoder: Encoder, result: SegmentationResult, spool: SpoolShare | None) -> Body:
     """Encode a result into a file of ``spool``; where there is none, into memory.
 
     Raises

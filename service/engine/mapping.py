@@ -44,8 +44,17 @@ class MappedFile:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         self._place = address, size
-        # not at the interpreter's end, when threads may still be at it
-        weakref.finalize(self, _LIBC.munmap, address, size).atexit = False
+        self._unmap = weakref.finalize(self, _LIBC.munmap, address, size)
+        self._unmap.atexit = False  # at the interpreter's end threads may still be at it
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is mapped no longer."""
+        return not self._unmap.alive
+
+    def close(self) -> None:
+        """Unmap it, whoever holds arrays of it: to touch one afterwards would end the process."""
+        self._unmap()
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

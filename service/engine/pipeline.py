@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from io import SEEK_END
@@ -33,7 +33,8 @@ from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
 from service.engine.scheduler import Scheduler
 from service.engine.series import SINGLE, Series
-from service.engine.spool import Spool
+from service.engine.spool import Spool, SpoolShare
+from service.engine.tracebacks import errors_keep_nothing
 from service.engine.trial import Trials, tried_speed
 from service.engine.workers import Workers
 from service.formats import ENCODERS
@@ -55,6 +56,7 @@ class Pipeline:
     turns: Turns
     trials: Trials
 
+    @errors_keep_nothing
     async def segment(
         self,
         source: BinaryIO,
@@ -208,12 +210,13 @@ class Pipeline:
         """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
         with asked.admit(self.admission, chosen.throughput) as ticket:
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)
+            spool = ticket.over.enter_context(closing(SpoolShare(self.spool)))
             async with self.turns.turn(progress):
                 yield AcceptedRequest(
                     self.admission,
                     self.scheduler,
                     self.workers,
-                    self.spool,
+                    spool,
                     reader=reader,
                     requests=requests,
                     channel=channel,

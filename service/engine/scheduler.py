@@ -29,6 +29,7 @@ from model.normalization import explained
 from model.planner import batch_room
 from service.engine.ending import LAST_S
 from service.engine.tile_job import Entry, Job
+from service.engine.tracebacks import clear_locals
 
 _LOG = logging.getLogger("unet.engine")
 
@@ -150,11 +151,16 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            outcomes, passing = await loop.run_in_executor(self._executor, run_batch, batch)
+            thread = self._executor.submit(run_batch, batch)
+            for job in {job for job, _ in batch}:
+                job.runs(thread)
+            outcomes, passing = await asyncio.wrap_future(thread)
         except RuntimeError as error:  # the executor has been shut down under us
-            gone = InferenceFailed(f"the inference thread is gone: {error}")
-            outcomes, passing = [gone for _ in batch], len(batch)
+            outcomes = [InferenceFailed(f"the inference thread is gone: {error}") for _ in batch]
+            passing = len(batch)
         for (job, _), outcome in zip(batch, outcomes, strict=True):
+            if outcome is not None:
+                clear_locals(outcome)  # it went through the thread's frames, which hold the whole batch
             job.settle(outcome)
         if passing < len(batch):
             self._passing[batch[0][0].key] = min(passing, self._passing.get(batch[0][0].key, passing))
@@ -162,6 +168,9 @@ class Scheduler:
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
         batch[0][0].progress(pixels, (loop.time() - started) / max(1, len(self._running)))
+        # an error that went through the thread may keep its call, and that would keep the error and all jobs
+        batch.clear()
+        outcomes.clear()
 
 
 def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
@@ -192,13 +201,14 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
                 continue
             half = (len(group) + 1) // 2
             passing = min(passing, half)
-            _LOG.warning("no memory for a batch of %d tiles, %d at a time from now on: %s", len(group), half, error)
+            why = str(error)  # a log may keep what it is given
+            _LOG.warning("no memory for a batch of %d tiles, %d at a time from now on: %s", len(group), half, why)
             groups.extendleft((group[half:], group[:half]))
         except Exception as error:
             if len(group) == 1:
                 outcomes[group[0]] = explained(error, inputs[group[0]])
                 continue
-            _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), error)
+            _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), str(error))
             groups.extendleft([place] for place in reversed(group))
     return outcomes, passing
 

@@ -2,8 +2,9 @@
 
 A spooled array is a file mapped into memory. What was touched of it counts as memory of the process until it is
 forgotten, which happens by itself after :data:`MAPPED_BYTES`: the system keeps it in its page cache as long as there is
-room, and on disk. Files have no name and vanish with the last reference to them, however a request ends. An array
-keeps no file open: a stack has one for each of its planes.
+room, and on disk. Files have no name. An array's vanishes with the last reference to it, and at the latest when its
+request is over, which says so to the :class:`SpoolShare` that made it. An array keeps no file open: a stack has one for
+each of its planes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from typing import IO, Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -47,6 +49,11 @@ class SpooledArray:
     SpoolFull
         Where the disk has no room for it, or the system maps no more files.
 
+    Attributes
+    ----------
+    mapped
+        The file; once it is closed indexing raises :class:`ValueError`, and parts got before must not be touched.
+
     """
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -58,10 +65,10 @@ class SpooledArray:
             except OSError as error:
                 raise spool_full(f"{math.ceil(size / 1e6)} MB are", error) from error
             try:
-                self._map = MappedFile(file, size)
+                self.mapped = MappedFile(file, size)
             except OSError as error:
                 raise spool_full("1 more mapped file is", error) from error
-        self._array: NDArray[Any] = np.asarray(self._map).view(dtype).reshape(shape)
+        self._array: NDArray[Any] = np.asarray(self.mapped).view(dtype).reshape(shape)
         self._touched = 0
         self._lock = threading.Lock()
 
@@ -78,14 +85,20 @@ class SpooledArray:
         return kind
 
     def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401 - as numpy has it
-        part = self._array[key]
+        part = self._part(key)
         self._touch(part)
         return part
 
     def __setitem__(self, key: Any, value: Any, /) -> None:  # noqa: ANN401
-        part = self._array[key]
+        part = self._part(key)
         self._touch(part)
         part[...] = value
+
+    def _part(self, key: Any) -> NDArray[Any]:  # noqa: ANN401
+        if self.mapped.closed:
+            raise ValueError("the file of this array is closed")
+        part: NDArray[Any] = self._array[key]
+        return part
 
     def _touch(self, part: NDArray[Any]) -> None:
         low, high = byte_bounds(part)
@@ -95,7 +108,7 @@ class SpooledArray:
             if forget:
                 self._touched = high - low
         if forget:
-            self._map.forget()
+            self.mapped.forget()
 
 
 def spool_full(what: str, error: OSError) -> SpoolFull:
@@ -160,3 +173,32 @@ class Spool:
                 f"0 files can be made in the {folder}, 1 is needed: {error.strerror}; point {setting} to a folder that "
                 "can be written"
             ) from error
+
+
+class SpoolShare:
+    """What one request has of the spool.
+
+    Parameters
+    ----------
+    spool
+        Where it lies.
+
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self.file = spool.file
+        """For the answer, which lasts longer than the request: closing it frees its room."""
+        self._spool = spool
+        # of arrays that have gone, too: whoever keeps a part of one keeps its file
+        self._mapped: WeakSet[MappedFile] = WeakSet()
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> SpooledArray:
+        """See :meth:`Spool.array`; any thread may call it."""
+        array = self._spool.array(shape, dtype)
+        self._mapped.add(array.mapped)
+        return array
+
+    def close(self) -> None:
+        """Free the room of all arrays, whoever still holds them; no thread may be at one, or get to it."""
+        for mapped in list(self._mapped):
+            mapped.close()

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -83,6 +84,8 @@ class Ticket:
     """Nobody wants it any more."""
     series: Series = SINGLE
     """What its caller has ready beside it."""
+    over: ExitStack = field(default_factory=ExitStack)
+    """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
     _threads: set[Future[Any]] = field(default_factory=set)
 
     @property
@@ -107,7 +110,7 @@ class Ticket:
             raise CancelledError("nobody waits for this request any more")
 
     def runs(self, thread: Future[Any]) -> None:
-        """Note a call in a worker thread: it holds the ticket's memory, whether or not anybody still waits for it."""
+        """Note a call in a thread: it holds the ticket's memory, whether or not anybody still waits for it."""
         self._threads = {*self.still_running(), thread}
 
     def still_running(self) -> list[Future[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -43,6 +44,8 @@ class Job(Generic[_Part]):
         Most input pixels in one call of this net.
     progress
         Told of each batch that this job leads.
+    runs
+        Told of each call in an inference thread that is for one of its tiles, as it begins.
     background
         Whether it shares a job's turns with all others of which the same is true.
 
@@ -58,6 +61,7 @@ class Job(Generic[_Part]):
     tile_seconds: Callable[[], float]
     batch_pixels: int
     progress: Progress
+    runs: Callable[[Future[Any]], None]
     background: bool = False
     begins_at: float = field(init=False, default=0.0)
     """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; seconds."""

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from service.engine.ticket import Ticket
+from service.engine.tracebacks import clear_locals_of
 
 _T = TypeVar("_T")
 SIZES = (1 << 20, 1 << 24, math.inf)
@@ -60,6 +61,7 @@ class Workers:
 
         """
         thread = self.executors[bisect_left(SIZES, size)].submit(function, *arguments)
+        thread.add_done_callback(clear_locals_of)  # also where nobody waits for it any more
         if ticket is not None:
             ticket.runs(thread)
         try:

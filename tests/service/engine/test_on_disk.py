@@ -31,7 +31,7 @@ from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.forecast import Forecast
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
-from service.engine.spool import Spool
+from service.engine.spool import Spool, SpoolShare
 from service.engine.ticket import Throughput
 from service.formats import OutputKind
 from service.settings import Settings
@@ -135,7 +135,7 @@ def test_a_disk_that_is_full_when_the_answer_is_written_is_the_spools_trouble(
 ) -> None:
     to_disk(monkeypatch)
     monkeypatch.setattr(Spool, "file", lambda self: Path("/dev/full").open("r+b"))  # noqa: SIM115 - closed by whom it serves
-    monkeypatch.setattr(Spool, "array", lambda self, shape, dtype: np.zeros(shape, dtype))
+    monkeypatch.setattr(SpoolShare, "array", lambda self, shape, dtype: np.zeros(shape, dtype))
     asked = SegmentRequest(output="probabilities", format=format_name)
     with pytest.raises(SpoolFull, match=r"the answer is needed in the spool .* No space left .* UNET_SPOOL"):
         answers(packages, spool, tiff(blobs()), asked)

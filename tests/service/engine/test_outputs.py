@@ -23,7 +23,7 @@ from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
 from service.engine.needs import Needs, needs
 from service.engine.request import Answer, Body, SegmentRequest
-from service.engine.spool import Spool
+from service.engine.spool import SpoolShare
 from service.engine.ticket import Throughput
 from service.formats import Encoder, OutputKind, SegmentationResult
 from tests.disks import small_disk
@@ -350,7 +350,7 @@ def test_a_caller_who_goes_frees_everything(packages: Path, tmp_path: Path, monk
             real, second, gone = write_body, threading.Event(), threading.Event()
             begun: list[str] = []
 
-            def late(encoder: Encoder, result: SegmentationResult, spool: Spool) -> Body:
+            def late(encoder: Encoder, result: SegmentationResult, spool: SpoolShare) -> Body:
                 begun.append(result.kind)
                 if len(begun) == 2:
                     second.set()

@@ -81,6 +81,7 @@ def job(
         tile_seconds=lambda: tile_pixels / pixels_per_second,
         batch_pixels=batch_pixels,
         progress=lambda _pixels, _seconds: None,
+        runs=lambda _thread: None,
     )
 
 

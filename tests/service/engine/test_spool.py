@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from service.engine import spool as spool_module
 from service.engine.errors import SpoolFull
-from service.engine.spool import Spool
+from service.engine.spool import Spool, SpoolShare
 
 
 def files_in(folder: Path) -> list[str]:
@@ -90,6 +90,25 @@ def test_files_have_no_name_and_end_with_their_arrays(tmp_path: Path) -> None:
     assert len(files_in(tmp_path)) == 1
     del array, part
     gc.collect()
+    assert files_in(tmp_path) == []
+
+
+def test_a_request_that_is_over_frees_its_room_whoever_holds_its_arrays(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    ended, goes_on = SpoolShare(spool), SpoolShare(spool)
+    array, other = (share.array((100, 100), np.dtype(np.uint8)) for share in (ended, goes_on))
+    part = ended.array((50, 50), np.dtype(np.uint8))[:10]  # without its array, as a traceback may have it
+    other[:] = 7
+    assert len(files_in(tmp_path)) == 1 + 2
+    ended.close()
+    assert len(files_in(tmp_path)) == 1
+    with pytest.raises(ValueError, match="closed"):
+        array[0]
+    with pytest.raises(ValueError, match="closed"):
+        array[0] = 1
+    assert (other[:] == 7).all()
+    assert part.shape == (10, 50)  # it may be held, but not be touched
+    goes_on.close()
     assert files_in(tmp_path) == []
 
 
