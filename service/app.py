@@ -106,9 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.state.engine = engine
     app.state.jobs = kept
-    app.state.upload_room = UploadRoom(
-        settings.spool_mb << 20, max(settings.upload_limit_mb, settings.max_body_mb) << 20, kept.temporary_bytes
-    )
+    app.state.upload_room = UploadRoom(settings.spool_mb << 20, settings.upload_limit_bytes, kept.temporary_bytes)
     app.state.json_turn = asyncio.Lock()
     for router in (
         segment.router,

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with what it lacks.
 
-A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; and
-requests that wish for another protocol are answered in this one.
+A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; answers
+that come before the end of a request are not lost where they end the connection; and requests that wish for another
+protocol are answered in this one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import asyncio
 import socket
 import sys
 from collections import deque
+from typing import Any, cast
 
 from httptools import HttpParserUpgrade
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.lingering import LingeringTransport, LingerLimits
 
 HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
@@ -39,21 +45,51 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _pending_bytes = 0
     _upgrade_at: int | None = None
+    _body_is_coming = False
+    _is_refused = False  # what came is no request, and was answered in here
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        linger: LingerLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._linger = linger
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        super().connection_made(transport)
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        lingering = LingeringTransport(transport, self._has_answered_too_early, self._linger)
+        super().connection_made(cast(asyncio.Transport, lingering))
         line = transport.get_extra_info("socket")
         if sys.platform == "linux" and line.family in {socket.AF_INET, socket.AF_INET6}:
             line.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that is not answered yet, not only the last one that came (HTTP/1.1 pipelining)."""
+        self._tell_unanswered()
+        super().connection_lost(exc)
+
+    def _tell_unanswered(self) -> None:
         for cycle in self._unanswered:
             cycle.disconnected = cycle.disconnected or not cycle.response_complete
             cycle.message_event.set()
-        super().connection_lost(exc)
+
+    def _has_answered_too_early(self) -> bool:
+        """Whether more of a request is to come that has its answer already, or that gets none."""
+        if any(cycle.response_started and not cycle.response_complete for cycle in self._unanswered):
+            return False  # an answer that breaks off shall be seen to
+        return self._is_refused or self._body_is_coming or bool(self.pipeline)
+
+    def send_400_response(self, msg: str) -> None:
+        """See uvicorn."""
+        self._is_refused = True
+        super().send_400_response(msg)
+        self._tell_unanswered()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
@@ -65,6 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
+            self._is_refused = True
             self.transport.write(_REFUSAL)
         self.transport.close()
 
@@ -78,6 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._will_be_read_again():
             return
         self._pending_bytes = 0
+        self._body_is_coming = True
         super().on_headers_complete()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
@@ -93,6 +131,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._will_be_read_again():
             return
         self._pending_bytes = 0
+        self._body_is_coming = False
         super().on_message_complete()
 
     def _will_be_read_again(self) -> bool:

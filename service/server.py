@@ -17,6 +17,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -25,6 +26,7 @@ from service.app import create_app
 from service.engine.ending import leave_what_hangs
 from service.engine.engine import Engine
 from service.jobs.owner import Jobs
+from service.lingering import LingerLimits
 from service.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry import fields
@@ -135,13 +137,14 @@ def serve(settings: Settings) -> None:
     # the soft limit is low for programs that call select(); connections, uploads and answers take a file each
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     app = create_app(settings)
+    linger = LingerLimits(settings.upload_limit_bytes, settings.deadline_s)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         root_path=settings.root_path,
         loop="uvloop",
-        http=LimitedProtocol,
+        http=partial(LimitedProtocol, linger=linger),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="on",
         workers=1,

@@ -199,6 +199,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event to log.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object per line, or text for people.")
 
+    @property
+    def upload_limit_bytes(self) -> int:
+        """Room for all bodies together; one of the largest allowed always has enough."""
+        return max(self.upload_limit_mb, self.max_body_mb) << 20
+
 
 def option_name(field: str) -> str:
     """Command line option of a field: ``memory_budget_mb`` is ``--memory-budget-mb``."""

@@ -60,9 +60,7 @@ def test_a_body_declared_too_large_is_refused_before_it_is_sent(server: LiveServ
 def test_headers_that_do_not_end_are_refused(server: LiveServer, start: bytes, piece: bytes) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as line:
-        line.sendall(start + piece * 50)
-        time.sleep(0.05)  # what is not read before the end turns it into a reset
-        line.sendall(piece * 20)
+        line.sendall(start + piece * 20_000)
         assert line.recv(4096).startswith(b"HTTP/1.1 431 ")
         assert line.recv(4096) == b""
 
@@ -101,7 +99,7 @@ def test_unfinished_uploads_do_not_fill_the_memory(server: LiveServer) -> None:
 def test_bytes_that_are_no_http_do_not_disturb_the_next_request(server: LiveServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as line:
-        line.sendall(bytes(range(256)) * 16)
+        line.sendall(bytes(range(256)) * 80_000)
         assert b" 400 " in line.recv(4096).split(b"\r\n")[0]
     assert httpx.post(f"{server.url}/segment", content=GOOD).status_code == 200
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from service.api import piecewise
 from service.api.piecewise import PiecewiseResponse
 from service.engine.request import Body
+from service.lingering import LingerLimits
 from service.protocol import LimitedProtocol
 
 CONTENT = bytes(range(256)) * (64 << 10)  # 16 MiB, more than sockets hold
@@ -42,7 +44,8 @@ def serving(make: Callable[[], io.BytesIO], freed: Callable[[], None]) -> Iterat
         body.when_freed(freed)
         await PiecewiseResponse(body, "application/octet-stream", {})(scope, receive, send)
 
-    config = uvicorn.Config(app, port=0, loop="uvloop", http=LimitedProtocol, lifespan="off", log_config=None)
+    http = partial(LimitedProtocol, linger=LingerLimits(1 << 20, 10))
+    config = uvicorn.Config(app, port=0, loop="uvloop", http=http, lifespan="off", log_config=None)  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
