@@ -24,7 +24,7 @@ from service.telemetry import fields
 
 _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
-_KEPT = 2.5  # bytes that a net takes for each of its package's graphs: 0.5 to 2.8 were seen (docs/speed.md)
+_KEPT = 2.5  # bytes that a net takes for each of its package's graphs: 1.1 to 2.8 were seen (docs/speed.md)
 
 
 def memory_bytes(settings: Settings) -> int:
