@@ -40,11 +40,11 @@ class Activations:
         self._limit_bytes = limit_bytes
         self._released = released
         self._lock = threading.Lock()
-        self._kept: WeakKeyDictionary[Net, int] = WeakKeyDictionary()  # bytes; the net that ran last is last
+        self._kept: WeakKeyDictionary[Net, float] = WeakKeyDictionary()  # bytes; the net that ran last is last
         self._running: Counter[Net] = Counter()
 
     @contextmanager
-    def taken(self, net: Net, size_bytes: int) -> Iterator[None]:
+    def taken(self, net: Net, size_bytes: float) -> Iterator[None]:
         """Let ``net`` run within a ``with`` block, where it takes so many bytes."""
         with self._lock:
             self._running[net] += 1
