@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from skimage.transform import downscale_local_mean
 
 from training.datasets import IGNORE, AnnotatedImage, find_sources, load_images
-from training.errors import DatasetError
+from training.errors import DatasetError, MaskMismatch
+from training.layouts import coco, geojson, rois
+from training.layouts.choice import layout_of
 from training.layouts.ctc import has_silver_alone
+from training.layouts.source import Layout
 from training.options import Data
-from training.survey_objects import Guess, Objects, guess_kind, measure_objects
+from training.survey_objects import MOST_CLASSES, Guess, Objects, guess_kind, measure_objects
 
 LOW_PERCENTILE = 1.0
 HIGH_PERCENTILES = (99.0, 99.8, 99.98, 100.0)
 """Where the grey range of an image may end."""
+
+_DRAWN: tuple[Layout, ...] = (coco, rois, geojson)
+"""Layouts whose shapes are objects by definition."""
 
 _MOST_PIXELS = 24_000_000  # masks are measured on so many pixels: seconds, however large the folder
 _IMAGES_TO_COUNT_CHANNELS = 9
@@ -108,35 +114,75 @@ class Survey:
 def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]:
     """Read a whole folder and say what it holds.
 
+    Shapes that are drawn around objects are objects; what the values of masks mean is guessed.
+
     Parameters
     ----------
     folder
         The data folder.
     data
-        How to read it; ``kind`` and ``class_values`` are guessed. Without it as the folder shows: by silver truth where
-        no sequence of layout ``ctc`` has gold truth.
+        How to read it. What it does not set is as the folder shows: ``kind`` and ``class_values``, and silver truth
+        where no sequence of layout ``ctc`` has gold truth.
 
     Returns
     -------
     tuple[Survey, Data]
-        The facts, and ``data`` with the guess in it.
+        The facts, and ``data`` with what was seen in it.
 
     Raises
     ------
     DatasetError
-        As :func:`training.datasets.load_images`.
+        As :func:`training.datasets.load_images`; :class:`training.errors.MaskMismatch` where masks that are said to
+        hold classes hold more values than :data:`training.survey_objects.MOST_CLASSES`.
 
     """
-    as_it_lies = data or Data(truth="silver" if has_silver_alone(folder) else "gold")
-    plain = as_it_lies.model_copy(update={"kind": "instances", "class_values": None})
-    images = load_images(folder, plain, _channels(folder, plain), 2)
-    measured = _sample(images)
-    guess = guess_kind([image.labels_yx for image in measured], _all_values(images))
-    known = plain.model_copy(update={"kind": guess.kind, "class_values": guess.class_values})
-    if guess.kind == "semantic":
-        images = [replace(image, labels_yx=_as_classes(image.labels_yx, guess)) for image in images]
-        measured = _sample(images)
-    return _survey(images, measured, guess), known
+    data = data or Data()
+    if "truth" not in data.model_fields_set and has_silver_alone(folder):
+        data = data.model_copy(update={"truth": "silver"})
+    said = _as_said(folder, data)
+    if said is not None and said.kind == "semantic":
+        images, guess = _load(folder, _reading(data, said), len(said.class_values or ())), said
+    else:
+        images = _load(folder, _reading(data, Guess("instances", None, "")), 2)
+        guess = said or _guess(images, folder, data)
+        if guess.kind == "semantic":
+            images = [replace(image, labels_yx=_as_classes(image.labels_yx, guess)) for image in images]
+    return _survey(images, _sample(images), guess), _reading(data, guess)
+
+
+def _as_said(folder: Path, data: Data) -> Guess | None:
+    """What the labels are by ``data`` or by their layout; None where their values have to tell."""
+    drawn, kind_said = layout_of(folder, data)[0] in _DRAWN, "kind" in data.model_fields_set
+    if data.class_values is not None:
+        return Guess("semantic", data.class_values, "as data.class_values says")
+    if data.kind == "semantic" and drawn:
+        classes = tuple(range(1 + len(data.categories or ("all of them",))))
+        return Guess("semantic", classes, "shapes of categories, as data.kind says")
+    if data.kind == "instances" and (drawn or kind_said):
+        return Guess("instances", None, "as data.kind says" if kind_said else "shapes are objects")
+    return None
+
+
+def _guess(images: Sequence[AnnotatedImage], folder: Path, data: Data) -> Guess:
+    """What the values of masks mean."""
+    values = _all_values(images)
+    if data.kind == "instances":
+        return guess_kind([image.labels_yx for image in _sample(images)], values)
+    if len(values) > MOST_CLASSES:
+        raise MaskMismatch(
+            f"the masks of {folder} hold {len(values)} values or more, which data.kind = 'semantic' makes classes; "
+            f"expected {MOST_CLASSES} at most. Name them all (data.class_values), or leave data.kind out where they "
+            "number objects"
+        )
+    return Guess("semantic", values, f"{len(values)} values, as data.kind says")
+
+
+def _reading(data: Data, guess: Guess) -> Data:
+    return data.model_copy(update={"kind": guess.kind, "class_values": guess.class_values})
+
+
+def _load(folder: Path, data: Data, classes: int) -> list[AnnotatedImage]:
+    return load_images(folder, data, _channels(folder, data), classes)
 
 
 def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage], guess: Guess) -> Survey:

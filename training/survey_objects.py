@@ -15,7 +15,9 @@ from skimage.measure import label
 from training.object_sizes import areas_of, components, percentiles_px
 from training.weight_map import close_numbers
 
-_MOST_CLASSES = 16
+MOST_CLASSES = 16
+"""More values than these number objects."""
+
 _MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
 
 
@@ -91,7 +93,7 @@ def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -
         )
     pieces = np.concatenate([_pieces(mask) for mask in masks_yx] or [np.zeros(0, dtype=np.int64)])
     median = float(np.median(pieces)) if pieces.size else 0.0
-    if len(values) <= _MOST_CLASSES and median > 2:
+    if len(values) <= MOST_CLASSES and median > 2:
         return Guess("semantic", values, f"{len(values)} values, each in {median:g} pieces an image (median)")
     shown = f"{len(marks)}" if len(marks) <= 1000 else "more than 1000"
     return Guess("instances", None, f"{shown} values, each in {median:g} piece{'s'[: median != 1]} an image (median)")

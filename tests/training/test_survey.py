@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.datasets import IGNORE
-from training.errors import MissingFile, UnreadableFile
+from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
 from training.survey import Survey, survey_folder
 from training.survey_objects import guess_kind, measure_objects
@@ -112,6 +113,73 @@ def test_what_the_values_mean_is_guessed(
     guess = guess_kind([pieces(marks, each)], (0, *marks))
     assert (guess.kind, guess.class_values) == (kind, class_values)
     assert guess.reason
+
+
+def write_coco(folder: Path, categories: list[str]) -> None:
+    """Two images of one object for each category, each object in three parts."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for image in range(2):
+        tifffile.imwrite(folder / "images" / f"{image}.tif", grey(seed=image))
+        images.append({"id": image, "file_name": f"{image}.tif", "height": 96, "width": 96})
+        for number in range(len(categories)):
+            corners = [(10 + 20 * part, 10 + 20 * number) for part in range(3)]
+            parts = [[x, y, x + 12, y, x + 12, y + 12, x, y + 12] for x, y in corners]
+            annotations.append(
+                {"id": 9 * image + number, "image_id": image, "category_id": number, "segmentation": parts}
+            )
+    named = [{"id": number, "name": name} for number, name in enumerate(categories)]
+    document = {"images": images, "annotations": annotations, "categories": named}
+    (folder / "all.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_drawn_shapes_are_objects_however_few_and_in_however_many_parts(tmp_path: Path, count: int) -> None:
+    write_coco(tmp_path, ["cell", "nucleus", "vessel"][:count])
+    survey, data = survey_folder(tmp_path)
+    assert (data.kind, data.class_values, survey.guess.reason) == ("instances", None, "shapes are objects")
+    assert survey.objects.count == 2 * count
+
+
+@pytest.mark.parametrize(
+    ("categories", "values", "shares"),
+    [(("vessel", "cell"), (0, 1, 2), [3 * 144, 3 * 144]), (("cell",), (0, 1), [3 * 144]), (None, None, None)],
+)
+def test_drawn_shapes_are_classes_where_that_is_said(
+    tmp_path: Path, categories: tuple[str, ...] | None, values: tuple[int, ...] | None, shares: list[int] | None
+) -> None:
+    write_coco(tmp_path, ["cell", "nucleus", "vessel"])
+    asked = Data(kind="semantic", categories=categories)
+    if shares is None:
+        with pytest.raises(MaskMismatch, match=r"expected data\.categories to name them"):
+            survey_folder(tmp_path, asked)
+        return
+    survey, data = survey_folder(tmp_path, asked)
+    assert (data.kind, data.class_values, data.categories) == ("semantic", values, categories)
+    assert survey.class_shares[1:] == pytest.approx([share / 96**2 for share in shares])
+
+
+def test_what_masks_hold_is_not_guessed_where_that_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "a", grey(), squares(12, 3, apart=6) * np.uint16(5))
+    survey, data = survey_folder(tmp_path, Data(kind="semantic"))
+    assert (data.kind, data.class_values) == ("semantic", (0, 5, 10, 15))
+    assert survey.class_shares[1:] == pytest.approx([144 / 96**2] * 3)
+    survey, data = survey_folder(tmp_path, Data(kind="semantic", class_values=(0, 15, 10, 5)))
+    assert data.class_values == (0, 15, 10, 5)
+    (tmp_path / "labels" / "a.tif").unlink()
+    write(tmp_path, "a", grey(), np.where(squares(12, 3, apart=6) > 0, 255, 0).astype(np.uint8))
+    assert survey_of(tmp_path).guess.kind == "semantic"
+    survey, data = survey_folder(tmp_path, Data(kind="instances"))
+    assert (data.kind, data.class_values, survey.objects.count) == ("instances", None, 1)
+
+
+def test_masks_of_many_values_are_no_classes_unless_these_are_named(tmp_path: Path) -> None:
+    mask = np.arange(96 * 96, dtype=np.uint16).reshape(96, 96) % 20
+    write(tmp_path, "a", grey(), mask)
+    with pytest.raises(MaskMismatch, match=r"hold 20 values .* expected 16 at most. Name them all \(data.class_values"):
+        survey_folder(tmp_path, Data(kind="semantic"))
+    _, data = survey_folder(tmp_path, Data(kind="semantic", class_values=tuple(range(20))))
+    assert data.kind == "semantic"
 
 
 def test_two_valued_masks_are_classes_and_their_pieces_objects(tmp_path: Path) -> None:
