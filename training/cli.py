@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from model.errors import ModelError
 from model.interrupts import INTERRUPTED
 from training.commands import compare, cross_validate, evaluate, export, fit, plan, preview, quantize, report
@@ -17,6 +19,10 @@ from training.run_folder import RunFiles
 from training.writing import is_full, unwritable
 
 _log = logging.getLogger("training")
+_NO_MEMORY = (
+    "there is not enough memory ({}); crop the images, choose a smaller tile_output_px or schedule.batch, or give the "
+    "command more memory"
+)
 _TUNABLES = "GLIBC_TUNABLES"
 # huge pages, and memory that is kept between steps: a page fault for every page of every map of every step costs more
 _MALLOC = ":".join(
@@ -50,11 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, ModelError) as error:
         sys.stderr.write(f"unet-train {options.command}: {error}\n")
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        wanted = str(error).partition("\n")[0] or "no more can be had"
+        sys.stderr.write(f"unet-train {options.command}: {_NO_MEMORY.format(wanted)}{_how_to_go_on(options)}\n")
+        return 2
     except KeyboardInterrupt:
         nothing = " before the first checkpoint; there is nothing to resume" if options.command == "fit" else ""
         sys.stderr.write(f"\ninterrupted{_how_to_go_on(options) or nothing}\n")
         return INTERRUPTED
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory, in whatever way Python, NumPy or torch put it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _told(error: OSError, options: argparse.Namespace) -> str:

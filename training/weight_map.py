@@ -58,11 +58,11 @@ def border_term(labels_yx: NDArray[np.int32], w0: float, sigma_px: float) -> NDA
 
 
 def close_numbers(cells_yx: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Objects numbered anew in their order where a table by number would be longer than the image; 0 stays 0."""
+    """Objects numbered anew in their order where a table by number would be longer than the image; 0 and below stay."""
     if cells_yx.max(initial=0) <= cells_yx.size:
         return cells_yx
-    numbers = np.union1d(cells_yx, 0)
-    return np.searchsorted(numbers, cells_yx).astype(np.int32)
+    numbers = np.union1d(np.maximum(cells_yx, 0), 0)
+    return np.where(cells_yx > 0, np.searchsorted(numbers, cells_yx), cells_yx).astype(np.int32)
 
 
 def _around(window: _Window, reach: int, size_yx: tuple[int, ...]) -> _Window:

@@ -60,6 +60,15 @@ def test_numbers_of_objects_do_not_matter(
     assert match_objects(renumbered, reference_yx) == match_objects(found_yx, reference_yx)
 
 
+def test_numbers_far_above_the_size_of_the_image_take_no_tables_of_their_length() -> None:
+    # a table by number would take 16 GB
+    reference = np.array([[1] * 10 + [2] * 4 + [0] * 2 + [4] * 2 + [IGNORE]]) * np.int64(500_000_000)
+    reference[0, -1] = IGNORE
+    found = np.array([[5] * 8 + [0] * 2 + [6] * 2 + [7] * 2 + [0] * 2 + [8] * 2 + [9]]) * np.int64(200_000_000)
+    assert match_objects(found, reference, [0.5, 0.7]) == [Matches(3, 1, 0), Matches(2, 2, 1)]
+    assert seg_jaccards(found, reference).tolist() == pytest.approx([0.8, 0.0, 1.0])
+
+
 @given(LABELS, LABELS)
 def test_counts_add_up(found_yx: NDArray[np.int32], reference_yx: NDArray[np.int32]) -> None:
     for matches in match_objects(found_yx, reference_yx):

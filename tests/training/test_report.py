@@ -25,12 +25,14 @@ from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures
 from training.measures.objects import match_objects
 from training.pictures import FOUND, REFERENCE
+from training.prediction import net_predictor
 from training.recipe import Recipe
-from training.report.cases import overlay, unmatched, worst_rows
+from training.report.cases import overlay, show_case, unmatched, worst_rows
 from training.report.charts import Series, histogram, line_chart, number, ticks
 from training.report.page import table_of
 from training.report.run_log import best_point, read_log
 from training.scoring import Scoring
+from training.state import fresh_state
 from training.trainer import train
 
 
@@ -276,6 +278,18 @@ def test_marks_lie_on_the_objects_that_they_are_for() -> None:
     changed = (picture != plain).any(axis=-1)
     assert changed[20 * scale : 30 * scale, 2 * scale : 12 * scale].any()  # missed
     assert not changed[: 12 * scale, : 12 * scale].any()  # found
+
+
+def test_numbers_far_above_the_size_of_the_image_make_no_other_case(tiny_recipe: Recipe) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (40, 40, 1), dtype=np.uint8)
+    predictor = net_predictor(fresh_state(tiny_recipe, "cpu").scored_net, tiny_recipe)
+    first, second = (
+        show_case(AnnotatedImage("one", grey, labels), row("one", 0.5), predictor, instances=True)
+        for labels in (objects(), objects() * np.int32(200_000_000))  # a table by number would take 14 GB
+    )
+    assert (first.missed, first.false) == (second.missed, second.false)
+    assert first.missed
+    np.testing.assert_array_equal(first.overlay, second.overlay)
 
 
 def test_differing_pixels_of_classes_are_tinted() -> None:

@@ -13,6 +13,7 @@ from scipy.sparse import csgraph
 from skimage.metrics import contingency_table
 
 from training.datasets import IGNORE
+from training.weight_map import close_numbers
 
 AP_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -47,8 +48,8 @@ def match_objects(
 
     """
     known = reference_yx != IGNORE
-    found, wanted = np.where(known, labels_yx, 0), np.where(known, reference_yx, 0)
-    table = contingency_table(wanted.astype(np.int64), found.astype(np.int64)).tocoo()
+    found, wanted = (close_numbers(np.where(known, plane, 0)).astype(np.int64) for plane in (labels_yx, reference_yx))
+    table = contingency_table(wanted, found).tocoo()
     areas_wanted, areas_found = (np.bincount(plane.ravel()) for plane in (wanted, found))
     inside = (table.row > 0) & (table.col > 0)
     rows, columns = table.row[inside], table.col[inside]

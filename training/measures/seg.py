@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import contingency_table
 
+from training.weight_map import close_numbers
+
 
 def seg_jaccards(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> NDArray[np.float64]:
     """Jaccard index of each reference object with the one found object that covers more than half of it, else 0.
@@ -29,7 +31,7 @@ def seg_jaccards(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> NDArray
         0 to 1, in the order of the reference's numbers; empty where the reference has no object.
 
     """
-    wanted, found = np.maximum(reference_yx, 0).astype(np.int64), labels_yx.astype(np.int64)
+    wanted, found = (close_numbers(np.maximum(plane, 0)).astype(np.int64) for plane in (reference_yx, labels_yx))
     areas_wanted, areas_found = (np.bincount(plane.ravel()) for plane in (wanted, found))
     jaccards = np.zeros(areas_wanted.size)
     table = contingency_table(wanted, found).tocoo()

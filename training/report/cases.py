@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from training.pictures import (
 )
 from training.prediction import Predictor
 from training.report.page import flatten
+from training.weight_map import close_numbers
 
 SIDE_PX = 768
 """Longest side of a picture."""
@@ -76,6 +77,7 @@ def worst_rows(evaluation: Evaluation, count: int) -> list[ImageFigures]:
 
 def show_case(image: AnnotatedImage, row: ImageFigures, predictor: Predictor, *, instances: bool) -> Case:
     """Predict an image again, and draw it."""
+    image = replace(image, labels_yx=close_numbers(image.labels_yx))
     probabilities, rule = predictor.probabilities(image.image_yxc), predictor.label_rule
     missed: list[int] | None = None
     false: list[int] | None = None
