@@ -68,6 +68,10 @@ class Data(Part):
     categories
         Layouts ``coco`` and ``geojson``: names of the categories that are taken, all where it is missing. Semantic
         labels are of class 1, 2, ... in the order of these names.
+    crowd
+        Layout ``coco``: what annotations with ``iscrowd`` are. ``ignore``: not annotated, as COCO has it. ``object``:
+        one object each, as CVAT writes ellipses and brush masks, or pixels of a class. ``auto``: ``object`` where all
+        says that CVAT wrote the file, and for classes where there are no others; else ``ignore``. The log tells which.
     kind
         ``instances``: 0 is background, every other value one object. ``semantic``: a value is a class.
     class_values
@@ -97,6 +101,7 @@ class Data(Part):
     lacking: Literal["ignore", "silver", "background"] = "ignore"
     incomplete: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
     categories: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    crowd: Literal["auto", "object", "ignore"] = "auto"
     kind: Literal["instances", "semantic"] = "instances"
     class_values: tuple[int, ...] | None = None
     ignore_value: int | None = None

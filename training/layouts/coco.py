@@ -1,9 +1,9 @@
 """Layout ``coco``: one JSON file of COCO annotations, and the images that it names.
 
 An annotation is an object, given by polygons (corners in pixels from the upper left corner, all of them united;
-:mod:`training.layouts.raster`) or by run lengths, plain or compressed. ``iscrowd`` marks what nobody has parted into
-objects: it counts as not annotated. An image without annotations shows no object.
-Format: cocodataset.org, "Data format", object detection.
+:mod:`training.layouts.raster`) or by run lengths, plain or compressed. What ``iscrowd`` marks is not annotated, or one
+object, as ``data.crowd`` or the file says (:mod:`training.layouts.coco_document`). An image without annotations shows
+no object.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
+from urllib.parse import unquote
 
 import numpy as np
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
-from training.layouts.documents import Entry, hold, parse_json
+from training.layouts.coco_document import (
+    FEWEST_NUMBERS,
+    Annotation,
+    Document,
+    Image,
+    RunLengths,
+    read_document,
+    role_of_crowds,
+)
+from training.layouts.documents import parse_json
 from training.layouts.files import read_image
 from training.layouts.names import composed, decomposed, stem_of
 from training.layouts.raster import Patch, fill_rings, unite
@@ -31,70 +40,21 @@ from training.options import Data
 
 _log = logging.getLogger(__name__)
 
-EXPECTS = "one NAME.json with COCO's images and annotations, here or in annotations/; its images in images/ or here"
-
-_Corners = Annotated[list[float], Field(min_length=6)]
-
-
-class _RunLengths(Entry):
-    size: tuple[int, int]
-    counts: list[Annotated[int, Field(ge=0)]] | str
-
-
-class _Image(Entry):
-    id: int | str
-    file_name: Annotated[str, Field(min_length=1)]
-    height: int
-    width: int
-
-    @property
-    def path(self) -> PurePosixPath:
-        return PurePosixPath(self.file_name.replace("\\", "/"))
-
-
-def _outlined(segmentation: object) -> object:
-    if segmentation is None or segmentation == []:
-        raise ValueError(
-            "a box alone does not say which pixels are the object's; expected polygons or run lengths. Annotate "
-            "outlines, or take the annotation away"
-        )
-    return segmentation
-
-
-class _Annotation(Entry):
-    id: int | str | None = None
-    image_id: int | str
-    category_id: int | str | None = None
-    segmentation: Annotated[
-        Annotated[list[_Corners], Field(min_length=1), Tag("polygons")] | Annotated[_RunLengths, Tag("run lengths")],
-        Discriminator(lambda value: "polygons" if isinstance(value, list) else "run lengths"),
-        BeforeValidator(_outlined),
-    ] = Field(default=None, validate_default=True)
-    iscrowd: bool = False
-
-
-class _Category(Entry):
-    id: int | str
-    name: str
-
-
-class _Coco(Entry):
-    images: Annotated[list[_Image], Field(min_length=1)]
-    annotations: list[_Annotation]
-    categories: tuple[_Category, ...] = ()
-
-
-_COCO = TypeAdapter(_Coco)
+EXPECTS = (
+    "one NAME.json with COCO's images and annotations, here or in annotations/; its images in images/, in "
+    "images/SUBSET/ for NAME_SUBSET.json, or here"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Annotated:
-    """An image of the file, with its annotations and the names of categories."""
+    """An image of the file, with its annotations, the names of categories, and what crowds count as."""
 
     file: Path
-    image: _Image
-    annotations: list[_Annotation]
-    names: dict[int | str, str]
+    image: Image
+    annotations: list[Annotation]
+    names: dict[str, str]
+    crowd: Literal["object", "unknown"]
 
     def __str__(self) -> str:
         return f"{self.file}, image {self.image.file_name}"
@@ -109,6 +69,8 @@ def recognise(folder: Path, data: Data) -> str | None:
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
     """List the images that the JSON file names.
 
+    An image's stem is that of its file; images that share one are told apart by their sub-folders, ``day1-cell``.
+
     Raises
     ------
     MissingFile
@@ -117,13 +79,15 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     UnreadableFile
         Where the file is no COCO.
     MaskMismatch
-        Where two images share a stem.
+        Where two images are one file, or have one id.
+    NothingToLearn
+        Where all annotations are crowds, and those are to be ignored.
 
     """
     path = _document(folder, data)
-    coco = hold(parse_json(path), _COCO, path)
+    coco = read_document(path)
     names = _category_names(path, coco, data)
-    by_image: dict[int | str, list[_Annotation]] = {image.id: [] for image in coco.images}
+    by_image: dict[str, list[Annotation]] = {image.id: [] for image in coco.images}
     for annotation in coco.annotations:
         if annotation.image_id not in by_image:
             raise MissingFile(
@@ -132,23 +96,22 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
             )
         if names and annotation.category_id is not None and annotation.category_id not in names:
             raise MissingFile(
-                f"{path}: annotation {annotation.id} is of category {annotation.category_id!r}; expected one of the "
-                f"ids in categories: {', '.join(map(repr, names))}. Add the category or correct the annotation"
+                f"{path}: annotation {annotation.id} is of category {annotation.category_id}; expected one of the "
+                f"ids in categories: {', '.join(names)}. Add the category or correct the annotation"
             )
         by_image[annotation.image_id].append(annotation)
-    twice = [stem for stem, count in Counter(stem_of(image.path) for image in coco.images).items() if count > 1]
-    if twice or len(by_image) < len(coco.images):
-        what = f"the stem {twice[0]}" if twice else "an id"
-        raise MaskMismatch(f"{path}: two images share {what}; expected each image once, of a stem of its own")
+    if len(by_image) < len(coco.images):
+        raise MaskMismatch(f"{path}: two images share an id; expected each image once, with an id of its own")
     bare = sum(not mine for mine in by_image.values())
     if bare:
         _log.info("%s: %d of %d images have no annotation: taken as without objects", path, bare, len(by_image))
+    crowd = role_of_crowds(path, coco, data)
+    files = [_find(folder, path, image, data) for image in coco.images]
     sources = []
-    for image in coco.images:
-        found = _find(folder, path, image, data)
-        annotated = _Annotated(path, image, by_image[image.id], names)
+    for image, file, stem in zip(coco.images, files, _stems(path, coco.images, files), strict=True):
+        annotated = _Annotated(path, image, by_image[image.id], names, crowd)
         read = partial(_read_labels, annotated, data)
-        sources.append(Source(stem_of(image.path), str(found), str(annotated), partial(read_image, found), read))
+        sources.append(Source(stem, str(file), str(annotated), partial(read_image, file), read))
     return choose(sources, wanted, folder)
 
 
@@ -182,7 +145,7 @@ def _document(folder: Path, data: Data) -> Path:
     return found[0]
 
 
-def _category_names(path: Path, coco: _Coco, data: Data) -> dict[int | str, str]:
+def _category_names(path: Path, coco: Document, data: Data) -> dict[str, str]:
     names = {category.id: category.name for category in coco.categories}
     strange = sorted(set(data.categories or ()) - set(names.values()))
     if strange:
@@ -192,11 +155,21 @@ def _category_names(path: Path, coco: _Coco, data: Data) -> dict[int | str, str]
     return names
 
 
-def _find(folder: Path, path: Path, image: _Image, data: Data) -> Path:
-    images = folder / data.images
-    names = [PurePosixPath(form(str(image.path))) for form in (str, composed, decomposed)]
-    places = [
-        place for name in names for place in (images / name, folder / name, path.parent / name, images / name.name)
+def _find(folder: Path, path: Path, image: Image, data: Data) -> Path:
+    """File of an image: named as written, in another form of Unicode or percent-encoded, in any of the places."""
+    images, named = folder / data.images, str(image.path)
+    subset = path.stem.partition("_")[2]  # CVAT's and COCO's instances_SUBSET.json
+    forms = (named, composed(named), decomposed(named), unquote(named))
+    places: list[Path] = [
+        place
+        for name in map(PurePosixPath, forms)
+        for place in (
+            images / name,
+            folder / name,
+            *((images / subset / name, folder / subset / name) if subset else ()),
+            path.parent / name,
+            images / name.name,
+        )
     ]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -207,28 +180,54 @@ def _find(folder: Path, path: Path, image: _Image, data: Data) -> Path:
     return found
 
 
+def _stems(path: Path, images: Sequence[Image], files: Sequence[Path]) -> list[str]:
+    """Stem of each image; those that share one are told apart by the sub-folders that the JSON file names."""
+    if len(set(files)) < len(files):
+        file, _ = Counter(files).most_common(1)[0]
+        raise MaskMismatch(f"{path}: two images are the file {file}; expected a file for each image")
+    counts = Counter(map(stem_of, files))
+    stems = [
+        stem_of(file)
+        if counts[stem_of(file)] == 1
+        else "-".join([*map(composed, image.path.parent.parts), stem_of(file)])
+        for image, file in zip(images, files, strict=True)
+    ]
+    stem, count = Counter(stems).most_common(1)[0]
+    if count > 1:
+        raise MaskMismatch(f"{path}: two images share the stem {stem}; expected a name of its own for each. Rename one")
+    return stems
+
+
 def _read_labels(annotated: _Annotated, data: Data, size_yx: tuple[int, int]) -> Labels:
     image, shapes = annotated.image, []
-    if (image.height, image.width) != size_yx:
+    said_yx = (image.height or size_yx[0], image.width or size_yx[1])
+    if said_yx != size_yx:
         raise MaskMismatch(
-            f"{annotated.file} says that {image.file_name} is {image.height} x {image.width} px; found {size_yx[0]} x "
+            f"{annotated.file} says that {image.file_name} is {said_yx[0]} x {said_yx[1]} px; found {size_yx[0]} x "
             f"{size_yx[1]} px. Annotate the image as it is stored"
         )
     for annotation in annotated.annotations:
         category = annotated.names.get(annotation.category_id) if annotation.category_id is not None else None
         try:
-            patch = _fill(annotation.segmentation, size_yx)
+            patch = _fill(annotation, size_yx)
         except ValueError as error:
             raise UnreadableFile(f"{annotated}: annotation {annotation.id} cannot be read: {error}") from error
-        role: Literal["object", "unknown"] = "unknown" if annotation.iscrowd else "object"
+        role = annotated.crowd if annotation.iscrowd else "object"
         shapes.append(Shape(f"annotation {annotation.id}", patch, category, role))
     return paint(shapes, size_yx, str(annotated), data)
 
 
-def _fill(segmentation: list[list[float]] | _RunLengths, size_yx: tuple[int, int]) -> Patch:
-    if isinstance(segmentation, _RunLengths):
-        return Patch(0, 0, decode_run_lengths(segmentation.counts, segmentation.size, size_yx))
-    odd = next((corners for corners in segmentation if len(corners) % 2), None)
+def _fill(annotation: Annotation, size_yx: tuple[int, int]) -> Patch:
+    segmentation = annotation.segmentation
+    if isinstance(segmentation, RunLengths):
+        return decode_run_lengths(segmentation.counts, segmentation.size, size_yx)
+    parts = [part for part in segmentation if len(part) >= FEWEST_NUMBERS]
+    if not parts:
+        raise ValueError(
+            f"it has polygons of {[len(part) // 2 for part in segmentation]} corners, which enclose nothing; expected "
+            "3 or more. Draw its outline, or take the annotation away"
+        )
+    odd = next((part for part in parts if len(part) % 2), None)
     if odd is not None:
         raise ValueError(f"a polygon has {len(odd)} numbers; expected x, y, x, y, ...")
-    return unite([fill_rings([np.array(corners).reshape(-1, 2)], size_yx) for corners in segmentation])
+    return unite([fill_rings([np.array(part).reshape(-1, 2)], size_yx) for part in parts])

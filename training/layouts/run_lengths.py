@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from training.layouts.raster import Patch
 
 
-def decode_run_lengths(
-    counts: Sequence[int] | str, size: tuple[int, int], size_yx: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Mask (y, x) of run lengths.
+def decode_run_lengths(counts: Sequence[int] | str, size: tuple[int, int], size_yx: tuple[int, int]) -> Patch:
+    """Pixels of run lengths, within the rows and columns that have some.
 
     Parameters
     ----------
@@ -37,9 +36,17 @@ def decode_run_lengths(
     lengths = uncompress(counts) if isinstance(counts, str) else counts
     if min(lengths, default=0) < 0 or sum(lengths) != size_yx[0] * size_yx[1]:
         raise ValueError(f"its run lengths fill {sum(lengths)} pixels; expected {size_yx[0] * size_yx[1]}")
+    bounds = np.cumsum([0, *lengths])
     inside = np.arange(len(lengths)) % 2 == 1
-    mask: NDArray[np.bool_] = np.repeat(inside, lengths).reshape(size_yx, order="F")
-    return mask
+    runs = np.flatnonzero(inside & (np.diff(bounds) > 0))
+    if not runs.size:
+        return Patch(0, 0, np.zeros((1, 1), dtype=bool))
+    height = size_yx[0]
+    left, right = int(bounds[runs[0]]) // height, (int(bounds[runs[-1] + 1]) - 1) // height + 1
+    in_columns = np.diff(np.clip(bounds, left * height, right * height))
+    mask = np.repeat(inside, in_columns).reshape((height, right - left), order="F")
+    rows = np.flatnonzero(mask.any(axis=1))
+    return Patch(int(rows[0]), left, mask[rows[0] : rows[-1] + 1].copy())
 
 
 def uncompress(text: str) -> list[int]:

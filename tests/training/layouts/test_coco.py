@@ -80,14 +80,29 @@ def test_run_lengths_are_an_object(folder: Path, *, compressed: bool) -> None:
 def test_run_lengths_decode_as_in_pycocotools(mask: NDArray[np.uint8]) -> None:
     encoded = coco_mask.encode(np.asfortranarray(mask))
     decoded = decode_run_lengths(encoded["counts"].decode(), tuple(encoded["size"]), (mask.shape[0], mask.shape[1]))
-    np.testing.assert_array_equal(decoded, mask)
+    painted = np.zeros(mask.shape, dtype=bool)
+    decoded.of(painted)[...] = decoded.mask_yx
+    np.testing.assert_array_equal(painted, mask)
+    if mask.any():
+        assert decoded.mask_yx.shape == tuple(np.ptp(np.argwhere(mask), axis=0) + 1)
 
 
 def test_long_run_lengths_decode_as_in_pycocotools() -> None:
     mask = np.zeros((2000, 3000), dtype=np.uint8)
     mask[5:1990, 17:2900:3] = 1
     counts = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
-    np.testing.assert_array_equal(decode_run_lengths(counts, mask.shape, mask.shape), mask)
+    decoded = decode_run_lengths(counts, mask.shape, mask.shape)
+    assert (decoded.top, decoded.left) == (5, 17)
+    np.testing.assert_array_equal(decoded.mask_yx, mask[5:1990, 17:2898])
+
+
+def test_a_small_object_keeps_its_own_pixels_alone() -> None:
+    """Many objects of one large image would otherwise take as many images."""
+    mask = np.zeros((2000, 3000), dtype=np.uint8)
+    mask[700:720, 1900:1930] = 1
+    encoded = coco_mask.encode(np.asfortranarray(mask))
+    decoded = decode_run_lengths(encoded["counts"].decode(), mask.shape, mask.shape).mask_yx
+    assert (decoded.nbytes, decoded.base) == (600, None)
 
 
 @given(st.lists(st.floats(3, 18, width=32), min_size=3, max_size=16))
@@ -157,6 +172,33 @@ def test_images_without_annotations_are_background_and_the_log_says_so(
     assert f"{folder}/set.json: 1 of 2 images have no annotation: taken as without objects" in caplog.messages
 
 
+@pytest.mark.parametrize(("file", "place"), [("default", "images/default"), ("val2017", "val2017")])
+def test_images_are_found_in_the_folder_of_their_subset(folder: Path, file: str, place: str) -> None:
+    """CVAT exports images so, COCO has them so."""
+    (folder / place).mkdir(parents=True)
+    (folder / "images" / "a.tif").rename(folder / place / "a.tif")
+    write(folder, annotation([SQUARE]), name=f"annotations/instances_{file}.json")
+    assert np.count_nonzero(labels(folder)) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("my cell.tif", "images/my%20cell.tif"),
+        ("my cell.tif", "/data/local-files/?d=my%20cell.tif"),
+        ("cells/a+b.tif", "http://localhost:8080/data/local-files/?d=cells/a%2Bb.tif"),
+        ("50%25.tif", "50%25.tif"),
+    ],
+)
+def test_images_are_found_by_names_as_label_studio_writes_them(folder: Path, name: str, written: str) -> None:
+    (folder / "images" / name).parent.mkdir(exist_ok=True)
+    (folder / "images" / "a.tif").rename(folder / "images" / name)
+    write(folder, annotation([SQUARE]), images=[{"id": 7, "file_name": written, "height": 10, "width": 12}])
+    (image,) = load_images(folder, Data(), 1, 2)
+    assert image.stem == Path(name).stem
+    assert np.count_nonzero(image.labels_yx) == 12
+
+
 @pytest.mark.parametrize("place", ["images/train", "train", "annotations/train"])
 def test_images_are_found_where_the_file_names_say(folder: Path, place: str) -> None:
     (folder / place).mkdir(parents=True)
@@ -196,12 +238,12 @@ def test_an_annotation_of_no_image_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"categories": ["cell", "debris"]}])
-@pytest.mark.parametrize("category", [3, "1"])
+@pytest.mark.parametrize("category", [3, "x"])
 def test_an_annotation_of_no_category_of_the_file_is_named(
     folder: Path, category: int | str, options: dict[str, Any]
 ) -> None:
     write(folder, annotation([SQUARE]), annotation([SQUARE], 5, category_id=category))
-    expected = rf"set.json: annotation 5 is of category {category!r}; expected one of the ids in categories: 1, 2. Add"
+    expected = rf"set.json: annotation 5 is of category {category}; expected one of the ids in categories: 1, 2. Add"
     with pytest.raises(MissingFile, match=expected):
         labels(folder, **options)
 
@@ -214,17 +256,59 @@ def test_instances_need_no_categories(folder: Path, category: int | None, more: 
 
 @pytest.mark.parametrize(
     ("names", "ids", "message"),
-    [(("a.tif", "more/a.png"), (7, 8), "the stem a"), (("a.tif", "b.tif"), (7, 7), "an id")],
+    [
+        (("a.tif", "a.png"), (7, 8), "share the stem a; expected a name of its own for each"),
+        (("a.tif", "b.png"), (7, 7), "share an id"),
+        (("a.tif", "b.png"), (7, "7"), "share an id"),
+        (("more/a.tif", "less/a.tif"), (7, 8), "are the file .*images/a.tif"),
+    ],
 )
 def test_images_that_cannot_be_told_apart_are_refused(
-    folder: Path, names: tuple[str, str], ids: tuple[int, int], message: str
+    folder: Path, names: tuple[str, str], ids: tuple[int | str, int | str], message: str
 ) -> None:
+    for stem in "ab":
+        Image.fromarray(np.zeros(SIZE, dtype=np.uint8)).save(folder / "images" / f"{stem}.png")
     images = [
         {"id": number, "file_name": name, "height": 10, "width": 12} for name, number in zip(names, ids, strict=True)
     ]
     write(folder, annotation([SQUARE]), images=images)
-    with pytest.raises(MaskMismatch, match=f"two images share {message}"):
+    with pytest.raises(MaskMismatch, match=f"two images {message}"):
         labels(folder)
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(folder: Path) -> None:
+    images = [{"id": 1, "file_name": "a.tif", "height": 10, "width": 12}]
+    for number in (2, 3):
+        place = folder / "images" / f"day{number}"
+        place.mkdir()
+        tifffile.imwrite(place / "b.tif", np.full(SIZE, number, dtype=np.uint8))
+        images.append({"id": number, "file_name": f"day{number}/b.tif", "height": 10, "width": 12})
+    write(folder, *(annotation([SQUARE], number, image_id=number) for number in (1, 2, 3)), images=images)
+    loaded = {image.stem: int(image.image_yxc.max()) for image in load_images(folder, Data(), 1, 2)}
+    assert loaded == {"a": 0, "day2-b": 2, "day3-b": 3}
+
+
+@pytest.mark.parametrize(("of_image", "of_annotation"), [(7, "7"), ("7", 7), (7.0, "7"), ("x", "x")])
+def test_ids_match_as_words_and_as_numbers(folder: Path, of_image: int | str, of_annotation: int | str) -> None:
+    image = {"id": of_image, "file_name": "a.tif", "height": 10, "width": 12}
+    write(folder, annotation([SQUARE], image_id=of_annotation, category_id="1"), images=[image])
+    assert np.count_nonzero(labels(folder, categories=["cell"])) == 12
+
+
+@pytest.mark.parametrize("size", [{}, {"height": 0, "width": 0}, {"height": None, "width": None}, {"height": 10}])
+def test_an_image_tells_its_size_where_the_file_does_not(folder: Path, size: dict[str, Any]) -> None:
+    write(folder, annotation([SQUARE], iscrowd=None), images=[{"id": 7, "file_name": "a.tif"} | size])
+    assert np.count_nonzero(labels(folder)) == 12
+
+
+def test_stray_parts_are_left_out_and_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", logger="training")
+    write(folder, annotation([SQUARE]), annotation([[], [8, 6, 12, 6, 12, 10, 8, 10], [1, 2, 3, 4, 5]], 31))
+    assert np.unique(labels(folder), return_counts=True)[1].tolist() == [92, 12, 16]
+    assert caplog.messages == [
+        f"{folder}/set.json: 2 polygons in 1 annotations have fewer than 3 corners: left out; the first is in "
+        "annotation 31 of a.tif"
+    ]
 
 
 def test_an_annotation_of_a_box_alone_is_named(folder: Path) -> None:
@@ -238,7 +322,6 @@ def test_an_annotation_of_a_box_alone_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 1, 5, 1]], r"polygons.0: List should have at least 6 items.*found \[1, 1, 5, 1\]"),
         ([], r"a box alone does not say .* expected polygons .* Annotate outlines, .*; found \[\]"),
         ([[1, 1, 5, 1, 5, float("nan")]], "finite number; found nan"),
         ([[1, 1, 5, 1, 5, "x"]], "found 'x'"),
@@ -257,6 +340,10 @@ def test_a_segmentation_that_is_none_is_named(folder: Path, segmentation: Any, m
     ("segmentation", "message"),
     [
         ([[1, 1, 5, 1, 5, 4, 1]], "a polygon has 7 numbers"),
+        (
+            [[1, 1, 5, 1], []],
+            r"polygons of \[2, 0\] corners, which enclose nothing; expected 3 or more. Draw its outline",
+        ),
         ({"size": [12, 10], "counts": [120]}, r"an image of \(12, 10\) \(height, width\); expected \(10, 12\)"),
         ({"size": [10, 12], "counts": [100, 5]}, "fill 105 pixels; expected 120"),
         ({"size": [10, 12], "counts": "0"}, "fill 0 pixels; expected 120"),
