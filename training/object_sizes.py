@@ -16,7 +16,8 @@ Percentiles = tuple[float, float, float]
 """5th, 50th and 95th percentile of diameters of the circle of equal area, px."""
 
 _FEWEST_OBJECTS = 10
-_SPECK_PX = 10  # a piece of a class smaller than this is the annotator's hand, not an object
+SPECK_PX = 10
+"""A piece of a class smaller than this is the annotator's hand, not an object."""
 
 
 def learnt_diameters(images: Sequence[AnnotatedImage], recipe: Recipe) -> Percentiles | None:
@@ -67,7 +68,7 @@ def components(object_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Number the pieces of a class (y, x) that share edges, 0 elsewhere, without specks; numbers may be missing."""
     cells, _ = ndimage.label(object_yx)
     areas = np.bincount(cells.ravel())
-    return np.where(areas[cells] >= _SPECK_PX, cells, 0).astype(np.int32)
+    return np.where(areas[cells] >= SPECK_PX, cells, 0).astype(np.int32)
 
 
 def areas_of(cells_yx: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:

@@ -236,6 +236,20 @@ def test_masks_that_a_named_recipe_reads_wrongly_are_cautioned_against(
         assert sum(message.startswith("Objects in many separate pieces (") for message in warnings) == expected
 
 
+@pytest.mark.parametrize("command", ["plan", "fit"])
+def test_without_a_recipe_what_a_person_should_see_is_told_too(
+    nuclei_folder: Path, tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    first = min((data / "labels").iterdir())  # one mask of classes among masks of objects
+    Image.fromarray(((np.asarray(Image.open(first)) > 0) * 255).astype(np.uint8)).save(first)
+    arguments = ["--data", str(data), "--steps", "1", "--workers", "0", "--out", str(tmp_path / "out.toml")]
+    assert main([command, *arguments]) == 0
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sum(message.startswith(f"Objects in many separate pieces ({first.stem}).") for message in warnings) == 1
+
+
 def test_values_of_a_named_recipe_are_changed_and_kept_with_the_run(nuclei_folder: Path, tmp_path: Path) -> None:
     changed = ["--set", "net.base_width=5", "--set", "schedule.batch=2", "--set", "schedule.steps=1"]
     arguments = ["--recipe", "synthetic", *changed, "--data", nuclei_folder, "--out", tmp_path / "run"]

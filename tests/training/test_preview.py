@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from training.cli import main
 from training.datasets import IGNORE, AnnotatedImage, load_images
@@ -210,6 +211,9 @@ def strange(kind: str) -> tuple[NDArray[np.int32], NDArray[np.uint8] | None]:
             labels[:] = 0
             labels[::10, ::10] = 1
             labels[0:9, 0:9] = 1
+        case "soft edges":
+            smooth = ndimage.gaussian_filter(255.0 * (labels > 0), 1.5)
+            labels = np.round(smooth).astype(np.int32)
         case "empty":
             labels[:] = 0
             labels[0:3, 0:3] = 1
@@ -231,6 +235,7 @@ def strange(kind: str) -> tuple[NDArray[np.int32], NDArray[np.uint8] | None]:
     [
         "without contrast",
         "separate pieces",
+        "soft edges",
         "empty",
         "longer than half",
         "smaller than",
@@ -244,6 +249,41 @@ def test_what_a_person_should_look_at_is_named(tiny_recipe: Recipe, kind: str) -
     odd = replace(facts_of(tiny_recipe, *strange(kind)), stem="odd")
     found = [caution for caution in cautions([*good, odd], tiny_recipe) if kind in caution.title]
     assert [caution.stems for caution in found] == [("odd",)]
+
+
+def test_an_only_object_in_several_pieces_is_told_but_for_specks(tiny_recipe: Recipe) -> None:
+    labels = np.zeros((100, 100), dtype=np.int32)
+    labels[10:20, 10:20] = 255
+    labels[50, 50] = 255
+    assert facts_of(tiny_recipe, labels).scattered == 0
+    labels[50:60, 50:60] = 255
+    assert facts_of(tiny_recipe, labels).scattered == 1
+    labels[80:90, 80:90] = 7
+    assert facts_of(tiny_recipe, labels).scattered == 0
+
+
+@pytest.mark.parametrize("sigma_px", [0.7, 1.0, 3.0])
+def test_smoothed_masks_have_soft_edges(tiny_recipe: Recipe, sigma_px: float) -> None:
+    smooth = ndimage.gaussian_filter(255.0 * (good_labels() > 0), sigma_px)
+    assert facts_of(tiny_recipe, np.round(smooth).astype(np.int32)).soft
+
+
+def test_scaled_masks_and_jpegs_have_soft_edges(tiny_recipe: Recipe) -> None:
+    mask = Image.fromarray(((good_labels() > 0) * 255).astype(np.uint8))
+    scaled = mask.resize((163, 163), Image.Resampling.BICUBIC)
+    stored = io.BytesIO()
+    mask.save(stored, "JPEG", quality=75)
+    for picture in (scaled, Image.open(stored)):
+        assert facts_of(tiny_recipe, np.asarray(picture).astype(np.int32)).soft
+
+
+@pytest.mark.parametrize(("side", "apart"), [(1, 1), (2, 0), (2, 1), (5, 0)])
+def test_many_small_objects_have_no_soft_edges(tiny_recipe: Recipe, side: int, apart: int) -> None:
+    labels = np.zeros((100, 100), dtype=np.int32)
+    for number, place in enumerate(np.ndindex(9, 9), start=1):
+        top, left = (10 + (side + apart) * index for index in place)
+        labels[top : top + side, left : left + side] = number
+    assert not facts_of(tiny_recipe, labels).soft
 
 
 def test_different_depths_and_few_validation_images_are_told(tiny_recipe: Recipe) -> None:

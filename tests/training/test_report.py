@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from training.checkpoint import load_checkpoint
 from training.cli import main
@@ -127,6 +128,44 @@ def test_the_command_that_a_report_quotes_makes_it_again() -> None:
     words += ["--recipe", "b.toml", "--device", "cuda"]
     options = commands.choices["report"].parse_args(words)
     assert shlex.split(command_of(options)) == ["unet-train", "report", *words]
+
+
+def test_images_that_several_nets_score_are_counted_once(
+    runs: Path, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["report", str(runs / "a"), str(runs / "b"), "--data", str(nuclei_folder), "--worst", "0"]
+    assert main([*arguments, "--split", "all", "--out", str(tmp_path / "all.html")]) == 0
+    assert capsys.readouterr().out.endswith("all.html: 8 images scored by 2 nets\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_masks_of_classes_that_are_read_as_objects_are_told(
+    runs: Path, nuclei_folder: Path, tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    for path in (data / "labels").iterdir():
+        Image.fromarray(((np.asarray(Image.open(path)) > 0) * 255).astype(np.uint8)).save(path)
+    out = [] if command == "evaluate" else ["--out", str(tmp_path / "report.html"), "--worst", "0"]
+    assert main([command, str(runs / "a"), "--data", str(data), *out]) == 0
+    (told,) = (message for message in caplog.messages if message.startswith("Objects in many separate pieces ("))
+    assert 'data.kind = "semantic"' in told
+    if out:
+        assert "a: Objects in many separate pieces (" in Page(tmp_path / "report.html").text
+    caplog.clear()
+    assert main([command, str(runs / "a"), "--data", str(nuclei_folder), *out]) == 0
+    assert not any("separate pieces" in message for message in caplog.messages)
+
+
+def test_folds_of_masks_of_classes_that_are_read_as_objects_are_told(
+    runs: Path, nuclei_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_folder, data)
+    for path in (data / "labels").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    assert main(["evaluate", str(runs / "a"), str(runs / "b"), "--data", str(data)]) == 0
+    assert sum(message.startswith("Objects in many separate pieces (") for message in caplog.messages) == 2
 
 
 def test_another_recipe_reads_the_folder_and_is_not_told_as_the_one_that_trained(

@@ -20,6 +20,7 @@ from training.origin import Origin, package_origin
 from training.paths import given_path
 from training.prediction import Predictor, net_predictor, package_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
+from training.report.facts import warn_of_misread
 from training.run_folder import NET_HELP, checkpoint_path, is_run, net_path, require_net
 from training.splits import Side, take_side
 from training.state import require_device
@@ -57,6 +58,7 @@ def run(options: argparse.Namespace) -> None:
         checkpoint = checkpoint_of(options.targets[0])
         origin = origin_of(options.targets[0], checkpoint)
         images = chosen_images(recipe, options.data, options.split, checkpoint, origin, required=True)
+        warn_of_misread(images, recipe)
         report = score(predictor, recipe, images)
     else:
         report = _pool(options)
@@ -82,6 +84,7 @@ def _pool(options: argparse.Namespace) -> CrossValidation:
         checkpoint = checkpoint_of(target)
         if checkpoint is not None:
             require_unseen(checkpoint, held_out, recipe, str(target))
+        warn_of_misread(held_out, recipe)
         folds.append(Fold(str(target), score(predictor, recipe, held_out)))
         trained = recipe if checkpoint is None else checkpoint.read_recipe()
         most, chose = max(most, len(images)), chose or trained.schedule.keep == "best"

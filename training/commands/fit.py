@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
             device=options.device,
             workers=options.workers,
             tensorboard=options.tensorboard,
-            cautious=options.recipe is not None,
+            cautious=True,
             processes=processes,
         )
     if not processes.first:

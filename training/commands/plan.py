@@ -13,6 +13,7 @@ from pathlib import Path
 from training.checkpoint import Beginning
 from training.choose import choose_recipe
 from training.choose_size import Budget
+from training.datasets import load_images
 from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.loading import require_workers
@@ -20,6 +21,7 @@ from training.pace import bf16_support, seconds_per_step
 from training.paths import given_path
 from training.plan import Choice, Plan
 from training.recipe import named_in_errors
+from training.report.facts import cautions, folder_facts
 from training.run_folder import NET_HELP, net_path
 from training.state import require_device
 from training.survey import survey_folder
@@ -61,16 +63,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the choices, and write the recipe where that is asked for."""
+    """Print the choices, write the recipe where that is asked for, and say what a person should look at."""
     beginning = None if options.origin is None else open_origin(options.origin)
     if options.out is not None:
         require_no_file(options.out)
         require_file(options.out)
     plan = compose(options, beginning)
+    recipe = plan.recipe
+    images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    found = cautions(folder_facts(images, recipe), recipe)
     sys.stdout.write(plan.as_text() + "\n")
     if options.out is not None:
         plan.write(options.out)
         sys.stdout.write(f"recipe: {options.out}\n")
+    sys.stdout.flush()
+    for caution in found:
+        _log.warning("%s", caution)
 
 
 def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:

@@ -15,6 +15,7 @@ from training.paths import given_path
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
+from training.report.facts import warn_of_misread
 from training.report.page import write_page
 from training.report.run_log import RunLog, read_log
 from training.run_folder import NET_HELP, RunFiles, checkpoint_path, net_path
@@ -72,7 +73,9 @@ def run(options: argparse.Namespace) -> None:
         matched_iou=MATCHED_IOU,
         **report_values(runs, options.data, options.split),
     )
-    sys.stdout.write(f"{options.out}: {sum(len(run.evaluation.rows) for run in runs)} images scored\n")
+    scored = len({stem for one in runs for stem in one.pixels})
+    nets = f" by {len(runs)} nets" if len(runs) > 1 else ""
+    sys.stdout.write(f"{options.out}: {scored} image{'s'[: scored != 1]} scored{nets}\n")
 
 
 def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
@@ -82,6 +85,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     images = chosen_images(recipe, options.data, options.split, checkpoint, origin, required=True)
     instances = recipe.data.kind == "instances"
     _log.info("%s: scoring %d images", name, len(images))
+    strange = tuple(warn_of_misread(images, recipe))
     evaluation = score(predictor, recipe, images)
     of_stem = {image.stem: image for image in images}
     cases = tuple(
@@ -90,7 +94,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     )
     log = RunLog() if checkpoint is None else read_log(RunFiles(checkpoint_path(target).parent).log)
     pixels = {image.stem: image.pixels_digest() for image in images}
-    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, pixels)
+    return ScoredRun(name, target, recipe, checkpoint, log, evaluation, cases, origin, pixels, strange)
 
 
 def _names(targets: list[Path]) -> list[str]:

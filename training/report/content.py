@@ -20,6 +20,7 @@ from training.origin import Origin, copies_told
 from training.recipe import Recipe
 from training.report.cases import Case
 from training.report.charts import histogram, line_chart, number
+from training.report.facts import Caution
 from training.report.page import Table, flatten, table_of, title_of
 from training.report.run_log import RunLog, best_point
 from training.splits import asks_for_validation
@@ -47,6 +48,8 @@ class ScoredRun:
         What the run began with; of a package what is known of itself.
     pixels
         Digest of the pixels of each scored image by its stem.
+    strange
+        What of the labels looks misread.
 
     """
 
@@ -59,6 +62,7 @@ class ScoredRun:
     cases: tuple[Case, ...]
     origin: Origin | None
     pixels: Mapping[str, str]
+    strange: tuple[Caution, ...]
 
     @property
     def trained_by(self) -> Recipe:
@@ -172,9 +176,10 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
 
 
 def _cautions(runs: Sequence[ScoredRun]) -> list[tuple[str, str]]:
-    """What flatters the figures."""
+    """What flatters the figures, or makes them mean nothing."""
     found = []
     for run in runs:
+        found += [(f"{run.name}: {each.title} ({each.named})", each.advice) for each in run.strange]
         seen, scored = len(run.trained_on), len(run.evaluation.rows)
         if seen:
             found.append(

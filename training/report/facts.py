@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from scipy import ndimage
 from skimage.measure import label
 
 from training.datasets import IGNORE, AnnotatedImage
+from training.object_sizes import SPECK_PX
 from training.recipe import Recipe
 from training.splits import split_images
-from training.weight_map import class_targets, close_numbers
+from training.weight_map import class_targets, close_numbers, contact
+
+_log = logging.getLogger(__name__)
 
 SMALL_OBJECT_PX = 4.0
 SATURATED = 0.01
@@ -22,6 +26,7 @@ NEARLY_EMPTY = 0.001
 _FAINT = 1e-4
 _MOST_PIECES = 5
 _NAMED = 5
+_FEWEST_SHADES, _MOST_WIDE, _FEWEST_BESIDE = 8, 0.3, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,10 @@ class ImageFacts:
     longest_px
         Longest side of any object's bounding box, 0 without objects.
     scattered
-        Number of objects in :data:`_MOST_PIECES` or more separate pieces (instances only).
+        Number of objects in :data:`_MOST_PIECES` or more separate pieces, in two where there is only one object
+        (instances only).
+    soft
+        Whether most numbers are shades, as smoothing leaves them at edges of masks (instances only).
     validates
         Whether the split keeps it for validation.
 
@@ -61,6 +69,7 @@ class ImageFacts:
     diameters_px: tuple[float, ...]
     longest_px: int
     scattered: int
+    soft: bool
     validates: bool
 
 
@@ -112,6 +121,7 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
         diameters_px=tuple((2 * np.sqrt(areas[areas > 0] / math.pi)).tolist()),
         longest_px=max((span.stop - span.start for window in windows for span in window), default=0),
         scattered=_scattered(cells) if instances else 0,
+        soft=instances and _is_soft(cells, areas),
         validates=validates,
     )
 
@@ -143,12 +153,7 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
             "Normalisation adds 1e-6 to the range and little stands out. Multiply the values, here and later on.",
             those(lambda fact: fact.dtype.startswith("float") and 0 < fact.highest - fact.lowest < _FAINT),
         ),
-        Caution(
-            "Objects in many separate pieces",
-            f"One number covers {_MOST_PIECES} pieces or more: perhaps the masks hold classes, not objects. Then set "
-            'data.kind = "semantic", or number each object by itself.',
-            those(lambda fact: fact.scattered > 0),
-        ),
+        *misread(facts),
         Caution(
             f"Masks that are empty, or nearly: foreground below {NEARLY_EMPTY:.1%} of what is annotated",
             "Right where nothing is to be seen; otherwise missing annotation teaches the net to overlook objects.",
@@ -204,9 +209,52 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
     return found
 
 
+def misread(facts: Sequence[ImageFacts]) -> list[Caution]:
+    """Where labels that are taken for objects are none, by the look of them; figures against these mean nothing."""
+    found = [
+        Caution(
+            "Masks with soft edges: their values are shades, none of them two pixels wide",
+            "Each shade is taken for an object. Save masks without smoothing, neither scaled nor as JPEG: cut them at "
+            "half, to 0 and 255.",
+            tuple(fact.stem for fact in facts if fact.soft),
+        ),
+        Caution(
+            "Objects in many separate pieces",
+            f"One number covers {_MOST_PIECES} pieces or more, or an image's only number several: perhaps the masks "
+            'hold classes, not objects. Then set data.kind = "semantic", or number each object by itself.',
+            tuple(fact.stem for fact in facts if fact.scattered and not fact.soft),
+        ),
+    ]
+    return [caution for caution in found if caution.stems]
+
+
+def warn_of_misread(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[Caution]:
+    """Return what :func:`misread` says of images that a net is judged by, and say it in the log."""
+    found = misread([image_facts(image, recipe, validates=False) for image in images])
+    for caution in found:
+        _log.warning("%s", caution)
+    return found
+
+
+def _is_soft(cells_yx: NDArray[np.int32], areas: NDArray[np.int64]) -> bool:
+    """Whether numbers are shades, as smoothing leaves them: next to one another, and none two pixels wide."""
+    if np.count_nonzero(areas) < _FEWEST_SHADES:
+        return False
+    shades = (cells_yx > 0) & (cells_yx != 1 + areas.argmax())  # all but the value of the objects themselves
+    alike = (ndimage.maximum_filter(cells_yx, 2) == ndimage.minimum_filter(cells_yx, 2)) & shades
+    wide = ndimage.binary_dilation(alike, np.ones((2, 2), dtype=bool), origin=-1)  # the squares of 2 x 2 px as a whole
+    count = int(np.count_nonzero(shades))
+    if np.count_nonzero(wide & shades) > _MOST_WIDE * count:
+        return False
+    return int(np.count_nonzero(contact(cells_yx, 1) & shades)) >= _FEWEST_BESIDE * count
+
+
 def _scattered(cells_yx: NDArray[np.int32]) -> int:
-    """Objects that fall into many pieces."""
+    """Objects that fall into many pieces; of an image's only one, several that are no specks are too many."""
     pieces, count = label(cells_yx, background=0, connectivity=2, return_num=True)
     owner = np.zeros(count + 1, dtype=np.int64)
     owner[pieces.ravel()] = cells_yx.ravel()
-    return int(np.count_nonzero(np.bincount(owner[1:])[1:] >= _MOST_PIECES))
+    each = np.bincount(owner[1:])[1:]
+    if np.count_nonzero(each) == 1 and np.count_nonzero(np.bincount(pieces.ravel())[1:] >= SPECK_PX) > 1:
+        return 1
+    return int(np.count_nonzero(each >= _MOST_PIECES))
