@@ -19,6 +19,7 @@ from training.options import Data
 _log = logging.getLogger(__name__)
 
 ReadShapes = Callable[[Path, tuple[int, int]], list[Shape]]
+MakeReader = Callable[[Sequence[Path]], ReadShapes]
 ReadCategories = Callable[[Path], set[str]]
 HoldsShapes = Callable[[Path], bool]
 _NAMED = 5
@@ -41,13 +42,14 @@ def list_beside(
     wanted: Sequence[str] | None,
     suffixes: tuple[str, ...],
     *,
-    read: ReadShapes,
+    reader: MakeReader,
     read_categories: ReadCategories | None = None,
     holds_shapes: HoldsShapes = Path.is_file,
 ) -> list[Source]:
     """List images with their files of shapes.
 
-    A file of another name than the images' is one of shapes where ``holds_shapes`` says so. The log names categories of
+    ``reader`` makes what reads a file; it is given all files that belong to images, whichever are wanted. A file of
+    another name than the images' is one of shapes where ``holds_shapes`` says so. The log names categories of
     ``data`` that no file has, and files of shapes beside the images that belong to none of them.
 
     Raises
@@ -73,6 +75,7 @@ def list_beside(
         raise MissingFile(f"{images_folder} holds no image that is asked for; expected {', '.join(IMAGE_SUFFIXES)}")
     require_one_kind({stem: shapes[stem] for stem in stems})
     _require_categories([shapes[stem] for stem in stems], folder, data, read_categories)
+    read = reader([shapes[stem] for stem in sorted(images.keys() & shapes.keys())])
     return [
         Source(
             stem,

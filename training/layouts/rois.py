@@ -52,7 +52,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
             f"data.categories names {data.categories[0]!r}, but ROIs of ImageJ have no categories: {folder} has layout "
             "rois. Leave data.categories out, or give the shapes as GeoJSON or COCO"
         )
-    return list_beside(folder, data, wanted, _SUFFIXES, read=read_shapes, holds_shapes=_holds_rois)
+    return list_beside(folder, data, wanted, _SUFFIXES, reader=lambda _: read_shapes, holds_shapes=_holds_rois)
 
 
 def read_shapes(path: Path, size_yx: tuple[int, int]) -> list[Shape]:

@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 _MOST_LOST = 5
 
 
+Role = Literal["object", "unknown", "region"]
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One drawn shape.
@@ -41,7 +44,7 @@ class Shape:
     name: str
     patch: Patch
     category: str | None = None
-    role: Literal["object", "unknown", "region"] = "object"
+    role: Role = "object"
 
 
 def paint(shapes: Sequence[Shape], size_yx: tuple[int, int], file: str, data: Data) -> Labels:
@@ -59,7 +62,7 @@ def paint(shapes: Sequence[Shape], size_yx: tuple[int, int], file: str, data: Da
         recipe does not say which class each is.
 
     """
-    objects = [shape for shape in shapes if shape.role == "object" and _is_taken(shape, data)]
+    objects = [shape for shape in shapes if shape.role == "object" and is_taken(shape, data)]
     others = {str(shape.category) for shape in objects}
     if data.kind == "semantic" and data.categories is None and len(others) > 1:
         raise MaskMismatch(
@@ -87,7 +90,8 @@ def number_pixels(shapes: Sequence[Shape], size_yx: tuple[int, int]) -> NDArray[
     return numbers
 
 
-def _is_taken(shape: Shape, data: Data) -> bool:
+def is_taken(shape: Shape, data: Data) -> bool:
+    """Whether ``data`` takes shapes of this category."""
     return data.categories is None or shape.category in data.categories
 
 
