@@ -161,6 +161,9 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "The format cannot hold this output",
         "Ask for the format that `detail` names, mostly `tiff`.",
     ),
+    format_errors.TooManyValues: ProblemKind(
+        "too-many-values", 413, "The answer has too many values for JSON", "Ask for them as `binary_data`, or crop."
+    ),
     engine_errors.EngineError: INTERNAL,
     engine_errors.UnknownModel: ProblemKind(
         "unknown-model", 404, "There is no such model", "Ask for one that `known` lists; `GET /models` has them all."

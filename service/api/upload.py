@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
@@ -103,9 +103,8 @@ async def received(
             upload.image.close()
 
 
-@asynccontextmanager
-async def kept_beside(room: UploadRoom, size: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[BinaryIO]:
-    """Keep what an upload of ``size`` bytes is made into, as uploads are kept; closed at the end.
+async def kept_beside(held: ExitStack, room: UploadRoom, most_bytes: int, chunks: AsyncIterator[bytes]) -> BinaryIO:
+    """Keep ``most_bytes`` of values, or less, as uploads are kept, until ``held`` is closed.
 
     Raises
     ------
@@ -113,15 +112,13 @@ async def kept_beside(room: UploadRoom, size: int, chunks: AsyncIterator[bytes])
         Where uploads hold the room there is, or the temporary folder is full.
 
     """
-    with room.share(size) as share:
-        try:
-            file = await _spooled(chunks, share)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            raise room.refused(f"a tensor of {size} bytes", error) from error
-        with file:
-            yield file
+    share = held.enter_context(room.share(most_bytes))
+    try:
+        return held.enter_context(await _spooled(chunks, share))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise room.refused(f"a tensor of {most_bytes} bytes", error) from error
 
 
 async def _from_body(request: Request, share: Share) -> Upload:

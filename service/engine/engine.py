@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from model.errors import BackendUnavailable
+from model.images import ImageHeader
 from model.session import GPU_BACKENDS, resolve_backend
 from service.engine.admission import Admission
 from service.engine.ending import end
@@ -278,6 +279,11 @@ class Engine:
         async with self._working().work(chosen, timeout_s) as pipeline:
             (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress or Progress())
         return answer
+
+    async def header(self, source: BinaryIO, axes: str | None) -> ImageHeader:
+        """Read what an image declares, by the errors of :meth:`segment`."""
+        with await self._working().pipeline.opened(source, axes) as reader:
+            return reader.header
 
     async def segment_outputs(
         self, source: BinaryIO, request: SegmentRequest, outputs: Sequence[OutputKind], chosen: LoadedModel

@@ -96,10 +96,6 @@ class Body:
         """Read what follows: all of it, or at most so many bytes; empty at the end."""
         return self._file.read(most)
 
-    def seek(self, at: int) -> None:
-        """Go to a byte, counted from the beginning."""
-        self._file.seek(at)
-
     def when_freed(self, call: Callable[[], None]) -> None:
         """Have a function called once the body is closed, or gone because nobody wants it any more."""
         self._freed.append(weakref.finalize(self, call))

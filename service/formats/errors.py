@@ -4,7 +4,8 @@
 
     FormatError
     ├── UnknownFormat           the asked-for output format does not exist, or none is acceptable
-    └── UnsupportedOutput       this result cannot be written in that format
+    ├── UnsupportedOutput       this result cannot be written in that format
+    └── TooManyValues           there are more of them than are written as JSON
 
 Every message gives what was found, the limit and the remedy.
 """
@@ -20,3 +21,7 @@ class UnknownFormat(FormatError):
 
 class UnsupportedOutput(FormatError):
     """The result cannot be written in the asked-for format without loss."""
+
+
+class TooManyValues(FormatError):
+    """The result has more values than are written as text."""

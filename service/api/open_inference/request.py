@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from service.api.invalid import refuse_repeated
-from service.api.open_inference.json_values import check_nesting, cut_values, packed_blocks
+from service.api.open_inference.json_values import QUICK_BYTES, check_nesting, cut_values, packed_blocks
+from service.api.open_inference.pieces import in_threads
 from service.api.open_inference.tensors import DTYPES, Tensor, as_npy
 from service.api.parameters import SegmentParameters, combined
 from service.api.upload import kept_beside
@@ -24,7 +26,6 @@ from service.formats import OutputKind
 _MOST_JSON_BYTES = 16 << 20
 _MOST_OTHER_BYTES = 64 << 10  # of JSON beside the values
 _MOST_BRACKETS = 200  # in these
-_QUICK_BYTES = 1 << 20  # of JSON that is read at once, whoever comes
 _NOT_HERE = {
     "model": "the path decides",
     "output": "'outputs' decides",
@@ -110,7 +111,7 @@ async def read_inference(
     room
         Where values out of JSON are kept.
     turn
-        Held while much JSON is read, so that many requests take no more memory than one.
+        Held while much JSON is read or written, so that many requests take no more memory than one.
 
     Raises
     ------
@@ -134,8 +135,8 @@ async def read_inference(
             f"the JSON has {length} bytes, the limit is {_MOST_JSON_BYTES}; send the values as binary data "
             "(binary_data_size)"
         )
-    async with AsyncExitStack() as held:
-        async with turn if length > _QUICK_BYTES else nullcontext():
+    with ExitStack() as held:
+        async with turn if length > QUICK_BYTES else nullcontext():
             document, values = await asyncio.to_thread(_read_document, body, length)
             request, outputs = _wanted(document, reference)
             tensor = _tensor(document.inputs[0])
@@ -145,8 +146,8 @@ async def read_inference(
             else:
                 await asyncio.to_thread(check_nesting, values, tensor)
                 header = tensor.npy_header()
-                chunks = _in_threads(header, packed_blocks(values, tensor))
-                image = await held.enter_async_context(kept_beside(room, len(header) + tensor.size, chunks))
+                chunks = in_threads(chain([header], packed_blocks(values, tensor)))
+                image = await kept_beside(held, room, len(header) + tensor.size, chunks)
                 del values, chunks
         yield Inference(document.id, request, outputs, image)
 
@@ -242,9 +243,3 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, int | float | str):
         raise InvalidParameter(f"{name[:40]} is {str(value)[:40]!r}, it should be a number, a text, true or false")
     return str(value)
-
-
-async def _in_threads(header: bytes, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    yield header
-    while block := await asyncio.to_thread(next, blocks, b""):
-        yield block

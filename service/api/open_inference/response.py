@@ -1,94 +1,172 @@
-"""An inference response: its JSON, with the values of tensors inside or as bytes behind it, made as it is sent."""
+"""An inference response: its JSON, written once with the values of tensors inside, and those that are bytes behind it.
+
+How many bytes the numbers take is known only once they are written, and a header has to say it: so the text is kept
+beside the uploads until it is sent.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+import math
+from asyncio import Lock
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from service.api.open_inference.json_values import json_values
-from service.api.open_inference.request import Inference
+from model.images import ImageHeader
+from service.api.open_inference.json_values import QUICK_BYTES, json_values, most_text_bytes
+from service.api.open_inference.pieces import in_threads
+from service.api.open_inference.request import Inference, WantedOutput
 from service.api.open_inference.tensors import Tensor, datatype
+from service.api.upload import kept_beside
+from service.api.upload_room import UploadRoom
 from service.engine.request import Answer, Body
 from service.formats import OutputKind
+from service.formats.errors import TooManyValues
 from service.formats.json_text import dump
 
-_PIECE_BYTES = 1 << 20
-_JSON_BLOCK_BYTES = 8192  # written as JSON at a time, in two milliseconds at most
+_MOST_JSON_VALUES = 4 << 20
+_JSON_BLOCK_BYTES = 32 << 10  # written as JSON at a time, in two milliseconds
+
+
+def check_values(outputs: Sequence[WantedOutput], header: ImageHeader, classes: int) -> None:
+    """Refuse more values than are written as JSON.
+
+    Parameters
+    ----------
+    outputs
+        What is asked for.
+    header
+        Of the image.
+    classes
+        Number of classes of the package, for each of which there are probabilities.
+
+    Raises
+    ------
+    TooManyValues
+        Where there are.
+
+    """
+    pixels = header.planes * math.prod(header.size_yx)
+    count = sum(pixels * (classes if wanted.kind == "probabilities" else 1) for wanted in outputs if not wanted.binary)
+    if count > _MOST_JSON_VALUES:
+        raise TooManyValues(
+            f"the outputs that JSON should hold have {count} values, the limit is {_MOST_JSON_VALUES}; ask for them as "
+            "binary data (binary_data, or binary_data_output for all), or crop"
+        )
 
 
 class InferenceContent:
-    """Content of the answer, see :class:`service.api.piecewise.Content`; values stay in the bodies until they are sent.
+    """Content of the answer, see :class:`service.api.piecewise.Content`.
+
+    Parameters
+    ----------
+    text
+        Its JSON, at its beginning.
+    binary
+        Tensors whose values follow as bytes.
+    receipt
+        Of the first output.
+    held
+        What is freed with this.
+
+    """
+
+    def __init__(
+        self, text: Body, binary: Sequence[_OutputTensor], receipt: Mapping[str, Any], held: ExitStack
+    ) -> None:
+        self.receipt = receipt
+        self.json_bytes = text.size
+        self.any_binary = bool(binary)
+        self.size = text.size + sum(tensor.declared.size for tensor in binary)
+        self._parts = [text, *(tensor.body for tensor in binary)]
+        self._held = held
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading takes no time."""
+        return all(part.in_memory for part in self._parts)
+
+    def read(self, most: int = -1) -> bytes:
+        """Read what follows: all of it, or at most so many bytes; empty at the end."""
+        missing = self.size if most < 0 else most
+        found = []
+        for part in self._parts:
+            found.append(part.read(missing))
+            missing -= len(found[-1])
+        return b"".join(found)
+
+    def close(self) -> None:
+        """Free the bodies and the text."""
+        self._held.close()
+
+
+async def written(
+    inference: Inference, answers: Mapping[OutputKind, Answer], room: UploadRoom, turn: Lock
+) -> InferenceContent:
+    """Write the JSON of an answer; bodies whose values it holds are freed then.
 
     Parameters
     ----------
     inference
         What was asked.
     answers
-        To each of its outputs, as .npy; closed with this.
+        To each of its outputs, as .npy; closed with what is returned, or where this fails.
+    room
+        Where values are kept as text.
+    turn
+        Held while many are written, so that many requests take no more time from others than one.
+
+    Raises
+    ------
+    NoRoomForUpload
+        See :func:`service.api.upload.kept_beside`.
 
     """
-
-    def __init__(self, inference: Inference, answers: Mapping[OutputKind, Answer]) -> None:
-        self._tensors = [
+    with ExitStack() as held:
+        for answer in answers.values():
+            held.callback(answer.body.close)
+        tensors = [
             _OutputTensor.of(answers[wanted.kind].body, wanted.kind, binary=wanted.binary)
             for wanted in inference.outputs
         ]
-        first = answers[inference.outputs[0].kind]
-        self.receipt = first.receipt
-        receipts = {kind: {**answer.receipt, "stages_ms": dict(answer.stages_ms)} for kind, answer in answers.items()}
-        name, _, version = first.model.partition("@")
-        self._head = {
-            "model_name": name,
-            "model_version": version,
-            **({} if inference.id is None else {"id": inference.id}),
-            "parameters": {"receipt": dump(receipts).decode("ascii")},  # values of parameters are never objects
-        }
-        self.any_binary = any(tensor.binary for tensor in self._tensors)
-        self.json_bytes = sum(map(len, self._json()))
-        self.size = self.json_bytes + sum(tensor.declared.size for tensor in self._tensors if tensor.binary)
-        self._pieces = self._all()
-        self._held = b""
+        as_text = [tensor for tensor in tensors if not tensor.binary]
+        pieces = _json(_head(inference, answers), tensors)
+        text: BinaryIO
+        if as_text:
+            most_bytes = sum(most_text_bytes(tensor.declared) for tensor in as_text)
+            async with turn if most_bytes > QUICK_BYTES else nullcontext():
+                text = await kept_beside(held, room, most_bytes, in_threads(pieces))
+            for tensor in as_text:
+                tensor.body.close()
+        else:
+            text = io.BytesIO(b"".join(pieces))
+        binary = [tensor for tensor in tensors if tensor.binary]
+        return InferenceContent(Body(text), binary, answers[inference.outputs[0].kind].receipt, held.pop_all())
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether reading takes no time."""
-        return all(tensor.binary and tensor.body.in_memory for tensor in self._tensors)
 
-    def read(self, most: int = -1) -> bytes:
-        """Read what follows: all of it, or at most so many bytes; empty at the end."""
-        most = self.size if most < 0 else most
-        found = [self._held]
-        missing = most - len(self._held)
-        while missing > 0 and (piece := next(self._pieces, b"")):
-            found.append(piece)
-            missing -= len(piece)
-        text = b"".join(found)
-        self._held = text[most:]
-        return text[:most]
+def _head(inference: Inference, answers: Mapping[OutputKind, Answer]) -> Mapping[str, Any]:
+    name, _, version = answers[inference.outputs[0].kind].model.partition("@")
+    receipts = {kind: {**answer.receipt, "stages_ms": dict(answer.stages_ms)} for kind, answer in answers.items()}
+    return {
+        "model_name": name,
+        "model_version": version,
+        **({} if inference.id is None else {"id": inference.id}),
+        "parameters": {"receipt": dump(receipts).decode("ascii")},  # values of parameters are never objects
+    }
 
-    def close(self) -> None:
-        """Free the bodies."""
-        for tensor in self._tensors:
-            tensor.body.close()
 
-    def _all(self) -> Iterator[bytes]:
-        yield from self._json()
-        for tensor in self._tensors:
-            if tensor.binary:
-                yield from tensor.raw(_PIECE_BYTES)
-
-    def _json(self) -> Iterator[bytes]:
-        yield dump(self._head)[:-1] + b',"outputs":['
-        for index, tensor in enumerate(self._tensors):
-            if index:
-                yield b","
-            yield from tensor.json()
-        yield b"]}"
+def _json(head: Mapping[str, Any], tensors: Sequence[_OutputTensor]) -> Iterator[bytes]:
+    yield dump(head)[:-1] + b',"outputs":['
+    for index, tensor in enumerate(tensors):
+        if index:
+            yield b","
+        yield from tensor.json()
+    yield b"]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +174,7 @@ class _OutputTensor:
     name: str
     declared: Tensor
     body: Body
-    offset: int
-    """Where its values begin."""
+    """At its values."""
     binary: bool
 
     @classmethod
@@ -107,11 +184,7 @@ class _OutputTensor:
         file = io.BytesIO(start + header)
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        return cls(name, Tensor(shape, dtype), body, len(start) + len(header), binary)
-
-    def raw(self, most: int) -> Iterator[bytes]:
-        self.body.seek(self.offset)
-        return iter(partial(self.body.read, most), b"")
+        return cls(name, Tensor(shape, dtype), body, binary)
 
     def json(self) -> Iterator[bytes]:
         described: Mapping[str, Any] = {
@@ -123,7 +196,7 @@ class _OutputTensor:
             yield dump({**described, "parameters": {"binary_data_size": self.declared.size}})
             return
         yield dump(described)[:-1] + b',"data":['
-        for index, values in enumerate(self.raw(_JSON_BLOCK_BYTES)):
+        for index, values in enumerate(iter(partial(self.body.read, _JSON_BLOCK_BYTES), b"")):
             text = json_values(np.frombuffer(values, self.declared.dtype))
             yield b"," + text if index else text
         yield b"]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
 from service.api.open_inference.metadata import Health, ModelHealth, ModelMetadata, ServerMetadata
 from service.api.open_inference.request import Inference, read_inference
-from service.api.open_inference.response import InferenceContent
+from service.api.open_inference.response import InferenceContent, check_values, written
 from service.api.openapi import INFERENCE_BODY, INFERENCE_RESPONSES, problem_responses
 from service.api.parameters import seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
@@ -135,8 +135,9 @@ async def _infer(reference: str, request: Request, engine: Engine, settings: Set
                 access: Access = request.scope[ACCESS]
                 access.format = "oip"
                 access.model = chosen.package.spec.reference
-                reading = read_inference(upload.image, json_bytes, reference, room, request.app.state.json_turn)
-                content = await unless_gone(request, _content(engine, chosen, reading, settings))
+                turn = request.app.state.json_turn
+                reading = read_inference(upload.image, json_bytes, reference, room, turn)
+                content = await unless_gone(request, _content(engine, chosen, reading, settings, room=room, turn=turn))
     access.fill(content.receipt)
     headers = {_JSON_LENGTH: str(content.json_bytes)} if content.any_binary else {}
     media_type = "application/octet-stream" if content.any_binary else "application/json"
@@ -153,7 +154,13 @@ def _json_bytes(request: Request) -> int | None:
 
 
 async def _content(
-    engine: Engine, chosen: LoadedModel, reading: AbstractAsyncContextManager[Inference], settings: Settings
+    engine: Engine,
+    chosen: LoadedModel,
+    reading: AbstractAsyncContextManager[Inference],
+    settings: Settings,
+    *,
+    room: UploadRoom,
+    turn: asyncio.Lock,
 ) -> InferenceContent:
     """Segment for all outputs, which together have the time of one request."""
     clock = asyncio.get_running_loop().time
@@ -164,13 +171,11 @@ async def _content(
             left_s = min(allowed_s, max(_LEAST_S, round(until + allowed_s - settings.deadline_s - clock(), 1)))
             request = replace(inference.request, timeout_s=left_s)
             kinds = [output.kind for output in inference.outputs]
-            with ExitStack() as bodies:
-                answers = await engine.segment_outputs(inference.image, request, kinds, chosen)
-                for answer in answers.values():
-                    bodies.callback(answer.body.close)
-                content = await asyncio.to_thread(InferenceContent, inference, answers)
-                bodies.pop_all()
-                return content
+            if not all(output.binary for output in inference.outputs):
+                header = await engine.header(inference.image, request.axes)
+                check_values(inference.outputs, header, len(chosen.package.spec.classes))
+            answers = await engine.segment_outputs(inference.image, request, kinds, chosen)
+            return await written(inference, answers, room, turn)
     except TimeoutError:
         raise DeadlineExceeded(
             f"the answer was not ready in the {settings.deadline_s:g} s allowed; send values as binary data, or less"
