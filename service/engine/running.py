@@ -133,19 +133,20 @@ def begin(
     # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
     lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1
     threads = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
+    between = None if backend in GPU_BACKENDS else BetweenBatches()
     scheduler = Scheduler(
         threads,
         lanes=lanes,
         batch_tiles=settings.batch_tiles,
         observe=metrics.batch_tiles.observe,
+        between=between,
     )
     scheduler.start()
     pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, Trials(threads))
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
-    between = None if backend in GPU_BACKENDS else BetweenBatches(threads)
 
     def longest() -> tuple[float, str]:
-        # where a net that is being loaded runs, the batch in work waits for it
+        # where a net that is being loaded runs, no batch does
         return (between and between.in_work) or (scheduler.longest_s, "a batch of tiles")
 
     soundness = Soundness(threads, longest, patience_s)

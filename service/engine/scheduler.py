@@ -10,23 +10,29 @@ batch in work, a thumbnail waits for as many seconds of each slide as it takes i
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
 job fails only where there is no memory for one of its tiles. A job whose caller has gone is dropped before the next.
+
+What a net takes is timed in the inference thread: a batch that waits there for something else counts as no slower.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.cost import Clock
 from model.errors import InferenceFailed, OutOfDeviceMemory
 from model.normalization import explained
 from model.planner import batch_room
+from service.engine.between import BetweenBatches, Turn
 from service.engine.ending import LAST_S
 from service.engine.tile_job import Entry, Job
 from service.engine.tracebacks import clear_locals
@@ -47,6 +53,10 @@ class Scheduler:
         Most tiles of one batch, within what its net may take; batches are of 1, 2, 4, 8 ... tiles at most.
     observe
         Told the number of tiles of each batch.
+    between
+        Calls that go between batches, with one lane; None where there are none.
+    clock
+        Seconds, asked in inference threads.
 
     """
 
@@ -57,11 +67,15 @@ class Scheduler:
         lanes: int,
         batch_tiles: int,
         observe: Callable[[float], None],
+        between: BetweenBatches | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         self._executor = executor
         self._lanes = lanes
         self._batch_tiles = batch_tiles
         self._observe = observe
+        self._between = between
+        self._seconds = clock
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._queue: list[Job[Any]] = []  # in order of arrival
         self._clock = 0.0  # seconds of the net
@@ -75,6 +89,9 @@ class Scheduler:
 
     def start(self) -> None:
         """Start the owner task."""
+        if self._between:
+            loop = asyncio.get_running_loop()
+            self._between.begin(lambda: loop.call_soon_threadsafe(self._changed.set))
         self._owner = asyncio.create_task(self._own(), name="unet-scheduler")
 
     @property
@@ -89,6 +106,8 @@ class Scheduler:
 
     async def stop(self) -> None:
         """End the owner task after the batches in work, unless one hangs; jobs still waiting are cancelled."""
+        if self._between:
+            self._between.end()
         if self._owner is not None:
             self._owner.cancel()
             await asyncio.wait((self._owner, *self._running), timeout=LAST_S)
@@ -113,20 +132,29 @@ class Scheduler:
 
     async def _own(self) -> None:
         while True:
-            await self._changed.wait()
+            rest_s = self._between.rest_s(batches_wait=False) if self._between and not self._running else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), rest_s)
             self._changed.clear()
-            while len(self._running) < self._lanes and (batch := self._next_batch()):
-                task = asyncio.create_task(self._process(batch))
+            while len(self._running) < self._lanes and (work := self._next()):
+                task = asyncio.create_task(work)
                 self._running[task] = asyncio.get_running_loop().time()
-                task.add_done_callback(self._batch_ended)
+                task.add_done_callback(self._ended)
 
-    def _batch_ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task)
         self._changed.set()
 
+    def _next(self) -> Coroutine[Any, Any, None] | None:
+        """What is done next, in a free lane; None where nothing waits, or a net that is loaded has to wait."""
+        self._queue = [job for job in self._queue if job.waiting]
+        if self._between and (turn := self._between.next(batches_wait=bool(self._queue))):
+            return self._let_in(turn)
+        batch = self._next_batch()
+        return self._process(batch) if batch else None
+
     def _next_batch(self) -> list[Entry]:
         """Tile of the job whose turn it is, filled up with others of the same key; empty where nothing waits."""
-        self._queue = [job for job in self._queue if job.waiting]
         if not self._queue:
             return []
         batch = [self._take(self._queue)]
@@ -147,17 +175,25 @@ class Scheduler:
         self._clock += job.tile_seconds() / (len(self._queue) - behind + min(1, behind))
         return job, job.take(behind)
 
-    async def _process(self, batch: list[Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+    async def _let_in(self, turn: Turn) -> None:
+        call, waiting = turn
         try:
-            thread = self._executor.submit(run_batch, batch)
+            thread = self._executor.submit(call)
+        except RuntimeError:  # the executor has been shut down under us
+            waiting.cancel()
+            return
+        waiting.set_result(thread)
+        await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)  # who waits is told of them
+
+    async def _process(self, batch: list[Entry]) -> None:
+        try:
+            thread = self._executor.submit(run_batch, batch, self._seconds)
             for job in {job for job, _ in batch}:
                 job.runs(thread)
-            outcomes, passing = await asyncio.wrap_future(thread)
+            outcomes, passing, seconds = await asyncio.wrap_future(thread)
         except RuntimeError as error:  # the executor has been shut down under us
             outcomes = [InferenceFailed(f"the inference thread is gone: {error}") for _ in batch]
-            passing = len(batch)
+            passing, seconds = len(batch), 0.0
         for (job, _), outcome in zip(batch, outcomes, strict=True):
             if outcome is not None:
                 clear_locals(outcome)  # it went through the thread's frames, which hold the whole batch
@@ -167,21 +203,23 @@ class Scheduler:
         pixels = sum(job.tile_pixels for (job, _), outcome in zip(batch, outcomes, strict=True) if outcome is None)
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
-        batch[0][0].progress(pixels, (loop.time() - started) / max(1, len(self._running)))
+        batch[0][0].progress(pixels, seconds / max(1, len(self._running)))
         # an error that went through the thread may keep its call, and that would keep the error and all jobs
         batch.clear()
         outcomes.clear()
 
 
-def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
+def run_batch(batch: Sequence[Entry], clock: Clock) -> tuple[list[Exception | None], int, float]:
     """Read, run and write the tiles of one batch, in an inference thread.
 
     Returns
     -------
     tuple
-        What befell each tile, and the most tiles that memory sufficed for: all of them, where it was not the trouble.
+        What befell each tile; the most tiles that memory sufficed for: all of them, where it was not the trouble; and
+        the seconds of ``clock`` that all of it took.
 
     """
+    started = clock()
     outcomes: list[Exception | None] = [None] * len(batch)
     inputs: dict[int, NDArray[np.float32]] = {}
     for place, (job, tile) in enumerate(batch):
@@ -210,7 +248,7 @@ def run_batch(batch: Sequence[Entry]) -> tuple[list[Exception | None], int]:
                 continue
             _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), str(error))
             groups.extendleft([place] for place in reversed(group))
-    return outcomes, passing
+    return outcomes, passing, clock() - started
 
 
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:

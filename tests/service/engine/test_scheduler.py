@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from model.errors import ExtremePixels, InferenceFailed, NonFiniteOutput
 from model.stitching import Stitcher
 from model.tiling import Tile, plan_with_stride, valid_unet_geometry
+from service.engine.between import BetweenBatches
 from service.engine.scheduler import Scheduler, run_batch
 from service.engine.tile_job import Job
 
@@ -40,10 +42,22 @@ class Recorder:
 
 
 @asynccontextmanager
-async def scheduler_with(**options: int) -> AsyncIterator[Scheduler]:
-    settings = {"lanes": 1, "batch_tiles": 4} | options
-    with ThreadPoolExecutor(settings["lanes"]) as executor:
-        scheduler = Scheduler(executor, observe=lambda _tiles: None, **settings)
+async def scheduler_with(
+    *,
+    lanes: int = 1,
+    batch_tiles: int = 4,
+    between: BetweenBatches | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> AsyncIterator[Scheduler]:
+    with ThreadPoolExecutor(lanes) as executor:
+        scheduler = Scheduler(
+            executor,
+            lanes=lanes,
+            batch_tiles=batch_tiles,
+            observe=lambda _tiles: None,
+            between=between,
+            clock=clock,
+        )
         scheduler.start()
         try:
             yield scheduler
@@ -299,7 +313,8 @@ def test_a_net_that_returns_nan_for_extreme_pixels_is_not_to_blame(value: float,
         Stitcher((np.empty((1, 10, 10), dtype=np.float32), lambda output: output)).write(whole, output_cyx)
 
     async def befallen() -> Exception | None:
-        return run_batch([(replace(job(lambda tiles: tiles * np.nan, [value]), write=write), whole)])[0][0]
+        nan = replace(job(lambda tiles: tiles * np.nan, [value]), write=write)
+        return run_batch([(nan, whole)], time.perf_counter)[0][0]
 
     whole = next(iter(plan_with_stride((10, 10), GEOMETRY, (10, 10))))
     error = asyncio.run(befallen())
