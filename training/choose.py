@@ -16,6 +16,7 @@ from training.choose_size import Budget, Size, choose_schedule, choose_size
 from training.options import Augmentation, Card, Data, Net, Targets, Weights
 from training.plan import Choice, Plan
 from training.recipe import Recipe
+from training.splits import describe_split
 from training.survey import HIGH_PERCENTILES, LOW_PERCENTILE, Survey
 
 _FEWEST_FOR_HASH = 100  # with fewer images a share by hash may come out empty
@@ -112,7 +113,9 @@ def choose_targets(survey: Survey) -> tuple[Targets, Choice]:
 
 
 def choose_validation(survey: Survey, data: Data) -> tuple[Data, Choice]:
-    """Choose which images validate; some always train."""
+    """Choose which images validate, unless that is said; some always train."""
+    if says_validation(data):
+        return data, Choice("validation as asked for", describe_split(data).removesuffix("."))
     count, none = survey.images, {"fold": None, "validation_fraction": 0.0, "split": "hash"}
     if count <= _MOST_WITHOUT_VALIDATION:
         chosen = data.model_copy(update=none)
@@ -131,6 +134,11 @@ def choose_validation(survey: Survey, data: Data) -> tuple[Data, Choice]:
     folds = math.ceil(count / wanted)
     chosen = data.model_copy(update=none | {"fold": (1, folds)})
     return chosen, Choice(f"validation part 1 of {folds}", f"{wanted} of {count} images")
+
+
+def says_validation(data: Data) -> bool:
+    """Whether somebody has said which images validate."""
+    return not data.model_fields_set.isdisjoint({"split", "stretches", "validation_fraction", "fold"})
 
 
 def choose_downscale(survey: Survey) -> tuple[int, Choice]:

@@ -26,6 +26,7 @@ from training.choose import (
     fresh_rule,
     most_shift_px,
     recipe_name,
+    says_validation,
 )
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
 from training.errors import ForeignPackage, RecipeError
@@ -157,8 +158,9 @@ def inherit(
         choices += [about, Choice("the head begins anew", f"scheme {origin.targets.scheme} cannot be inherited")]
         labels = fresh_rule(survey, targets).model_copy(update={"object_name": labels.object_name})
     labels, about_labels = choose_labels(survey, labels)
+    said = says_validation(data)
     data, about_validation = choose_validation(survey, data)
-    if known is not None:
+    if known is not None and not said:
         data, about_validation = _held_out(known, origin.data, survey, data, about_validation)
     fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()

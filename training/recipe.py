@@ -6,17 +6,17 @@ import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
+from training.assignments import assign, nearest_key, told
 from training.errors import RecipeError
 from training.layouts.documents import shown
 from training.options import Augmentation, Card, Data, Loss, Net, Schedule, Targets, Weights
@@ -80,23 +80,9 @@ class Recipe(Part):
             Where an assignment is of another form, or names or gives what a recipe cannot hold.
 
         """
-        values = self.model_dump(mode="json")
-        for assignment in assignments:
-            key, equals, text = (part.strip() for part in assignment.partition("="))
-            *tables, name = key.split(".")
-            part: Any = values
-            for table in tables:
-                part = part.get(table, {}) if isinstance(part, dict) else {}
-            if not equals or not isinstance(part, dict) or name not in part:
-                raise RecipeError(
-                    f"--set {assignment} changes nothing that a recipe has; give TABLE.KEY=VALUE, such as "
-                    f"schedule.batch=2; {_nearest(key.split('.'))}"
-                )
-            try:
-                part[name] = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError:
-                part[name] = text
-        return recipe_from(values, f"--set {' '.join(assignments)}") if assignments else self
+        if not assignments:
+            return self
+        return recipe_from(assign(Recipe, self.model_dump(mode="json"), assignments), told(assignments))
 
     def with_schedule(self, source: str, **values: int | float | None) -> Self:
         """Return the recipe with values of its schedule changed; ``source`` is named in errors.
@@ -230,6 +216,35 @@ def recipe_from(values: dict[str, Any], source: str) -> Recipe:
         return Recipe.model_validate(values)
 
 
+def data_from(assignments: Sequence[str]) -> Data | None:
+    """Turn values such as ``data.layout=coco`` into how a folder is read without a recipe; None where there are none.
+
+    Fields that nobody has given are not set (``model_fields_set``): the folder shows them.
+
+    Raises
+    ------
+    RecipeError
+        Where an assignment is of another part of a recipe, of another form, or names or gives what ``data`` cannot
+        hold.
+
+    """
+    if not assignments:
+        return None
+    keys = [assignment.partition("=")[0].strip() for assignment in assignments]
+    other = next((key for key in keys if not key.startswith("data.")), None)
+    if other is not None:
+        raise RecipeError(
+            f"--set {other} changes a recipe, and none is named; give --recipe, or edit the one that plan writes. "
+            "Without one --set says how the folder is read alone, such as data.layout=coco"
+        )
+    values = assign(Recipe, {"data": Data().model_dump(mode="json")}, assignments)["data"]
+    with named_in_errors(told(assignments)):
+        data = Data.model_validate({key: values[key] for key in (key.split(".")[1] for key in keys)})
+    if data.class_values is not None and data.model_fields_set >= {"kind"} and data.kind == "instances":
+        raise RecipeError(f"{told(assignments)}: classes have values, objects have none; leave one of the two out")
+    return data
+
+
 def stored_recipe(values: dict[str, Any], source: str) -> Recipe:
     """Turn a recipe that a run or a package keeps into a recipe: what older versions let pass does not end it.
 
@@ -267,33 +282,6 @@ def _problem(error: ErrorDetails) -> str:
     """Where it is, what was expected and what was found; contradictions say so themselves."""
     place = ".".join(map(str, error["loc"])) or "recipe"
     if error["type"] == "extra_forbidden":
-        return f"{place} is no key of a recipe; {_nearest(error['loc'])}"
+        return f"{place} is no key of a recipe; {nearest_key(Recipe, error['loc'])}"
     found = "" if error["type"] in {"missing", "value_error"} else f"; found {shown(error['input'])}"
     return f"{place}: {error['msg']}{found}"
-
-
-def _nearest(path: Sequence[int | str]) -> str:
-    """Name the keys most like the first of a path that no recipe has; where none is like it, all that there are."""
-    models: Sequence[type[BaseModel]] = [Recipe]
-    known: list[str] = []
-    for index, step in enumerate(path):
-        known = list(dict.fromkeys(key for model in models for key in model.model_fields)) or list(Recipe.model_fields)
-        fields = [field for model in models for key, field in model.model_fields.items() if key == step]
-        kinds = [model for model in models if isinstance(step, int) or _is_called(model, step)]
-        if not fields and not kinds:
-            like = [".".join(map(str, (*path[:index], key))) for key in get_close_matches(str(step), known)]
-            return f"did you mean {' or '.join(like)}?" if like else f"there is {', '.join(known)}"
-        models = kinds or [model for field in fields for model in _models(field.annotation)]
-    return f"there is {', '.join(known)}"
-
-
-def _is_called(model: type[BaseModel], kind: str) -> bool:
-    """Whether a model of several in one place, such as a step of the normalization, is of this kind."""
-    return "id" in model.model_fields and model.model_fields["id"].default == kind
-
-
-def _models(annotation: object) -> list[type[BaseModel]]:
-    """Return the tables that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]

@@ -167,7 +167,7 @@ def test_fit_resumes_a_finished_run_without_a_step(
         (["evaluate", "/nowhere.pt", "--data", "/nowhere"], "there is no checkpoint"),
         (["export", "/nowhere", "--out", "/tmp/x"], "there is no checkpoint"),  # noqa: S108
         (["fit", "--recipe", "synthetic", "--data", "/x", "--out", "/nowhere", "--device", "tpu"], "no device 'tpu'"),
-        (["fit", "--set", "schedule.batch=2", "--data", "/x", "--out", "/nowhere"], "none is named; give --recipe"),
+        (["fit", "--set", "schedule.batch=2", "--data", "/x", "--out", "/nowhere"], "none is named; give --recipe,"),
         (
             ["fit", "--recipe", "synthetic", "--set", "a=1", "--data", "/x", "--out", "/nowhere"],
             "nothing that a recipe",

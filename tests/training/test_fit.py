@@ -15,6 +15,7 @@ from PIL import Image
 from training.checkpoint import Beginning, load_checkpoint
 from training.cli import main
 from training.commands.plan import compose
+from training.options import Data
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Plan
 from training.recipe import Recipe, read_recipe
@@ -95,8 +96,8 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_by_the_recipe_that_
 def test_of_two_that_begin_at_once_the_later_does_not_write_over_the_recipe_of_the_other(
     run: Path, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def overtaken(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
-        plan = compose(options, beginning)
+    def overtaken(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> Plan:
+        plan = compose(options, beginning, asked)
         shutil.copy(run / "recipe.toml", tmp_path)  # by the other, meanwhile
         return plan
 
@@ -248,6 +249,41 @@ def test_without_a_recipe_what_a_person_should_see_is_told_too(
     assert main([command, *arguments]) == 0
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert sum(message.startswith(f"Objects in many separate pieces ({first.stem}).") for message in warnings) == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "fit"])
+def test_of_two_layouts_that_fit_one_is_named_without_a_recipe(
+    nuclei_folder: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out.toml"
+    shutil.copytree(nuclei_folder, data)
+    (data / "export.json").write_text('{"images": [], "annotations": []}')
+    arguments = [command, "--data", str(data), "--steps", "1", "--workers", "0", "--out", str(out)]
+    assert main(arguments) == 2
+    assert "--set data.layout=folders" in capsys.readouterr().err
+    assert main([*arguments, "--set", "schedule.batch=2"]) == 2
+    assert "--set schedule.batch changes a recipe, and none is named" in capsys.readouterr().err
+    assert not out.exists()
+    arguments += ["--set", "data.layout=folders", "--set", "data.fold=[2, 4]"]
+    assert main(arguments) == 0
+    assert "  validation as asked for: Part 2 of 4 equal parts of the names" in capsys.readouterr().out
+    recipe = read_recipe(str(out if command == "plan" else out / "recipe.toml"))
+    assert (recipe.data.layout, recipe.data.fold) == ("folders", (2, 4))
+    if command == "fit":
+        assert dict(load_checkpoint(out / "last.pt").arguments)["--set"] == "data.fold=[2, 4]"
+        assert main([*arguments, "--resume"]) == 0
+        assert main([*arguments, "--set", "data.fold=[3, 4]", "--resume"]) == 2
+        refused = capsys.readouterr().err
+        assert "--set data.fold=(3, 4) cannot change a run that is resumed" in refused
+        assert "to 1 steps, data.fold = (2, 4). Leave it out" in refused
+
+
+def test_a_net_to_begin_with_leaves_the_validation_that_is_asked_for(run: Path, nuclei_folder: Path) -> None:
+    arguments = ["--data", str(nuclei_folder), "--from", str(run), "--steps", "1", "--workers", "0"]
+    for fold in ((1, 4), (3, 4)):  # the net has learnt seven of the eight images
+        out = run / f"{fold[0]}.toml"
+        assert main(["plan", *arguments, "--set", f"data.fold={list(fold)}", "--out", str(out)]) == 0
+        assert read_recipe(str(out)).data.fold == fold
 
 
 def test_values_of_a_named_recipe_are_changed_and_kept_with_the_run(nuclei_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from training.errors import RecipeError
 from training.options import Data, Targets
-from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+from training.recipe import Recipe, data_from, read_recipe, recipe_from, shipped_recipes
 
 LIMITS: dict[str, tuple[float, float]] = {
     "weights.w0": (0, 10_000),
@@ -237,3 +237,29 @@ def test_single_values_can_be_changed() -> None:
 def test_a_change_that_is_none_is_refused(assignment: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         read_recipe("em-isbi2012").with_values([assignment])
+
+
+def test_how_a_folder_is_read_can_be_said_without_a_recipe() -> None:
+    asked = data_from(["data.layout=coco", "data.ignore_value = 255", 'data.categories=["cell", "vessel"]'])
+    assert asked == Data(layout="coco", ignore_value=255, categories=("cell", "vessel"))
+    assert asked.model_fields_set == {"layout", "ignore_value", "categories"}
+    assert data_from([]) is None
+
+
+@pytest.mark.parametrize(
+    ("assignments", "reason"),
+    [
+        (
+            ["data.layout=coco", "schedule.batch=2"],
+            "--set schedule.batch changes a recipe, and none is named; give --rec",
+        ),
+        (["data=2"], "--set data changes a recipe, and none is named"),
+        (["data.layuot=coco"], r"changes nothing that a recipe has.*did you mean data.layout\?$"),
+        (["data.layout=zip"], "--set data.layout=zip: layout: Input should be 'auto', 'folders'"),
+        (["data.layout"], "--set data.layout changes nothing"),
+        (["data.kind=instances", "data.class_values=[0, 1]"], "classes have values, objects have none"),
+    ],
+)
+def test_what_a_folder_cannot_be_read_by_is_refused(assignments: list[str], reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        data_from(assignments)

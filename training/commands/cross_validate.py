@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from training.command_line import arguments_of
-from training.commands.fit import add_values
+from training.commands.plan import add_values
 from training.cross_validation import REPORT_NAME, cross_validate
 from training.paths import given_path
 from training.recipe import read_recipe, shipped_recipes
@@ -16,7 +16,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare the command's options."""
     parser = commands.add_parser("cross-validate", help="train a net for each fold, and score what each held out")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
-    add_values(parser)
+    add_values(parser, "change a value of the recipe, such as schedule.batch=2")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=given_path, required=True, metavar="RUN", help="folder for the folds' runs")
     parser.add_argument("--folds", type=int, required=True, metavar="N", help="how many, 2 or more")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from training.checkpoint import Beginning, load_checkpoint
 from training.command_line import arguments_of
-from training.commands.plan import add_options, compose, require_length
+from training.commands.plan import add_options, add_values, compose, require_length
 from training.distributed import Processes, joined
 from training.errors import RecipeError
 from training.finetune import open_origin
+from training.options import Data
 from training.paths import given_path
-from training.recipe import Recipe, read_recipe, shipped_recipes
+from training.recipe import Recipe, data_from, read_recipe, shipped_recipes
 from training.run_folder import RunFiles
 from training.trainer import train
 
@@ -26,7 +27,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("fit", help="train a net")
     names = ", ".join(shipped_recipes())
     parser.add_argument("--recipe", help=f"a TOML file, or one of: {names} (default: chosen from the images)")
-    add_values(parser)
+    change = "change a value of the named recipe, such as schedule.batch=2"
+    add_values(parser, f"{change}; without a recipe how the folder is read, such as data.layout=coco")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=given_path, required=True, metavar="RUN", help="folder for checkpoints and log")
     add_options(parser)
@@ -36,26 +38,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=run)
 
 
-def add_values(parser: argparse.ArgumentParser) -> None:
-    """Declare the option that changes a named recipe."""
-    parser.add_argument(
-        "--set",
-        dest="values",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a value of the named recipe, such as schedule.batch=2; may be given several times",
-    )
-
-
 def run(options: argparse.Namespace) -> None:
     """Train a net."""
     require_length(options)
-    if options.values and options.recipe is None:
-        raise RecipeError("--set changes a recipe, and none is named; give --recipe, or edit the one that plan writes")
+    asked = data_from(options.values) if options.recipe is None else None
     with joined(options.device) as processes:
         beginning = None if options.origin is None else open_origin(options.origin)
-        recipe = _recipe(options, beginning, processes)
+        recipe = _recipe(options, beginning, asked, processes)
         last = train(
             recipe,
             options.data,
@@ -78,7 +67,9 @@ def run(options: argparse.Namespace) -> None:
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")
 
 
-def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes: Processes) -> Recipe:
+def _recipe(
+    options: argparse.Namespace, beginning: Beginning | None, asked: Data | None, processes: Processes
+) -> Recipe:
     """Recipe of the run: the named one, that of the run to resume, or one chosen from the images."""
     files = RunFiles(options.out)
     if options.recipe is not None:
@@ -86,25 +77,25 @@ def _recipe(options: argparse.Namespace, beginning: Beginning | None, processes:
     elif options.resume:
         files.require(resume=True)
         recipe = load_checkpoint(files.last).read_recipe()
-        _require_nothing_new(options, recipe)
+        _require_nothing_new(options, asked, recipe)
     else:
         files.require(resume=False)
         processes.wait()  # until all have seen that the folder is free: now it fills
         if processes.first:
-            _choose(options, beginning)
+            _choose(options, beginning, asked)
         processes.wait()
         recipe = read_recipe(str(files.recipe))  # the run does what the file says, in every process
     return recipe if options.fold is None else recipe.with_fold(options.fold)
 
 
-def _choose(options: argparse.Namespace, beginning: Beginning | None) -> None:
+def _choose(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> None:
     """Choose a recipe from the images and write it to the run's folder, unless another process has done so before."""
     files = RunFiles(options.out)
-    plan = None if files.recipe.exists() else compose(options, beginning)
+    plan = None if files.recipe.exists() else compose(options, beginning, asked)
     with files.taken():
         if plan is None or files.recipe.exists():
             # that run ended before its first checkpoint; perhaps the recipe was edited since
-            _require_same_length(options, read_recipe(str(files.recipe)))
+            _require_same(options, asked, read_recipe(str(files.recipe)))
             _log.warning("training by %s, which is there already; remove it to have it chosen anew", files.recipe)
             return
         sys.stdout.write(plan.as_text() + "\n")
@@ -113,37 +104,43 @@ def _choose(options: argparse.Namespace, beginning: Beginning | None) -> None:
         sys.stdout.flush()
 
 
-def _require_nothing_new(options: argparse.Namespace, recipe: Recipe) -> None:
+def _require_nothing_new(options: argparse.Namespace, asked: Data | None, recipe: Recipe) -> None:
     """Refuse what a run that goes on by its own recipe would leave out of account; the same again is no harm."""
-    changes, length = _other_length(options, recipe)
+    changes, own = _differing(options, asked, recipe)
     if options.origin is not None:
         changes.append(f"--from {options.origin}")
     if changes:
         raise RecipeError(
             f"{' and '.join(changes)} cannot change a run that is resumed: {options.out} goes on by its own recipe, "
-            f"from its own net, to {length}. Leave it out, or begin another run with this net (--from {options.out}, "
+            f"from its own net, to {own}. Leave it out, or begin another run with this net (--from {options.out}, "
             "another --out)"
         )
 
 
-def _require_same_length(options: argparse.Namespace, recipe: Recipe) -> None:
-    """Refuse another length than that of the recipe that was chosen for a run before."""
-    changes, length = _other_length(options, recipe)
+def _require_same(options: argparse.Namespace, asked: Data | None, recipe: Recipe) -> None:
+    """Refuse another length or reading than that of the recipe that was chosen for a run before."""
+    changes, own = _differing(options, asked, recipe)
     if changes:
         chosen = RunFiles(options.out).recipe
         raise RecipeError(
-            f"{' and '.join(changes)} is not what {chosen} says, which is there already: {length}. Leave it out, or "
+            f"{' and '.join(changes)} is not what {chosen} says, which is there already: {own}. Leave it out, or "
             "remove the file to have the recipe chosen anew"
         )
 
 
-def _other_length(options: argparse.Namespace, recipe: Recipe) -> tuple[list[str], str]:
-    """Options that ask for another length than a recipe has, and that length in words."""
-    own = {"steps": recipe.schedule.steps, "minutes": recipe.schedule.max_minutes}
+def _differing(options: argparse.Namespace, asked: Data | None, recipe: Recipe) -> tuple[list[str], str]:
+    """Options that ask for another length or reading than a recipe has, and what it has in words."""
+    length = {"steps": recipe.schedule.steps, "minutes": recipe.schedule.max_minutes}
     changes = [
-        f"--{name} {getattr(options, name):g}" for name in own if getattr(options, name) not in {None, own[name]}
+        f"--{name} {getattr(options, name):g}" for name in length if getattr(options, name) not in {None, length[name]}
     ]
-    return changes, f"{own['steps']} steps" + (f" or {own['minutes']:g} minutes" if own["minutes"] else "")
+    own = f"{length['steps']} steps" + (f" or {length['minutes']:g} minutes" if length["minutes"] else "")
+    for name in sorted(asked.model_fields_set if asked is not None else ()):
+        new, old = getattr(asked, name), getattr(recipe.data, name)
+        if new != old:
+            changes.append(f"--set data.{name}={new}")
+            own += f", data.{name} = {old}"
+    return changes, own
 
 
 def _of_length(recipe: Recipe, options: argparse.Namespace) -> Recipe:

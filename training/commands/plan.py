@@ -17,10 +17,11 @@ from training.datasets import load_images
 from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.loading import require_workers
+from training.options import Data
 from training.pace import bf16_support, seconds_per_step
 from training.paths import given_path
 from training.plan import Choice, Plan
-from training.recipe import named_in_errors
+from training.recipe import data_from, named_in_errors
 from training.report.facts import cautions, folder_facts
 from training.run_folder import NET_HELP, net_path
 from training.state import require_device
@@ -37,8 +38,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("plan", help="choose a recipe for a folder, say why, and train nothing")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=given_path, metavar="FILE.toml", help="write the recipe to a file")
+    add_values(parser, "how the folder is read, such as data.layout=coco")
     add_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_values(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare the option that changes values; ``what`` of, in words."""
+    parser.add_argument(
+        "--set",
+        dest="values",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"{what}; may be given several times",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         require_no_file(options.out)
         require_file(options.out)
-    plan = compose(options, beginning)
+    plan = compose(options, beginning, data_from(options.values))
     recipe = plan.recipe
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     found = cautions(folder_facts(images, recipe), recipe)
@@ -81,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
         _log.warning("%s", caution)
 
 
-def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
+def compose(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> Plan:
     """Survey a folder and choose a recipe for it, to train afresh or from the net of ``beginning``.
 
     Parameters
@@ -90,6 +104,8 @@ def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
         ``data``, and what :func:`add_options` declares.
     beginning
         What to begin with.
+    asked
+        How the folder is read, as far as that is said.
 
     Raises
     ------
@@ -102,7 +118,7 @@ def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
     require_length(options)
     require_workers(options.workers)
     _log.info("looking at the images of %s", options.data)
-    survey, known = survey_folder(options.data)
+    survey, known = survey_folder(options.data, asked)
     pace = partial(seconds_per_step, device=device, workers=options.workers)
     usual = _USUAL_MINUTES if beginning is None else MINUTES
     budget = Budget(options.minutes, options.steps, usual, device, bf16_support(device), pace)
@@ -112,7 +128,7 @@ def compose(options: argparse.Namespace, beginning: Beginning | None) -> Plan:
             plan = choose_recipe(survey, known, budget, name)
         else:
             plan = inherit(beginning.net.read_recipe(), survey, known, budget, name, known=beginning.origin)
-    if known.truth == "silver":
+    if known.truth == "silver" and (asked is None or "truth" not in asked.model_fields_set):
         silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
         plan = replace(plan, choices=(silver, *plan.choices))
     return plan

@@ -45,7 +45,10 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
     fitting = _fitting(folder, data, LAYOUTS)
     if len(fitting) > 1:
         listed = "\n".join(f"  {name}: {found}" for name, found in fitting.items())
-        raise MissingFile(f"{folder} fits {len(fitting)} layouts; name one of them as data.layout:\n{listed}")
+        raise MissingFile(
+            f"{folder} fits {len(fitting)} layouts; name one of them as data.layout (in the recipe, or --set "
+            f"data.layout={next(iter(fitting))}):\n{listed}"
+        )
     if not fitting and (data.images, data.masks) == (Data().images, Data().masks):
         for places in _OTHER_FOLDERS:
             moved = data.model_copy(update=places)

@@ -133,7 +133,9 @@ def test_images_beside_each_other_are_not_taken_for_masks(tmp_path: Path) -> Non
 def test_two_that_fit_are_both_named(tmp_path: Path, one: str, other: str) -> None:
     fill(tmp_path, one)
     fill(tmp_path, other)
-    with pytest.raises(MissingFile, match=rf"fits 2 layouts; name one .*data.layout:(?s:.*){one}: (?s:.*){other}: "):
+    with pytest.raises(
+        MissingFile, match=rf"fits 2 layouts; name one .*--set data.layout={one}\):(?s:.*){one}: (?s:.*){other}: "
+    ):
         layout_of(tmp_path, Data())
 
 
