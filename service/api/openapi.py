@@ -147,7 +147,10 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "schema": {"type": "string"},
                 "example": json.dumps(_RECEIPT),
             },
-            "Server-Timing": {"description": "Milliseconds of each stage.", "schema": {"type": "string"}},
+            "Server-Timing": {
+                "description": "Milliseconds of each stage; `wait` is for memory that others held.",
+                "schema": {"type": "string"},
+            },
             "X-Request-ID": {"description": "The client's, or a new one.", "schema": {"type": "string"}},
         },
     },

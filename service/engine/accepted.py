@@ -21,7 +21,7 @@ from model.pixels import Pixels
 from model.stitching import Reduce, Run, Stitcher, read_tile
 from model.views import MeanOfViews, TileView, ViewPlan
 from service.engine.admission import Admission
-from service.engine.clock import StageClock
+from service.engine.clock import WAIT, StageClock
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs
 from service.engine.plane import FinishedPlane, chosen_run, empty_plane, read_image
@@ -132,6 +132,11 @@ class AcceptedRequest:
         spec, allocate = self.chosen.package.spec, self._allocate
         return [await self.in_worker(empty_plane, size_yx, spec, output, allocate) for output in outputs]
 
+    async def grow(self, memory_bytes: int) -> None:
+        """See :meth:`service.engine.admission.Admission.grow`; the time is nobody's work."""
+        with self.clock.stage(WAIT):
+            await self.admission.grow(self.ticket, memory_bytes)
+
     def charge(self, loop: asyncio.AbstractEventLoop) -> Callable[[int], None]:
         """Return what a worker thread tells, now and then, how many bytes its tables take: it waits for memory.
 
@@ -144,7 +149,7 @@ class AcceptedRequest:
             self.ticket.check_wanted()
             more = memory_bytes - charged
             if more >= _LEAST_CHARGE:
-                asyncio.run_coroutine_threadsafe(self.admission.grow(self.ticket, more), loop).result()
+                asyncio.run_coroutine_threadsafe(self.grow(more), loop).result()
                 charged += more
 
         return tell

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 from service.telemetry import Metrics
 
+WAIT = "wait"
+"""The stage in which what has begun waits for memory that others hold; the stage around it goes on after it."""
+
 
 class StageClock:
-    """Milliseconds of each stage of one request."""
+    """Milliseconds of each stage of one request. Lives on one event loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -18,18 +21,22 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a ``with`` block to a stage."""
-        started = time.perf_counter()
+        """Add the time of a ``with`` block to a stage, but for what it waits in :data:`WAIT`."""
+        started, waited = perf_counter(), self._waited
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - started
+            elapsed = perf_counter() - started - (self._waited - waited)
             self._seconds[name] = self._seconds.get(name, 0.0) + elapsed
             self._metrics.stage_seconds.labels(stage=name).observe(elapsed)
 
+    @property
+    def _waited(self) -> float:
+        return self._seconds.get(WAIT, 0.0)
+
     def seconds_beside(self, name: str) -> float:
-        """Total of all stages but one so far."""
-        return sum(seconds for stage, seconds in self._seconds.items() if stage != name)
+        """Total of all stages but one so far, waiting left out."""
+        return sum(seconds for stage, seconds in self._seconds.items() if stage not in {name, WAIT})
 
     def milliseconds(self) -> dict[str, float]:
         """Total of each stage so far."""

@@ -65,7 +65,7 @@ async def encode(
     )
     with work.clock.stage("encode"):
         if more := await work.in_worker(encoder_memory, result, request.format):
-            await work.admission.grow(work.ticket, more)
+            await work.grow(more)
         spool = work.spool if work.room.on_disk else None
         body = await work.in_worker(write_body, encoder, result, spool)
     return body, receipt

@@ -173,8 +173,12 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its
     write_tiny_package(tmp_path)
     wanted = SegmentRequest(output="labels", format="geojson", link=0.5, background=True)
     image = npy(np.stack([disc()] * 2) if stage == "link" else disc())
+    now = 0.0
+    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: now)
+    monkeypatch.setattr("service.engine.finishing._LEAST_PIXELS", 1)
 
     async def scenario() -> None:
+        nonlocal now
         engine = Engine(Settings(models_dir=tmp_path, backend="cpu", threads=1, cache_dir="none"), Metrics())
         await engine.start()
         admission = engine._admission
@@ -191,10 +195,13 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its
             while not admission._growth.wishes:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
         assert not work.done()
+        now = 40.0
         sent()
         answer = await asyncio.wait_for(work, 60)
         assert json.loads(answer.body.read())["features"]
         answer.body.close()
+        assert {name: ms for name, ms in answer.stages_ms.items() if ms} == {"wait": 40000}
+        assert engine.models[0].finishing.seconds(wanted, 1) is None, "it has worked for no time at all"
         await engine.stop()
 
     asyncio.run(scenario())
