@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with what it lacks.
 
-A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; answers
-that come before the end of a request are not lost where they end the connection; and requests that wish for another
-protocol are answered in this one.
+A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; limits
+on connections without a request in work; answers that come before the end of a request are not lost where they end the
+connection; and requests that wish for another protocol are answered in this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.lingering import LingeringTransport, LingerLimits
+from service.lingering import LingeringTransport, LingerLimits, Rest
 
 HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
@@ -36,6 +36,9 @@ _REFUSAL = (
 
 class LimitedProtocol(HttpToolsProtocol):
     """Counts the bytes since the parser last got somewhere; it keeps them all in memory until it does.
+
+    While no request is in work the connection has the keep-alive time for the next one to begin, and again for its
+    headers to end, from their first byte; and what comes of a request after its answer has the limits of ``linger``.
 
     Of a request that wishes for another protocol the parser reads the headers, takes what follows for that protocol's,
     and what comes after it for the next request. None is spoken here, and such a wish is to be ignored (RFC 9110,
@@ -63,14 +66,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        lingering = LingeringTransport(transport, self._has_answered_too_early, self._linger)
+        self._rest = Rest(self._linger, transport.close)
+        lingering = LingeringTransport(transport, self._has_answered_too_early, self._rest)
         super().connection_made(cast(asyncio.Transport, lingering))
+        self._limit_idleness(self.loop.time() + self.timeout_keep_alive)
         line = transport.get_extra_info("socket")
         if sys.platform == "linux" and line.family in {socket.AF_INET, socket.AF_INET6}:
             line.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that is not answered yet, not only the last one that came (HTTP/1.1 pipelining)."""
+        self._rest.end()
+        self._unset_keepalive_if_required()
         self._tell_unanswered()
         super().connection_lost(exc)
 
@@ -93,17 +100,39 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
+        timer = self.timeout_keep_alive_task if self._pending_bytes else None  # half of a request was there already
+        due = self.loop.time() + self.timeout_keep_alive if timer is None else timer.when()
+        self._rest.count(len(data))
         self._pending_bytes += len(data)
         super().data_received(data)
         while self._upgrade_at is not None:
             rest, self._upgrade_at = data[self._upgrade_at :], None
             super().data_received(data := self._headers_without_upgrade() + rest)
         if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
+            self._limit_idleness(due)
             return
         if self.cycle is None or self.cycle.response_complete:
             self._is_refused = True
             self.transport.write(_REFUSAL)
         self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        super().on_response_complete()
+        self._limit_idleness(self.loop.time() + self.timeout_keep_alive)
+
+    def _limit_idleness(self, due: float) -> None:
+        """Close at ``due`` (of the loop's clock) unless a request is in work, or the rest of one comes till then."""
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        is_idle = all(cycle.response_complete for cycle in self._unanswered)
+        if is_idle and self._body_is_coming:
+            self._rest.begin()
+            return
+        self._rest.end()
+        if is_idle:
+            self.timeout_keep_alive_task = self.loop.call_at(due, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """See httptools."""

@@ -148,6 +148,7 @@ def send_until_cut(line: socket.socket, piece: bytes, pause_s: float) -> int:
     return sent
 
 
+@pytest.mark.parametrize("manner", [pytest.param(LAST_1_1, id="last"), pytest.param(KEPT, id="kept")])
 @pytest.mark.parametrize(
     ("limits", "piece", "pause_s"),
     [
@@ -157,10 +158,10 @@ def send_until_cut(line: socket.socket, piece: bytes, pause_s: float) -> int:
     ],
 )
 def test_who_never_ends_is_cut(
-    packages: Path, tmp_path: Path, limits: dict[str, int], piece: bytes, pause_s: float
+    packages: Path, tmp_path: Path, limits: dict[str, int], piece: bytes, pause_s: float, *, manner: tuple[str, str]
 ) -> None:
     with live_server(tmp_path, packages, **limits) as server, connect(server) as line:
-        line.sendall(head("/segment?model=nix", LAST_1_1, "Transfer-Encoding: chunked"))
+        line.sendall(head("/segment?model=nix", manner, "Transfer-Encoding: chunked"))
         assert_problem(read_answer(line), 404, "unknown-model")
         sent = send_until_cut(line, piece, pause_s)
         assert sent > (limits.get("upload_limit_mb", 0) << 20)

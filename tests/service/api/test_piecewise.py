@@ -8,18 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 
 import httpx
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.api import piecewise
 from service.api.piecewise import PiecewiseResponse
 from service.engine.request import Body
-from service.lingering import LingerLimits
-from service.protocol import LimitedProtocol
+from tests.served import served
 
 CONTENT = bytes(range(256)) * (64 << 10)  # 16 MiB, more than sockets hold
 
@@ -44,19 +41,8 @@ def serving(make: Callable[[], io.BytesIO], freed: Callable[[], None]) -> Iterat
         body.when_freed(freed)
         await PiecewiseResponse(body, "application/octet-stream", {})(scope, receive, send)
 
-    http = partial(LimitedProtocol, linger=LingerLimits(1 << 20, 10))
-    config = uvicorn.Config(app, port=0, loop="uvloop", http=http, lifespan="off", log_config=None)  # type: ignore[arg-type]
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
+    with served(app) as port:
+        yield port
 
 
 @contextmanager
