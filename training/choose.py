@@ -13,17 +13,13 @@ import re
 from model.labels import LabelRule
 from model.normalization import ScaleRange
 from training.choose_size import Budget, Size, choose_schedule, choose_size
+from training.choose_validation import choose_validation
 from training.options import Augmentation, Card, Data, Net, Targets, Weights
 from training.plan import Choice, Plan
 from training.recipe import Recipe
-from training.splits import describe_split
 from training.survey import HIGH_PERCENTILES, LOW_PERCENTILE, Survey
 
-_FEWEST_FOR_HASH = 100  # with fewer images a share by hash may come out empty
-_MOST_WITHOUT_VALIDATION = 2
-_FEWEST_FOR_BLOCKS = 5
 _SOME_TOUCH, _LARGE_PX, _THIN = 0.02, 24, 0.5  # when objects have arms that a boundary would eat
-_ALIKE = 0.15  # by so much more do neighbours correlate where images are frames or slices
 
 
 def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
@@ -110,35 +106,6 @@ def choose_targets(survey: Survey) -> tuple[Targets, Choice]:
     width = max(1, min(4, round(middle / 16), math.floor(thin)))
     targets = Targets(classes=("background", "interior", "boundary"), scheme="boundary", boundary_px=width)
     return targets, Choice(f"scheme boundary, {width} px wide", sizes)
-
-
-def choose_validation(survey: Survey, data: Data) -> tuple[Data, Choice]:
-    """Choose which images validate, unless that is said; some always train."""
-    if says_validation(data):
-        return data, Choice("validation as asked for", describe_split(data).removesuffix("."))
-    count, none = survey.images, {"fold": None, "validation_fraction": 0.0, "split": "hash"}
-    if count <= _MOST_WITHOUT_VALIDATION:
-        chosen = data.model_copy(update=none)
-        return chosen, Choice("validation none", f"with {count} image{'s'[: count != 1]} all are needed for training")
-    if count >= _FEWEST_FOR_BLOCKS and survey.likeness - survey.chance > _ALIKE:
-        chosen = data.model_copy(update=none | {"split": "blocks", "fold": (5, 5)})
-        return chosen, Choice(
-            "validation the last fifth",
-            f"images resemble the next by name (correlation {survey.likeness:.2f}, others {survey.chance:.2f}): frames "
-            "or slices, so a block of them validates",
-        )
-    if count >= _FEWEST_FOR_HASH:
-        chosen = data.model_copy(update=none | {"validation_fraction": 0.15})
-        return chosen, Choice("validation 15 %", f"of {count} images, chosen by the hash of their names")
-    wanted = 1 if count < 5 else max(1, round(0.15 * count))
-    folds = math.ceil(count / wanted)
-    chosen = data.model_copy(update=none | {"fold": (1, folds)})
-    return chosen, Choice(f"validation part 1 of {folds}", f"{wanted} of {count} images")
-
-
-def says_validation(data: Data) -> bool:
-    """Whether somebody has said which images validate."""
-    return not data.model_fields_set.isdisjoint({"split", "stretches", "validation_fraction", "fold"})
 
 
 def choose_downscale(survey: Survey) -> tuple[int, Choice]:

@@ -18,7 +18,7 @@ from training.loading import require_workers
 from training.prediction import net_predictor
 from training.recipe import Recipe, differences
 from training.run_folder import RunFiles
-from training.splits import split_images
+from training.splits import split_for_run, split_images
 from training.trainer import train
 from training.writing import require_folder, write_text
 
@@ -87,7 +87,7 @@ def cross_validate(
     runs = {number: fold_folder(out, number, folds) for number in recipes}
     digests = {image.stem: image.digest() for image in images}
     for number, run in runs.items():  # all that can be refused, before hours are spent
-        split = _split(images, recipes[number])
+        split = _split(images, recipes[number], data)
         if not resume and (only is None or number in only):
             RunFiles(run).require(resume=False)
         if RunFiles(run).last.exists():
@@ -126,8 +126,8 @@ def _score(
     return evaluate_images(validation, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
-def _split(images: Sequence[AnnotatedImage], recipe: Recipe) -> dict[str, list[str]]:
-    training, validation = split_images(images, recipe.data)
+def _split(images: Sequence[AnnotatedImage], recipe: Recipe, folder: Path) -> dict[str, list[str]]:
+    training, validation = split_for_run(images, recipe.data, folder)
     return {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
 
 

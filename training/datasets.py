@@ -120,7 +120,7 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS])
         raise type(problems[0])(f"{len(problems)} broken of {len(sources)} images in {folder}:\n{listed}")
-    _require_something_to_learn(loaded, folder, data)
+    require_something_to_learn(loaded, data, str(folder))
     return loaded
 
 
@@ -157,23 +157,40 @@ def _load(source: Source, data: Data, in_channels: int, classes: int) -> Annotat
     return AnnotatedImage(source.stem, np.ascontiguousarray(image), labels, source.training_only)
 
 
-def _require_something_to_learn(images: Sequence[AnnotatedImage], folder: Path, data: Data) -> None:
+def require_something_to_learn(
+    images: Sequence[AnnotatedImage], data: Data, place: str, remedy: str = "Check the masks"
+) -> None:
+    """Make sure that images show something beside background.
+
+    Parameters
+    ----------
+    images, data
+        Images, and how they were read.
+    place, remedy
+        For messages: whose images they are, and what helps.
+
+    Raises
+    ------
+    NothingToLearn
+        Where all labels are background, or of one class, or one object fills each image.
+
+    """
     if not any((image.labels_yx > 0).any() for image in images):
         raise NothingToLearn(
-            f"no image of {folder} has foreground: the labels of all {len(images)} are background; expected objects in "
-            "one at least. Check the masks"
+            f"no image of {place} has foreground: the labels of all {len(images)} are background; expected objects in "
+            f"one at least. {remedy}"
         )
     if any((image.labels_yx == 0).any() for image in images):
         return
     values = [set(np.unique(image.labels_yx).tolist()) - {IGNORE} for image in images]
     if data.kind == "semantic" and len(set().union(*values)) < 2:
         raise NothingToLearn(
-            f"the labels of {folder} hold one class only; expected two or more. Check the masks, or data.class_values"
+            f"the labels of {place} hold one class only; expected two or more. {remedy}, or data.class_values"
         )
     if data.kind == "instances" and max(map(len, values)) < 2:
         raise NothingToLearn(
-            f"no label of {folder} is background (0), and no image holds two objects: the labels of all {len(images)} "
-            "are of one value each; expected background, or objects that touch. Check the masks"
+            f"no label of {place} is background (0), and no image holds two objects: the labels of all {len(images)} "
+            f"are of one value each; expected background, or objects that touch. {remedy}"
         )
 
 

@@ -20,15 +20,14 @@ from training.checkpoint import Beginning, Checkpoint, load_checkpoint
 from training.choose import (
     choose_labels,
     choose_targets,
-    choose_validation,
     describe,
     describe_survey,
     fresh_rule,
     most_shift_px,
     recipe_name,
-    says_validation,
 )
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
+from training.choose_validation import choose_validation, hold_out, says_validation
 from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
 from training.options import Augmentation, Data, Net, Schedule, Targets
@@ -37,7 +36,6 @@ from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run, require_net
 from training.scoring import Scoring
-from training.splits import validation_stems
 from training.survey import Survey
 
 MINUTES = 20.0
@@ -161,7 +159,7 @@ def inherit(
     said = says_validation(data)
     data, about_validation = choose_validation(survey, data)
     if known is not None and not said:
-        data, about_validation = _held_out(known, origin.data, survey, data, about_validation)
+        data, about_validation = hold_out(known, origin.data, survey, data, about_validation)
     fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()
     augmentation, about_augmentation = _augmentation(origin, survey)
@@ -203,28 +201,6 @@ def _augmentation(origin: Recipe, survey: Survey) -> tuple[Augmentation, tuple[C
         return origin.augmentation, ()
     smallest = f"the smallest image has {survey.smallest_yx[0]} x {survey.smallest_yx[1]} px"
     return origin.augmentation.model_copy(update={"shift_px": most}), (Choice(f"shift_px {most:g}", smallest),)
-
-
-def _held_out(known: Origin, theirs: Data, survey: Survey, data: Data, about: Choice) -> tuple[Data, Choice]:
-    """Let those images validate of which the net to begin with was trained on the fewest; on a tie those chosen.
-
-    Parts of the size that was chosen are tried, and what the net's own recipe held out.
-    """
-    stems, seen = list(survey.pixels), set(known.seen_among(survey.pixels))
-    if not seen or (data.fold is None and data.validation_fraction == 0):
-        return data, about
-    count = round(1 / data.validation_fraction) if data.fold is None else data.fold[1]
-    parts = [data.model_copy(update={"fold": (number, count)}) for number in range(1, count + 1)]
-    own = {name: getattr(theirs, name) for name in ("split", "stretches", "validation_fraction", "fold")}
-    best, reason, fewest = data, about.reason, len(validation_stems(stems, data) & seen)
-    for candidate in (*parts, data.model_copy(update=own)):
-        validating = validation_stems(stems, candidate)
-        if 0 < len(validating) < len(stems) and len(validating & seen) < fewest:
-            best, reason = candidate, f"{len(validating)} of {len(stems)} images"
-            fewest = len(validating & seen)
-    what = f"validation part {best.fold[0]} of {best.fold[1]}" if best.fold else "validation as of the net"
-    learnt = f"{fewest} of them" if fewest else "none of them"
-    return best, Choice(about.what if best == data else what, f"{reason}; the net to begin with has learnt {learnt}")
 
 
 def _fits(origin: Recipe, survey: Survey) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from training.datasets import AnnotatedImage
+from training.datasets import AnnotatedImage, require_something_to_learn
 from training.errors import NothingToLearn, RecipeError
 from training.layouts.names import composed
 from training.options import Data
@@ -42,12 +42,33 @@ def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[Ann
     """
     training, validation = _sides(images, data)
     if not training or (asks_for_validation(data) and not validation):
-        asked = f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"
         raise NothingToLearn(
             f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
-            f"add images or change data.validation_fraction or the fold (now {asked})"
+            f"add images or change data.validation_fraction or the fold (now {_asked(data)})"
         )
     return training, validation
+
+
+def split_for_run(
+    images: Sequence[AnnotatedImage], data: Data, folder: Path
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Part the images of ``folder`` as :func:`split_images`, so that those for training teach something.
+
+    Raises
+    ------
+    RecipeError, NothingToLearn
+        As :func:`split_images`; where all that the labels show stands on the validation side, too.
+
+    """
+    training, validation = split_images(images, data)
+    remedy = f"Let others validate: change data.validation_fraction or the fold (now {_asked(data)})"
+    require_something_to_learn(training, data, f"the training side of {folder}", remedy)
+    return training, validation
+
+
+def _asked(data: Data) -> str:
+    """Which images shall validate, in short."""
+    return f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"
 
 
 def take_side(

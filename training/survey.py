@@ -87,6 +87,10 @@ class Survey:
         Correlation of an image with the next by name, and with any other; both 0 where it cannot be told.
     pixels
         :meth:`training.datasets.AnnotatedImage.pixels_digest` of each image by its stem.
+    shows
+        Classes but background that each image shows, by its stem; 1 for objects.
+    training_only
+        Stems of the images that never validate.
 
     """
 
@@ -104,6 +108,8 @@ class Survey:
     likeness: float = 0.0
     chance: float = 0.0
     pixels: dict[str, str] = field(default_factory=dict)
+    shows: dict[str, frozenset[int]] = field(default_factory=dict)
+    training_only: frozenset[str] = frozenset()
 
     @property
     def foreground(self) -> float:
@@ -189,14 +195,17 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
     sizes_yx = np.array([image.labels_yx.shape for image in images])
     smallest, median, largest = (statistic(sizes_yx, axis=0).astype(int) for statistic in (np.min, np.median, np.max))
     counts = np.zeros(len(guess.class_values or (0, 1)), dtype=np.int64)
+    shows = {}
     for image in images:
         labels = image.labels_yx[image.labels_yx != IGNORE]
         classes = labels if guess.kind == "semantic" else (labels > 0).astype(np.int64)
-        counts += np.bincount(classes, minlength=counts.size)
+        there = np.bincount(classes, minlength=counts.size)
+        counts += there
+        shows[image.stem] = frozenset((np.flatnonzero(there[1:]) + 1).tolist())
     likeness, chance = _likeness(images)
     return Survey(
         images=len(images),
-        empty=sum(not (image.labels_yx > 0).any() for image in images),
+        empty=sum(not classes for classes in shows.values()),
         smallest_yx=(int(smallest[0]), int(smallest[1])),
         median_yx=(int(median[0]), int(median[1])),
         largest_yx=(int(largest[0]), int(largest[1])),
@@ -209,6 +218,8 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
         likeness=likeness,
         chance=chance,
         pixels={image.stem: image.pixels_digest() for image in images},
+        shows=shows,
+        training_only=frozenset(image.stem for image in images if image.training_only),
     )
 
 

@@ -25,7 +25,7 @@ from training.recipe import Recipe
 from training.record import Record
 from training.report.facts import cautions, folder_facts
 from training.run_folder import Journal, RunFiles
-from training.splits import split_images
+from training.splits import split_for_run
 from training.state import TrainingState, fresh_state, learning_rate, require_device, require_fitting_net
 from training.tiles import TileDataset, class_weights, prepare, require_annotated, require_tile
 
@@ -97,7 +97,7 @@ def train(
     # 1. all images, checked, and the split that their names decide
     images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     require_tile(images, recipe)
-    training, validation = split_images(images, recipe.data)
+    training, validation = split_for_run(images, recipe.data, data)
     require_annotated(training, recipe, recipe.schedule.steps * recipe.schedule.batch * processes.count)
     split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     origin = None if beginning is None else beginning.origin

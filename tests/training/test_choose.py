@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from training.choose import choose_recipe, recipe_name
 from training.choose_size import Budget
+from training.choose_validation import choose_validation
 from training.options import Data, Include
 from training.plan import Plan
 from training.recipe import Recipe, read_recipe
@@ -275,3 +276,47 @@ def test_real_folders_get_what_their_shipped_recipes_say(
         "split": recipe.data.split,
     }
     assert (recipe.net.base_width, recipe.net.depth) == (32, 4)
+
+
+def showing(*classes: str, images_only: str = "") -> Survey:
+    """Survey of images that show the classes of these digits each; some of them for training alone."""
+    shows = {f"image-{index}": frozenset(map(int, digits)) for index, digits in enumerate(classes)}
+    only = frozenset(f"image-{index}" for index in images_only)
+    return replace(NUCLEI, images=len(classes), shows=shows, training_only=only)
+
+
+@pytest.mark.parametrize(
+    ("classes", "likeness"),
+    [
+        (["", "", "1", "", "", "", "1", ""], 0.0),
+        (["1", "1", "1", "1", "1", "1", "12", "1"], 0.0),
+        (["1", "1", "1", "1", "1", "1", "", ""], 0.9),
+        (["1", "", "1", *[""] * 137], 0.0),
+    ],
+)
+def test_objects_are_left_to_both_sides_and_every_class_to_training(classes: list[str], likeness: float) -> None:
+    survey = replace(showing(*classes), likeness=likeness)
+    data, choice = choose_validation(survey, Data())
+    validating = validation_stems(list(survey.shows), data)
+    learnt = {kind for stem, kinds in survey.shows.items() if stem not in validating for kind in kinds}
+    assert learnt == {int(digit) for digit in "".join(classes)}
+    assert any(survey.shows[stem] for stem in validating)
+    assert data.fold is not None
+    assert choice.what in {f"validation part {data.fold[0]} of {data.fold[1]}", "validation the last fifth"}
+
+
+def test_the_usual_part_validates_where_it_leaves_objects_to_both_sides() -> None:
+    data, choice = choose_validation(showing(*["1"] * 8), Data())
+    assert (data.fold, choice.what, choice.reason) == ((1, 8), "validation part 1 of 8", "1 of 8 images")
+
+
+def test_images_for_training_alone_do_not_judge() -> None:
+    survey = showing("1", "1", "", "", images_only="0")
+    data, _ = choose_validation(survey, Data())
+    assert validation_stems(list(survey.shows), data) == {"image-1"}
+
+
+def test_none_validates_where_one_image_alone_shows_objects() -> None:
+    data, choice = choose_validation(showing("", "1", "", ""), Data())
+    assert (data.fold, data.validation_fraction, choice.what) == (None, 0.0, "validation none")
+    assert "leaves objects to both sides" in choice.reason

@@ -19,6 +19,7 @@ from training.options import Data
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Plan
 from training.recipe import Recipe, read_recipe
+from training.splits import validation_stems
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +277,43 @@ def test_of_two_layouts_that_fit_one_is_named_without_a_recipe(
         refused = capsys.readouterr().err
         assert "--set data.fold=(3, 4) cannot change a run that is resumed" in refused
         assert "to 1 steps, data.fold = (2, 4). Leave it out" in refused
+
+
+@pytest.fixture
+def one_with_objects(nuclei_folder: Path, tmp_path: Path) -> Path:
+    """Folder of four images, one of which shows objects; it validates by the first of four folds."""
+    data = tmp_path / "data"
+    paths = sorted((nuclei_folder / "images").iterdir())[:4]
+    lone = validation_stems([path.stem for path in paths], Data(fold=(1, 4)))
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    for path in paths:
+        shutil.copy(path, data / "images")
+        (mask,) = (nuclei_folder / "labels").glob(f"{path.stem}.*")
+        labels = np.asarray(Image.open(mask)) * (path.stem in lone)
+        Image.fromarray(labels.astype(np.uint16)).save(data / "labels" / f"{path.stem}.png")
+    return data
+
+
+def test_a_run_that_learns_nothing_but_background_is_refused(
+    one_with_objects: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(one_with_objects), "--out", str(tmp_path / "out")]
+    for command in (["fit"], ["preview"], ["cross-validate", "--folds", "4"]):
+        fold = ["--set", "data.fold=[1, 4]"] if command == ["fit"] else []
+        fold = ["--fold", "1/4"] if command == ["preview"] else fold
+        assert main([*command, "--recipe", "synthetic", *arguments, *fold]) == 2
+        message = capsys.readouterr().err
+        assert f"no image of the training side of {one_with_objects} has foreground: the labels of all 3" in message
+        assert "Let others validate: change data.validation_fraction or the fold (now fold 1 of 4)" in message
+    assert main(["plan", *arguments, "--set", "data.fold=[1, 4]"]) == 2
+    assert "no image of the training side" in capsys.readouterr().err
+    assert not any(path.suffix in {".pt", ".toml", ".html"} for path in tmp_path.rglob("*"))
+
+
+def test_without_a_recipe_no_image_with_objects_is_kept_from_training(one_with_objects: Path, tmp_path: Path) -> None:
+    assert fit("--data", one_with_objects, "--out", tmp_path / "run", "--steps", 1) == 0
+    assert load_checkpoint(tmp_path / "run" / "best.pt").split["validation"] == []
 
 
 def test_a_net_to_begin_with_leaves_the_validation_that_is_asked_for(run: Path, nuclei_folder: Path) -> None:

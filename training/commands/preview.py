@@ -18,7 +18,7 @@ from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
 from training.report.facts import ImageFacts, cautions, class_shares, folder_facts
 from training.report.page import Table, table_of, write_page
-from training.splits import split_images
+from training.splits import split_for_run
 from training.tiles import class_weights, require_tile
 from training.writing import replacing, require_folder
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         recipe = recipe.with_fold(options.fold)
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     require_tile(images, recipe)
-    training, _ = split_images(images, recipe.data)
+    training, _ = split_for_run(images, recipe.data, options.data)
     facts = folder_facts(images, recipe)
     wc = class_weights(training, recipe)
     tiles, highest_weight = view_tiles(training, recipe, wc, options.count)
