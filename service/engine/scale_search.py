@@ -1,8 +1,9 @@
 """The scale at which an image's objects are as large as those that a package knows, where no pixel sizes tell it.
 
 A crop from the middle is tried at scales a factor of two apart. Those at which the median of the objects found is among
-the diameters that the package knows are believed. Where the image's own scale is, it stays and no other is tried; else
-the best of them, by what it finds and how surely, gives the median diameter in the image and so the scale.
+the diameters that the package knows are believed. The best of them, by what it finds and how surely, gives the median
+diameter in the image, and so the scale at which that is the package's. The image stays as it is where the package knows
+that diameter, and the image's own scale is nearly as good as the best.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _SCALES = tuple(2.0**power for power in range(-4, 3))
 _SIDE_PX = 420  # of a crop, as the net sees it
 _IN_MEMORY = Needs(sys.maxsize, 0)
 _LEAST_SIDE_PX = 24  # in less there are no five objects
+_NEARLY = 0.9
 _LEAST_DIAMETER_PX = 4  # in the image: what is smaller there is mostly its noise, enlarged
 
 
@@ -121,7 +123,7 @@ async def found_scale(
     run, (reduce,) = chosen_run(work.chosen.session, spec, [_for_objects(request)])
     rule = spec.label_rule.with_values(threshold=request.threshold)
     found: list[tuple[float, Objects]] = []
-    for trial in sorted(trials, key=lambda trial: trial.scale != 1):
+    for trial in trials:
         with work.clock.stage("scale"):
             scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
             wanted, crop = WantedPixels(image_yxc, work.ticket), (trial.rows, trial.columns)
@@ -131,8 +133,6 @@ async def found_scale(
             await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
         with work.clock.stage("label"):
             found.append((trial.scale, await work.in_worker(label_evidence, evidence_yx, rule)))
-        if trial.scale == 1 and _believed_px(*found[-1], known_px) is not None:
-            break
     return _chosen(
         found, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"
     )
@@ -144,19 +144,19 @@ def _chosen(
     """Scale that the objects found at several of them ask for, and why."""
     low, known, high = known_px
     learnt = f"those that {reference} was trained on {low:.3g} to {high:.3g} px (median {known:.3g} px)"
-    believed = []
+    believed = {}
     for scale, objects in found:
         median_px = _believed_px(scale, objects, known_px)
-        if median_px is None:
-            continue
-        across = f"the objects in {where} are {median_px:.3g} px across (median), {learnt}"
-        if scale == 1:
-            return 1.0, f"{across}, so that the image stays as it is"
-        # the mean score alone prefers scales that lose all but a few
-        believed.append((float(objects.scores.mean()) * objects.covered**0.25, median_px, across))
+        if median_px is not None:
+            # the mean score alone prefers scales that lose all but a few
+            believed[scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
     if not believed:
         return 1.0, f"at no scale were {LEAST_OBJECTS} objects found in {where} as large as {learnt}"
-    _, median_px, across = max(believed)
+    best, median_px = max(believed.values())
+    across = f"the objects in {where} are {median_px:.3g} px across (median), {learnt}"
+    own, _ = believed.get(1.0, (0.0, 0.0))
+    if low <= median_px <= high and own >= _NEARLY * best:
+        return 1.0, f"{across}, so that the image stays as it is"
     return min(max(known / median_px, SCALE_LIMITS[0]), SCALE_LIMITS[1]), across
 
 
