@@ -58,8 +58,15 @@ class RunFiles:
         """One JSON object a line: step, minutes, running loss, learning rate, figures of a validation."""
         return self.folder / "log.jsonl"
 
-    def require(self, *, resume: bool) -> None:
+    def require(self, *, resume: bool, held: bool = False) -> None:
         """Make sure that there is a run to resume, or that none would be overwritten, and that the folder takes files.
+
+        Parameters
+        ----------
+        resume
+            Whether a run shall go on.
+        held
+            Whether the folder is :meth:`taken` for this run; else who holds it is told.
 
         Raises
         ------
@@ -74,12 +81,29 @@ class RunFiles:
             raise CheckpointError(
                 f"nothing to resume: there is no {self.last}; leave --resume out to begin, or correct --out"
             )
+        if not resume and not held and self.last.exists() and self.in_work():
+            raise self._busy()
         if not resume and self.last.exists():
             raise CheckpointError(
                 f"{self.last} is there already; resume it (--resume), or choose another folder (--out)"
             )
         if not resume and self.best.exists():
             raise CheckpointError(f"{self.best} is there already; choose another folder (--out)")
+
+    def in_work(self) -> bool:
+        """Whether a process trains into the folder; False where there are no locks that tell."""
+        path = self.folder / ".lock"
+        if not path.exists():
+            return False
+        lock = _open_lock(path)
+        try:
+            return not take(lock)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+        finally:
+            os.close(lock)  # which lets go of it
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -105,13 +129,16 @@ class RunFiles:
         try:
             while not take(lock):
                 if time.monotonic() >= until:
-                    raise CheckpointError(
-                        f"another process trains into {self.folder}; let it end, or choose another folder (--out)"
-                    )
+                    raise self._busy()
                 time.sleep(_POLL_S)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+
+    def _busy(self) -> CheckpointError:
+        return CheckpointError(
+            f"another process trains into {self.folder}; let it end, or choose another folder (--out)"
+        )
 
 
 def _open_lock(path: Path) -> int:
@@ -156,16 +183,17 @@ def checkpoint_path(run: Path) -> Path:
     Raises
     ------
     CheckpointError
-        Where a run was stopped before it had one.
+        Where a run has none yet.
 
     """
     files = RunFiles(run)
     if run.suffix == ".pt":
         return run
     if files.last.exists() and not files.best.exists():
+        remedy = "a process trains there. Wait for it" if files.in_work() else "it ended before. Resume it (--resume)"
         raise CheckpointError(
-            f"{run} has no {files.best.name} yet: it was stopped before its first validation. Resume it (--resume), "
-            f"or name its newest state, {files.last}"
+            f"{run} has no {files.best.name} yet: a run has it from its first validation on, or at its end where "
+            f'schedule.keep is "last" or no image validates, and {remedy}, or name its newest state, {files.last}'
         )
     return files.best
 

@@ -120,7 +120,7 @@ def train(
         warn_of_seen(origin, {stem: provenance.pixels[stem] for stem in split["validation"]}, recipe.name)
 
     with files.taken() if processes.first else nullcontext():
-        files.require(resume=resume)  # another process may have filled the folder since
+        files.require(resume=resume, held=True)  # another process may have filled the folder since
 
         # 2. a fresh net, or the one to go on with
         state = fresh_state(recipe, device)

@@ -219,6 +219,13 @@ def test_a_mask_of_the_turned_picture_is_refused_for_its_size_and_the_orientatio
     assert "1 of 3 images have an orientation other than upright" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_an_empty_file_is_said_to_be_that(folder: Path, kind: str) -> None:
+    (folder / kind / "cell-1.png").write_bytes(b"")
+    with pytest.raises(UnreadableFile, match=rf"{kind}/cell-1.png is empty \(0 bytes\); expected .* Copy it again"):
+        load_images(folder, Data(), 1, 2)
+
+
 def test_every_broken_file_is_listed_at_once(folder: Path) -> None:
     for stem in ("cell-0", "cell-2"):
         (folder / "labels" / f"{stem}.png").write_bytes(b"no image")

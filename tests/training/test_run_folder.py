@@ -23,6 +23,31 @@ def test_a_package_that_ships_is_known_by_its_name(tmp_path: Path, monkeypatch: 
     assert net_path("nuclei") == Path("nuclei"), "what lies here is meant first"
 
 
+def test_a_folder_that_another_process_trains_into_is_not_called_one_to_resume(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path / "run")
+    files.require(resume=False)
+    with files.taken():
+        files.last.touch()
+        with pytest.raises(CheckpointError, match=r"another process trains into .*run; let it end"):
+            files.require(resume=False)
+        with pytest.raises(CheckpointError, match=r"last.pt is there already; resume it"):
+            files.require(resume=False, held=True)
+    with pytest.raises(CheckpointError, match=r"last.pt is there already; resume it"):
+        files.require(resume=False)
+
+
+@pytest.mark.parametrize("number", sorted(NO_LOCKS))
+def test_where_there_are_no_locks_nobody_is_said_to_be_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with RunFiles(tmp_path).taken():
+        assert not RunFiles(tmp_path).in_work()
+
+
 @pytest.mark.parametrize("number", sorted(NO_LOCKS))
 def test_a_folder_is_taken_without_a_lock_where_there_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

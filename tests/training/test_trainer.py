@@ -348,7 +348,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "report", "fit"])
-def test_a_run_that_was_stopped_before_its_first_validation_is_said_to_be(
+def test_a_run_without_a_net_to_export_is_said_to_be_at_work_or_ended(
     command: str, nuclei_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -360,7 +360,13 @@ def test_a_run_that_was_stopped_before_its_first_validation_is_said_to_be(
     if command != "evaluate":
         arguments += ["--out", str(tmp_path / "out")]
     assert main(arguments) == 2
-    assert f"{run} has no best.pt yet: it was stopped before its first validation" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"{run} has no best.pt yet: " in message
+    assert f"it ended before. Resume it (--resume), or name its newest state, {run / 'last.pt'}" in message
+    with RunFiles(run).taken():
+        assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert f"a process trains there. Wait for it, or name its newest state, {run / 'last.pt'}" in message
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

@@ -267,6 +267,10 @@ def named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "err
         with warnings.catch_warnings():
             warnings.simplefilter(on_warning)
             require_target(path)
+            if path.is_file() and not path.stat().st_size:
+                raise UnreadableFile(
+                    f"{path} is empty (0 bytes); expected an image or a mask. Copy it again, or take both away"
+                )
             yield
     except UnreadableFile:
         raise
