@@ -13,7 +13,8 @@ from service.engine.growth import Growth
 from service.engine.ledger import Ledger
 from service.engine.precedence import Precedence, Wish
 from service.engine.series import SINGLE, Series
-from service.engine.ticket import Throughput, Ticket, seconds_beside
+from service.engine.sharing import seconds_beside
+from service.engine.ticket import Throughput, Ticket
 from service.engine.unsent import KINDS, Kind
 
 
@@ -74,6 +75,7 @@ class Admission(Ledger):
         timeout_s: float,
         disk_bytes: int = 0,
         *,
+        finishing_s: float = 0.0,
         background: bool = False,
         series: Series = SINGLE,
     ) -> Iterator[Ticket]:
@@ -91,6 +93,8 @@ class Admission(Ledger):
             Seconds until the caller gives up.
         disk_bytes
             What it will take of the spool folder.
+        finishing_s
+            Seconds that it will take beside the net at least; 0 where that is not known.
         background
             Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
             before it makes its :meth:`claim`.
@@ -107,8 +111,9 @@ class Admission(Ledger):
             Where it could not be finished in time even alone.
 
         """
-        self.check(throughput, pixels, memory_bytes, timeout_s, disk_bytes, background=background, series=series)
-        ticket = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued=background, series=series)
+        held = throughput, pixels, memory_bytes
+        self.check(*held, timeout_s, disk_bytes, finishing_s=finishing_s, background=background, series=series)
+        ticket = Ticket(*held, disk_bytes, background, queued=background, series=series, finishing_s=finishing_s)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -200,6 +205,7 @@ class Admission(Ledger):
         disk_bytes: int = 0,
         *,
         patient: bool,
+        finishing_s: float = 0.0,
         series: Series = SINGLE,
     ) -> None:
         """Promise a request, once what prepares it is done, what its work takes in place of what that took.
@@ -211,7 +217,7 @@ class Admission(Ledger):
         ----------
         ticket
             Of the request.
-        pixels, memory_bytes, timeout_s, disk_bytes, series
+        pixels, memory_bytes, timeout_s, disk_bytes, finishing_s, series
             As for :meth:`admit`.
         patient
             Whether it waits for memory that others hold, as in :meth:`grow`, where somebody waits for it.
@@ -225,6 +231,7 @@ class Admission(Ledger):
         check_memory_alone(memory_bytes, self.memory_limit, series.memory_bytes)
         check_disk_alone(disk_bytes, self.disk_limit, series.disk_bytes)
         asked = Ticket(ticket.throughput, pixels, memory_bytes, disk_bytes, ticket.background, series=series)
+        asked.finishing_s = finishing_s
         others = self._tickets - {ticket}
         if ticket.background:
             check_deadline(asked, others, timeout_s)
@@ -235,6 +242,7 @@ class Admission(Ledger):
             if not (patient and await self._growth.wait(ticket, memory_bytes - ticket.memory_bytes)):
                 self._check_free("memory_bytes", memory_bytes, series, asking=ticket)
         ticket.pixels_left, ticket.memory_bytes, ticket.disk_bytes = pixels, memory_bytes, disk_bytes
+        ticket.finishing_s = finishing_s
 
     def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
@@ -262,6 +270,7 @@ class Admission(Ledger):
         timeout_s: float,
         disk_bytes: int = 0,
         *,
+        finishing_s: float = 0.0,
         background: bool = False,
         series: Series = SINGLE,
     ) -> None:
@@ -272,6 +281,7 @@ class Admission(Ledger):
             self.check_room(memory_bytes, disk_bytes, series)
         queued = background and self._turns_are_taken()
         asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued, series=series)
+        asked.finishing_s = finishing_s
         check_time(asked, self._tickets, timeout_s, self._max_backlog_s)
 
     def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from service.engine.errors import DeadlineExceeded, Overloaded
-from service.engine.ticket import Ticket, seconds_beside
+from service.engine.sharing import seconds_beside
+from service.engine.ticket import Ticket
 
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
 _TOLD_S = 1.0  # what is left is told once so much of the time is gone
@@ -42,7 +43,8 @@ def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, ma
 def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float) -> None:
     """Refuse a request that would take longer than is left of so many seconds beside those accepted.
 
-    Several runs are looked at together, and not begun in doubt: where the last is late, all were for nothing.
+    What comes beside the net counts as far as it is known, which of several runs is that of one. Several are looked at
+    together, and not begun in doubt: where the last is late, all were for nothing.
 
     Raises
     ------
@@ -51,12 +53,13 @@ def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float
     """
     series = asked.series
     pixels, left_s, several = asked.pixels_left * series.runs, timeout_s - series.seconds, series.runs > 1
-    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets)
+    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets) + asked.finishing_s
     if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
         of = f" of {series.runs} outputs, made one after the other" if several else ""
         left = f", {left_s:.1f} s of it are left" if series.seconds >= _TOLD_S else ""
+        beside = f", {asked.finishing_s:.1f} s of it beside the net" if asked.finishing_s else ""
         fewer = ", ask for fewer outputs at a time," if several else ""
         raise DeadlineExceeded(
             f"{pixels} pixels{of}, margins of tiles included, would be ready in about {ready_s:.0f} s at the measured "
-            f"speed, the time allowed is {timeout_s:g} s{left}; raise the timeout{fewer} or send less"
+            f"speed{beside}, the time allowed is {timeout_s:g} s{left}; raise the timeout{fewer} or send less"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ class Demand:
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
     series: Series
     """What goes to the same caller."""
+    finishing_s: float = 0.0
+    """Seconds that it takes beside the net at least; 0 where that is not known."""
     auto_scale: float | None = None
     """The scale where ``scale=auto`` took another than 1: a refusal tells it, as the caller never gave it."""
 
@@ -80,8 +83,8 @@ class Demand:
 
     def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool) -> _T:
         """Call one of admission's methods with all that is asked for."""
-        room = self.room
-        return ask(first, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, series=self.series, **how)
+        room, other = self.room, {"finishing_s": self.finishing_s, "series": self.series}
+        return ask(first, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, **other, **how)
 
 
 def demand_of(
@@ -128,8 +131,10 @@ def demand_of(
         relief = f"ask for a scale nearer to 1 than {scale:g}" if as_it_is.within(left) else ""
     if not room.within(left):
         room = needs(header, spec, requests, part_bytes, most)  # what it is refused for, alone or beside what is ready
-    pixels = header.planes * plan.input_pixels
-    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, series, auto_scale)
+    seen, pixels = header.planes * math.prod(header.size_yx), header.planes * plan.input_pixels
+    # of several what takes longest: what they take together nobody has measured
+    finishing_s = max(chosen.finishing.least_seconds(request, seen) for request in requests)
+    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, series, finishing_s, auto_scale)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from service.engine.alone import megabytes
 from service.engine.errors import Overloaded
 from service.engine.series import Series
-from service.engine.ticket import Ticket, seconds_until_freed
+from service.engine.sharing import seconds_until_freed
+from service.engine.ticket import Ticket
 from service.engine.unsent import Kind, Unsent
 
 

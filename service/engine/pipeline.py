@@ -209,6 +209,7 @@ class Pipeline:
     ) -> AsyncIterator[AcceptedRequest]:
         """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
         with asked.admit(self.admission, chosen.throughput) as ticket:
+            ticket.beside = partial(clock.seconds_beside, "inference")
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)
             spool = ticket.over.enter_context(closing(SpoolShare(self.spool)))
             async with self.turns.turn(progress):

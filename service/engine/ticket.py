@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
-from service.engine.unsent import Kind
+from service.engine.unsent import MOST_S
 
 _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 
@@ -84,6 +81,10 @@ class Ticket:
     """Nobody wants it any more."""
     series: Series = SINGLE
     """What its caller has ready beside it."""
+    finishing_s: float = 0.0
+    """Seconds that it will take beside the net at least; 0 where that is not known."""
+    beside: Callable[[], float] = lambda: 0.0
+    """Seconds that it has taken beside the net by now."""
     over: ExitStack = field(default_factory=ExitStack)
     """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
     _threads: set[Future[Any]] = field(default_factory=set)
@@ -92,6 +93,14 @@ class Ticket:
     def seconds_left(self) -> float:
         """What it would still take with nobody else there."""
         return self.pixels_left / self.throughput.pixels_per_second
+
+    @property
+    def finishing_left_s(self) -> float:
+        """What it would still take beside the net; once through it, and at it for longer than known, as long again."""
+        taken_s = self.beside()
+        if taken_s < self.finishing_s:
+            return self.finishing_s - taken_s
+        return 0.0 if self.pixels_left or self.abandoned else min(taken_s, MOST_S)
 
     def done(self, pixels: int) -> None:
         """Note finished input pixels."""
@@ -117,40 +126,3 @@ class Ticket:
         """Calls that have not ended; what the others gave, or failed with, is let go."""
         self._threads = {thread for thread in self._threads if not thread.done()}
         return [*self._threads]
-
-
-def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:
-    """Seconds until one request is through the net beside others; see :meth:`Admission.seconds_until_done`."""
-    own_s = own.seconds_left
-    apart = [ticket.seconds_left for ticket in others if not ticket.background]
-    jobs = [ticket for ticket in others if ticket.background]
-    if not own.background:
-        return own_s + sum(min(own_s, left_s) for left_s in [*apart, sum(job.seconds_left for job in jobs)])
-    if own.queued:
-        jobs_s = own_s + sum(job.seconds_left for job in jobs)
-    else:
-        jobs_s = own_s + sum(min(own_s, job.seconds_left) for job in jobs if not job.queued)
-    return jobs_s + sum(min(jobs_s, left_s) for left_s in apart)
-
-
-def seconds_until_freed(size: int, kind: Kind, work: Collection[Ticket], accepted: AbstractSet[Ticket]) -> float:
-    """Seconds until requests in work, each through the net beside all accepted, leave so many bytes, or all they hold.
-
-    Those that somebody waits for end in the order of what they still take, and so do those in the background. That is
-    why the end of few has to be known: each takes a look at all accepted.
-    """
-    apart, jobs = (
-        sorted((ticket for ticket in work if ticket.background is behind), key=lambda ticket: ticket.seconds_left)
-        for behind in (False, True)
-    )
-    left_apart, left_by_jobs = (
-        [*accumulate((getattr(ticket, kind) for ticket in tickets), initial=0)] for tickets in (apart, jobs)
-    )
-    size = min(size, left_apart[-1] + left_by_jobs[-1])
-    seconds = math.inf
-    for ended, left in enumerate(left_by_jobs):
-        if size - left <= left_apart[-1]:
-            last = [*jobs[:ended][-1:], *apart[: bisect_left(left_apart, size - left)][-1:]]
-            ends_s = (seconds_beside(ticket, accepted - {ticket}) for ticket in last)
-            seconds = min(seconds, max(ends_s, default=0.0))
-    return seconds

@@ -14,7 +14,8 @@ Kind: TypeAlias = Literal["memory_bytes", "disk_bytes"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_MOST_S = 60.0  # a client that takes next to nothing for a minute is dropped
+MOST_S = 60.0
+"""A client that takes next to nothing for a minute is dropped: nobody is told to wait for longer."""
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Unsent:
                 break
             size -= getattr(answer, kind)
             seconds = self._clock() - answer.since_s
-        return min(seconds, _MOST_S)
+        return min(seconds, MOST_S)
 
     def _left(self, but: object | None) -> list[_Answer]:
         while self._sent:

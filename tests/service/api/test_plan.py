@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.engine.request import SegmentRequest
 from service.settings import Settings
 from tests.app_client import AppClient, running_app
 from tests.images import noise, png
@@ -83,6 +84,27 @@ def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: App
     assert plan["refusal"]["type"] == "/problems/deadline-exceeded"
     assert plan["refusal"]["status"] == 504
     assert "1e-06 s" in plan["refusal"]["detail"]
+
+
+def test_what_could_not_be_finished_in_time_is_refused_at_once_and_said_before(fresh: AppClient) -> None:
+    asked = {"model": "tiny", "output": "labels", "format": "npy", "timeout": "20"}
+    model = fresh.app.state.engine.model("tiny")
+
+    def refusal() -> dict[str, Any] | None:
+        found: dict[str, Any] | None = fresh.get("/plan", params={"size": "600x600", **asked}).json()["refusal"]
+        return found
+
+    like = SegmentRequest(output="labels", format="npy")
+    model.finishing.add(like, 600 * 600, 100.0)
+    assert refusal() is None, "one image is no rule"
+    model.finishing.add(like, 600 * 600, 100.0)
+    told = refusal()
+    assert told is not None
+    assert told["type"] == "/problems/deadline-exceeded"
+    assert "100.0 s of it beside the net, the time allowed is 20 s; raise the timeout" in told["detail"]
+    answer = fresh.segment(png(noise(600, 600)), params=asked)
+    assert assert_problem(answer, 504, "deadline-exceeded")["detail"] == told["detail"]
+    assert fresh.segment(png(noise(600, 600)), params={**asked, "output": "mask"}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,22 @@ def test_many_small_batches_do_not_drown_the_measured_speed() -> None:
     assert speed.pixels_per_second > 0.8 * MB
 
 
+def test_what_comes_beside_the_net_counts_against_the_time_allowed() -> None:
+    speed, admission = Throughput(MB), Admission(100 * MB, 100)
+    admission.check(speed, 4 * MB, MB, 8, finishing_s=12)  # an idle service tries
+    late = r"would be ready in about 17 s at the measured speed, 13\.0 s of it beside the net, the time allowed is 8 s"
+    with pytest.raises(DeadlineExceeded, match=late):
+        admission.check(speed, 4 * MB, MB, 8, finishing_s=13)
+    with admission.admit(speed, 2 * MB, MB, 8, finishing_s=3) as other:
+        admission.check(speed, 4 * MB, MB, 9, finishing_s=3)  # the other one's is its own affair
+        with pytest.raises(DeadlineExceeded, match=r"about 10 s .* 4\.0 s of it beside the net"):
+            admission.check(speed, 4 * MB, MB, 9, finishing_s=4)
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(admission.go_on(other, 2 * MB, MB, 8, finishing_s=15, patient=True))
+        asyncio.run(admission.go_on(other, 2 * MB, MB, 8, finishing_s=5, patient=True))
+        assert other.finishing_s == 5
+
+
 def test_an_idle_service_doubts_its_estimate_a_little() -> None:
     admission = Admission(100 * MB, 10)
     with admission.admit(Throughput(MB), 15 * MB, MB, 10):

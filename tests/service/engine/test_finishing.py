@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from service.engine.finishing import Finishing
 from service.engine.request import SegmentRequest
 
@@ -27,3 +29,50 @@ def test_a_change_of_speed_is_believed_after_a_few_seconds_of_work() -> None:
     for _ in range(10):
         finishing.add(LABELS, 10 * MEGAPIXEL, 5.0)
     assert 4.5 < (finishing.seconds(LABELS, 10 * MEGAPIXEL) or 0) < 5
+
+
+def test_nobody_is_refused_for_what_one_image_took() -> None:
+    finishing = Finishing()
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0, "nothing is known"
+    finishing.add(LABELS, MEGAPIXEL, 40.0)
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0
+    finishing.add(LABELS, 2 * MEGAPIXEL, 1.0)
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0.5, "the fastest counts"
+    finishing.add(LABELS, MEGAPIXEL, 0.6)
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0.5
+    for _ in range(20):
+        finishing.add(LABELS, MEGAPIXEL, 2.0)
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 2.0, "not that of long ago"
+
+
+def test_what_small_images_took_refuses_no_large_ones() -> None:
+    finishing = Finishing()
+    for _ in range(2):
+        finishing.add(LABELS, MEGAPIXEL, 1.0)
+    assert finishing.least_seconds(LABELS, 4 * MEGAPIXEL) == 4.0
+    assert finishing.least_seconds(LABELS, 5 * MEGAPIXEL) == 0
+    assert finishing.least_seconds(LABELS, MEGAPIXEL // 8) == 0.125
+    finishing.add(LABELS, 2 * MEGAPIXEL, 1.0)
+    assert finishing.least_seconds(LABELS, 5 * MEGAPIXEL) == 0, "one is no more than one"
+
+
+def test_what_larger_scales_took_refuses_no_smaller_one() -> None:
+    finishing = Finishing()
+    for scale in (1.0, 4.0, 4.0):
+        finishing.add(replace(LABELS, scale=scale), MEGAPIXEL, scale**2)
+    assert finishing.least_seconds(replace(LABELS, scale=2.0), MEGAPIXEL) == 0
+    assert finishing.least_seconds(replace(LABELS, scale=4.0), MEGAPIXEL) == 1.0
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0, "nothing is resampled"
+
+
+def test_after_five_minutes_what_was_refused_is_tried_again() -> None:
+    now = 0.0
+    finishing = Finishing(lambda: now)
+    finishing.add(LABELS, MEGAPIXEL, 1.0)
+    now = 10.0
+    finishing.add(LABELS, MEGAPIXEL, 1.0)
+    now = 300.0
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 1.0
+    now = 301.0
+    assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0
+    assert finishing.seconds(LABELS, MEGAPIXEL) == 1.0, "a plan tells it still"

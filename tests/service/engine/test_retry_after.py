@@ -6,6 +6,8 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -24,9 +26,17 @@ class Held:
     pixels_per_second: float
     memory_bytes: int
     background: bool
+    finishing_s: float = 0.0
 
 
-HELD = st.builds(Held, st.integers(0, 200), st.sampled_from([0.5, 1.0, 4.0]), st.integers(1, 9), st.booleans())
+HELD = st.builds(
+    Held,
+    st.integers(0, 200),
+    st.sampled_from([0.5, 1.0, 4.0]),
+    st.integers(1, 9),
+    st.booleans(),
+    st.sampled_from([0.0, 0.0, 0.5, 100.0]),
+)
 
 
 def told_s(work: list[Held], needed: int, budget: int, answers: int = 0) -> int:
@@ -35,9 +45,8 @@ def told_s(work: list[Held], needed: int, budget: int, answers: int = 0) -> int:
     with ExitStack() as stack:
         for held in work:
             speed = Throughput(held.pixels_per_second)
-            ticket = stack.enter_context(
-                admission.admit(speed, held.pixels, held.memory_bytes, math.inf, background=held.background)
-            )
+            admitted = partial(admission.admit, speed, held.pixels, held.memory_bytes, math.inf)
+            ticket = stack.enter_context(admitted(background=held.background, finishing_s=held.finishing_s))
             assert not held.background or admission.claim(ticket)
         admission.keep(answers, 0)
         try:
@@ -48,14 +57,18 @@ def told_s(work: list[Held], needed: int, budget: int, answers: int = 0) -> int:
 
 
 def seconds_of_equal_shares(work: list[Held], missing: int) -> Fraction:
-    """All at once, step by step: each has an equal share of the net, those in the background one together."""
+    """All at once, step by step: each has an equal share of the net, those in the background one together.
+
+    What comes beside the net it does after that, whatever the others do.
+    """
     left = [(Fraction(held.pixels) / Fraction(held.pixels_per_second), held) for held in work]
-    now = Fraction(0)
+    now, ends = Fraction(0), []
     while True:
-        missing -= sum(held.memory_bytes for seconds, held in left if not seconds)
+        ends += [(now + Fraction(held.finishing_s), held.memory_bytes) for seconds, held in left if not seconds]
         left = [(seconds, held) for seconds, held in left if seconds]
-        if missing <= 0:
-            return now
+        if not left:
+            freed = accumulate(memory_bytes for _, memory_bytes in sorted(ends))
+            return next(end for (end, _), size in zip(sorted(ends), freed, strict=True) if size >= missing)
         behind = sum(held.background for _, held in left)
         shares = len(left) - behind + min(1, behind)
         paces = [Fraction(1, shares * (behind if held.background else 1)) for _, held in left]
@@ -73,6 +86,34 @@ def test_only_those_are_waited_for_whose_memory_is_missing() -> None:
     work = [Held(100, 1.0, 4, background=False), Held(10, 1.0, 4, background=False)]
     assert told_s(work, 4, 8) == 20
     assert told_s(work, 5, 8) == 110
+
+
+def test_who_is_past_the_net_holds_its_memory_until_it_has_finished() -> None:
+    admission, taken_s = Admission(10, 1000, clock=lambda: 0.0), 0.0
+
+    def told() -> int:
+        with pytest.raises(Overloaded) as refusal:
+            admission.check(Throughput(1.0), 1, 5, math.inf)
+        return refusal.value.retry_after_s
+
+    with admission.admit(Throughput(1.0), 20, 8, math.inf, finishing_s=30) as ticket:
+        ticket.beside = lambda: taken_s
+        assert told() == 50
+        taken_s = 4.0  # it has been read
+        assert told() == 46
+        taken_s = 31.0
+        assert told() == 20, "it is late, and how much is beside the net is not known"
+        ticket.done(20)
+        taken_s = 4.0
+        assert told() == 26
+        taken_s = 29.5
+        assert told() == 1
+        taken_s = 33.0
+        assert told() == 33, "it may take as long again as it has taken"
+        taken_s = 100.0
+        assert told() == 60
+        ticket.abandoned = True
+        assert told() == 1, "a thread looks up now and then whether anybody still wants it"
 
 
 @given(st.lists(HELD, min_size=1, max_size=8), st.data())
