@@ -11,7 +11,17 @@ from pathlib import Path
 from training.errors import DatasetError, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
 from training.layouts.names import composed, stem_of
-from training.layouts.pairing import image_of, labels_by_stem, require_images, require_one_kind, require_partners
+from training.layouts.nested import warn_of_nested
+from training.layouts.pairing import (
+    CELLPOSE_ROIS,
+    ending_of,
+    image_of,
+    labels_by_stem,
+    require_images,
+    require_one_kind,
+    require_partners,
+    without_pictures,
+)
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
 from training.options import Data
@@ -28,12 +38,28 @@ _NAMED = 5
 def recognise_beside(
     folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: HoldsShapes = Path.is_file
 ) -> str | None:
-    """Say how many images and files of shapes there are; None where one kind is missing."""
+    """Say how many images and files of shapes there are; None where one kind is missing, or none surely belongs.
+
+    A file belongs to an image by its name. What Cellpose writes beside its masks does not count.
+    """
     images, shapes = _folders(folder, data, suffixes, holds_shapes)
-    counts = count_files(images, IMAGE_SUFFIXES), len(_shape_files(images, shapes, suffixes, holds_shapes))
-    if not all(counts):
+    stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
+    sure = [path for path in list_files(shapes, suffixes) if image_of(path, stems) in stems and not _is_cellposes(path)]
+    if not sure:
         return None
-    return f"{counts[0]} images in {images.name}/, {counts[1]} files {' or '.join(suffixes)} in {shapes.name}/"
+    found = suspect_beside(folder, data, suffixes, holds_shapes)
+    return f"{count_files(images, IMAGE_SUFFIXES)} images in {images.name}/, {found}"
+
+
+def suspect_beside(
+    folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: HoldsShapes = Path.is_file
+) -> str | None:
+    """Say how many files of shapes there are, whether or not they belong to images; None without any, or images."""
+    images, shapes = _folders(folder, data, suffixes, holds_shapes)
+    files = _shape_files(images, shapes, suffixes, holds_shapes)
+    if not files or not count_files(images, IMAGE_SUFFIXES):
+        return None
+    return f"{len(files)} files {' or '.join(suffixes)} in {shapes.name}/"
 
 
 def list_beside(
@@ -64,9 +90,11 @@ def list_beside(
     images_folder, shapes_folder = _folders(folder, data, suffixes, holds_shapes)
     images = files_by_stem(images_folder, IMAGE_SUFFIXES)
     shapes = labels_by_stem(_shape_files(images_folder, shapes_folder, suffixes, holds_shapes), images)
+    images = without_pictures(images, shapes)
+    warn_of_nested(images_folder, folder)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
-    require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes)
+    require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes, images=images)
     if wanted is None and shapes_folder == images_folder:
         _name_strangers([shapes[stem] for stem in sorted(shapes.keys() - images.keys())])
     elif wanted is None:
@@ -98,6 +126,10 @@ def _shape_files(images: Path, shapes: Path, suffixes: tuple[str, ...], holds_sh
     """Files of a folder that are named after an image or hold shapes; none where there is no such folder."""
     stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
     return [path for path in list_files(shapes, suffixes) if image_of(path, stems) in stems or holds_shapes(path)]
+
+
+def _is_cellposes(path: Path) -> bool:
+    return ending_of(path) == CELLPOSE_ROIS
 
 
 def _name_strangers(paths: Sequence[Path]) -> None:

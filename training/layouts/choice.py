@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.errors import MissingFile
 from training.layouts import coco, ctc, folders, geojson, rois, volumes
+from training.layouts.nested import describe_nested
 from training.layouts.source import Layout, tell_once
 from training.options import Data
 
@@ -19,6 +20,9 @@ LAYOUTS: dict[str, Layout] = {
     "rois": rois,
     "geojson": geojson,
 }
+_SUSPECTS = {"coco": coco.suspect, "rois": rois.suspect, "geojson": geojson.suspect}
+"""What says in words that files may be meant as a layout, by name; they count where nothing else fits."""
+
 _MOST_NAMES = 8
 
 _OTHER_FOLDERS = ({"masks": "masks"}, {"masks": "images"}, {"images": "."}, {"images": ".", "masks": "."})
@@ -56,12 +60,33 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
             if fitting:
                 data = moved
                 break
+    suspected = {
+        name: found
+        for name, suspect in _SUSPECTS.items()
+        if name not in fitting and (found := suspect(folder, data)) is not None
+    }
     if not fitting:
-        expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
-        raise MissingFile(f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}")
+        if len(suspected) != 1:
+            raise MissingFile(_fits_none(folder, data))
+        fitting = suspected
     ((name, found),) = fitting.items()
     tell_once(logging.INFO, f"{folder}: layout {name}, {found}")
+    for other in sorted(suspected.keys() - {name}):
+        tell_once(
+            logging.WARNING,
+            f"{folder}: left out: {suspected[other]}. Where they are meant, set data.layout (in the recipe, or --set "
+            f"data.layout={other})",
+        )
     return LAYOUTS[name], data
+
+
+def _fits_none(folder: Path, data: Data) -> str:
+    expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
+    nested = describe_nested(folder / data.images)
+    return (
+        f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}"
+        f"{f'{chr(10)}{nested}' if nested else ''}"
+    )
 
 
 def _fitting(folder: Path, data: Data, names: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -62,8 +63,12 @@ class _Annotated:
 
 def recognise(folder: Path, data: Data) -> str | None:
     """Name the JSON files that have images and annotations; None where there is none."""
-    found = [path for path in _candidates(folder, data) if _is_coco(path)]
-    return ", ".join(str(path.relative_to(folder)) for path in found) or None
+    return _names([path for path in _candidates(folder, data) if _is_coco(path)], folder)
+
+
+def suspect(folder: Path, data: Data) -> str | None:
+    """Name the JSON files that may be meant where no layout fits, for they cannot be read."""
+    return _names([path for path in _candidates(folder, data) if _is_damaged(path)], folder)
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:
@@ -128,17 +133,30 @@ def _candidates(folder: Path, data: Data) -> list[Path]:
     ]
 
 
+def _names(paths: Sequence[Path], folder: Path) -> str | None:
+    return ", ".join(str(path.relative_to(folder)) for path in paths) or None
+
+
 def _is_coco(path: Path) -> bool:
-    try:
+    with suppress(UnreadableFile):
         document = parse_json(path)
+        return isinstance(document, dict) and "images" in document and "annotations" in document
+    return False
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        parse_json(path)
     except UnreadableFile:
-        return True  # it may be meant; reading it says what is wrong
-    return isinstance(document, dict) and "images" in document and "annotations" in document
+        return True  # reading it says what is wrong
+    return False
 
 
 def _document(folder: Path, data: Data) -> Path:
     candidates = _candidates(folder, data)
-    found = [path for path in candidates if _is_coco(path)] if len(candidates) != 1 else candidates
+    found = candidates
+    if len(candidates) > 1:
+        found = [path for path in candidates if _is_coco(path)] or [path for path in candidates if _is_damaged(path)]
     if len(found) != 1:
         listed = ", ".join(str(path) for path in found) or "none"
         raise MissingFile(f"{folder}: expected one COCO file; found {listed}. Name it as data.masks")

@@ -168,18 +168,25 @@ def role_of_crowds(path: Path, document: Document, data: Data) -> Literal["objec
         tell_once(
             logging.WARNING,
             f"{said}: taken as objects, for CVAT wrote the file, and writes ellipses and brush masks so. Where they "
-            'are groups of objects, set data.crowd = "ignore"',
+            f"are groups of objects: {_set_crowd('ignore')}",
         )
         return "object"
     if crowds == count:
         raise NothingToLearn(
             f"{said}, groups that nobody has parted into objects: nothing is left to learn. Where each is one object, "
-            'as CVAT writes ellipses and brush masks, set data.crowd = "object" in the recipe; where each is a class, '
-            'as the service writes masks, data.kind = "semantic", too'
+            f"as CVAT writes ellipses and brush masks: {_set_crowd('object')}. Where each is a class, as the service "
+            "writes masks, set data.kind to semantic, too"
         )
-    remedy = ""
     if data.crowd == "auto":
-        remedy = ", as COCO has it. CVAT writes ellipses and brush masks so: where each is one object, set "
-        remedy += 'data.crowd = "object"'
-    tell_once(logging.WARNING if remedy else logging.INFO, f"{said}: taken as not annotated{remedy}")
+        tell_once(
+            logging.WARNING,
+            f"{said}: taken as not annotated, as COCO has it. CVAT writes ellipses and brush masks so: where each is "
+            f"one object, {_set_crowd('object')}",
+        )
+    else:
+        tell_once(logging.INFO, f"{said}: taken as not annotated")
     return "unknown"
+
+
+def _set_crowd(value: str) -> str:
+    return f"set data.crowd (in the recipe, or --set data.crowd={value})"

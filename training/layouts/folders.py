@@ -27,6 +27,7 @@ from training.layouts.files import (
     read_image,
 )
 from training.layouts.names import composed
+from training.layouts.nested import warn_of_nested
 from training.layouts.pairing import (
     BUNDLE,
     ENDINGS,
@@ -36,6 +37,7 @@ from training.layouts.pairing import (
     require_images,
     require_one_kind,
     require_partners,
+    without_pictures,
 )
 from training.layouts.source import Labels, Source
 from training.options import Data
@@ -77,10 +79,11 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
     """
     images, masks, bundles = _images_and_masks(folder, data)
+    warn_of_nested(folder / data.images, folder)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
     what = f"mask ({_ENDED})" if _is_one_folder(folder, data) else "mask"
-    require_partners(stems, masks, folder / data.masks, what, SUFFIXES)
+    require_partners(stems, masks, folder / data.masks, what, SUFFIXES, images=images)
     if wanted is None:
         require_images(masks, images, folder / data.images, "masks", IMAGE_SUFFIXES)
     if not stems:
@@ -125,7 +128,8 @@ def _images_and_masks(folder: Path, data: Data) -> tuple[dict[str, Path], dict[s
     """Images, masks (pictures where there are some, else Cellpose's own files), and all of the latter."""
     images, pictures = pair_pictures(folder, data)
     bundles = labels_by_stem(_own_files(folder / data.masks), images)
-    return images, bundles | pictures, bundles
+    masks = bundles | pictures
+    return without_pictures(images, masks) if _is_one_folder(folder, data) else images, masks, bundles
 
 
 def _own_files(folder: Path) -> list[Path]:

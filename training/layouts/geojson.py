@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from training.layouts.beside import ReadShapes, list_beside, recognise_beside
+from training.layouts.beside import ReadShapes, list_beside, recognise_beside, suspect_beside
 from training.layouts.geojson_document import outlines_of, read_features, role_of
 from training.layouts.geojson_regions import Regions, count_found, fills
 from training.layouts.raster import fill_rings, unite
@@ -34,6 +34,11 @@ _MOST_NAMED = 5
 def recognise(folder: Path, data: Data) -> str | None:
     """Say how many images and files there are; None where one kind is missing."""
     return recognise_beside(folder, data, _SUFFIXES)
+
+
+def suspect(folder: Path, data: Data) -> str | None:
+    """Say what may be meant as GeoJSON of images where no layout fits."""
+    return suspect_beside(folder, data, _SUFFIXES)
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:

@@ -2,49 +2,103 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES
 from training.layouts.names import composed, stem_of
+from training.layouts.source import tell_once
 
 CLASSES, OBJECTS = "_mask", "_labels"
 """How the service ends the names of its results: class of each pixel, numbered objects."""
 
-ENDINGS = (OBJECTS, CLASSES, "_cp_masks", "_masks")
-"""How names of labels may end after the image's stem; the last two are Cellpose's."""
+ENDINGS = (OBJECTS, CLASSES, "_cp_masks", "_masks", "_label")
+"""How names of labels may end after the image's stem, in capitals or not; the third and fourth are Cellpose's."""
 
 BUNDLE = "_seg"
 """How the stems of Cellpose's own files end, which are .npy (:mod:`training.layouts.cellpose`)."""
 
+CELLPOSE_ROIS = "_rois"
+"""How Cellpose ends the names of outlines that it writes beside its masks, which are .zip."""
+
 IMAGE_ENDING = "_img"
 """What Cellpose lets follow the name that an image shares with its labels."""
+
+_ENDINGS_OF = {".npy": (BUNDLE,), **dict.fromkeys((".zip", ".roi"), (*ENDINGS, CELLPOSE_ROIS, "_roiset"))}
+"""Endings by suffix, where those of pictures are not all."""
+
+_PICTURES = ("_flows", "_outlines", "_dp")
+"""Endings of what Cellpose writes beside masks for people to look at; ``_cp_masks`` may follow."""
+
+_OME = ".ome"
+_MOST_NAMED = 3
 
 
 def ending_of(path: Path) -> str:
     """Return what makes a file the labels of the image whose name stands before it; empty for any other name."""
-    endings = (BUNDLE,) if path.suffix.lower() == ".npy" else ENDINGS
-    return next((ending for ending in endings if stem_of(path).endswith(ending)), "")
+    return _ending(_bare(path), _ENDINGS_OF.get(path.suffix.lower(), ENDINGS))
 
 
 def image_of(path: Path, images: Container[str]) -> str:
     """Return the stem of the image that a file of labels is named after, whether or not there is that image.
 
     It is the file's own stem, or what stands before its ending. QuPath's scripts name an export after the image's whole
-    file name, cell.tif.geojson.
+    file name, cell.tif.geojson; of cell.ome.tif the mask may be cell.tif, and the other way round.
     """
     stem = stem_of(path)
     if stem in images:
         return stem
-    stem = stem.removesuffix(ending_of(path))
-    if Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-        stem = Path(stem).stem
-    return stem if stem in images else stem.removesuffix(IMAGE_ENDING)
+    ending, bare = ending_of(path), _bare(path)
+    bare = bare[: len(bare) - len(ending)]
+    if Path(bare).suffix.lower() in IMAGE_SUFFIXES:
+        bare = Path(bare).stem
+    names = (bare, bare + _OME, bare.removesuffix(_OME))
+    return next((name for name in names if name in images), bare.removesuffix(IMAGE_ENDING))
+
+
+def without_pictures(images: Mapping[str, Path], labels: Container[str]) -> dict[str, Path]:
+    """Images by their stems, without labels and pictures of Cellpose that lie among them; the log says so.
+
+    They have no labels of their own, and the name of another image stands before their ending.
+    """
+    others = {
+        stem: path
+        for stem, path in images.items()
+        if stem not in labels
+        and (ending := _ending(stem, (*_PICTURES, *ENDINGS)))
+        and stem[: len(stem) - len(ending)] in images
+    }
+    _tell_left_out(list(others.values()))
+    return {stem: path for stem, path in images.items() if stem not in others}
+
+
+def _bare(path: Path) -> str:
+    return stem_of(path).removesuffix(_OME)
+
+
+def _ending(stem: str, endings: Iterable[str]) -> str:
+    return next((ending for ending in endings if stem[-len(ending) :].lower() == ending), "")
+
+
+def _is_picture(stem: str, images: Container[str]) -> bool:
+    """Whether labels of an image that is not there are one of Cellpose's pictures of an image that is."""
+    ending = _ending(stem, _PICTURES)
+    return stem not in images and bool(ending) and stem[: len(stem) - len(ending)] in images
+
+
+def _tell_left_out(paths: Sequence[Path]) -> None:
+    if paths:
+        tell_once(
+            logging.INFO,
+            f"{paths[0].parent}: files such as {paths[0].name} are labels of other images, or pictures that Cellpose "
+            "wrote with them: left out",
+        )
 
 
 def labels_by_stem(paths: Iterable[Path], images: Container[str]) -> dict[str, Path]:
-    """Files of labels by the stem of their image.
+    """Files of labels by the stem of their image; pictures of Cellpose are left out; the log says so.
 
     Raises
     ------
@@ -53,14 +107,19 @@ def labels_by_stem(paths: Iterable[Path], images: Container[str]) -> dict[str, P
 
     """
     found: dict[str, Path] = {}
+    pictures = []
     for path in paths:
         stem = image_of(path, images)
+        if _is_picture(stem, images):
+            pictures.append(path)
+            continue
         if stem in found:
             raise MaskMismatch(
                 f"{found[stem]} and {path} are of the same image, {stem}; expected one of them. "
                 f"{_which_to_remove(found[stem], path)}"
             )
         found[stem] = path
+    _tell_left_out(pictures)
     return found
 
 
@@ -91,22 +150,35 @@ def _which_to_remove(one: Path, other: Path) -> str:
 
 
 def require_partners(
-    stems: Sequence[str], have: dict[str, Path], where: Path, what: str, suffixes: tuple[str, ...]
+    stems: Sequence[str],
+    have: Mapping[str, Path],
+    where: Path,
+    what: str,
+    suffixes: tuple[str, ...],
+    *,
+    images: Container[str] | None = None,
 ) -> None:
     """Require a file of every stem.
 
     Raises
     ------
     MissingFile
-        Names the first that is missing.
+        Names the first that is missing, and files of ``have`` that belong to none of ``images``, where that is given.
 
     """
     missing = [stem for stem in stems if stem not in have]
-    if missing:
-        raise MissingFile(
-            f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
-            f"{', '.join(suffixes)}; found none. Add the file or take its partner away"
-        )
+    if not missing:
+        return
+    strangers = [have[stem].name for stem in sorted(have) if images is not None and stem not in images]
+    found = "none"
+    if strangers:
+        more = f" and {len(strangers) - _MOST_NAMED} more" if len(strangers) > _MOST_NAMED else ""
+        found = f"{', '.join(strangers[:_MOST_NAMED])}{more}, named after no image"
+    raise MissingFile(
+        f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
+        f"{', '.join(suffixes)}; found {found}. {'Rename it, add' if strangers else 'Add'} the file or take its "
+        "partner away"
+    )
 
 
 def require_images(

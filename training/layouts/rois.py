@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE
 
 from training.errors import DatasetError, MaskMismatch, MissingFile, UnreadableFile
-from training.layouts.beside import list_beside, recognise_beside
+from training.layouts.beside import list_beside, recognise_beside, suspect_beside
 from training.layouts.files import require_target
 from training.layouts.raster import Patch, fill_oval, fill_rings
 from training.layouts.shapes import Shape
@@ -34,6 +34,11 @@ _OVERLAYS = {ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW, ROI_SUBTYPE.IMAGE}
 def recognise(folder: Path, data: Data) -> str | None:
     """Say how many images and files there are; None where one kind is missing."""
     return recognise_beside(folder, data, _SUFFIXES, _holds_rois)
+
+
+def suspect(folder: Path, data: Data) -> str | None:
+    """Say what may be meant as ROIs where no layout fits."""
+    return suspect_beside(folder, data, _SUFFIXES, _holds_rois)
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:

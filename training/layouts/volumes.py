@@ -28,6 +28,7 @@ from training.layouts.files import (
 )
 from training.layouts.folders import pair_pictures
 from training.layouts.names import composed, stem_of
+from training.layouts.nested import warn_of_nested
 from training.layouts.pairing import require_images, require_partners
 from training.layouts.source import Labels, Source, choose
 from training.options import Data
@@ -63,8 +64,11 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     pairs = _named_pairs(folder, data)
     if not pairs:
         images, masks = _folder_files(folder, data)
+        warn_of_nested(folder / data.images, folder)
         if wanted is None:
-            require_partners(sorted(images), masks, folder / data.masks, "stack of labels", TIFF_SUFFIXES)
+            require_partners(
+                sorted(images), masks, folder / data.masks, "stack of labels", TIFF_SUFFIXES, images=images
+            )
             require_images(masks, images, folder / data.images, "stacks of labels", TIFF_SUFFIXES)
         pairs = _pairs(images, masks)
     if not pairs:

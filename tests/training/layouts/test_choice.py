@@ -108,7 +108,7 @@ def test_masks_may_lie_beside_their_images(tmp_path: Path, caplog: pytest.LogCap
         assert load_named(tmp_path, Data()) == list(zip("abcd", names[::2], names[1::2], strict=True))
     assert caplog.messages == [
         f"{tmp_path}: layout folders, 4 images in ./, 4 masks beside them as NAME_labels, NAME_mask, NAME_cp_masks, "
-        "NAME_masks or NAME_seg.npy"
+        "NAME_masks, NAME_label or NAME_seg.npy"
     ]
     touch(tmp_path, "e.tif")
     with pytest.raises(MissingFile, match=r"1 of 5 have no mask \(NAME_labels, .*\): expected .*/e with"):
@@ -127,6 +127,76 @@ def test_images_beside_each_other_are_not_taken_for_masks(tmp_path: Path) -> Non
         touch(tmp_path, name)
     with pytest.raises(MissingFile, match="fits no layout"):
         layout_of(tmp_path, Data())
+
+
+@pytest.mark.parametrize(
+    ("stray", "layout"),
+    [
+        ("notes.json", "coco"),
+        ("annotations/a.json", "coco"),
+        ("images/project.geojson", "geojson"),
+        ("labels/set.zip", "rois"),
+    ],
+)
+@pytest.mark.parametrize("masks", ["labels", "masks"])
+def test_what_may_be_meant_as_a_layout_makes_no_second_one(
+    tmp_path: Path, stray: str, layout: str, masks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "images/a.tif")
+    touch(tmp_path, f"{masks}/a.tif")
+    touch(tmp_path, stray.replace("labels", masks), '{"lens": 20}\n{"lens": 40}\n')
+    with caplog.at_level("WARNING", logger="training"):
+        assert load_named(tmp_path, Data()) == [("a", "images/a.tif", f"{masks}/a.tif")]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: left out: ")
+    assert message.endswith(f". Where they are meant, set data.layout (in the recipe, or --set data.layout={layout})")
+
+
+def test_what_may_be_meant_is_read_where_nothing_else_fits(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif")
+    touch(tmp_path, "b.json", "{")
+    assert layout_of(tmp_path, Data())[0] is LAYOUTS["coco"]
+    touch(tmp_path, "images/b.zip")
+    with pytest.raises(MissingFile, match="fits no layout"):
+        layout_of(tmp_path, Data())
+    (tmp_path / "b.json").unlink()
+    with pytest.raises(MissingFile, match=r"1 of 1 have no file of shapes: .*; found b.zip, named after no image. Ren"):
+        find_sources(tmp_path, Data())
+
+
+@pytest.mark.parametrize("kind", ["folders", "volume", "geojson"])
+def test_images_in_sub_folders_are_said_not_to_be_read(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "stack" if kind == "volume" else "a"
+    touch(tmp_path, f"images/{name}.tif")
+    touch(tmp_path, f"labels/{name}.geojson" if kind == "geojson" else f"labels/{name}.tif")
+    for nested in ("day1/b.tif", "day1/c.tif", "day2/late/d.tif", ".cache/e.tif"):
+        touch(tmp_path, f"images/{nested}")
+    with caplog.at_level("WARNING", logger="training"):
+        assert find_sources(tmp_path, Data())
+    assert caplog.messages == [
+        f"{tmp_path}/images: 3 images lie in sub-folders and are not read, the first 2 in day1/. Move images and masks "
+        "up, or name one sub-folder of each as data.images and data.masks"
+    ]
+
+
+def test_where_all_images_lie_in_sub_folders_the_refusal_says_so(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        touch(tmp_path, f"{folder}/day1/a.tif")
+    with pytest.raises(MissingFile, match=r"fits no layout; (?s:.*)/images: 1 images lie .*, the first 1 in day1/. Mo"):
+        find_sources(tmp_path, Data())
+    assert load_named(tmp_path, Data(images="images/day1", masks="labels/day1")) == [
+        ("a", "images/day1/a.tif", "labels/day1/a.tif")
+    ]
+
+
+def test_sub_folders_of_the_data_folder_are_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.tif", "labels/a.tif", "old/b.tif"):
+        touch(tmp_path, name)
+    with caplog.at_level("WARNING", logger="training"):
+        assert load_named(tmp_path, Data()) == [("a", "a.tif", "labels/a.tif")]
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(("one", "other"), [("folders", "coco"), ("rois", "geojson"), ("ctc", "volume")])

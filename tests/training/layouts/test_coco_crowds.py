@@ -50,7 +50,8 @@ def test_crowds_of_cvat_are_objects(
     np.testing.assert_array_equal(labels(folder), expected(2))
     assert caplog.messages == [
         f"{folder}/set.json: {sum(crowds)} of 2 annotations are iscrowd: taken as objects, for CVAT wrote the file, "
-        'and writes ellipses and brush masks so. Where they are groups of objects, set data.crowd = "ignore"'
+        "and writes ellipses and brush masks so. Where they are groups of objects: set data.crowd (in the recipe, or "
+        "--set data.crowd=ignore)"
     ]
 
 
@@ -72,7 +73,8 @@ def test_other_crowds_are_not_annotated_and_the_remedy_is_named(
     np.testing.assert_array_equal(labels(folder), expected(IGNORE))
     assert caplog.messages == [
         f"{folder}/set.json: 1 of 2 annotations are iscrowd: taken as not annotated, as COCO has it. CVAT writes "
-        'ellipses and brush masks so: where each is one object, set data.crowd = "object"'
+        "ellipses and brush masks so: where each is one object, set data.crowd (in the recipe, or --set "
+        "data.crowd=object)"
     ]
 
 
@@ -97,7 +99,7 @@ def test_crowds_alone_may_be_classes(folder: Path) -> None:
 def test_where_crowds_alone_leave_nothing_the_way_out_is_named(folder: Path, crowd: str) -> None:
     write(folder, annotation([SQUARE], iscrowd=1), annotation([OTHER], 2, iscrowd=1))
     with pytest.raises(
-        NothingToLearn, match=r'set.json: 2 of 2 annotations are iscrowd, .*nothing is left .* data.crowd = "object" in'
+        NothingToLearn, match=r"set.json: 2 of 2 annotations are iscrowd, .*nothing is left .*--set data.crowd=object\)"
     ):
         labels(folder, crowd=crowd)
     np.testing.assert_array_equal(labels(folder, crowd="object"), expected(2))

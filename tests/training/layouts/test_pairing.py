@@ -50,7 +50,7 @@ def stems(folder: Path, data: Data | None = None) -> dict[str, str]:
     return {source.stem: Path(source.labels_name).name for source in find_sources(folder, data or Data())}
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", [*ENDINGS, "_Labels", "_MASK"])
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
 @pytest.mark.parametrize(("masks", "images"), PLACES)
 def test_masks_named_after_their_images_are_taken(
@@ -60,6 +60,46 @@ def test_masks_named_after_their_images_are_taken(
         write_image(tmp_path / images, f"{stem}.tif")
         write_mask(tmp_path / masks, f"{stem}{ending}{suffix}")
     assert stems(tmp_path) == {stem: f"{stem}{ending}{suffix}" for stem in ("a", "a_1")}
+
+
+@pytest.mark.parametrize(("masks", "images"), PLACES)
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("a.ome.tif", "a_masks.tif"), ("a.ome.tif", "a_masks.ome.tif"), ("a.tif", "a_masks.ome.tif")],
+)
+def test_masks_of_ome_files_are_found_with_and_without_its_suffix(
+    tmp_path: Path, image: str, mask: str, masks: str, images: str
+) -> None:
+    write_image(tmp_path / images, image)
+    write_mask(tmp_path / masks, mask)
+    assert stems(tmp_path) == {image.removesuffix(".tif"): mask}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("a.ome.tif", "a.tif"), ("a.tif", "a.ome.tif"), ("a.ome.tif", "a.ome.tif")]
+)
+def test_a_mask_may_have_the_name_of_an_ome_file(tmp_path: Path, image: str, mask: str) -> None:
+    write_image(tmp_path / "images", image)
+    write_mask(tmp_path / "labels", mask)
+    assert stems(tmp_path) == {image.removesuffix(".tif"): mask}
+
+
+def test_an_image_and_an_ome_file_of_one_name_have_each_its_own_mask(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.ome.tif"):
+        write_image(tmp_path / "images", name)
+        write_mask(tmp_path / "labels", name)
+    assert stems(tmp_path) == {"a": "a.tif", "a.ome": "a.ome.tif"}
+
+
+def test_masks_of_other_names_are_named_where_one_is_missing(tmp_path: Path) -> None:
+    write_image(tmp_path / "images", "a.tif")
+    for number in range(5):
+        write_mask(tmp_path / "labels", f"mask{number}.tif")
+    with pytest.raises(
+        MissingFile,
+        match=r"no mask: .*; found mask0.tif, mask1.tif, mask2.tif and 2 more, named after no image. Rename it, add",
+    ):
+        find_sources(tmp_path, Data())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
