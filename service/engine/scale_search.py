@@ -9,7 +9,7 @@ that diameter, and the image's own scale is nearly as good as the best.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,7 +122,7 @@ async def found_scale(
     request = work.requests[0]
     run, (reduce,) = chosen_run(work.chosen.session, spec, [_for_objects(request)])
     rule = spec.label_rule.with_values(threshold=request.threshold)
-    found: list[tuple[float, Objects]] = []
+    believed: dict[float, tuple[float, float]] = {}
     for trial in trials:
         with work.clock.stage("scale"):
             scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
@@ -132,24 +132,24 @@ async def found_scale(
             evidence_yx = empty_plane(trial.size_yx, spec, "labels", np.empty)
             await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
         with work.clock.stage("label"):
-            found.append((trial.scale, await work.in_worker(label_evidence, evidence_yx, rule)))
+            objects = await work.in_worker(label_evidence, evidence_yx, rule)
+        median_px = _believed_px(trial.scale, objects, known_px)
+        if median_px is not None:
+            # the mean score alone prefers scales that lose all but a few
+            believed[trial.scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
+        if trial.scale > 1 and 1.0 in believed and believed.get(trial.scale) != max(believed.values()):
+            break  # a still larger one is no better
     return _chosen(
-        found, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"
+        believed, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"
     )
 
 
 def _chosen(
-    found: Sequence[tuple[float, Objects]], reference: str, known_px: tuple[float, float, float], where: str
+    believed: Mapping[float, tuple[float, float]], reference: str, known_px: tuple[float, float, float], where: str
 ) -> tuple[float, str]:
-    """Scale that the objects found at several of them ask for, and why."""
+    """Scale that the objects at several of them ask for, how good each is and their median diameter, and why."""
     low, known, high = known_px
     learnt = f"those that {reference} was trained on {low:.3g} to {high:.3g} px (median {known:.3g} px)"
-    believed = {}
-    for scale, objects in found:
-        median_px = _believed_px(scale, objects, known_px)
-        if median_px is not None:
-            # the mean score alone prefers scales that lose all but a few
-            believed[scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
     if not believed:
         return 1.0, f"at no scale were {LEAST_OBJECTS} objects found in {where} as large as {learnt}"
     best, median_px = max(believed.values())
