@@ -27,7 +27,8 @@ from model.stitching import Run
 _LOG = logging.getLogger("unet.model")
 Backend = Literal["auto", "cuda", "tensorrt", "openvino", "cpu"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
-_ERRORS = 3  # of ONNX Runtime's levels of severity: no warnings
+# of ONNX Runtime's levels of severity: no warnings; and of a session no errors, which its exceptions tell
+_ERRORS, _FATAL = 3, 4
 GPU_BACKENDS = frozenset({"cuda", "tensorrt"})
 _CALLS_AT_A_TIME = 2  # on one GPU: one is copied while the other computes; more would need more of its memory
 _INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
@@ -118,7 +119,7 @@ class OnnxRuntimeSession:
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = _ERRORS
+        settings.log_severity_level = _FATAL
         # tiles come in several shapes: a memory pattern for each costs a quarter more memory and gains no time
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -37,9 +37,12 @@ def with_four_axes(output: NDArray[Any]) -> NDArray[Any]:
     Raises
     ------
     InferenceFailed
-        Where it has not the axes batch, channel, y, x.
+        Where it has not the axes batch, channel, y, x, or one of no length, which OpenVINO gives of tiles that are too
+        small for a net, or of no size that it takes.
 
     """
-    if np.ndim(output) != 4:
-        raise InferenceFailed(f"the net returns shape {np.shape(output)}; (batch, channel, y, x) is needed")
+    if np.ndim(output) != 4 or not np.size(output):
+        raise InferenceFailed(
+            f"the net returns shape {np.shape(output)}; (batch, channel, y, x) is needed, none of them 0"
+        )
     return output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_weights_that_are_no_onnx_are_refused(tiny: Package, backend: Backend) -
     package = write_package(tiny.path, tiny.spec, files)
     with pytest.raises(InvalidPackage, match="cannot load the weights"):
         open_session(package, SessionOptions(backend=backend))
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_net_that_fails_in_its_graph_says_so_by_an_error_and_prints_nothing(
+    backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The log is one JSON object a line."""
+    session = open_session(read_package(ZOO / "nuclei"), SessionOptions(backend=backend, precision="fp32", threads=1))
+    for size in (64, 252):
+        with pytest.raises(InferenceFailed) if size == 64 else nullcontext():
+            session.run(np.zeros((1, 1, size, size), dtype=np.float32))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
