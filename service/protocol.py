@@ -8,6 +8,7 @@ connection; and requests that wish for another protocol are answered in this one
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
 _UNSENT_BYTES = 128 << 10
 """Beyond this the kernel takes nothing: its buffer of megabytes would hide for minutes that a slow client reads on."""
+_LOOK_S = 0.5
 _TCP_NOTSENT_LOWAT = 25  # Linux; Python has a name for it from 3.12 on
 MOST_HEADER_BYTES = 64 << 10
 """Of one request; proxies refuse far less. What came in one read of the socket may exceed it."""
@@ -63,10 +65,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._linger = linger
         self._unanswered: deque[RequestResponseCycle] = deque()
+        self._looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        self._rest = Rest(self._linger, transport.close)
+        self._cut = transport.close
+        self._rest = Rest(self._linger, self._cut)
         lingering = LingeringTransport(transport, self._has_answered_too_early, self._rest)
         super().connection_made(cast(asyncio.Transport, lingering))
         self._limit_idleness(self.loop.time() + self.timeout_keep_alive)
@@ -78,6 +82,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Tell every request that is not answered yet, not only the last one that came (HTTP/1.1 pipelining)."""
         self._rest.end()
         self._unset_keepalive_if_required()
+        if self._looking is not None:
+            self._looking.cancel()
         self._tell_unanswered()
         super().connection_lost(exc)
 
@@ -110,6 +116,8 @@ class LimitedProtocol(HttpToolsProtocol):
             super().data_received(data := self._headers_without_upgrade() + rest)
         if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
             self._limit_idleness(due)
+            if self._looking is None:
+                self._look_for_hang_up()
             return
         if self.cycle is None or self.cycle.response_complete:
             self._is_refused = True
@@ -133,6 +141,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._rest.end()
         if is_idle:
             self.timeout_keep_alive_task = self.loop.call_at(due, self.timeout_keep_alive_handler)
+
+    def _look_for_hang_up(self) -> None:
+        """Look while reading is paused: behind requests that wait for earlier ones the end is not read."""
+        self._looking = None
+        if self.transport.is_closing() or not self.flow.read_paused:
+            return
+        if _has_hung_up(self.transport.get_extra_info("socket")):
+            self._cut()
+        else:
+            self._looking = self.loop.call_later(_LOOK_S, self._look_for_hang_up)
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -179,3 +197,12 @@ class LimitedProtocol(HttpToolsProtocol):
             if name != b"upgrade":
                 kept.append(name + b": " + (b",".join(wishes) if name == b"connection" else value))
         return b"\r\n".join([*kept, b"", b""])
+
+
+def _has_hung_up(line: socket.socket) -> bool:
+    """Whether the other side has ended its direction; where the system cannot tell, it has not."""
+    if sys.platform != "linux":
+        return False
+    looked = select.poll()
+    looked.register(line.fileno(), select.POLLRDHUP)
+    return bool(looked.poll(0))

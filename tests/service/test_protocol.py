@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 import time
 from contextlib import suppress
 
@@ -85,3 +87,34 @@ def test_a_connection_that_is_kept_serves_on_after_the_rest_of_a_refused_body(mo
         time.sleep(3)  # no silence in a body any more
         line.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert read_all(line).startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(b"", id="alone"),
+        pytest.param(GET, id="one behind it"),
+        pytest.param(GET * 3, id="three behind it"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000), id="a body"),
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_work_for_who_hangs_up_ends_whatever_was_sent_behind_it(behind: bytes, *, reset: bool) -> None:
+    begun, gone = threading.Event(), threading.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    with served(work) as port:
+        with connect(port) as line:
+            line.sendall(GET)
+            assert begun.wait(20)
+            line.sendall(behind)
+            time.sleep(0.5)  # what is read with the end hides nothing
+            assert not gone.is_set()
+            if reset:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert gone.wait(20)
