@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.api import jobs, models, pages, plan, probes, segment
 from service.api.keys import ApiKeys, KeyCheck
-from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId
+from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, RequestId, UnaskedBody
 from service.api.open_inference import routes as open_inference
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS, problem_of
@@ -92,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestId),
+            Middleware(UnaskedBody),
             Middleware(AccessLog, metrics=metrics),
             # around whatever refuses: pages shall read refusals too, and preflights come without a key
             *_for_pages_elsewhere(settings.cors_origins),

@@ -52,6 +52,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _upgrade_at: int | None = None
     _body_is_coming = False
     _is_refused = False  # what came is no request, and was answered in here
+    _has_last = False  # the request that ends the connection is whole; nothing after it is one
 
     def __init__(
         self,
@@ -93,19 +94,26 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _has_answered_too_early(self) -> bool:
-        """Whether more of a request is to come that has its answer already, or that gets none."""
+        """Whether more may come of a request that has its answer already, or that gets none.
+
+        Of the last one, too: a body may come whose length was not given, or was too small.
+        """
         if any(cycle.response_started and not cycle.response_complete for cycle in self._unanswered):
             return False  # an answer that breaks off shall be seen to
-        return self._is_refused or self._body_is_coming or bool(self.pipeline)
+        return self._is_refused or self._has_last or self._body_is_coming or bool(self.pipeline)
 
     def send_400_response(self, msg: str) -> None:
         """See uvicorn."""
+        if self._has_last:
+            return
         self._is_refused = True
         super().send_400_response(msg)
         self._tell_unanswered()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
+        if self._has_last:
+            return
         timer = self.timeout_keep_alive_task if self._pending_bytes else None  # half of a request was there already
         due = self.loop.time() + self.timeout_keep_alive if timer is None else timer.when()
         self._rest.count(len(data))
@@ -159,7 +167,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        if self._will_be_read_again():
+        if self._has_last or self._will_be_read_again():
             return
         self._pending_bytes = 0
         self._body_is_coming = True
@@ -171,14 +179,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """See httptools."""
         self._pending_bytes = 0
-        super().on_body(body)
+        if not self._has_last:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if self._will_be_read_again():
+        if self._has_last or self._will_be_read_again():
             return
         self._pending_bytes = 0
         self._body_is_coming = False
+        self._has_last = not self.cycle.keep_alive
         super().on_message_complete()
 
     def _will_be_read_again(self) -> bool:

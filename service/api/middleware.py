@@ -152,6 +152,36 @@ class LastResort:
             await problem_response(scope, INTERNAL, detail)(scope, receive, send)
 
 
+class UnaskedBody:
+    """Ends the connection with an answer that comes before the client was asked for the body that it holds back.
+
+    Who has sent ``Expect: 100-continue`` may send the body all the same, or the next request in its place, and nobody
+    could tell them apart (RFC 9110, section 10.1.1). To read a body is to ask for it: uvicorn then sends the 100.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or Headers(scope=scope).get("expect", "").lower() != "100-continue":
+            await self._app(scope, receive, send)
+            return
+        asked = False
+
+        async def asking_receive() -> Message:
+            nonlocal asked
+            asked = True
+            return await receive()
+
+        async def send_as_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and not asked:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, asking_receive, send_as_last)
+
+
 class BodyLimit:
     """Refuses bodies above the limit: by Content-Length before a byte is read, else by counting."""
 

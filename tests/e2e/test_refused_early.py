@@ -24,6 +24,7 @@ FORM = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n'
 LAST_1_1 = ("HTTP/1.1", "Connection: close\r\n")
 LAST_1_0 = ("HTTP/1.0", "")
 KEPT = ("HTTP/1.1", "")
+GET_LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,58 @@ def test_who_sends_all_before_reading_gets_the_problem(
         if manner != KEPT:
             assert answer.headers["Connection"] == "close"
             assert line.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "refusal"),
+    [
+        pytest.param(TIFF[:1], (401, "unauthorized"), id="at once"),
+        pytest.param(TIFF, (400, "empty-body"), id="after its end"),
+    ],
+)
+@pytest.mark.parametrize("manner", [pytest.param(LAST_1_1, id="last"), pytest.param(LAST_1_0, id="HTTP 1.0")])
+def test_who_does_not_say_how_much_comes_gets_the_problem(
+    refusing: LiveServer, manner: tuple[str, str], headers: tuple[str, ...], refusal: tuple[int, str]
+) -> None:
+    with connect(refusing) as line:
+        line.sendall(head("/segment", manner, *headers))
+        line.sendall(BODY)
+        assert_problem(read_answer(line), *refusal)
+
+
+@pytest.mark.parametrize("behind", [pytest.param(BODY, id="a body"), pytest.param(GET_LIVEZ * 2, id="requests")])
+@pytest.mark.parametrize("manner", [pytest.param(LAST_1_1, id="last"), pytest.param(LAST_1_0, id="HTTP 1.0")])
+def test_what_comes_after_the_last_request_takes_no_answer_from_it(
+    refusing: LiveServer, manner: tuple[str, str], behind: bytes
+) -> None:
+    with connect(refusing) as line:
+        line.sendall(head("/segment", manner, *TIFF, "Content-Length: 5") + b"hello" + behind)
+        assert_problem(read_answer(line), 415, "unsupported-image-format")
+        assert line.recv(1) == b""
+
+
+def test_who_waits_to_be_asked_for_a_body_that_is_not_wanted_is_told_that_the_connection_ends(
+    refusing: LiveServer,
+) -> None:
+    with connect(refusing) as line:
+        line.sendall(head("/segment", KEPT, *TIFF[:1], f"Content-Length: {len(BODY)}", "Expect: 100-continue"))
+        answer = read_answer(line)
+        assert_problem(answer, 401, "unauthorized")
+        assert answer.headers["Connection"] == "close"
+        assert line.recv(1) == b""
+
+
+def test_who_waits_to_be_asked_for_a_body_that_is_wanted_may_go_on_afterwards(refusing: LiveServer) -> None:
+    with connect(refusing) as line:
+        line.sendall(head("/segment", KEPT, *TIFF, "Content-Length: 5", "Expect: 100-continue"))
+        asked = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert line.recv(len(asked), socket.MSG_WAITALL) == asked
+        line.sendall(b"hello")
+        answer = read_answer(line)
+        assert_problem(answer, 415, "unsupported-image-format")
+        assert "Connection" not in answer.headers
+        line.sendall(GET_LIVEZ)
+        assert read_answer(line).status_code == 200
 
 
 def test_what_is_thrown_away_is_not_kept(refusing: LiveServer) -> None:
