@@ -91,7 +91,7 @@ def list_beside(
     images = files_by_stem(images_folder, IMAGE_SUFFIXES)
     shapes = labels_by_stem(_shape_files(images_folder, shapes_folder, suffixes, holds_shapes), images)
     images = without_pictures(images, shapes)
-    warn_of_nested(images_folder, folder)
+    warn_of_nested(images_folder, folder, data)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, images_folder, "image", IMAGE_SUFFIXES)
     require_partners(stems, shapes, shapes_folder, "file of shapes", suffixes, images=images)

@@ -82,7 +82,7 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
 
 def _fits_none(folder: Path, data: Data) -> str:
     expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
-    nested = describe_nested(folder / data.images)
+    nested = describe_nested(folder / data.images, folder / data.masks)
     return (
         f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}"
         f"{f'{chr(10)}{nested}' if nested else ''}"

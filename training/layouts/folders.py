@@ -79,7 +79,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
     """
     images, masks, bundles = _images_and_masks(folder, data)
-    warn_of_nested(folder / data.images, folder)
+    warn_of_nested(folder / data.images, folder, data)
     stems = sorted(images if wanted is None else map(composed, wanted))
     require_partners(stems, images, folder / data.images, "image", IMAGE_SUFFIXES)
     what = f"mask ({_ENDED})" if _is_one_folder(folder, data) else "mask"

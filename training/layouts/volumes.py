@@ -64,7 +64,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
     pairs = _named_pairs(folder, data)
     if not pairs:
         images, masks = _folder_files(folder, data)
-        warn_of_nested(folder / data.images, folder)
+        warn_of_nested(folder / data.images, folder, data)
         if wanted is None:
             require_partners(
                 sorted(images), masks, folder / data.masks, "stack of labels", TIFF_SUFFIXES, images=images

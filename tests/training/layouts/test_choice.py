@@ -191,11 +191,21 @@ def test_where_all_images_lie_in_sub_folders_the_refusal_says_so(tmp_path: Path)
     ]
 
 
-def test_sub_folders_of_the_data_folder_are_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.tif", "labels/a.tif", "old/b.tif"):
+@pytest.mark.parametrize(
+    ("names", "data"),
+    [
+        (("a.tif", "labels/a.tif", "old/b.tif"), Data()),
+        (("images/a.tif", "images/truth/a.tif", "images/truth/old/a.tif"), Data(masks="images/truth")),
+        (("a.tif", "a_masks.tif", "old/b.tif"), Data()),
+    ],
+)
+def test_sub_folders_of_the_data_folder_and_of_masks_are_no_matter(
+    tmp_path: Path, names: tuple[str, ...], data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in names:
         touch(tmp_path, name)
     with caplog.at_level("WARNING", logger="training"):
-        assert load_named(tmp_path, Data()) == [("a", "a.tif", "labels/a.tif")]
+        assert load_named(tmp_path, data) == [("a", *names[:2])]
     assert not caplog.messages
 
 
