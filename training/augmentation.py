@@ -58,9 +58,20 @@ class Deformation:
 
 
 def draw_deformation(
-    rng: np.random.Generator, settings: Augmentation, size_yx: tuple[int, int], output_px: int
+    rng: np.random.Generator,
+    settings: Augmentation,
+    size_yx: tuple[int, int],
+    output_px: int,
+    objects: NDArray[np.int64] | None = None,
 ) -> Deformation:
-    """Draw a tile whose output (``output_px`` pixels) lies within the image (``size_yx``), but for the shift."""
+    """Draw a tile whose output (``output_px`` pixels) lies within the image (``size_yx``), but for the shift.
+
+    ``objects`` are pixels of objects, as indexes into the flat image: ``settings.foreground_share`` of the tiles show
+    one of them, drawn evenly, wherever in their output.
+    """
+    around = None
+    if objects is not None and objects.size and rng.random() < settings.foreground_share:
+        around = divmod(int(objects[rng.integers(objects.size)]), size_yx[1])
     deform = rng.random() < settings.probability
     low, high = (math.log(bound) for bound in settings.scale)
     zoom = math.exp(rng.uniform(low, high)) if deform else 1.0
@@ -71,11 +82,15 @@ def draw_deformation(
     affine = np.array([[cosine, -sine], [sine, cosine]]) * flips / zoom
     displacement = rng.normal(0, settings.elastic_px if deform else 0, (2, 3, 3))
     centre = []
-    for size in size_yx:
+    for axis, size in enumerate(size_yx):
         edge = min((output_px - 1) / 2 / zoom, (size - 1) / 2)
         shift = rng.uniform(-settings.shift_px, settings.shift_px)
         # whole and half pixels, so that an undeformed tile is read without interpolation
-        place = np.round(rng.uniform(edge, size - 1 - edge) + shift) + (0.5 if output_px % 2 == 0 else 0)
+        drawn = rng.uniform(edge, size - 1 - edge)
+        if around is not None:
+            reach = edge / math.sqrt(2)  # within it a pixel stays in the tile, however that is turned
+            drawn = min(max(around[axis] + rng.uniform(-reach, reach), edge), size - 1 - edge)
+        place = np.round(drawn + shift) + (0.5 if output_px % 2 == 0 else 0)
         centre.append(float(place))
     return Deformation((centre[0], centre[1]), affine.astype(np.float32), displacement.astype(np.float32))
 

@@ -19,6 +19,7 @@ from training.plan import Choice, Plan
 from training.recipe import Recipe
 from training.survey import HIGH_PERCENTILES, LOW_PERCENTILE, Survey
 
+_FEW_TILES = 0.25
 _SOME_TOUCH, _LARGE_PX, _THIN = 0.02, 24, 0.5  # when objects have arms that a boundary would eat
 
 
@@ -53,7 +54,7 @@ def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan
         card=describe(survey, name),
     )
     recipe, seconds, about_size = choose_size(survey, recipe, budget)
-    augmentation, about_augmentation = _augmentation(survey, recipe.tile_input_px)
+    augmentation, about_augmentation = _augmentation(survey, recipe)
     recipe = recipe.model_copy(update={"augmentation": augmentation})
     recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds)
     choices = [about_targets, about_validation, about_downscale, *about_size, *about_weights, about_normalization]
@@ -202,7 +203,7 @@ def _normalization(survey: Survey) -> tuple[ScaleRange, Choice]:
     return step, Choice(f"normalization percentiles {LOW_PERCENTILE:g} to {chosen:g}", reason)
 
 
-def _augmentation(survey: Survey, tile_input_px: int) -> tuple[Augmentation, tuple[Choice, ...]]:
+def _augmentation(survey: Survey, recipe: Recipe) -> tuple[Augmentation, tuple[Choice, ...]]:
     low, middle, high = survey.objects.diameter_px
     spread = high / low if low else 1.0
     # pieces of a class differ in size under any magnification; objects seldom
@@ -210,7 +211,7 @@ def _augmentation(survey: Survey, tile_input_px: int) -> tuple[Augmentation, tup
     if low:
         least = round(max(least, min(1.0, 5 / low)), 2)  # the smallest stay 5 px wide
     # vectors stand half a tile apart: beyond 3.6 % of that distance tissue does not bend
-    elastic = round(min(10.0, max(1.0, 0.018 * tile_input_px), max(1.0, middle / 2)), 1)
+    elastic = round(min(10.0, max(1.0, 0.018 * recipe.tile_input_px), max(1.0, middle / 2)), 1)
     blur = round(min(1.5, max(0.5, low / 8)), 1)
     augmentation = Augmentation(
         probability=0.8,
@@ -223,10 +224,25 @@ def _augmentation(survey: Survey, tile_input_px: int) -> tuple[Augmentation, tup
         blur_px=blur,
         shift_px=most_shift_px(survey),
     )
+    share, about_share = choose_foreground_share(survey, recipe.tile_output_px)
+    augmentation = augmentation.model_copy(update={"foreground_share": share})
     return augmentation, (
+        *about_share,
         Choice(f"scale {least:g} to {most:g}", f"the largest objects are {spread:.1f} times as wide as the smallest"),
-        Choice(f"elastic_px {elastic:g}", f"objects are {middle:.0f} px across, tiles {tile_input_px} px"),
+        Choice(f"elastic_px {elastic:g}", f"objects are {middle:.0f} px across, tiles {recipe.tile_input_px} px"),
     )
+
+
+def choose_foreground_share(survey: Survey, tile_output_px: int) -> tuple[float, tuple[Choice, ...]]:
+    """Choose how many tiles are drawn around objects: half, where few would show one, were objects strewn evenly."""
+    objects, area = survey.objects, survey.median_yx[0] * survey.median_yx[1]
+    reach_px = tile_output_px + objects.diameter_px[1]
+    expected = objects.count / max(1, objects.images) * min(1.0, reach_px**2 / area)
+    share = 1 - math.exp(-expected)
+    if share >= _FEW_TILES or not objects.count:
+        return 0.0, ()
+    reason = f"{share:.0%} of the tiles would show an object, were they to lie anywhere"
+    return 0.5, (Choice("foreground_share 0.5", reason),)
 
 
 def most_shift_px(survey: Survey) -> float:

@@ -18,6 +18,7 @@ from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from training.checkpoint import Beginning, Checkpoint, load_checkpoint
 from training.choose import (
+    choose_foreground_share,
     choose_labels,
     choose_targets,
     describe,
@@ -162,8 +163,8 @@ def inherit(
         data, about_validation = hold_out(known, origin.data, survey, data, about_validation)
     fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()
-    augmentation, about_augmentation = _augmentation(origin, survey)
     size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
+    augmentation, about_augmentation = _augmentation(origin, survey, size.tile_output_px)
     recipe = Recipe(
         name=recipe_name(f"{origin.name}-{name}"),
         data=data,
@@ -194,13 +195,16 @@ def inherit(
     return Plan(describe_survey(survey), recipe, tuple(choices))
 
 
-def _augmentation(origin: Recipe, survey: Survey) -> tuple[Augmentation, tuple[Choice, ...]]:
-    """The origin's augmentation, but for a shift that would move tiles off small images."""
+def _augmentation(origin: Recipe, survey: Survey, tile_output_px: int) -> tuple[Augmentation, tuple[Choice, ...]]:
+    """The origin's augmentation, but for what follows the images: tiles around objects, shifts beyond small ones."""
+    share, about = choose_foreground_share(survey, tile_output_px)
+    augmentation = origin.augmentation.model_copy(update={"foreground_share": share})
     most = most_shift_px(survey)
-    if origin.augmentation.shift_px <= most:
-        return origin.augmentation, ()
+    if augmentation.shift_px <= most:
+        return augmentation, about
     smallest = f"the smallest image has {survey.smallest_yx[0]} x {survey.smallest_yx[1]} px"
-    return origin.augmentation.model_copy(update={"shift_px": most}), (Choice(f"shift_px {most:g}", smallest),)
+    shorter = augmentation.model_copy(update={"shift_px": most})
+    return shorter, (*about, Choice(f"shift_px {most:g}", smallest))
 
 
 def _fits(origin: Recipe, survey: Survey) -> bool:

@@ -184,6 +184,9 @@ class Augmentation(Part):
         Range of the zoom, drawn evenly on a logarithmic scale.
     shift_px
         Largest shift in pixels.
+    foreground_share
+        Share of the tiles that are drawn around a pixel of an object (of any class but the first), in images that show
+        one; the others lie anywhere. For objects that few tiles would show.
     gamma, contrast
         Ranges of the exponent and of the factor, drawn evenly on a logarithmic scale.
     brightness, noise
@@ -199,6 +202,7 @@ class Augmentation(Part):
     flip: bool = True
     scale: ZoomRange = (1.0, 1.0)
     shift_px: Pixels = 16.0
+    foreground_share: Fraction = 0.0
     gamma: RatioRange = (1.0, 1.0)
     contrast: RatioRange = (1.0, 1.0)
     brightness: Grey = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -33,17 +34,31 @@ from training.weight_map import border_term, class_targets, separating_ridge
 _MOST_IMAGES = 4  # beyond that a tile is mirrored pixels, which count for nothing
 _MOST_TILE_PX = 16_384
 _ALWAYS_PX = 64.0  # as far as a recipe's defaults go, however small tile and images are
+_MOST_PLACES = 65_536  # of an image, to draw tiles around
+_LOOKED_AT = 100
 _BLANK_TILES = 1000
 """After so many tiles without an annotated pixel none is expected; of images annotated in part few may show one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image with what is computed once: its normalisation and the border term (y, x) of its weight map."""
+    """An image with what is computed once.
+
+    Parameters
+    ----------
+    image, normalization
+        The image, and its normalisation.
+    border_yx
+        Border term of its weight map.
+    objects
+        :func:`object_pixels`; None where tiles lie anywhere.
+
+    """
 
     image: AnnotatedImage
     normalization: FittedNormalization
     border_yx: NDArray[np.float16]
+    objects: NDArray[np.int64] | None
 
 
 def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedImage]:
@@ -57,8 +72,26 @@ def prepare(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[PreparedIm
         elif recipe.targets.scheme == "foreground":
             cells = np.where(separating_ridge(cells), 0, cells)  # the net is to learn that, too
         border = border_term(cells, recipe.weights.w0, recipe.weights.sigma_px)
-        prepared.append(PreparedImage(image, fit(recipe.normalization, image.image_yxc), border.astype(np.float16)))
+        normalization = fit(recipe.normalization, image.image_yxc)
+        prepared.append(PreparedImage(image, normalization, border.astype(np.float16), object_pixels(image, recipe)))
     return prepared
+
+
+def object_pixels(image: AnnotatedImage, recipe: Recipe) -> NDArray[np.int64] | None:
+    """Pixels of objects, to draw tiles around: indexes into the flat image, at most :data:`_MOST_PLACES` of them.
+
+    None where the recipe draws no tile around objects.
+    """
+    if not recipe.augmentation.foreground_share:
+        return None
+    places = np.flatnonzero(image.labels_yx > 0)
+    return places if places.size <= _MOST_PLACES else places[np.linspace(0, places.size - 1, _MOST_PLACES).astype(int)]
+
+
+def share_with_objects(images: Sequence[AnnotatedImage], recipe: Recipe) -> float:
+    """Share of the first :data:`_LOOKED_AT` tiles of a run whose output shows a pixel of an object."""
+    written = _Outputs(images, recipe)
+    return float(np.mean([bool((written.labels(number) > 0).any()) for number in range(_LOOKED_AT)]))
 
 
 def require_tile(images: Sequence[AnnotatedImage], recipe: Recipe) -> None:
@@ -121,13 +154,9 @@ def require_annotated(images: Sequence[AnnotatedImage], recipe: Recipe, count: i
 
     """
     looked = min(count, _BLANK_TILES)
-    for number in range(looked):
-        index, rng = _draw(number, len(images), recipe.schedule.seed)
-        labels_yx = images[index].labels_yx
-        written = _written(_deform(rng, images[index], recipe).coordinates(recipe.tile_input_px), recipe)
-        known = sample_plane(labels_yx, written, "nearest") != IGNORE
-        if (known & inside((labels_yx.shape[0], labels_yx.shape[1]), written)).any():
-            return
+    outputs = _Outputs(images, recipe)
+    if any((outputs.labels(number) != IGNORE).any() for number in range(looked)):
+        return
     smallest = min(min(image.labels_yx.shape) for image in images)
     raise NothingToLearn(
         f"the first {looked} tiles of the run hold not one pixel that somebody has annotated; expected some in most: "
@@ -226,7 +255,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """Image and deformation of tile ``number``, and the generator that goes on to draw its grey values."""
         index, rng = _draw(number, len(self._images), self._recipe.schedule.seed)
         prepared = self._images[index]
-        return prepared, _deform(rng, prepared.image, self._recipe), rng
+        return prepared, _deform(rng, prepared.image, self._recipe, prepared.objects), rng
 
 
 def _draw(number: int, images: int, seed: int) -> tuple[int, np.random.Generator]:
@@ -236,10 +265,29 @@ def _draw(number: int, images: int, seed: int) -> tuple[int, np.random.Generator
     return index, np.random.default_rng([seed, 2, number])
 
 
-def _deform(rng: np.random.Generator, image: AnnotatedImage, recipe: Recipe) -> Deformation:
+def _deform(
+    rng: np.random.Generator, image: AnnotatedImage, recipe: Recipe, objects: NDArray[np.int64] | None
+) -> Deformation:
     """Draw the deformation of a tile of an image."""
     height, width = image.labels_yx.shape
-    return draw_deformation(rng, recipe.augmentation, (height, width), recipe.tile_output_px)
+    return draw_deformation(rng, recipe.augmentation, (height, width), recipe.tile_output_px, objects)
+
+
+class _Outputs:
+    """What a run's tiles show of the labels, before anything else is computed of the images."""
+
+    def __init__(self, images: Sequence[AnnotatedImage], recipe: Recipe) -> None:
+        self._images, self._recipe = images, recipe
+        self._objects = cache(lambda index: object_pixels(images[index], recipe))
+
+    def labels(self, number: int) -> Tensor:
+        """Labels (o, o) of the output of tile ``number``, :data:`IGNORE` on the image's mirrored surroundings."""
+        index, rng = _draw(number, len(self._images), self._recipe.schedule.seed)
+        image, recipe = self._images[index], self._recipe
+        read = _deform(rng, image, recipe, self._objects(index)).coordinates(recipe.tile_input_px)
+        written, labels_yx = _written(read, recipe), image.labels_yx
+        outside = ~inside((labels_yx.shape[0], labels_yx.shape[1]), written)
+        return sample_plane(labels_yx, written, "nearest").masked_fill(outside, IGNORE)
 
 
 def _written(read: Tensor, recipe: Recipe) -> Tensor:

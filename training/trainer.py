@@ -23,7 +23,7 @@ from training.object_sizes import learnt_diameters
 from training.progress import Progress, share_done
 from training.recipe import Recipe
 from training.record import Record
-from training.report.facts import cautions, folder_facts
+from training.report.tile_facts import all_cautions
 from training.run_folder import Journal, RunFiles
 from training.splits import split_for_run
 from training.state import TrainingState, fresh_state, learning_rate, require_device, require_fitting_net
@@ -114,7 +114,7 @@ def train(
     tell_split(split, provenance.pixels, warn=processes.first)
     if cautious and processes.first and not resume:
         _log.info("looking at the images and their labels for what a person should see before it is learnt ...")
-        for caution in cautions(folder_facts(images, recipe), recipe):
+        for caution in all_cautions(images, training, recipe):
             _log.warning("%s", caution)
     if origin is not None and processes.first and not resume:
         warn_of_seen(origin, {stem: provenance.pixels[stem] for stem in split["validation"]}, recipe.name)

@@ -320,3 +320,13 @@ def test_none_validates_where_one_image_alone_shows_objects() -> None:
     data, choice = choose_validation(showing("", "1", "", ""), Data())
     assert (data.fold, data.validation_fraction, choice.what) == (None, 0.0, "validation none")
     assert "leaves objects to both sides" in choice.reason
+
+
+@pytest.mark.parametrize(("side", "count", "share"), [(8192, 8, 0.5), (8192, 800, 0.0), (512, 8, 0.0), (8192, 0, 0.0)])
+def test_tiles_are_drawn_around_objects_where_few_would_show_one(side: int, count: int, share: float) -> None:
+    size = (side, side)
+    objects = replace(NUCLEI.objects, count=5 * count, images=5, diameter_px=(50.0, 60.0, 70.0))
+    survey = replace(NUCLEI, smallest_yx=size, median_yx=size, largest_yx=size, objects=objects)
+    chosen = plan(survey)
+    assert chosen.recipe.augmentation.foreground_share == share
+    assert any(choice.what == "foreground_share 0.5" for choice in chosen.choices) == (share > 0)

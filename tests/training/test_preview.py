@@ -309,6 +309,23 @@ def test_a_split_that_leaves_no_image_to_validate_is_told_in_log_and_page(
     assert f"<li><strong>Only 0 of 8 images validate</strong>.<p>{advice}</p></li>" in page
 
 
+def test_tiles_that_seldom_show_an_object_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, array in (("images", np.random.default_rng(0).integers(0, 255, (900, 900))), ("labels", good_labels())):
+        (tmp_path / name).mkdir()
+        plane = np.zeros((900, 900), dtype=np.uint8)
+        plane[: array.shape[0], : array.shape[1]] = array
+        Image.fromarray(plane).save(tmp_path / name / "one.png")
+    file = tmp_path / "tiny.toml"
+    for share, told in ((0.0, 1), (0.5, 0)):
+        file.write_text(f"{RECIPE.replace('0.3', '0.0')}augmentation = {{ foreground_share = {share} }}\n")
+        caplog.clear()
+        arguments = ["--recipe", str(file), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+        assert main(["preview", *arguments, "--count", "1"]) == 0
+        found = [message for message in caplog.messages if "of the tiles show an object" in message]
+        assert len(found) == told
+        assert all("augmentation.foreground_share = 0.5" in message for message in found)
+
+
 def test_many_images_are_counted_not_listed(tiny_recipe: Recipe) -> None:
     facts = [replace(facts_of(tiny_recipe, good_labels() * 0), stem=f"n{n}", validates=n < 3) for n in range(9)]
     (caution,) = cautions(facts, tiny_recipe)

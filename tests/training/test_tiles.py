@@ -15,7 +15,16 @@ from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.errors import NothingToLearn, RecipeError
 from training.options import Augmentation
 from training.recipe import Recipe, recipe_from
-from training.tiles import PreparedImage, TileDataset, class_weights, prepare, require_annotated, require_tile
+from training.tiles import (
+    PreparedImage,
+    TileDataset,
+    class_weights,
+    object_pixels,
+    prepare,
+    require_annotated,
+    require_tile,
+    share_with_objects,
+)
 
 
 @pytest.fixture
@@ -173,3 +182,50 @@ def test_a_search_for_something_annotated_ends(tiny_recipe: Recipe) -> None:
     unknown = AnnotatedImage("a", np.zeros((90, 90, 1), np.uint8), np.full((90, 90), IGNORE, dtype=np.int32))
     with pytest.raises(NothingToLearn, match="the first 1000 tiles"):
         require_annotated([unknown], tiny_recipe, 10**12)
+
+
+def sparse(top: int = 4, left: int = 880) -> AnnotatedImage:
+    """A large image with one small object, near its corner or elsewhere."""
+    labels = np.zeros((800, 900), dtype=np.int32)
+    labels[top : top + 6, left : left + 10] = 7
+    return AnnotatedImage("sparse", np.random.default_rng(0).integers(0, 255, (800, 900, 1), dtype=np.uint8), labels)
+
+
+@pytest.mark.parametrize(("top", "left", "turned"), [(4, 880, False), (400, 300, False), (400, 300, True)])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_tiles_is_drawn_around_objects(
+    tiny_recipe: Recipe, top: int, left: int, share: float, *, turned: bool
+) -> None:
+    settings = Augmentation(elastic_px=0, shift_px=0, rotate=turned, foreground_share=share)
+    recipe, image = tiny_recipe.model_copy(update={"augmentation": settings}), sparse(top, left)
+    tiles = dataset(prepare([image], recipe), recipe)
+    targets = [tiles[number][1].numpy() for number in range(100)]
+    shown = [target for target in targets if (target > 0).any()]
+    assert len(shown) == pytest.approx(100 * share, abs=15)
+    assert share_with_objects([image], recipe) == len(shown) / 100
+    if top == 400 and share:
+        assert len({tuple(np.argwhere(target > 0)[0]) for target in shown}) > len(shown) / 2, "wherever in a tile"
+
+
+def test_images_without_objects_and_recipes_without_a_share_have_the_tiles_of_before(tiny_recipe: Recipe) -> None:
+    image = sparse()
+    empty = AnnotatedImage("empty", image.image_yxc, np.zeros_like(image.labels_yx))
+    shared = tiny_recipe.model_copy(
+        update={"augmentation": tiny_recipe.augmentation.model_copy(update={"foreground_share": 0.5})}
+    )
+    for one in (empty, image):
+        anywhere, around = (dataset(prepare([one], recipe), recipe) for recipe in (tiny_recipe, shared))
+        same = [torch.equal(anywhere[number][0], around[number][0]) for number in range(4)]
+        assert all(same) == (one is empty)
+
+
+def test_places_to_draw_tiles_around_are_few_and_strewn_over_all_objects(tiny_recipe: Recipe) -> None:
+    labels = np.zeros((400, 400), dtype=np.int32)
+    labels[:300], labels[390:] = 1, 2
+    image = AnnotatedImage("one", np.zeros((400, 400, 1), dtype=np.uint8), labels)
+    assert object_pixels(image, tiny_recipe) is None
+    settings = tiny_recipe.augmentation.model_copy(update={"foreground_share": 0.1})
+    places = object_pixels(image, tiny_recipe.model_copy(update={"augmentation": settings}))
+    assert places is not None
+    assert places.size == 65_536
+    assert np.bincount(labels.ravel()[places]).tolist() == pytest.approx([0, 65_536 * 30 / 31, 65_536 / 31], abs=2)

@@ -22,7 +22,7 @@ from training.pace import bf16_support, seconds_per_step
 from training.paths import given_path
 from training.plan import Choice, Plan
 from training.recipe import data_from, named_in_errors
-from training.report.facts import cautions, folder_facts
+from training.report.tile_facts import all_cautions
 from training.run_folder import NET_HELP, net_path
 from training.splits import split_for_run
 from training.state import require_device
@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> None:
     plan = compose(options, beginning, data_from(options.values))
     recipe = plan.recipe
     images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
-    split_for_run(images, recipe.data, options.data)
-    found = cautions(folder_facts(images, recipe), recipe)
+    training, _ = split_for_run(images, recipe.data, options.data)
+    found = all_cautions(images, training, recipe)
     sys.stdout.write(plan.as_text() + "\n")
     if options.out is not None:
         plan.write(options.out)

@@ -18,6 +18,7 @@ from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
 from training.report.facts import ImageFacts, cautions, class_shares, folder_facts
 from training.report.page import Table, table_of, write_page
+from training.report.tile_facts import tile_cautions
 from training.splits import split_for_run
 from training.tiles import class_weights, require_tile
 from training.writing import replacing, require_folder
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     facts = folder_facts(images, recipe)
     wc = class_weights(training, recipe)
     tiles, highest_weight = view_tiles(training, recipe, wc, options.count)
-    found = cautions(facts, recipe)
+    found = [*cautions(facts, recipe), *tile_cautions(training, recipe)]
 
     for tile in tiles:
         with replacing(options.out / f"tile-{tile.number:04d}.png") as file:
