@@ -65,7 +65,8 @@ INFERENCE = json.dumps(
                 "datatype": "UINT16",
                 "parameters": {"binary_data_size": LARGE.nbytes},
             }
-        ]
+        ],
+        "parameters": {"binary_data_output": True},
     }
 ).encode()
 

@@ -134,3 +134,21 @@ def test_an_answer_behind_others_that_nobody_takes_is_dropped_before_it_begins(m
         while len(freed) < len(made) or not freed:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_the_end_of_a_last_answer_is_not_cut_off_for_who_takes_long_to_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a connection lingers, and its client sends nothing more."""
+    monkeypatch.setattr("service.lingering._MOST_SILENCE_S", 0.2)
+    freed = threading.Event()
+    with serving(lambda: io.BytesIO(CONTENT), freed.set) as port, socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(20)
+        line.connect(("127.0.0.1", port))
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        taken = bytearray()
+        while not freed.is_set():  # all is handed on; the last of it is on its way
+            taken += line.recv(1 << 12)
+        time.sleep(1)
+        while piece := line.recv(1 << 16):
+            taken += piece
+        assert taken.endswith(b"\r\n\r\n" + CONTENT)
