@@ -22,11 +22,12 @@ from training.layouts.geojson_document import Outline, outlines_of, read_feature
 
 _FOUND = ("cell", "detection", "tile")
 _FEWEST_FOUND = 2
+_FAR_LARGER = 10  # in area than the largest cell: an annotation without any in it that is smaller may be a cell itself
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Areas in square pixels over a folder: of the largest found object, and of the smallest sure region, if any."""
+    """Areas in square pixels over a folder: of the largest found object, and of the smallest sure region far larger."""
 
     largest_found: float = 0.0
     smallest_region: float = math.inf
@@ -47,26 +48,26 @@ class Regions:
 
     @cached_property
     def _sizes(self) -> _Sizes:
-        largest, smallest = 0.0, math.inf
+        largest, sure = 0.0, [math.inf]
         for path in self._paths:
             with suppress(DatasetError):  # reading its shapes says what is wrong
                 outlines = outlines_of(read_features(path), path)
                 counts = count_found(outlines)
                 found = [_area(outline) for outline in outlines if _is_found(outline)]
-                sure = [
+                sure += [
                     _area(outline)
                     for outline, count in zip(outlines, counts, strict=True)
                     if _may_be_region(outline) and count >= _FEWEST_FOUND
                 ]
-                largest, smallest = max([largest, *found]), min([smallest, *sure])
-        return _Sizes(largest, smallest)
+                largest = max([largest, *found])
+        return _Sizes(largest, min(area for area in sure if area > _FAR_LARGER * largest))
 
     def among(self, outlines: Sequence[Outline], found: Sequence[int], shares: Sequence[float]) -> list[bool]:
         """Tell which outlines of a file are regions.
 
         An annotation without a class is one where it lies around two cells or detections, or more. Where a file of the
-        folder has some, one is that fills most of its image, or is in size nearer to the smallest of those regions than
-        to the largest cell.
+        folder has some, one is that fills most of its image, or is far larger than the largest cell and in size nearer
+        to the smallest of those regions.
 
         Parameters
         ----------
@@ -85,7 +86,9 @@ class Regions:
         sizes = self._sizes
         if not sizes.largest_found:
             return False
-        return fills(share) or _area(outline) ** 2 > sizes.largest_found * sizes.smallest_region
+        area = _area(outline)
+        like_them = area**2 > sizes.largest_found * sizes.smallest_region
+        return fills(share) or (area > _FAR_LARGER * sizes.largest_found and like_them)
 
 
 def count_found(outlines: Sequence[Outline]) -> list[int]:

@@ -61,6 +61,15 @@ def test_cells_drawn_by_hand_beside_detected_ones_stay_objects(
     assert not warnings(caplog)
 
 
+def test_a_cell_drawn_around_pieces_of_it_makes_no_regions_of_cells_drawn_elsewhere(tmp_path: Path) -> None:
+    """In size they are nearer to that one than to the pieces, and no far larger than these."""
+    around = feature(square(0, 0, 6, 4))
+    pieces = [typed("cell", square(1, 1, 3, 3)), typed("cell", square(3, 1, 5, 3))]
+    drawn = [feature(square(0, 0, 5, 4)), feature(square(6, 0, 12, 4)), feature(square(0, 5, 5, 10))]
+    _, by_hand = read(tmp_path, [around, *pieces], drawn)
+    assert np.unique(by_hand).tolist() == [0, 1, 2, 3]
+
+
 def test_which_images_are_wanted_changes_no_region(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("id,part\n0,mine\n1,others\n")
     include = {"csv": "table.csv", "column": "part", "value": "mine"}
