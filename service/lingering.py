@@ -64,6 +64,11 @@ class Rest:
             if self._bytes_left < 0:
                 self._cut()
 
+    @property
+    def has_come(self) -> bool:
+        """Whether any byte has come since it began."""
+        return self._timer is not None and self._bytes_left < self._limits.most_bytes
+
     def end(self) -> None:
         """All has come, or the connection has ended."""
         if self._timer is not None:

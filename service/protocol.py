@@ -102,6 +102,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return False  # an answer that breaks off shall be seen to
         return self._is_refused or self._has_last or self._body_is_coming or bool(self.pipeline)
 
+    def shutdown(self) -> None:
+        """See uvicorn; a last request that came whole, and nothing behind it, leaves nothing to linger for."""
+        is_answered = all(cycle.response_complete for cycle in self._unanswered)
+        if is_answered and self._has_last and not self._rest.has_come:
+            self._cut()
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """See uvicorn."""
         if self._has_last:

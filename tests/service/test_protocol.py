@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import threading
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from service.lingering import LingerLimits
+from service.protocol import LimitedProtocol
 from tests.served import served
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +92,7 @@ def test_a_connection_that_is_kept_serves_on_after_the_rest_of_a_refused_body(mo
         assert line.recv(1 << 16).startswith(b"HTTP/1.1 404")
         line.sendall(b"ab")
         time.sleep(3)  # no silence in a body any more
-        line.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        line.sendall(LAST)
         assert read_all(line).startswith(b"HTTP/1.1 404")
 
 
@@ -118,3 +125,66 @@ def test_work_for_who_hangs_up_ends_whatever_was_sent_behind_it(behind: bytes, *
             if reset:
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert gone.wait(20)
+
+
+@asynccontextmanager
+async def connected(
+    app: ASGIApp,
+) -> AsyncIterator[tuple[LimitedProtocol, asyncio.Transport, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Give both sides of a connection that stays open on the client's side."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    protocol = LimitedProtocol(config, ServerState(), {}, linger=LingerLimits(1 << 20, 60))
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    try:
+        yield protocol, transport, reader, writer
+    finally:
+        writer.close()
+        while protocol in protocol.connections:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("sent", "behind", "closed"),
+    [
+        pytest.param(LAST, b"", True, id="all of the last request"),
+        pytest.param(GET.replace(b"1.1", b"1.0"), b"", True, id="all of one of HTTP/1.0"),
+        pytest.param(b"POST / HTTP/1.0\r\nHost: x\r\n\r\n", b"ab", False, id="a body without a length"),
+        pytest.param(LAST.replace(b"Host", b"Content-Length: 9\r\nHost"), b"", False, id="half of a request"),
+        pytest.param(b"nothing\r\n\r\n", b"", False, id="no request"),
+    ],
+)
+def test_a_stop_waits_only_for_answers_that_what_still_comes_may_cut_off(
+    sent: bytes, behind: bytes, *, closed: bool
+) -> None:
+    async def scenario() -> None:
+        async with connected(refuse) as (protocol, transport, reader, writer):
+            writer.write(sent)
+            assert (await reader.read()).startswith(b"HTTP/1.1 4"), "the answer, and no more comes after it"
+            assert not transport.is_closing(), "it lingers"
+            writer.write(behind)
+            await asyncio.sleep(0.1)
+            protocol.shutdown()
+            assert transport.is_closing() == closed
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_waits_for_the_answer_to_a_last_request() -> None:
+    async def scenario() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def work(scope: Scope, receive: Receive, send: Send) -> None:
+            begun.set()
+            await go_on.wait()
+            await Response(b"done")(scope, receive, send)
+
+        async with connected(work) as (protocol, _, reader, writer):
+            writer.write(LAST)
+            await begun.wait()
+            protocol.shutdown()
+            go_on.set()
+            assert (await reader.read()).endswith(b"done")
+
+    asyncio.run(scenario())
