@@ -110,7 +110,7 @@ class Pipeline:
         pixels = header.planes * math.prod(header.size_yx)
         self.metrics.pixels.labels(model=spec.reference).inc(pixels)
         if len(work.requests) == 1:
-            chosen.finishing.add(work.requests[0], pixels, clock.seconds_beside("inference"))
+            chosen.finishing.add(work.requests[0], pixels, work.ticket.beside())
         return [
             Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
             for body, receipt in encoded
@@ -184,7 +184,11 @@ class Pipeline:
         asked = search_demand(trials, room, timeout_s, background=request.background, series=series)
         await self._try_speed(asked, chosen)
         async with accepted([request], asked, preparing=True) as search:
+            beside = search.ticket.beside
+            before_s = beside()
             progress.scaled = scaled = settled(request, *await found_scale(search, trials, known))
+            searched_s = beside() - before_s
+            search.ticket.beside = lambda: beside() - searched_s
             requests = all_at_scale(requests, scaled)
             seconds = series.seconds + asyncio.get_running_loop().time() - began
             asked = demand(requests, series=replace(series, seconds=seconds))

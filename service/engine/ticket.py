@@ -84,7 +84,7 @@ class Ticket:
     finishing_s: float = 0.0
     """Seconds that it will take beside the net at least; 0 where that is not known."""
     beside: Callable[[], float] = lambda: 0.0
-    """Seconds that it has taken beside the net by now."""
+    """Seconds that it has taken beside the net by now; the search of its scale, once that is over, left out."""
     over: ExitStack = field(default_factory=ExitStack)
     """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
     _threads: set[Future[Any]] = field(default_factory=set)

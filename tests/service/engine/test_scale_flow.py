@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 
 from service.engine import pipeline, scale_search
+from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
 from service.engine.demand import Demand
 from service.engine.engine import Engine
@@ -261,3 +263,34 @@ def test_the_work_has_the_time_that_the_search_has_left(packages: Path, monkeypa
 
     asyncio.run(scenario())
     assert 0 < left[0] < 29.9
+
+
+def test_a_search_is_no_time_beside_the_net_of_what_is_asked_for(
+    packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_s, passed_s, told_s = 100_000.0, [0.0], []
+
+    async def slow(work: AcceptedRequest, *arguments: Any) -> tuple[float, str]:
+        with work.clock.stage("scale"):
+            passed_s.append(long_s)
+        return await found_scale(work, *arguments)
+
+    async def told(self: Demand, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
+        told_s.append(ticket.beside())
+        await real(self, admission, ticket, patient=patient)
+
+    real = Demand.go_on
+    monkeypatch.setattr(pipeline, "found_scale", slow)
+    monkeypatch.setattr(Demand, "go_on", told)
+    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: perf_counter() + sum(passed_s))
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            answer = await engine.segment(io.BytesIO(npy(STACK)), AUTO)
+            answer.body.close()
+            assert answer.stages_ms["scale"] >= long_s * 1000, "the caller is told of it"
+            alike = replace(AUTO, auto_scale=False, scale=answer.receipt["output"]["scale"])
+            assert 0 < (engine.models[0].finishing.seconds(alike, STACK.size) or 0) < long_s
+
+    asyncio.run(scenario())
+    assert 0 <= told_s[0] < long_s, "what is left of it after the search is no less"
