@@ -24,6 +24,8 @@ from training.writing import require_folder, write_text
 
 REPORT_NAME = "cross-validation.json"
 
+_REMEDY = "give another number of --folds, or leave this one out with --only"
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,8 @@ def cross_validate(
     folds
         How many, 2 or more.
     only
-        Numbers of the folds to train now, from 1; None: all. Folds that finished earlier are scored as well.
+        Numbers of the folds to train now, from 1; None: all. Folds that finished earlier are scored as well; what
+        the others would be trained on plays no part.
     resume
         Leave out folds that have finished, and go on with those that have begun.
     device, workers
@@ -72,7 +75,8 @@ def cross_validate(
     ------
     TrainingError
         As :func:`training.trainer.train`; :class:`training.errors.RecipeError` for a fold that does not exist,
-        :class:`training.errors.FoldsMismatch` where a finished fold is of another recipe or other images.
+        :class:`training.errors.NothingToLearn` where a fold that is to be trained has no images, or no objects, to
+        learn from, :class:`training.errors.FoldsMismatch` where a finished fold is of another recipe or other images.
 
     """
     if folds < 2:
@@ -87,11 +91,13 @@ def cross_validate(
     runs = {number: fold_folder(out, number, folds) for number in recipes}
     digests = {image.stem: image.digest() for image in images}
     for number, run in runs.items():  # all that can be refused, before hours are spent
-        split = _split(images, recipes[number], data)
-        if not resume and (only is None or number in only):
+        asked = only is None or number in only
+        if asked and not resume:
             RunFiles(run).require(resume=False)
         if RunFiles(run).last.exists():
-            _require_same(load_checkpoint(RunFiles(run).last), recipes[number], split, digests, run)
+            _require_same(load_checkpoint(RunFiles(run).last), recipes[number], images, digests, run)
+        if asked and not _finished(run, recipes[number]):
+            split_for_run(images, recipes[number].data, data, _REMEDY)
 
     for number in only or recipes:
         if _finished(runs[number], recipes[number]):
@@ -126,11 +132,6 @@ def _score(
     return evaluate_images(validation, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
-def _split(images: Sequence[AnnotatedImage], recipe: Recipe, folder: Path) -> dict[str, list[str]]:
-    training, validation = split_for_run(images, recipe.data, folder)
-    return {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
-
-
 def _finished(run: Path, recipe: Recipe) -> bool:
     """Whether the run has used up its steps or minutes and has its net to export."""
     files, schedule = RunFiles(run), recipe.schedule
@@ -142,7 +143,7 @@ def _finished(run: Path, recipe: Recipe) -> bool:
 
 
 def _require_same(
-    checkpoint: Checkpoint, recipe: Recipe, split: dict[str, list[str]], digests: dict[str, str], run: Path
+    checkpoint: Checkpoint, recipe: Recipe, images: Sequence[AnnotatedImage], digests: dict[str, str], run: Path
 ) -> None:
     """Make sure that a run is of this recipe, but for card and scoring, and of these images.
 
@@ -150,11 +151,15 @@ def _require_same(
     ------
     FoldsMismatch
         Where it is not.
+    NothingToLearn
+        Where the fold has no images now.
 
     """
     differing = differences(checkpoint.read_recipe(), recipe, {"card", "scoring"})
     if differing:
         raise FoldsMismatch(f"{run} is of another recipe: {differing}; choose another --out")
+    training, validation = split_images(images, recipe.data, _REMEDY)
+    split = {"training": [image.stem for image in training], "validation": [image.stem for image in validation]}
     if checkpoint.split != split:
         raise FoldsMismatch(f"{run} was trained on other images; choose another --out, or bring the images back")
     altered = checkpoint.changed(digests)

@@ -18,6 +18,9 @@ Side = Literal["validation", "training", "all"]
 """Which images of a folder are meant: those of one side of the split, or all of them."""
 
 
+_REMEDY = "change data.validation_fraction or the fold"
+
+
 def is_validation(stem: str, fraction: float) -> bool:
     """Whether an image belongs to the validation split: SHA-256 of its stem, as a fraction of 2^64, below ``fraction``.
 
@@ -26,11 +29,13 @@ def is_validation(stem: str, fraction: float) -> bool:
     return _position(stem) < fraction
 
 
-def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+def split_images(
+    images: Sequence[AnnotatedImage], data: Data, remedy: str = _REMEDY
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Part images into training and validation as the recipe's data part says, both in the given order.
 
     Images for training alone that fall among the validating ones are on neither side: neighbours of what validates
-    teach nothing.
+    teach nothing. ``remedy`` is for messages: what parts them otherwise.
 
     Raises
     ------
@@ -44,13 +49,13 @@ def split_images(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[Ann
     if not training or (asks_for_validation(data) and not validation):
         raise NothingToLearn(
             f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
-            f"add images or change data.validation_fraction or the fold (now {_asked(data)})"
+            f"add images or {remedy} (now {_asked(data)})"
         )
     return training, validation
 
 
 def split_for_run(
-    images: Sequence[AnnotatedImage], data: Data, folder: Path
+    images: Sequence[AnnotatedImage], data: Data, folder: Path, remedy: str = _REMEDY
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Part the images of ``folder`` as :func:`split_images`, so that those for training teach something.
 
@@ -60,9 +65,9 @@ def split_for_run(
         As :func:`split_images`; where all that the labels show stands on the validation side, too.
 
     """
-    training, validation = split_images(images, data)
-    remedy = f"Let others validate: change data.validation_fraction or the fold (now {_asked(data)})"
-    require_something_to_learn(training, data, f"the training side of {folder}", remedy)
+    training, validation = split_images(images, data, remedy)
+    others = f"Let others validate: {remedy} (now {_asked(data)})"
+    require_something_to_learn(training, data, f"the training side of {folder}", others)
     return training, validation
 
 

@@ -24,6 +24,7 @@ from training.options import Schedule
 from training.recipe import Recipe
 from training.run_folder import RunFiles
 from training.scoring import Scoring
+from training.splits import validation_stems
 
 
 def with_schedule(recipe: Recipe, **changes: object) -> Recipe:
@@ -182,8 +183,29 @@ def test_a_file_is_no_folder_for_folds(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_more_folds_than_images_are_refused(recipe: Recipe, nuclei_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(NothingToLearn, match="fold 9 of 9"):
+    expected = r"add images or give another number of --folds, .* \(now fold 9 of 9\)"
+    with pytest.raises(NothingToLearn, match=expected):
         cross_validate(recipe, nuclei_folder, tmp_path, folds=9, workers=0)
+
+
+def test_only_folds_that_are_trained_now_need_something_to_learn(
+    recipe: Recipe, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    """All objects stand in one image: the net of the fold that holds it out would see none."""
+    folder, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(nuclei_folder, folder)
+    masks = sorted((folder / "labels").iterdir())
+    held_out = validation_stems([path.stem for path in masks], recipe.with_fold("2/4").data)
+    for path in masks:
+        labels = np.asarray(Image.open(path)) * (path.stem in held_out)
+        Image.fromarray(labels.astype(np.uint16)).save(path)
+    result = cross_validate(recipe, folder, out, folds=4, only=[1], workers=0)
+    assert ([part.name for part in result.folds], result.missing) == (["1/4"], ("2/4", "3/4", "4/4"))
+    cross_validate(recipe, folder, out, folds=4, only=[1], resume=True, workers=0)
+    for only in ([2], None):
+        with pytest.raises(NothingToLearn, match=r"no image of the training side .* --only \(now fold 2 of 4\)"):
+            cross_validate(recipe, folder, out, folds=4, only=only, resume=True, workers=0)
+    assert not fold_folder(out, 3, 4).exists()
 
 
 def as_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
