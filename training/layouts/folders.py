@@ -33,6 +33,7 @@ from training.layouts.pairing import (
     ENDINGS,
     IMAGE_ENDING,
     ending_of,
+    images_named_as_masks,
     labels_by_stem,
     require_images,
     require_one_kind,
@@ -113,8 +114,10 @@ def pair_pictures(
         return files, labels_by_stem(masks.values(), files)
     images: dict[str, Path] = {}
     pictures: list[Path] = []
+    named = [path for path in list_files(folder / data.masks, (*SUFFIXES, ".npy")) if ending_of(path)]
+    images_after_all = images_named_as_masks(named)
     for stem, path in files.items():
-        if path.suffix.lower() in SUFFIXES and ending_of(path):
+        if path.suffix.lower() in SUFFIXES and ending_of(path) and path not in images_after_all:
             pictures.append(path)
             continue
         name = stem.removesuffix(IMAGE_ENDING)

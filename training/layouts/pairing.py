@@ -14,11 +14,16 @@ from training.layouts.source import tell_once
 CLASSES, OBJECTS = "_mask", "_labels"
 """How the service ends the names of its results: class of each pixel, numbered objects."""
 
-ENDINGS = (OBJECTS, CLASSES, "_cp_masks", "_masks", "_label")
-"""How names of labels may end after the image's stem, in capitals or not; the third and fourth are Cellpose's."""
+_CELLPOSES = ("_cp_masks", "_masks")
+
+ENDINGS = (OBJECTS, CLASSES, *_CELLPOSES, "_label")
+"""How names of labels may end after the image's stem, in capitals or not."""
 
 BUNDLE = "_seg"
 """How the stems of Cellpose's own files end, which are .npy (:mod:`training.layouts.cellpose`)."""
+
+_WRITTEN = (OBJECTS, CLASSES, *_CELLPOSES, BUNDLE)
+"""Endings that the service and Cellpose write."""
 
 CELLPOSE_ROIS = "_rois"
 """How Cellpose ends the names of outlines that it writes beside its masks, which are .zip."""
@@ -41,6 +46,15 @@ def ending_of(path: Path) -> str:
     return _ending(_bare(path), _ENDINGS_OF.get(path.suffix.lower(), ENDINGS))
 
 
+def images_named_as_masks(paths: Sequence[Path]) -> set[Path]:
+    """Files of one folder that are named as masks are, and are images, for others are named as their masks.
+
+    ``a_label.tif`` is an image beside ``a_label_labels.tif``. What ends as the service and Cellpose write it never is.
+    """
+    named = {_parted(path)[0] for path in paths}
+    return {path for path in paths if _parted(path)[1] not in _WRITTEN and _bare(path) in named}
+
+
 def image_of(path: Path, images: Container[str]) -> str:
     """Return the stem of the image that a file of labels is named after, whether or not there is that image.
 
@@ -50,8 +64,7 @@ def image_of(path: Path, images: Container[str]) -> str:
     stem = stem_of(path)
     if stem in images:
         return stem
-    ending, bare = ending_of(path), _bare(path)
-    bare = bare[: len(bare) - len(ending)]
+    bare, _ = _parted(path)
     if Path(bare).suffix.lower() in IMAGE_SUFFIXES:
         bare = Path(bare).stem
     names = (bare, bare + _OME, bare.removesuffix(_OME))
@@ -78,6 +91,13 @@ def _bare(path: Path) -> str:
     return stem_of(path).removesuffix(_OME)
 
 
+def _parted(path: Path) -> tuple[str, str]:
+    """What stands before the ending of a file's name, and the ending as it is written."""
+    bare = _bare(path)
+    at = len(bare) - len(ending_of(path))
+    return bare[:at], bare[at:]
+
+
 def _ending(stem: str, endings: Iterable[str]) -> str:
     return next((ending for ending in endings if stem[-len(ending) :].lower() == ending), "")
 
@@ -97,7 +117,7 @@ def _tell_left_out(paths: Sequence[Path]) -> None:
         )
 
 
-def labels_by_stem(paths: Iterable[Path], images: Container[str]) -> dict[str, Path]:
+def labels_by_stem(paths: Iterable[Path], images: Mapping[str, Path]) -> dict[str, Path]:
     """Files of labels by the stem of their image; pictures of Cellpose are left out; the log says so.
 
     Raises
@@ -114,9 +134,11 @@ def labels_by_stem(paths: Iterable[Path], images: Container[str]) -> dict[str, P
             pictures.append(path)
             continue
         if stem in found:
+            mixed = path.suffix.lower() in IMAGE_SUFFIXES and path.parent in {image.parent for image in images.values()}
             raise MaskMismatch(
                 f"{found[stem]} and {path} are of the same image, {stem}; expected one of them. "
                 f"{_which_to_remove(found[stem], path)}"
+                f"{'; where one of them is an image, move images and masks apart, to images/ and labels/' * mixed}"
             )
         found[stem] = path
     _tell_left_out(pictures)

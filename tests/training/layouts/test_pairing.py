@@ -125,6 +125,29 @@ def test_a_mask_of_the_very_name_is_that_of_the_image(tmp_path: Path) -> None:
     assert stems(tmp_path) == {"a": "a.tif", "a_mask": "a_mask.tif", "b_labels": "b_labels.tif"}
 
 
+@pytest.mark.parametrize("image", ["a_label.tif", "a_LABELS.tif", "a_Mask.ome.tif"])
+@pytest.mark.parametrize("mask", ["{}_labels.tif", "{}_cp_masks.png", "{}_seg.npy"])
+def test_an_image_beside_its_own_mask_may_be_called_as_masks_are(tmp_path: Path, image: str, mask: str) -> None:
+    stem = image.removesuffix(".tif")
+    own = mask.format(stem.removesuffix(".ome"))
+    for name in ("a.tif", image):
+        write_image(tmp_path, name)
+    write_mask(tmp_path, "a_masks.tif")
+    if own.endswith(".npy"):
+        np.save(tmp_path / own, np.array({"masks": np.eye(10, 12, dtype=np.uint16)}))
+    else:
+        write_mask(tmp_path, own)
+    assert stems(tmp_path) == {"a": "a_masks.tif", stem: own}
+
+
+def test_two_masks_beside_an_image_may_be_a_mask_and_an_image(tmp_path: Path) -> None:
+    write_image(tmp_path, "a.tif")
+    for name in ("a_label.tif", "a_labels.tif"):
+        write_mask(tmp_path, name)
+    with pytest.raises(MaskMismatch, match="where one of them is an image, move images and masks apart"):
+        find_sources(tmp_path, Data())
+
+
 @pytest.mark.parametrize(
     ("one", "other", "remedy"),
     [
