@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -66,6 +67,16 @@ def nearest_key(root: type[BaseModel], path: Sequence[int | str]) -> str:
             return f"did you mean {' or '.join(like)}?" if like else f"there is {', '.join(known)}"
         models = kinds or [model for field in fields for model in _models(field.annotation)]
     return f"there is {', '.join(known)}"
+
+
+def example_of(root: type[BaseModel], path: Sequence[int | str]) -> str | None:
+    """Return an example of the value at a path, as in TOML; None where its field gives none."""
+    models: Sequence[type[BaseModel]] = [root]
+    examples: Sequence[Any] | None = None
+    for step in path:
+        field = next((model.model_fields[step] for model in models if step in model.model_fields), None)
+        models, examples = (_models(field.annotation), field.examples) if field else ([], None)
+    return json.dumps(examples[0]) if examples else None
 
 
 def _is_called(model: type[BaseModel], kind: str) -> bool:

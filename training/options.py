@@ -100,16 +100,18 @@ class Data(Part):
     truth: Literal["gold", "silver", "gold, else silver"] = "gold"
     lacking: Literal["ignore", "silver", "background"] = "ignore"
     incomplete: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
-    categories: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    categories: Annotated[Annotated[tuple[str, ...], Field(min_length=1)] | None, Field(examples=[["cell"]])] = None
     crowd: Literal["auto", "object", "ignore"] = "auto"
     kind: Literal["instances", "semantic"] = "instances"
-    class_values: tuple[int, ...] | None = None
+    class_values: Annotated[tuple[int, ...] | None, Field(examples=[[0, 255]])] = None
     ignore_value: int | None = None
     include: Include | None = None
     split: Literal["hash", "blocks"] = "hash"
     stretches: Annotated[int, Field(ge=1)] = 1
     validation_fraction: Share = 0.15
-    fold: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=2)]] | None = None
+    fold: Annotated[
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=2)]] | None, Field(examples=[[1, 5]])
+    ] = None
 
 
 class Net(Part):

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from model.labels import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
-from training.assignments import assign, nearest_key, told
+from training.assignments import assign, example_of, nearest_key, told
 from training.errors import RecipeError
 from training.layouts.documents import shown
 from training.options import Augmentation, Card, Data, Loss, Net, Schedule, Targets, Weights
@@ -238,7 +238,7 @@ def data_from(assignments: Sequence[str]) -> Data | None:
             "Without one --set says how the folder is read alone, such as data.layout=coco"
         )
     values = assign(Recipe, {"data": Data().model_dump(mode="json")}, assignments)["data"]
-    with named_in_errors(told(assignments)):
+    with named_in_errors(told(assignments), "data"):
         data = Data.model_validate({key: values[key] for key in (key.split(".")[1] for key in keys)})
     if data.class_values is not None and data.model_fields_set >= {"kind"} and data.kind == "instances":
         raise RecipeError(f"{told(assignments)}: classes have values, objects have none; leave one of the two out")
@@ -263,8 +263,8 @@ def stored_recipe(values: dict[str, Any], source: str) -> Recipe:
 
 
 @contextmanager
-def named_in_errors(source: str) -> Iterator[None]:
-    """Say what is wrong with a recipe that is put together here; ``source`` is named.
+def named_in_errors(source: str, *within: str) -> Iterator[None]:
+    """Say what is wrong with a recipe that is put together here; ``source`` is named, and the table ``within`` it.
 
     Raises
     ------
@@ -275,13 +275,18 @@ def named_in_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise RecipeError(f"{source}: {'; '.join(map(_problem, error.errors()))}") from error
+        raise RecipeError(f"{source}: {'; '.join(_problem(found, within) for found in error.errors())}") from error
 
 
-def _problem(error: ErrorDetails) -> str:
+def _problem(error: ErrorDetails, within: tuple[str, ...]) -> str:
     """Where it is, what was expected and what was found; contradictions say so themselves."""
-    place = ".".join(map(str, error["loc"])) or "recipe"
+    path = (*within, *error["loc"])
+    place = ".".join(map(str, path)) or "recipe"
     if error["type"] == "extra_forbidden":
-        return f"{place} is no key of a recipe; {nearest_key(Recipe, error['loc'])}"
+        return f"{place} is no key of a recipe; {nearest_key(Recipe, path)}"
     found = "" if error["type"] in {"missing", "value_error"} else f"; found {shown(error['input'])}"
-    return f"{place}: {error['msg']}{found}"
+    expected = error["msg"]
+    if error["type"] == "tuple_type":
+        example = example_of(Recipe, path)
+        expected = "Input should be a list" + ("" if example is None else f", such as '{place}={example}'")
+    return f"{place}: {expected}{found}"
