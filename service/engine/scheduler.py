@@ -134,7 +134,8 @@ class Scheduler:
         while True:
             rest_s = self._between.rest_s(batches_wait=False) if self._between and not self._running else None
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), rest_s)
+                async with asyncio.timeout(rest_s):
+                    await self._changed.wait()
             self._changed.clear()
             while len(self._running) < self._lanes and (work := self._next()):
                 task = asyncio.create_task(work)

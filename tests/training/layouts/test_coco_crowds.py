@@ -10,10 +10,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tests.training.layouts.test_coco import SIZE, SQUARE, annotation, write
-from training.datasets import IGNORE, load_images
+from tests.training.layouts.test_coco import SIZE, SQUARE, annotation, labels, write
+from training.datasets import IGNORE
 from training.errors import NothingToLearn
-from training.options import Data
 
 OTHER = [8, 6, 12, 6, 12, 10, 8, 10]
 OF_CVAT: dict[str, Any] = {"attributes": {"occluded": False}}
@@ -26,11 +25,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
     tifffile.imwrite(tmp_path / "images" / "a.tif", np.zeros(SIZE, dtype=np.uint8))
     return tmp_path
-
-
-def labels(folder: Path, **options: Any) -> NDArray[np.int32]:
-    (image,) = load_images(folder, Data.model_validate(options), 1, 3 if "categories" in options else 2)
-    return image.labels_yx
 
 
 def expected(of_crowd: int) -> NDArray[np.int32]:
