@@ -148,7 +148,7 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "example": json.dumps(_RECEIPT),
             },
             "Server-Timing": {
-                "description": "Milliseconds of each stage; `wait` is for memory that others held.",
+                "description": "Milliseconds of each stage; `wait` is for threads or memory that others held.",
                 "schema": {"type": "string"},
             },
             "X-Request-ID": {"description": "The client's, or a new one.", "schema": {"type": "string"}},

@@ -69,7 +69,7 @@ class AcceptedRequest:
         """Call in a worker thread for requests of this one's size; see :meth:`service.engine.workers.Workers.call`."""
         header = self.reader.header
         values = header.planes * max(header.channels * math.prod(header.size_yx), math.prod(self.plan.tiles.size_yx))
-        return await self.workers.call(values, function, *arguments, ticket=self.ticket)
+        return await self.workers.call(values, function, *arguments, ticket=self.ticket, clock=self.clock)
 
     async def plane(self, index: int) -> list[FinishedPlane]:
         """Take one plane through every stage but the encoder, for each request."""

@@ -81,7 +81,7 @@ class Pipeline:
         spec, encoder = chosen.package.spec, ENCODERS[request.format]
         clock = StageClock(self.metrics)
         with clock.stage("open"):
-            reader = await self.opened(source, request.axes)
+            reader = await self.opened(source, request.axes, clock)
         header = reader.header
         channel = taken_channel(header, spec, request.channel)
         for each in requests:
@@ -232,9 +232,10 @@ class Pipeline:
                     room=asked.room,
                 )
 
-    async def opened(self, source: BinaryIO, axes: str | None) -> ImageReader:
+    async def opened(self, source: BinaryIO, axes: str | None, clock: StageClock | None = None) -> ImageReader:
         """Read the header of an image; close what is returned."""
-        return await self.workers.call(source.seek(0, SEEK_END), open_image, source, self._limits, axes)
+        size = source.seek(0, SEEK_END)
+        return await self.workers.call(size, open_image, source, self._limits, axes, clock=clock)
 
     def demand(
         self,

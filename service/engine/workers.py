@@ -11,8 +11,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from service.engine.clock import StageClock
 from service.engine.ticket import Ticket
 from service.engine.tracebacks import clear_locals_of
 
@@ -47,6 +49,7 @@ class Workers:
         function: Callable[..., _T],
         *arguments: Any,  # noqa: ANN401 - passed on
         ticket: Ticket | None = None,
+        clock: StageClock | None = None,
     ) -> _T:
         """Call in a worker thread; a call that has begun cannot be stopped and keeps the ticket until it ends.
 
@@ -58,17 +61,25 @@ class Workers:
             What to call.
         ticket
             Of the request that it is done for.
+        clock
+            Likewise: waiting for a thread is no work of the request.
 
         """
-        thread = self.executors[bisect_left(SIZES, size)].submit(function, *arguments)
-        thread.add_done_callback(clear_locals_of)  # also where nobody waits for it any more
-        if ticket is not None:
-            ticket.runs(thread)
-        try:
-            return await asyncio.wrap_future(thread)
-        finally:
-            # an error that the call ended with holds this frame; if the frame held the call, the arrays of the request
-            # would stay until the garbage collector looks for cycles, and so would their files
+        with clock.queue() if clock else nullcontext(lambda: None) as begun:
+            thread = self.executors[bisect_left(SIZES, size)].submit(_called, begun, function, *arguments)
+            thread.add_done_callback(clear_locals_of)  # also where nobody waits for it any more
             if ticket is not None:
-                ticket.still_running()
-            del thread
+                ticket.runs(thread)
+            try:
+                return await asyncio.wrap_future(thread)
+            finally:
+                # an error that the call ended with holds this frame; if the frame held the call, the arrays of the
+                # request would stay until the garbage collector looks for cycles, and so would their files
+                if ticket is not None:
+                    ticket.still_running()
+                del thread
+
+
+def _called(begun: Callable[[], None], function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401 - passed on
+    begun()
+    return function(*arguments)

@@ -1,17 +1,20 @@
-"""Calls in worker threads keep nothing once they have ended."""
+"""Calls in worker threads keep nothing once they have ended, and waiting for a thread is no work."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from service.engine.clock import StageClock
 from service.engine.ticket import Throughput, Ticket
 from service.engine.workers import Workers
+from service.telemetry import Metrics
 
 
 class Plane:
@@ -54,3 +57,40 @@ def test_what_a_failed_call_worked_on_goes_with_its_request() -> None:
         return plane() is None, ticket.still_running() == []
 
     assert asyncio.run(scenario()) == (True, True)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_waiting_for_a_thread_counts_as_waiting_and_not_as_work(
+    monkeypatch: pytest.MonkeyPatch, *, given_up: bool
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: now)
+
+    def label() -> None:
+        nonlocal now
+        now += 2
+
+    async def scenario() -> None:
+        nonlocal now
+        workers, clock, let_go = Workers(1), StageClock(Metrics()), threading.Event()
+
+        async def request() -> None:
+            with clock.stage("label"):
+                await workers.call(1, label, clock=clock)
+
+        other = asyncio.create_task(workers.call(1, let_go.wait, 60))
+        await asyncio.sleep(0)
+        asked = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        now = 40.0
+        assert clock.seconds_beside("inference") == 0, "it has not begun"
+        if given_up:
+            asked.cancel()
+            await asyncio.wait([asked])
+        let_go.set()
+        await asyncio.gather(other, asked, return_exceptions=True)
+        worked_s = 0 if given_up else 2
+        assert clock.milliseconds() == {"wait": 40_000, "label": 1000 * worked_s}
+        assert clock.seconds_beside("inference") == worked_s
+
+    asyncio.run(scenario())
