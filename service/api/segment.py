@@ -73,6 +73,7 @@ async def segment(
             parameters.request(negotiate(accept, parameters.format)),
             timeout_s=seconds_allowed(parameters.timeout, settings, background=background),
             background=background,
+            file_name=upload.file_name,
         )
         access: Access = request.scope[ACCESS]
         access.format = wanted.format

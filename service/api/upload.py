@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from email.message import Message
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
@@ -21,6 +23,7 @@ from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
+_MOST_OF_A_NAME = 255
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *MORE_FILES}
 
 
@@ -32,6 +35,8 @@ class Upload:
     fields: Sequence[tuple[str, str]]
     """Name and text of each, in their order; a name may come more than once."""
     share: Share
+    file_name: str | None = None
+    """Of the image as the client has it, without folders; None where the client does not say it."""
 
     async def give_to_job(self) -> None:
         """Keep it for a job, which may wait for long.
@@ -122,7 +127,8 @@ async def kept_beside(held: ExitStack, room: UploadRoom, most_bytes: int, chunks
 
 
 async def _from_body(request: Request, share: Share) -> Upload:
-    return Upload(await _spooled(request.stream(), share), (), share)
+    name = _name_in(request.headers.get("content-disposition", ""))
+    return Upload(await _spooled(request.stream(), share), (), share, name)
 
 
 async def _spooled(chunks: AsyncIterator[bytes], share: Share) -> BinaryIO:
@@ -197,4 +203,18 @@ async def _from_form(request: Request, share: Share) -> Upload:
         parser.close()
         raise EmptyBody("field 'image' has 0 bytes; choose a file")
     fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return Upload(image.file, fields, share)
+    return Upload(image.file, fields, share, _without_folders(image.filename))
+
+
+def _name_in(disposition: str) -> str | None:
+    """File name in a header Content-Disposition (RFC 6266); None where it has none."""
+    with suppress(UnicodeError):  # written as it is, where only ``filename*`` may have more than ASCII
+        disposition = disposition.encode("latin-1").decode("utf-8")
+    header = Message()
+    header["Content-Disposition"] = disposition
+    return _without_folders(header.get_filename())
+
+
+def _without_folders(name: str | None) -> str | None:
+    # some clients send the whole path; Windows' has both kinds of slash
+    return re.split(r"[/\\]", name or "")[-1][:_MOST_OF_A_NAME] or None

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,9 +128,10 @@ class _Local:
         }
 
     def segment(self, image: Path) -> Result:
+        request = replace(self._request, file_name=image.name)
         with image.open("rb") as file:
             while True:
-                running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, self._request), self._loop)
+                running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
                 self._running.add(running)
                 if self._closed.is_set():
                     running.cancel()

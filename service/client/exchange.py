@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Union
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -176,8 +177,10 @@ class Exchange:
             ask = partial(line.ask, request.method, request.path, params)
             if isinstance(content, bytes):
                 return ask(content)
-            with Path(content).open("rb") as file:
-                return ask(file)
+            path = Path(content)
+            with path.open("rb") as file:
+                name = quote(os.fsencode(path.name))
+                return ask(file, {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
 
         for again in range(_ASKED_AGAIN, -1, -1):
             response = self._until_answered(job, send)

@@ -42,9 +42,11 @@ class Line:
         path: str,
         params: Mapping[str, str | float | bool] | None = None,
         content: bytes | IO[bytes] = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send one request, and wait for its answer."""
-        return self.http.request(method, path, params=params, content=content, extensions={"trace": self.trace})
+        trace = {"trace": self.trace}
+        return self.http.request(method, path, params=params, content=content, headers=headers, extensions=trace)
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of each new connection."""

@@ -62,6 +62,7 @@ async def encode(
         numbers=None if links is None else links.numbers,
         receipt=receipt,
         placement=request.placement,
+        file_name=request.file_name,
     )
     with work.clock.stage("encode"):
         if more := await work.in_worker(encoder_memory, result, request.format):

@@ -1,9 +1,11 @@
 """COCO annotations: one JSON document that pycocotools loads as a detection ground truth.
 
-``images`` has one entry per plane, ``categories`` one per foreground class, ``annotations`` one per object (labels) or
-per class that occurs (mask, ``iscrowd`` 1, since a class may hold many objects), each with ``segmentation`` (compressed
-run lengths), ``bbox``, ``area`` and, for labels, ``score`` and ``label``, the object's number: one that goes through
-several planes has an annotation, with an ``id`` of its own, in each. The receipt stands under ``info``.
+``images`` has one entry per plane: ``file_name`` is that of the image's file (of a stack in all of its planes, which
+``stack_index`` tells apart), or ``plane-0`` and so on where nobody has said it. ``categories`` has one entry per
+foreground class, ``annotations`` one per object (labels) or per class that occurs (mask, ``iscrowd`` 1, since a class
+may hold many objects), each with ``segmentation`` (compressed run lengths), ``bbox``, ``area`` and, for labels,
+``score`` and ``label``, the object's number: one that goes through several planes has an annotation, with an ``id`` of
+its own, in each. The receipt stands under ``info``.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class CocoEncoder:
         refuse_kind(result.kind, "coco")
         height, width = result.size_yx
         images = [
-            {"id": plane + 1, "file_name": f"plane-{plane}", "height": height, "width": width}
+            {"id": plane + 1, "file_name": result.file_name or f"plane-{plane}", "height": height, "width": width}
             | ({"stack_index": result.plane_index(plane)} if result.stack_axes else {})
             for plane in range(len(result.planes))
         ]

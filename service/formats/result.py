@@ -47,6 +47,8 @@ class SegmentationResult:
     type. None where labels are numbered in each plane alone."""
     placement: Placement = UNPLACED
     """Where coordinates count from, in formats that have any."""
+    file_name: str | None = None
+    """Name of the image's file, without folders, for formats that name it; None where nobody has said it."""
     dtype: np.dtype[Any] = field(init=False)
     """Type that holds the values of every plane: a stack may have some of 16 and some of 32 bits."""
 

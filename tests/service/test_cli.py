@@ -208,6 +208,15 @@ def test_where_a_region_lies_is_part_of_its_result_here_and_on_a_server(
     assert min(x for x, _ in found[0][0]["geometry"]["coordinates"][0]) > 2000
 
 
+def test_coco_names_the_image_here_and_on_a_server(workplace: Path) -> None:
+    image = (workplace / "images" / "a.png").rename(workplace / "images" / "zelle ü.png")
+    with live_server(workplace, workplace / "packages") as server:
+        for where in ([], ["--url", server.url]):
+            out = workplace / f"out{len(where)}.json"
+            assert main(["segment", str(image), "-o", str(out), "--format", "coco", "--output", "labels", *where]) == 0
+            assert [entry["file_name"] for entry in json.loads(out.read_text())["images"]] == ["zelle ü.png"]
+
+
 def test_objects_become_a_table(workplace: Path) -> None:
     out = workplace / "a.csv"
     call = ["segment", str(workplace / "images" / "a.png"), "-o", str(out), "--output", "labels"]

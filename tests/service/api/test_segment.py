@@ -64,6 +64,30 @@ def test_a_multipart_form_gives_the_same_answer_as_a_raw_body(client: AppClient)
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), tifffile.imread(io.BytesIO(raw.content)))
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"files": {"image": ("cells.png", png(IMAGE))}}, "cells.png"),
+        ({"files": {"image": ("C:\\plates\\zelle ü.png", png(IMAGE))}}, "zelle ü.png"),
+        ({"content": png(IMAGE)}, "plane-0"),
+        ({"content": png(IMAGE), "headers": {"Content-Disposition": 'attachment; filename="a b.png"'}}, "a b.png"),
+        (
+            {"content": png(IMAGE), "headers": {"Content-Disposition": "inline; filename*=UTF-8''z%C3%BC.png"}},
+            "zü.png",
+        ),
+        (
+            {"content": png(IMAGE), "headers": {b"Content-Disposition": 'inline; filename="/x/zü.png"'.encode()}},
+            "zü.png",
+        ),
+        ({"content": png(IMAGE), "headers": {"Content-Disposition": "attachment"}}, "plane-0"),
+    ],
+    ids=["form", "path", "unnamed", "header", "encoded", "utf-8", "no-name"],
+)
+def test_coco_names_the_file_that_was_sent(client: AppClient, sent: dict[str, Any], expected: str) -> None:
+    answer = client.request("POST", "/segment", params={"format": "coco", "output": "labels"}, **sent)
+    assert [image["file_name"] for image in answer.json()["images"]] == [expected]
+
+
 @pytest.mark.parametrize("name", list(SegmentParameters.model_fields))
 def test_an_empty_parameter_is_not_given_in_query_and_form_alike(client: AppClient, name: str) -> None:
     plain = client.segment(png(IMAGE))

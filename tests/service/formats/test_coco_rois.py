@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from service.formats import SegmentationResult
 from service.formats.geojson import ring_area
 from tests.service.formats.results import RECEIPT, encoded, label_planes, labels, mask
 
@@ -48,6 +49,16 @@ def test_coco_numbers_images_annotations_and_categories() -> None:
     found = [(a["id"], a["image_id"], a["category_id"], a["area"], a["iscrowd"]) for a in document["annotations"]]
     assert found == [(1, 1, 1, 1, 1), (2, 1, 2, 1, 1), (3, 2, 2, 1, 1)]
     assert document["info"]["receipt"] == RECEIPT
+
+
+def test_coco_names_the_images_file_and_of_a_stack_its_planes_by_their_place() -> None:
+    def images(result: SegmentationResult) -> list[tuple[str, list[int] | None]]:
+        listed = json.loads(encoded("coco", result))["images"]
+        return [(image["file_name"], image.get("stack_index")) for image in listed]
+
+    assert images(labels([[1]], file_name="zelle ü.tif")) == [("zelle ü.tif", None)]
+    assert images(labels([[1]], [[1]], file_name="a.tif")) == [("a.tif", [0]), ("a.tif", [1])]
+    assert images(labels([[1]], [[1]])) == [("plane-0", [0]), ("plane-1", [1])]
 
 
 @settings(max_examples=100)
