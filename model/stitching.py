@@ -88,6 +88,17 @@ class Stitcher:
         for plane, reduce in self._kept:
             plane[(..., *tile.write.slices)] = reduce(cropped)
 
+    def repeat(self, done: Tile, tile: Tile) -> bool:
+        """Write for a tile what was written for another with the same input; False where that is not enough."""
+        height, width = tile.write.shape_yx
+        (y, x), (done_y, done_x) = ((each.crop.y.start, each.crop.x.start) for each in (tile, done))
+        if (y, x) != (done_y, done_x) or height > len(done.write.y) or width > len(done.write.x):
+            return False
+        top, left = done.write.y.start, done.write.x.start
+        for plane, _ in self._kept:
+            plane[(..., *tile.write.slices)] = plane[..., top : top + height, left : left + width]
+        return True
+
 
 def predict_tiled(
     image_yxc: NDArray[Any],

@@ -178,12 +178,20 @@ class AcceptedRequest:
             mean.write(part, output_cyx)
             self.ticket.done(tile_pixels)
 
+        def repeat(done: TileView, part: TileView) -> bool:
+            # of several views none is written before the last
+            repeated = len(self.plan.views) == 1 and stitcher.repeat(done[0], part[0])
+            if repeated:
+                self.ticket.done(tile_pixels)
+            return repeated
+
         await self.scheduler.run(
             Job(
                 key=(run, input_yx),
                 run=run,
                 read=read,
                 write=write,
+                repeat=repeat,
                 tiles=iter(self.plan),
                 count=len(self.plan),
                 tile_pixels=tile_pixels,

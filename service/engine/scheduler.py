@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,33 +191,46 @@ class Scheduler:
             thread = self._executor.submit(run_batch, batch, self._seconds)
             for job in {job for job, _ in batch}:
                 job.runs(thread)
-            outcomes, passing, seconds = await asyncio.wrap_future(thread)
+            done = await asyncio.wrap_future(thread)
         except RuntimeError as error:  # the executor has been shut down under us
-            outcomes = [InferenceFailed(f"the inference thread is gone: {error}") for _ in batch]
-            passing, seconds = len(batch), 0.0
-        for (job, _), outcome in zip(batch, outcomes, strict=True):
+            gone: Exception | None = InferenceFailed(f"the inference thread is gone: {error}")
+            done = BatchDone([gone] * len(batch), passing=len(batch), pixels=0, seconds=0.0)
+        for (job, _), outcome in zip(batch, done.outcomes, strict=True):
             if outcome is not None:
                 clear_locals(outcome)  # it went through the thread's frames, which hold the whole batch
             job.settle(outcome)
-        if passing < len(batch):
-            self._passing[batch[0][0].key] = min(passing, self._passing.get(batch[0][0].key, passing))
-        pixels = sum(job.tile_pixels for (job, _), outcome in zip(batch, outcomes, strict=True) if outcome is None)
+        if done.passing < len(batch):
+            self._passing[batch[0][0].key] = min(done.passing, self._passing.get(batch[0][0].key, done.passing))
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
-        batch[0][0].progress(pixels, seconds / max(1, len(self._running)))
+        batch[0][0].progress(done.pixels, done.seconds / max(1, len(self._running)))
         # an error that went through the thread may keep its call, and that would keep the error and all jobs
         batch.clear()
-        outcomes.clear()
+        done.outcomes.clear()
 
 
-def run_batch(batch: Sequence[Entry], clock: Clock) -> tuple[list[Exception | None], int, float]:
-    """Read, run and write the tiles of one batch, in an inference thread.
+class BatchDone(NamedTuple):
+    """A batch, once it is over."""
 
-    Returns
-    -------
-    tuple
-        What befell each tile; the most tiles that memory sufficed for: all of them, where it was not the trouble; and
-        the seconds of ``clock`` that all of it took.
+    outcomes: list[Exception | None]
+    """What befell each tile."""
+    passing: int
+    """The most tiles that memory sufficed for: all of them, where it was not the trouble."""
+    pixels: int
+    """Input pixels of the tiles that the net was run for, and that came to a good end."""
+    seconds: float
+    """That all of it took."""
+
+
+def run_batch(batch: Sequence[Entry], clock: Clock) -> BatchDone:
+    """Read, run and write the tiles of one batch, in an inference thread; a blank tile is run once for its job.
+
+    Parameters
+    ----------
+    batch
+        At least one tile, all of one key.
+    clock
+        Seconds.
 
     """
     started = clock()
@@ -225,7 +238,10 @@ def run_batch(batch: Sequence[Entry], clock: Clock) -> tuple[list[Exception | No
     inputs: dict[int, NDArray[np.float32]] = {}
     for place, (job, tile) in enumerate(batch):
         try:
-            inputs[place] = job.read(tile)
+            read = job.read(tile)
+            done = job.blank.like(read)
+            if done is None or not job.repeat(done, tile):
+                inputs[place] = read
         except Exception as error:
             outcomes[place] = error
     passing = len(batch)
@@ -249,7 +265,8 @@ def run_batch(batch: Sequence[Entry], clock: Clock) -> tuple[list[Exception | No
                 continue
             _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), str(error))
             groups.extendleft([place] for place in reversed(group))
-    return outcomes, passing, clock() - started
+    pixels = sum(batch[place][0].tile_pixels for place in inputs if outcomes[place] is None)
+    return BatchDone(outcomes, passing, pixels, clock() - started)
 
 
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:
@@ -260,3 +277,4 @@ def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, 
     for place, output in zip(places, outputs, strict=True):
         job, tile = batch[place]
         job.write(tile, output)
+        job.blank.note(tile, inputs[place])

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.stitching import Run
+from service.engine.blank import BlankTile
 
 Progress: TypeAlias = Callable[[int, float], None]
-"""Called after each batch with the input pixels of its tiles and the seconds that they took."""
+"""Called after each batch with the input pixels that the net read and the seconds that they took."""
 
 _Part = TypeVar("_Part")
 
@@ -32,6 +33,8 @@ class Job(Generic[_Part]):
     read, write
         Normalised input (c, y, x) of a tile, and what to do with its output (c', y', x'); both are called in an
         inference thread, for one tile at a time of one job.
+    repeat
+        Does for a tile what was done for another with the same input, without the net; False where that is not enough.
     tiles
         What is to be done.
     count
@@ -55,6 +58,7 @@ class Job(Generic[_Part]):
     run: Run
     read: Callable[[_Part], NDArray[np.float32]]
     write: Callable[[_Part, NDArray[np.float32]], None]
+    repeat: Callable[[_Part, _Part], bool]
     tiles: Iterator[_Part]
     count: int
     tile_pixels: int
@@ -65,6 +69,7 @@ class Job(Generic[_Part]):
     background: bool = False
     begins_at: float = field(init=False, default=0.0)
     """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; seconds."""
+    blank: BlankTile[_Part] = field(init=False, default_factory=BlankTile)
     done: asyncio.Future[None] = field(init=False)
     _waiting: int = field(init=False)
     _unfinished: int = field(init=False)

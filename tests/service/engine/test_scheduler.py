@@ -89,6 +89,7 @@ def job(
         run=net,
         read=read,
         write=lambda _tile, output: target.append(float(output[0, 0, 0])),
+        repeat=lambda _done, _tile: False,
         tiles=iter(plan),
         count=len(plan),
         tile_pixels=tile_pixels,
