@@ -100,7 +100,7 @@ def test_a_service_without_packages_is_unhealthy(image: str) -> None:
 
 def test_sigterm_answers_the_request_in_work_and_ends_with_0(image: str, packages: str) -> None:
     # one CPU thread works on these pixels for a second or so
-    upload = npy(np.zeros((8000, 8000), np.uint8))
+    upload = npy(np.random.default_rng(0).integers(0, 256, (8000, 8000), dtype=np.uint8))
     with (
         started(image, *HARDENED, packages, MODELS_DIR, PUBLISHED, "--env=UNET_THREADS=1") as container,
         ThreadPoolExecutor() as pool,
@@ -166,7 +166,8 @@ def test_the_shipped_packages_are_ready_soon_after_a_cold_start(image: str) -> N
 def test_1_gib_is_enough_for_the_default_settings_under_load(image: str) -> None:
     """Images that fit are answered, larger ones are told so, and nothing is killed for want of memory."""
     middling = npy(np.tile(disc(64, 64), (32, 32)))  # 2048 px wide
-    huge = npy(np.zeros((12_000, 12_000), np.uint8))  # 144 MB: two at a time find no room in /tmp
+    # 144 MB: two at a time find no room in /tmp
+    huge = npy(np.random.default_rng(0).integers(0, 256, (12_000, 12_000), dtype=np.uint8))
     bodies = [png(np.tile(disc(64, 64), (16, 16))), middling, middling, huge, huge]
     # so that memory alone decides, however slow the machine
     patience = ("--env=UNET_MAX_BACKLOG_S=800", "--env=UNET_DEADLINE_S=800")
