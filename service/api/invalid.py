@@ -11,6 +11,9 @@ from typing import Any
 from service.errors import InvalidParameter
 
 _MOST_DESCRIBED = 5
+_ALL_BUT_A_LETTER = 0.9
+_ELSEWHERE = {"stitch_threshold": "link", "min_size": "min_area"}
+"""Parameters of Cellpose whose names are nearer to others of ours than to those that mean the same."""
 
 
 def refuse_repeated(given: Iterable[tuple[str, str]]) -> None:
@@ -53,8 +56,8 @@ def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
     place = [str(part) for part in item["loc"] if part not in ("query", "path", "body")]
     name = place[0] if place else "the request"
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        meant = _meant(name, known)
+        hint = f"there are {', '.join(known)}" if meant is None else f"did you mean {meant!r}?"
         return f"parameter {name[:40]!r} does not exist; {hint}"
     if item["type"] == "missing":
         return f"parameter {name!r} is missing; give it"
@@ -62,3 +65,11 @@ def _describe(item: Mapping[str, Any], known: Sequence[str]) -> str:
         return f"{name} is {str(item['input'])[:40]!r}, it should be true or false"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{name} is {str(item['input'])[:40]!r}, it {message}"
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """The parameter that another program calls so, else the one of the nearest name; None where none is near."""
+    elsewhere = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
+    if theirs := difflib.get_close_matches(name, elsewhere, n=1, cutoff=_ALL_BUT_A_LETTER):
+        return elsewhere[theirs[0]]
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
