@@ -18,6 +18,7 @@ async def list_models(engine: EngineOf) -> ModelList:
         models=[ModelSummary.of(engine, model) for model in engine.models],
         refused=dict(engine.refused),
         kept=dict(engine.kept),
+        memory_warning=engine.memory_fit.conflict,
     )
 
 

@@ -203,6 +203,10 @@ class ModelList(_Document):
         description="Of `models`, `name@version`: those that are no longer in their folder, and why they are still "
         "served."
     )
+    memory_warning: str | None = Field(
+        description="What working memory, uploads and the nets of `models` may exceed together, and what to change; "
+        "null where all fit."
+    )
 
 
 def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:

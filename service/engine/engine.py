@@ -13,15 +13,16 @@ from typing import BinaryIO
 
 from model.errors import BackendUnavailable
 from model.images import ImageHeader
-from model.session import GPU_BACKENDS, resolve_backend
+from model.session import resolve_backend
 from service.engine.admission import Admission
 from service.engine.ending import end
 from service.engine.errors import Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
 from service.engine.loading import LoadedModel
-from service.engine.options import memory_bytes, plan_limits, report_memory, session_options, tile_memory_bytes
+from service.engine.memory_fit import MemoryFit
+from service.engine.options import memory_bytes, plan_limits, session_options, tile_memory_bytes
 from service.engine.outputs import segment_outputs
-from service.engine.progress import Progress, Turns
+from service.engine.progress import Progress
 from service.engine.registry import Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus, share_one_heap
@@ -49,7 +50,8 @@ class Engine:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         share_one_heap()
-        report_memory(settings)
+        self.memory_fit = MemoryFit(settings)
+        """Whether memory suffices for all that is served."""
         self._settings = settings
         self._metrics = metrics
         free_memory = memory_bytes(settings) - tile_memory_bytes(settings)
@@ -84,8 +86,6 @@ class Engine:
             _LOG.error("%s", error)
             self._failure = str(error)
             return
-        if backend not in GPU_BACKENDS and settings.devices != "0":
-            _LOG.warning("UNET_DEVICES=%s says nothing to backend %s, which runs on the CPU", settings.devices, backend)
         try:
             registry = await self._workers.call(
                 math.inf, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
@@ -103,7 +103,7 @@ class Engine:
             workers=self._workers,
             spool=self._spool,
             metrics=self._metrics,
-            turns=Turns(self._admission.turns),
+            memory_fit=self.memory_fit,
         )
         self._serve(registry)
 

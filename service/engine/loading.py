@@ -24,6 +24,7 @@ from service.engine.ticket import Throughput
 _LOG = logging.getLogger("unet.engine")
 _TYPICAL_SIZE_YX = (768, 768)
 _SMALL_TEST_BYTES = 128 << 20  # less is taken whatever the budget is: half of it is enough for packages that ship
+_KEPT = 2.5  # bytes that a net takes for each of its package's graphs: 1.1 to 2.8 were seen (docs/speed.md)
 _LOADING = 6  # bytes of memory for each of a package's files while it is loaded: 5 to 8 were seen for fp16 weights
 CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
@@ -49,11 +50,18 @@ class LoadedModel:
     """The package's documentation as it was when the net was loaded."""
     working_bytes: int
     """Memory that loading it takes, most of which the net keeps."""
+    net_bytes: int
+    """What the net keeps of it."""
 
 
 def working_bytes(files: Fingerprint) -> int:
     """Bytes of memory that loading a package of these files takes."""
     return _LOADING * sum(mark[1] for mark in files)
+
+
+def net_bytes(files: Fingerprint) -> int:
+    """Bytes of memory that the net of a package of these files keeps."""
+    return int(_KEPT * sum(size for name, size, *_ in files if not name or ".onnx" in name))
 
 
 def unforeseen(error: Exception) -> str:
@@ -94,7 +102,7 @@ def load_model(
         Where it cannot be served.
 
     """
-    package = read_package(path)
+    package, files = read_package(path), fingerprint(path)
     package.check_files()
     _check_test_input(package, limits)
     opened = open_checked(package, options, between.of) if between else open_checked(package, options)
@@ -126,7 +134,8 @@ def load_model(
         self_test_difference=opened.self_test_difference,
         agreement=opened.agreement,
         readme=package.readme(),
-        working_bytes=working_bytes(fingerprint(path)),
+        working_bytes=working_bytes(files),
+        net_bytes=net_bytes(files),
     )
 
 

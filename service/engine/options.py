@@ -10,52 +10,38 @@ from model.activations import Activations
 from model.session import SessionOptions, gpu_count
 from service.engine.cost_store import cost_store
 from service.engine.finding import fingerprint, package_folders, packages_in
+from service.engine.loading import net_bytes
 from service.engine.planning import PlanLimits
 from service.engine.resources import (
     available_cpus,
     give_memory_back,
     memory_budget,
-    memory_conflict,
     memory_limit,
     temporary_memory,
 )
 from service.settings import Settings
-from service.telemetry import fields
 
 _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
-_KEPT = 2.5  # bytes that a net takes for each of its package's graphs: 1.1 to 2.8 were seen (docs/speed.md)
 
 
 def memory_bytes(settings: Settings) -> int:
     """Working memory of all requests together, bytes: as set, else what the container allows."""
-    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), _nets_bytes(settings))
+    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), nets_bytes(settings))
 
 
-def _nets_bytes(settings: Settings) -> int:
-    """Memory that the nets of all packages take once they are loaded, bytes."""
+def nets_bytes(settings: Settings) -> int:
+    """Memory that the nets of all packages that are in the folders take once they are loaded, bytes."""
     size = 0
     for folder in package_folders(settings.models_dir):
         with suppress(OSError):
-            for path in packages_in(folder, warn=_LOG.debug):
-                size += sum(bytes_ for name, bytes_, *_ in fingerprint(path) if not name or ".onnx" in name)
-    return int(_KEPT * size)
+            size += sum(net_bytes(fingerprint(path)) for path in packages_in(folder, warn=_LOG.debug))
+    return size
 
 
 def tile_memory_bytes(settings: Settings) -> int:
     """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
     return int(memory_bytes(settings) * _TILE_SHARE)
-
-
-def report_memory(settings: Settings) -> None:
-    """Log the working memory, and warn where it cannot fit beside what else there is."""
-    budget, limit, temporary, nets = memory_bytes(settings), memory_limit(), temporary_memory(), _nets_bytes(settings)
-    shown = fields(
-        budget_mb=budget >> 20, limit_mb=limit and limit >> 20, temporary_mb=temporary >> 20, nets_mb=nets >> 20
-    )
-    _LOG.info("working memory", extra=shown)
-    if conflict := memory_conflict(budget, limit, temporary, nets):
-        _LOG.warning("%s", conflict)
 
 
 def session_options(settings: Settings) -> SessionOptions:

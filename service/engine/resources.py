@@ -43,16 +43,32 @@ def memory_budget(setting_mb: int, limit: int | None, temporary: int, nets: int 
     return max(_LEAST_BUDGET, min(_MOST_BUDGET, free))
 
 
-def memory_conflict(budget: int, limit: int | None, temporary: int, nets: int = 0) -> str | None:
-    """Say what may together exceed the limit, and what to change; None where all fits."""
+def memory_conflict(
+    budget: int, limit: int | None, temporary: int, nets: int = 0, *, is_set: bool = True
+) -> str | None:
+    """Say what may together exceed the limit, and what to change; None where all fits.
+
+    Parameters
+    ----------
+    budget
+        Working memory, bytes.
+    limit, temporary, nets
+        As for :func:`memory_budget`.
+    is_set
+        Whether the settings say it; else a new start takes what fits then.
+
+    """
     process = _process(nets)
     total = budget + process + temporary
     if limit is None or total <= limit:
         return None
+    next_time = memory_budget(0, limit, temporary, nets)
+    is_lowered = not is_set and next_time < budget
+    lower = f"restart, for {next_time >> 20} MiB of it" if is_lowered else "lower UNET_MEMORY_BUDGET_MB"
     return (
         f"working memory of {budget >> 20} MiB, a temporary folder in memory of {temporary >> 20} MiB and "
-        f"{process >> 20} MiB for the process are {total >> 20} MiB, the limit is {limit >> 20} MiB: raise the limit, "
-        "make the tmpfs smaller, serve fewer packages, or lower UNET_MEMORY_BUDGET_MB"
+        f"{process >> 20} MiB for the process, its nets of {nets >> 20} MiB included, are {total >> 20} MiB, the limit "
+        f"is {limit >> 20} MiB: raise the limit, make the tmpfs smaller, serve fewer packages, or {lower}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from service.engine.admission import Admission
 from service.engine.between import BetweenBatches
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
+from service.engine.memory_fit import MemoryFit
 from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
 from service.engine.progress import Turns
@@ -28,6 +30,7 @@ from service.engine.workers import Workers
 from service.settings import Settings
 from service.telemetry import Metrics
 
+_LOG = logging.getLogger("unet.engine")
 _GPU_LANES = 4  # two batches at a time on the GPU, two that the CPU reads and stitches
 
 
@@ -114,7 +117,7 @@ def begin(
     workers: Workers,
     spool: Spool,
     metrics: Metrics,
-    turns: Turns,
+    memory_fit: MemoryFit,
 ) -> Running:
     """Begin, on the running event loop.
 
@@ -126,10 +129,12 @@ def begin(
         What is served at first.
     serve
         Told what is served later.
-    admission, workers, spool, metrics, turns
+    admission, workers, spool, metrics, memory_fit
         What is there before.
 
     """
+    if backend not in GPU_BACKENDS and settings.devices != "0":
+        _LOG.warning("UNET_DEVICES=%s says nothing to backend %s, which runs on the CPU", settings.devices, backend)
     # while a GPU computes and copies one batch each, others are read and stitched; CPU threads gain nothing from it
     lanes = _GPU_LANES * len(options.devices) if backend in GPU_BACKENDS else 1
     threads = ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="unet-inference")
@@ -142,7 +147,8 @@ def begin(
         between=between,
     )
     scheduler.start()
-    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, Trials(threads))
+    turns, trials = Turns(admission.turns), Trials(threads)
+    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, trials)
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
 
     def longest() -> tuple[float, str]:
@@ -151,6 +157,6 @@ def begin(
 
     soundness = Soundness(threads, longest, patience_s)
     rescan = Rescan(registry, settings.default_model, options, plan_limits(settings), between)
-    watch = Watch(rescan, settings.rescan_s, serve, admission)
+    watch = Watch(rescan, settings.rescan_s, serve, admission, memory_fit)
     watch.start()
     return Running(threads, pipeline, soundness, watch)

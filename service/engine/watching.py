@@ -15,6 +15,7 @@ from service.engine.admission import Admission
 from service.engine.ending import end
 from service.engine.errors import TooLargeForMemory
 from service.engine.loading import LoadedModel
+from service.engine.memory_fit import MemoryFit
 from service.engine.registry import Registry
 from service.engine.rescan import Rescan
 from service.engine.resources import give_memory_back
@@ -37,6 +38,8 @@ class Watch:
         Told what is served from now on, on the event loop.
     admission
         Where working memory is reserved.
+    memory_fit
+        Whether it fits beside what is served.
 
     """
 
@@ -46,11 +49,13 @@ class Watch:
         every_s: float,
         serve: Callable[[Registry], None],
         admission: Admission,
+        memory_fit: MemoryFit,
     ) -> None:
         self._rescan = rescan
         self._every_s = every_s or math.inf
         self._serve = serve
         self._admission = admission
+        self._memory_fit = memory_fit
         self._registry = rescan.registry
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="unet-packages")
         self._asked = asyncio.Event()
@@ -114,7 +119,7 @@ class Watch:
         return asked
 
     async def _look(self, *, asked: bool) -> None:
-        loop = asyncio.get_running_loop()
+        loop, former = asyncio.get_running_loop(), self._registry
         due = await loop.run_in_executor(self._thread, lambda: self._rescan.look(asked=asked))
         self._publish()
         before, self._waiting = self._waiting, {}
@@ -142,6 +147,9 @@ class Watch:
             self._publish()
         await loop.run_in_executor(self._thread, self._rescan.drop, tuple(self._waiting))
         self._publish()
+        if self._registry is not former:
+            nets = sum(model.net_bytes for model in self._registry.models)
+            await loop.run_in_executor(self._thread, self._memory_fit.look, nets)
 
     def _publish(self) -> None:
         former, self._registry = self._registry, self._rescan.registry

@@ -17,12 +17,16 @@ from tests.problems import assert_problem
 SLUGS = sorted({kind.slug for kind in KINDS})
 
 
-def test_models_lists_what_is_served_and_why_the_rest_is_not(client: AppClient) -> None:
+def test_models_lists_what_is_served_and_why_the_rest_is_not(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed = client.get("/models").json()
     names = [(model["name"], model["version"], model["default"]) for model in listed["models"]]
     assert names == [("colour", "1.0.0", False), ("tiny", "1.10.0", True), ("tiny", "1.0.0", False)]
     assert list(listed["refused"]) == ["damaged"]
     assert "sha256" in listed["refused"]["damaged"]
+    monkeypatch.setattr(client.app.state.engine.memory_fit, "conflict", "2 nets are too many")
+    assert client.get("/models").json()["memory_warning"] == "2 nets are too many"
 
 
 def test_a_card_tells_all_of_a_package(client: AppClient) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.options import memory_bytes, report_memory
+from service.engine.memory_fit import MemoryFit
+from service.engine.options import memory_bytes
 from service.settings import Settings
 from tests.packages import write_tiny_package
 
@@ -16,8 +17,9 @@ _MIB = 1 << 20
 
 @pytest.fixture
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.options.memory_limit", lambda: 1024 * _MIB)
-    monkeypatch.setattr("service.engine.options.temporary_memory", lambda: 0)
+    for module in ("options", "memory_fit"):
+        monkeypatch.setattr(f"service.engine.{module}.memory_limit", lambda: 1024 * _MIB)
+        monkeypatch.setattr(f"service.engine.{module}.temporary_memory", lambda: 0)
 
 
 def _packages(folder: Path, graph_mb: int) -> Settings:
@@ -47,8 +49,10 @@ def test_packages_that_leave_too_little_are_warned_of(tmp_path: Path, caplog: py
     settings = _packages(tmp_path, 150)
     assert memory_bytes(settings) == 128 * _MIB
     with caplog.at_level(logging.INFO, "unet.engine"):
-        report_memory(settings)
-    assert "serve fewer packages" in caplog.text
+        conflict = MemoryFit(settings).conflict
+    assert conflict is not None
+    assert "serve fewer packages, or lower UNET_MEMORY_BUDGET_MB" in conflict, "a new start takes no less"
+    assert conflict in caplog.text
 
 
 def test_a_folder_that_may_not_be_looked_into_takes_none(tmp_path: Path) -> None:

@@ -121,6 +121,20 @@ def test_the_memory_budget_is_what_the_limit_leaves_unless_it_is_set(
     assert (memory_conflict(budget, limit, temporary_mb << 20, nets_mb << 20) is None) == fits
 
 
+@pytest.mark.parametrize(
+    ("budget_mb", "is_set", "remedy"),
+    [
+        (600, False, "or restart, for 440 MiB of it"),
+        (600, True, "or lower UNET_MEMORY_BUDGET_MB"),
+    ],
+)
+def test_a_new_start_lowers_working_memory_that_is_not_set(budget_mb: int, remedy: str, *, is_set: bool) -> None:
+    conflict = memory_conflict(budget_mb << 20, 1024 << 20, 0, 296 << 20, is_set=is_set)
+    assert conflict is not None
+    assert "nets of 296 MiB included, are 1184 MiB, the limit is 1024 MiB: raise the limit" in conflict
+    assert conflict.endswith(remedy)
+
+
 def test_only_a_temporary_folder_in_memory_takes_memory(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"overlay / overlay rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")

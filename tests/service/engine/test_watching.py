@@ -266,6 +266,29 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
     asyncio.run(scenario())
 
 
+def test_packages_that_no_longer_fit_beside_working_memory_are_warned_of_until_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = put_package(tmp_path) / "weights.onnx"
+    monkeypatch.setattr("service.engine.loading._KEPT", (80 << 20) / graph.stat().st_size)
+    monkeypatch.setattr("service.engine.memory_fit.memory_limit", lambda: (128 + 384 + 10) << 20)
+    monkeypatch.setattr("service.engine.memory_fit.temporary_memory", lambda: 0)
+
+    async def scenario() -> None:
+        async with running(tmp_path, memory_budget_mb=128) as engine:
+            assert engine.memory_fit.conflict is None
+            put_package(tmp_path, "cells")
+            await until(lambda: engine.memory_fit.conflict)
+            warning = engine.memory_fit.conflict or ""
+            assert served(engine) == ["cells@1.0.0", "tiny@1.0.0"], "it warns of what is served"
+            assert "448 MiB for the process, its nets of 160 MiB included, are 576 MiB, the limit is 522" in warning
+            assert [record.message for record in caplog.records].count(warning) == 1
+            shutil.rmtree(tmp_path / "cells")
+            await until(lambda: engine.memory_fit.conflict is None)
+
+    asyncio.run(scenario())
+
+
 def test_what_needs_more_than_all_memory_is_refused_and_what_was_in_its_place_is_served_on(tmp_path: Path) -> None:
     put_package(tmp_path)
 
