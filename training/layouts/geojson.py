@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from training.layouts.beside import ReadShapes, list_beside, recognise_beside, suspect_beside
-from training.layouts.geojson_document import outlines_of, read_features, role_of
+from training.layouts.geojson_files import Files
 from training.layouts.geojson_regions import Regions, count_found, fills
 from training.layouts.raster import fill_rings, unite
 from training.layouts.shapes import Shape, is_taken
@@ -52,27 +52,15 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         Where two files share a stem.
 
     """
+    files = Files()
 
     def reader(paths: Sequence[Path]) -> ReadShapes:
-        return partial(_read_shapes, Regions(paths), data)
+        return partial(_read_shapes, files, Regions(files, paths), data)
 
-    return list_beside(folder, data, wanted, _SUFFIXES, reader=reader, read_categories=read_categories)
-
-
-def read_categories(path: Path) -> set[str]:
-    """Read the names of the categories that the objects of a file have.
-
-    Raises
-    ------
-    UnreadableFile
-        Where the file is not JSON or no GeoJSON.
-
-    """
-    found = {feature.category for feature in read_features(path)}
-    return {name for name in found if name is not None and role_of(name) == "object"}
+    return list_beside(folder, data, wanted, _SUFFIXES, reader=reader, read_categories=files.categories)
 
 
-def _read_shapes(regions: Regions, data: Data, path: Path, size_yx: tuple[int, int]) -> list[Shape]:
+def _read_shapes(files: Files, regions: Regions, data: Data, path: Path, size_yx: tuple[int, int]) -> list[Shape]:
     """Read the features of a file.
 
     Features without geometry are left out, and annotations that cells were looked for in are regions; the log says so,
@@ -86,15 +74,15 @@ def _read_shapes(regions: Regions, data: Data, path: Path, size_yx: tuple[int, i
         Where a feature belongs to another plane than the first.
 
     """
-    features = read_features(path)
-    outlines = outlines_of(features, path)
-    if len(outlines) < len(features):
-        bare = len(features) - len(outlines)
-        _log.warning("%s: %d of %d features have no geometry: left out", path, bare, len(features))
+    drawn = files.take(path)
+    outlines = drawn.outlines
+    if drawn.bare:
+        features = len(outlines) + drawn.bare
+        _log.warning("%s: %d of %d features have no geometry: left out", path, drawn.bare, features)
     patches = [unite([fill_rings(rings, size_yx) for rings in outline.polygons]) for outline in outlines]
     shares = [float(patch.mask_yx.sum()) / (size_yx[0] * size_yx[1]) for patch in patches]
     found = count_found(outlines)
-    are_regions = regions.among(outlines, found, shares)
+    are_regions = regions.among(path, outlines, found, shares)
     shapes = [
         Shape(outline.name, patch, outline.category, "region" if is_region else outline.role)
         for outline, patch, is_region in zip(outlines, patches, are_regions, strict=True)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from skimage.measure import points_in_poly
 
 from training.errors import DatasetError
-from training.layouts.geojson_document import Outline, outlines_of, read_features
+from training.layouts.geojson_document import Outline
+from training.layouts.geojson_files import Files
 
 _FOUND = ("cell", "detection", "tile")
 _FEWEST_FOUND = 2
@@ -29,40 +30,50 @@ _FAR_LARGER = 10  # in area than the largest cell: an annotation without any in 
 class _Sizes:
     """Areas in square pixels over a folder: of the largest found object, and of the smallest sure region far larger."""
 
-    largest_found: float = 0.0
-    smallest_region: float = math.inf
+    largest_found: float
+    smallest_region: float
 
 
 class Regions:
-    """Tells the regions among the annotations of a folder, whose files are read once, when the first one is asked for.
+    """Tells the regions among the annotations of a folder, once all of its files have been seen.
 
     Parameters
     ----------
+    files
+        Reads them.
     paths
         All GeoJSON files of the folder that belong to an image.
 
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, files: Files, paths: Sequence[Path]) -> None:
+        self._files, self._paths = files, paths
+        self._largest: dict[Path, float] = {}
+        self._sure: dict[Path, list[float]] = {}
 
     @cached_property
     def _sizes(self) -> _Sizes:
-        largest, sure = 0.0, [math.inf]
         for path in self._paths:
-            with suppress(DatasetError):  # reading its shapes says what is wrong
-                outlines = outlines_of(read_features(path), path)
-                counts = count_found(outlines)
-                found = [_area(outline) for outline in outlines if _is_found(outline)]
-                sure += [
-                    _area(outline)
-                    for outline, count in zip(outlines, counts, strict=True)
-                    if _may_be_region(outline) and count >= _FEWEST_FOUND
-                ]
-                largest = max([largest, *found])
-        return _Sizes(largest, min(area for area in sure if area > _FAR_LARGER * largest))
+            if path not in self._largest:
+                with suppress(DatasetError):  # reading its shapes says what is wrong
+                    outlines = self._files.look(path).outlines
+                    self._note(path, outlines, count_found(outlines))
+        largest = max(self._largest.values())
+        sure = (area for areas in self._sure.values() for area in areas if area > _FAR_LARGER * largest)
+        return _Sizes(largest, min(sure, default=math.inf))
 
-    def among(self, outlines: Sequence[Outline], found: Sequence[int], shares: Sequence[float]) -> list[bool]:
+    def _note(self, path: Path, outlines: Sequence[Outline], counts: Sequence[int]) -> None:
+        """Note the areas of a file's largest found object (0 without any), and of its sure regions."""
+        self._largest[path] = max((_area(outline) for outline in outlines if _is_found(outline)), default=0.0)
+        self._sure[path] = [
+            _area(outline)
+            for outline, count in zip(outlines, counts, strict=True)
+            if _may_be_region(outline) and count >= _FEWEST_FOUND
+        ]
+
+    def among(
+        self, path: Path, outlines: Sequence[Outline], found: Sequence[int], shares: Sequence[float]
+    ) -> list[bool]:
         """Tell which outlines of a file are regions.
 
         An annotation without a class is one where it lies around two cells or detections, or more. Where a file of the
@@ -71,12 +82,13 @@ class Regions:
 
         Parameters
         ----------
-        outlines, found
-            Of the file, with what :func:`count_found` says of them.
+        path, outlines, found
+            The file, and its outlines with what :func:`count_found` says of them.
         shares
             Share of the image that each of them covers.
 
         """
+        self._note(path, outlines, found)
         return [
             _may_be_region(outline) and (count >= _FEWEST_FOUND or self._looks_like_one(outline, share))
             for outline, count, share in zip(outlines, found, shares, strict=True)

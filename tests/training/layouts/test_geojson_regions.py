@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tests.training.layouts.test_geojson import CELLS, feature, square, typed, write
 from training.datasets import IGNORE, load_images
+from training.layouts import geojson_document
+from training.layouts.documents import parse_json
 from training.options import Data
 
 WHOLE = feature(square(0, 0, 12, 10))
@@ -83,6 +85,21 @@ def test_a_damaged_file_is_named_by_its_own_reading_alone(tmp_path: Path) -> Non
     line = feature(type="LineString", coordinates=[[0, 0], [1, 1]])
     (labels,) = read(tmp_path, [HALF, ONE], [line, *CELLS], [HALF, *CELLS], include=include)
     assert np.unique(labels).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"categories": ["Cell"]}])
+def test_each_file_is_parsed_once(tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regions are asked for by the second file and by the last."""
+    parsed: list[str] = []
+
+    def parse(path: Path) -> object:
+        parsed.append(path.name)
+        return parse_json(path)
+
+    monkeypatch.setattr(geojson_document, "parse_json", parse)
+    cell = feature(square(1, 1, 3, 3), name="Cell")
+    read(tmp_path, [cell], [HALF, ONE, cell], [HALF, *CELLS, cell], [HALF, cell], **options)
+    assert sorted(parsed) == [f"{number}.geojson" for number in range(4)]
 
 
 def test_holes_are_no_part_of_an_annotation(tmp_path: Path) -> None:
