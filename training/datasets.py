@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ IGNORE = -1
 """Label of a pixel that nobody has annotated."""
 
 _MOST_PROBLEMS = 10
+_IMAGES_TO_COUNT_CHANNELS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def find_sources(folder: Path, data: Data) -> list[Source]:
     return sources
 
 
-def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> list[AnnotatedImage]:
+def load_images(folder: Path, data: Data, in_channels: int | None, classes: int) -> list[AnnotatedImage]:
     """Read and check a whole dataset; every problem is found before training starts.
 
     Parameters
@@ -96,7 +99,7 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     data
         The recipe's data part.
     in_channels
-        Channels that the net takes.
+        Channels that the net takes; None for those of most of the first images.
     classes
         Number of classes (semantic masks).
 
@@ -112,9 +115,13 @@ def load_images(folder: Path, data: Data, in_channels: int, classes: int) -> lis
     problems: list[DatasetError] = []
     sources = find_sources(folder, data)
     _name_turned(sources)
+    first = {} if in_channels is not None else _read_first(sources)
+    if in_channels is None:
+        in_channels = Counter(image.shape[-1] for image in first.values()).most_common(1)[0][0] if first else 1
     for source in sources:
         try:
-            loaded.append(_load(source, data, in_channels, classes))
+            image = first.pop(source.stem) if source.stem in first else source.read_image()
+            loaded.append(_checked(source, image, data, in_channels, classes))
         except DatasetError as error:
             problems.append(error)
     if problems:
@@ -138,8 +145,16 @@ def _name_turned(sources: Sequence[Source]) -> None:
         )
 
 
-def _load(source: Source, data: Data, in_channels: int, classes: int) -> AnnotatedImage:
-    image = source.read_image()
+def _read_first(sources: Sequence[Source]) -> dict[str, NDArray[Any]]:
+    """Read the first images, which tell the number of channels, by their stems; broken ones are left out."""
+    images = {}
+    for source in sources[:_IMAGES_TO_COUNT_CHANNELS]:
+        with suppress(DatasetError):  # reading it again names it
+            images[source.stem] = source.read_image()
+    return images
+
+
+def _checked(source: Source, image: NDArray[Any], data: Data, in_channels: int, classes: int) -> AnnotatedImage:
     if image.shape[-1] != in_channels:
         raise UnreadableFile(
             f"{source.image_name} has shape {image.shape}; expected (y, x, {in_channels}), the recipe's "

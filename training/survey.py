@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import downscale_local_mean
 
-from training.datasets import IGNORE, AnnotatedImage, find_sources, load_images
-from training.errors import DatasetError, MaskMismatch
+from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.errors import MaskMismatch
 from training.layouts import coco, geojson, rois
 from training.layouts.choice import layout_of
 from training.layouts.ctc import has_silver_alone
@@ -29,7 +28,6 @@ _DRAWN: tuple[Layout, ...] = (coco, rois, geojson)
 """Layouts whose shapes are objects by definition."""
 
 _MOST_PIXELS = 24_000_000  # masks are measured on so many pixels: seconds, however large the folder
-_IMAGES_TO_COUNT_CHANNELS = 9
 _LIKENESS_SIDE = 32  # images are compared at this size
 _FEWEST_FOR_LIKENESS = 8
 _MOST_FOR_LIKENESS = 64
@@ -117,7 +115,7 @@ class Survey:
         return 1 - self.class_shares[0]
 
 
-def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]:
+def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data, list[AnnotatedImage]]:
     """Read a whole folder and say what it holds.
 
     Shapes that are drawn around objects are objects; what the values of masks mean is guessed.
@@ -132,8 +130,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]
 
     Returns
     -------
-    tuple[Survey, Data]
-        The facts, and ``data`` with what was seen in it.
+    tuple[Survey, Data, list[AnnotatedImage]]
+        The facts, ``data`` with what was seen in it, and the images, read by it.
 
     Raises
     ------
@@ -147,13 +145,13 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data]
         data = data.model_copy(update={"truth": "silver"})
     said = _as_said(folder, data)
     if said is not None and said.kind == "semantic":
-        images, guess = _load(folder, _reading(data, said), len(said.class_values or ())), said
+        images, guess = load_images(folder, _reading(data, said), None, len(said.class_values or ())), said
     else:
-        images = _load(folder, _reading(data, Guess("instances", None, "")), 2)
+        images = load_images(folder, _reading(data, Guess("instances", None, "")), None, 2)
         guess = said or _guess(images, folder, data)
         if guess.kind == "semantic":
             images = [replace(image, labels_yx=_as_classes(image.labels_yx, guess)) for image in images]
-    return _survey(images, _sample(images), guess), _reading(data, guess)
+    return _survey(images, _sample(images), guess), _reading(data, guess), images
 
 
 def _as_said(folder: Path, data: Data) -> Guess | None:
@@ -187,10 +185,6 @@ def _reading(data: Data, guess: Guess) -> Data:
     return data.model_copy(update={"kind": guess.kind, "class_values": guess.class_values})
 
 
-def _load(folder: Path, data: Data, classes: int) -> list[AnnotatedImage]:
-    return load_images(folder, data, _channels(folder, data), classes)
-
-
 def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage], guess: Guess) -> Survey:
     sizes_yx = np.array([image.labels_yx.shape for image in images])
     smallest, median, largest = (statistic(sizes_yx, axis=0).astype(int) for statistic in (np.min, np.median, np.max))
@@ -221,17 +215,6 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
         shows=shows,
         training_only=frozenset(image.stem for image in images if image.training_only),
     )
-
-
-def _channels(folder: Path, data: Data) -> int:
-    """Channels of most of the first images; loading names the images that have others."""
-    counts: Counter[int] = Counter()
-    for source in find_sources(folder, data)[:_IMAGES_TO_COUNT_CHANNELS]:
-        try:
-            counts[source.read_image().shape[-1]] += 1
-        except DatasetError:
-            continue  # loading names it
-    return counts.most_common(1)[0][0] if counts else 1
 
 
 def _sample(images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:

@@ -265,7 +265,7 @@ def test_names_of_folders_become_names_of_recipes(name: str, expected: str) -> N
 def test_real_folders_get_what_their_shipped_recipes_say(
     data_root: Path, folder: str, include: Include | None, expected: dict[str, object]
 ) -> None:
-    survey, data = survey_folder(data_root / folder, Data(include=include))
+    survey, data, _ = survey_folder(data_root / folder, Data(include=include))
     recipe = choose_recipe(survey, data, budget(), folder).recipe
     assert expected == {
         "scheme": recipe.targets.scheme,

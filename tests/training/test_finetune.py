@@ -129,7 +129,7 @@ def test_what_is_no_beginning_is_said(tmp_path: Path) -> None:
 
 
 def test_limits_of_the_label_rule_follow_the_images(zoo: Checkpoint, nuclei_folder: Path) -> None:
-    survey, data = survey_folder(nuclei_folder)
+    survey, data, _ = survey_folder(nuclei_folder)
     smallest = int(survey.objects.small_area_px / 2)
     for inherited, chosen in ((smallest // 2 - 1, smallest // 2 - 1), (smallest, smallest // 2)):
         limits = {"min_seed_px": inherited, "min_seed_share": 0.1, "min_score": 0.75}
@@ -141,7 +141,7 @@ def test_limits_of_the_label_rule_follow_the_images(zoo: Checkpoint, nuclei_fold
 
 def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei_folder: Path) -> None:
     origin = zoo.read_recipe()
-    survey, data = survey_folder(nuclei_folder)
+    survey, data, _ = survey_folder(nuclei_folder)
     plan = inherit(origin, survey, data, budget(500), "mine")
     recipe = plan.recipe
     assert (recipe.net, recipe.targets, recipe.normalization) == (origin.net, origin.targets, origin.normalization)
@@ -157,7 +157,7 @@ def test_the_recipe_is_inherited_with_a_gentler_schedule(zoo: Checkpoint, nuclei
 
 
 def test_what_cannot_be_inherited_is_chosen_and_said(zoo: Checkpoint, nuclei_folder: Path) -> None:
-    survey, data = survey_folder(nuclei_folder)
+    survey, data, _ = survey_folder(nuclei_folder)
     classes = replace(survey, guess=Guess("semantic", (0, 255), "two values"), channels=3)
     semantic = data.model_copy(update={"kind": "semantic", "class_values": (0, 255)})
     plan = inherit(zoo.read_recipe(), classes, semantic, budget(), "mine")
@@ -182,7 +182,7 @@ THREE = (0.1, 0.2, 0.3)
 def test_constants_of_each_channel_are_inherited_by_as_many_channels_only(
     zoo: Checkpoint, nuclei_folder: Path, steps: tuple[Step, ...], channels: int, inherited: bool
 ) -> None:
-    survey, data = survey_folder(nuclei_folder)
+    survey, data, _ = survey_folder(nuclei_folder)
     origin = zoo.read_recipe().model_copy(update={"normalization": steps})
     plan = inherit(origin, replace(survey, channels=channels), data, budget(), "mine")
     assert plan.recipe.normalization == (steps if inherited else Recipe(name="any").normalization)
@@ -198,7 +198,7 @@ def test_constants_of_each_channel_are_inherited_by_as_many_channels_only(
 def test_scoring_is_inherited_with_the_targets(
     zoo: Checkpoint, nuclei_folder: Path, kind: Literal["instances", "semantic"], scheme: str, *, inherited: bool
 ) -> None:
-    survey, data = survey_folder(nuclei_folder)
+    survey, data, _ = survey_folder(nuclei_folder)
     if kind == "semantic":
         survey = replace(survey, guess=Guess("semantic", (0, 255), "two values"))
         data = data.model_copy(update={"kind": "semantic", "class_values": (0, 255)})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from PIL import Image
 from training.checkpoint import Beginning, load_checkpoint
 from training.cli import main
 from training.commands.plan import compose
+from training.datasets import AnnotatedImage
+from training.layouts import folders
 from training.options import Data
 from training.pace import bf16_support, seconds_per_step
 from training.plan import Plan
@@ -97,10 +101,12 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_by_the_recipe_that_
 def test_of_two_that_begin_at_once_the_later_does_not_write_over_the_recipe_of_the_other(
     run: Path, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def overtaken(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> Plan:
-        plan = compose(options, beginning, asked)
+    def overtaken(
+        options: argparse.Namespace, beginning: Beginning | None, asked: Data | None
+    ) -> tuple[Plan, list[AnnotatedImage]]:
+        composed = compose(options, beginning, asked)
         shutil.copy(run / "recipe.toml", tmp_path)  # by the other, meanwhile
-        return plan
+        return composed
 
     monkeypatch.setattr("training.commands.fit.compose", overtaken)
     assert fit("--data", nuclei_folder, "--out", tmp_path, "--steps", 2) == 2
@@ -118,6 +124,22 @@ def test_plan_prints_what_fit_would_do_and_trains_nothing(
     assert "steps 5: a step takes" in printed
     assert read_recipe(str(chosen)).schedule.steps == 5
     assert [path.name for path in tmp_path.iterdir()] == ["chosen.toml"]
+
+
+def test_plan_reads_each_image_and_each_mask_once(nuclei_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def noted(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def reading(path: Path) -> Any:
+            read.append(path)
+            return reader(path)
+
+        return reading
+
+    for name in ("read_image", "read_array"):
+        monkeypatch.setattr(folders, name, noted(getattr(folders, name)))
+    assert main(["plan", "--data", str(nuclei_folder), "--steps", "5", "--workers", "0"]) == 0
+    assert sorted(read) == sorted(path for kind in ("images", "labels") for path in (nuclei_folder / kind).iterdir())
 
 
 @pytest.mark.parametrize("origin", [[], ["--from", "model/zoo/nuclei"]])

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import IGNORE
+from training.datasets import IGNORE, load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
 from training.survey import Survey, survey_folder
@@ -46,7 +46,7 @@ def test_numbered_objects_are_counted_and_measured(tmp_path: Path) -> None:
     write(tmp_path, "a", grey(), squares(12, 4, apart=0))
     write(tmp_path, "b", grey(seed=1), squares(12, 4, apart=6))
     write(tmp_path, "c", grey(seed=2)[:80], np.zeros((80, 96), dtype=np.uint8))
-    survey, data = survey_folder(tmp_path)
+    survey, data, _ = survey_folder(tmp_path)
     assert (survey.images, survey.empty, survey.channels) == (3, 1, 1)
     assert (survey.smallest_yx, survey.median_yx, survey.largest_yx) == ((80, 96), (96, 96), (96, 96))
     assert (survey.guess.kind, data.kind, data.class_values) == ("instances", "instances", None)
@@ -136,7 +136,7 @@ def write_coco(folder: Path, categories: list[str]) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_drawn_shapes_are_objects_however_few_and_in_however_many_parts(tmp_path: Path, count: int) -> None:
     write_coco(tmp_path, ["cell", "nucleus", "vessel"][:count])
-    survey, data = survey_folder(tmp_path)
+    survey, data, _ = survey_folder(tmp_path)
     assert (data.kind, data.class_values, survey.guess.reason) == ("instances", None, "shapes are objects")
     assert survey.objects.count == 2 * count
 
@@ -154,22 +154,22 @@ def test_drawn_shapes_are_classes_where_that_is_said(
         with pytest.raises(MaskMismatch, match=r"expected data\.categories to name them"):
             survey_folder(tmp_path, asked)
         return
-    survey, data = survey_folder(tmp_path, asked)
+    survey, data, _ = survey_folder(tmp_path, asked)
     assert (data.kind, data.class_values, data.categories) == ("semantic", values, categories)
     assert survey.class_shares[1:] == pytest.approx([share / 96**2 for share in shares])
 
 
 def test_what_masks_hold_is_not_guessed_where_that_is_said(tmp_path: Path) -> None:
     write(tmp_path, "a", grey(), squares(12, 3, apart=6) * np.uint16(5))
-    survey, data = survey_folder(tmp_path, Data(kind="semantic"))
+    survey, data, _ = survey_folder(tmp_path, Data(kind="semantic"))
     assert (data.kind, data.class_values) == ("semantic", (0, 5, 10, 15))
     assert survey.class_shares[1:] == pytest.approx([144 / 96**2] * 3)
-    survey, data = survey_folder(tmp_path, Data(kind="semantic", class_values=(0, 15, 10, 5)))
+    survey, data, _ = survey_folder(tmp_path, Data(kind="semantic", class_values=(0, 15, 10, 5)))
     assert data.class_values == (0, 15, 10, 5)
     (tmp_path / "labels" / "a.tif").unlink()
     write(tmp_path, "a", grey(), np.where(squares(12, 3, apart=6) > 0, 255, 0).astype(np.uint8))
     assert survey_of(tmp_path).guess.kind == "semantic"
-    survey, data = survey_folder(tmp_path, Data(kind="instances"))
+    survey, data, _ = survey_folder(tmp_path, Data(kind="instances"))
     assert (data.kind, data.class_values, survey.objects.count) == ("instances", None, 1)
 
 
@@ -178,7 +178,7 @@ def test_masks_of_many_values_are_no_classes_unless_these_are_named(tmp_path: Pa
     write(tmp_path, "a", grey(), mask)
     with pytest.raises(MaskMismatch, match=r"hold 20 values .* expected 16 at most. Name them all \(data.class_values"):
         survey_folder(tmp_path, Data(kind="semantic"))
-    _, data = survey_folder(tmp_path, Data(kind="semantic", class_values=tuple(range(20))))
+    _, data, _ = survey_folder(tmp_path, Data(kind="semantic", class_values=tuple(range(20))))
     assert data.kind == "semantic"
 
 
@@ -186,10 +186,24 @@ def test_two_valued_masks_are_classes_and_their_pieces_objects(tmp_path: Path) -
     mask = np.where(squares(12, 4, apart=6) > 0, 255, 0).astype(np.uint8)
     mask[90, 90] = 255  # a speck of the annotator's
     write(tmp_path, "a", grey(), mask)
-    survey, data = survey_folder(tmp_path)
+    survey, data, _ = survey_folder(tmp_path)
     assert (data.kind, data.class_values) == ("semantic", (0, 255))
     assert survey.class_shares == pytest.approx((1 - 577 / 96**2, 577 / 96**2))
     assert (survey.objects.count, survey.objects.touching) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [((0, 255), None), ((0, 5, 9), Data(kind="semantic")), ((0, 5, 9), Data(class_values=(0, 9, 5))), ((0, 5), None)],
+)
+def test_images_are_as_a_run_by_what_was_seen_reads_them(
+    tmp_path: Path, values: tuple[int, ...], asked: Data | None
+) -> None:
+    blocks = np.repeat(np.repeat(np.random.default_rng(0).choice(values, (12, 12)), 8, axis=0), 8, axis=1)
+    write(tmp_path, "a", grey(), blocks.astype(np.uint8))
+    _, data, images = survey_folder(tmp_path, asked)
+    (read,) = load_images(tmp_path, data, 1, len(data.class_values or (0, 1)))
+    assert [image.digest() for image in images] == [read.digest()]
 
 
 def test_colour_images_with_transparency_have_three_channels(tmp_path: Path) -> None:
@@ -235,7 +249,7 @@ def test_silver_truth_is_taken_where_no_sequence_has_gold(
     for name in (*(f"{sequence}_GT" for sequence in gold), *(f"{sequence}_ST" for sequence in silver)):
         (tmp_path / name / "SEG").mkdir(parents=True)
         tifffile.imwrite(tmp_path / name / "SEG" / "man_seg000.tif", squares(12, 4, apart=6))
-    survey, data = survey_folder(tmp_path)
+    survey, data, _ = survey_folder(tmp_path)
     assert (survey.images, data.truth) == (count, truth)
 
 

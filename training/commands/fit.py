@@ -91,7 +91,7 @@ def _recipe(
 def _choose(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> None:
     """Choose a recipe from the images and write it to the run's folder, unless another process has done so before."""
     files = RunFiles(options.out)
-    plan = None if files.recipe.exists() else compose(options, beginning, asked)
+    plan = None if files.recipe.exists() else compose(options, beginning, asked)[0]
     with files.taken():
         if plan is None or files.recipe.exists():
             # that run ended before its first checkpoint; perhaps the recipe was edited since

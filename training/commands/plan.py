@@ -13,7 +13,7 @@ from pathlib import Path
 from training.checkpoint import Beginning
 from training.choose import choose_recipe
 from training.choose_size import Budget
-from training.datasets import load_images
+from training.datasets import AnnotatedImage
 from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, open_origin
 from training.loading import require_workers
@@ -83,9 +83,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         require_no_file(options.out)
         require_file(options.out)
-    plan = compose(options, beginning, data_from(options.values))
+    plan, images = compose(options, beginning, data_from(options.values))
     recipe = plan.recipe
-    images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
     training, _ = split_for_run(images, recipe.data, options.data)
     found = all_cautions(images, training, recipe)
     sys.stdout.write(plan.as_text() + "\n")
@@ -97,8 +96,12 @@ def run(options: argparse.Namespace) -> None:
         _log.warning("%s", caution)
 
 
-def compose(options: argparse.Namespace, beginning: Beginning | None, asked: Data | None) -> Plan:
+def compose(
+    options: argparse.Namespace, beginning: Beginning | None, asked: Data | None
+) -> tuple[Plan, list[AnnotatedImage]]:
     """Survey a folder and choose a recipe for it, to train afresh or from the net of ``beginning``.
+
+    Returns it with the images of the folder, as the recipe reads them.
 
     Parameters
     ----------
@@ -120,7 +123,7 @@ def compose(options: argparse.Namespace, beginning: Beginning | None, asked: Dat
     require_length(options)
     require_workers(options.workers)
     _log.info("looking at the images of %s", options.data)
-    survey, known = survey_folder(options.data, asked)
+    survey, known, images = survey_folder(options.data, asked)
     pace = partial(seconds_per_step, device=device, workers=options.workers)
     usual = _USUAL_MINUTES if beginning is None else MINUTES
     budget = Budget(options.minutes, options.steps, usual, device, bf16_support(device), pace)
@@ -133,7 +136,7 @@ def compose(options: argparse.Namespace, beginning: Beginning | None, asked: Dat
     if known.truth == "silver" and (asked is None or "truth" not in asked.model_fields_set):
         silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
         plan = replace(plan, choices=(silver, *plan.choices))
-    return plan
+    return plan, images
 
 
 def require_length(options: argparse.Namespace) -> None:
