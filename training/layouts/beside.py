@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from training.errors import DatasetError, MissingFile
+from training.layouts.documents import looks_like_geojson
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
 from training.layouts.names import composed, stem_of
 from training.layouts.nested import warn_of_nested
@@ -44,8 +45,8 @@ def recognise_beside(
     """
     images, shapes = _folders(folder, data, suffixes, holds_shapes)
     stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
-    sure = [path for path in list_files(shapes, suffixes) if image_of(path, stems) in stems and not _is_cellposes(path)]
-    if not sure:
+    named = (path for path in _shape_files(images, shapes, suffixes, holds_shapes) if image_of(path, stems) in stems)
+    if all(map(_is_cellposes, named)):
         return None
     found = suspect_beside(folder, data, suffixes, holds_shapes)
     return f"{count_files(images, IMAGE_SUFFIXES)} images in {images.name}/, {found}"
@@ -59,7 +60,8 @@ def suspect_beside(
     files = _shape_files(images, shapes, suffixes, holds_shapes)
     if not files or not count_files(images, IMAGE_SUFFIXES):
         return None
-    return f"{len(files)} files {' or '.join(suffixes)} in {shapes.name}/"
+    found = [suffix for suffix in suffixes if any(path.name.lower().endswith(suffix) for path in files)]
+    return f"{len(files)} files {' or '.join(found)} in {shapes.name}/"
 
 
 def list_beside(
@@ -123,9 +125,17 @@ def _folders(folder: Path, data: Data, suffixes: tuple[str, ...], holds_shapes: 
 
 
 def _shape_files(images: Path, shapes: Path, suffixes: tuple[str, ...], holds_shapes: HoldsShapes) -> list[Path]:
-    """Files of a folder that are named after an image or hold shapes; none where there is no such folder."""
+    """Files of a folder that are named after an image or hold shapes; none where there is no such folder.
+
+    Of JSON there are many kinds: whatever its name is, it has to look like GeoJSON.
+    """
     stems = {stem_of(path) for path in list_files(images, IMAGE_SUFFIXES)}
-    return [path for path in list_files(shapes, suffixes) if image_of(path, stems) in stems or holds_shapes(path)]
+    files = (path for path in list_files(shapes, suffixes) if not _is_other_json(path))
+    return [path for path in files if image_of(path, stems) in stems or holds_shapes(path)]
+
+
+def _is_other_json(path: Path) -> bool:
+    return path.name.lower().endswith((".json", ".json.gz")) and not looks_like_geojson(path)
 
 
 def _is_cellposes(path: Path) -> bool:

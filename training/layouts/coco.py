@@ -30,7 +30,7 @@ from training.layouts.coco_document import (
     read_document,
     role_of_crowds,
 )
-from training.layouts.documents import parse_json
+from training.layouts.documents import looks_like_geojson, parse_json
 from training.layouts.files import read_image
 from training.layouts.names import composed, decomposed, stem_of
 from training.layouts.raster import Patch, fill_rings, unite
@@ -121,7 +121,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
 
 
 def _candidates(folder: Path, data: Data) -> list[Path]:
-    """JSON files that may be COCO: the one that the recipe names, or those in the folder and in annotations/."""
+    """JSON files that may be COCO: the one that the recipe names, or all but GeoJSON in the folder and annotations/."""
     if data.masks.lower().endswith(".json"):
         return [folder / data.masks] if (folder / data.masks).is_file() else []
     places = [place for place in (folder, folder / "annotations") if place.is_dir()]
@@ -129,7 +129,7 @@ def _candidates(folder: Path, data: Data) -> list[Path]:
         path
         for place in places
         for path in sorted(place.iterdir())
-        if path.suffix.lower() == ".json" and not path.name.startswith(".")
+        if path.suffix.lower() == ".json" and not path.name.startswith(".") and not looks_like_geojson(path)
     ]
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import zlib
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from training.errors import UnreadableFile
 from training.layouts.files import require_target
+from training.layouts.names import GZIP
 
 Read = TypeVar("Read")
 _MOST_SHOWN = 60
+_HEAD_BYTES = 1 << 16
+_GEOJSON = re.compile(
+    rb'\A\s*\[\s*\]\s*\Z|"type"\s*:\s*"(Feature|FeatureCollection|(Multi)?Polygon|GeometryCollection)"'
+)
+"""What stands at the beginning of GeoJSON; a list without an entry is one of no features."""
 
 
 class Entry(BaseModel):
@@ -22,7 +31,7 @@ class Entry(BaseModel):
 
 
 def parse_json(path: Path) -> object:
-    """Read a JSON file. NaN is let through: QuPath writes it among measurements.
+    """Read a JSON file, compressed (``.gz``) or not. NaN is let through: QuPath writes it among measurements.
 
     Raises
     ------
@@ -32,10 +41,24 @@ def parse_json(path: Path) -> object:
     """
     require_target(path)
     try:
-        parsed: object = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        with _opened(path) as file:
+            parsed: object = json.load(file)
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} is not JSON: {error}; export it again") from error
     return parsed
+
+
+def looks_like_geojson(path: Path) -> bool:
+    """Whether the beginning of a JSON file, compressed or not, is one of GeoJSON; no features at all are, too."""
+    try:
+        with _opened(path) as file:
+            return _GEOJSON.search(file.read(_HEAD_BYTES)) is not None
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == GZIP else path.open("rb")
 
 
 def hold(document: object, kind: TypeAdapter[Read], path: Path) -> Read:

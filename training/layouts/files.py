@@ -72,7 +72,9 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         return []
     return [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes and not path.name.startswith(".")
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(suffixes) and not path.name.startswith(".")
     ]
 
 

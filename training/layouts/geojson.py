@@ -25,9 +25,9 @@ from training.options import Data
 
 _log = logging.getLogger(__name__)
 
-EXPECTS = "images/NAME.tif, with NAME.geojson (QuPath) in labels/ or beside it"
+EXPECTS = "images/NAME.tif, with NAME.geojson (QuPath; or .json, .geojson.gz) in labels/ or beside it"
 
-_SUFFIXES = (".geojson",)
+_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _MOST_NAMED = 5
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import PurePath
 from unicodedata import normalize
 
+GZIP = ".gz"
+"""Suffix of a compressed file, after the one that says of what kind it is."""
+
 
 def composed(name: str) -> str:
     """Return a name in Unicode's composed form (NFC), the same on every machine."""
@@ -17,5 +20,5 @@ def decomposed(name: str) -> str:
 
 
 def stem_of(path: PurePath) -> str:
-    """Return the name without its last suffix, composed."""
-    return composed(path.stem)
+    """Return the name without its last suffix, composed; that of a compressed file is two, ``.geojson.gz``."""
+    return composed(PurePath(path.stem).stem if path.suffix.lower() == GZIP else path.stem)

@@ -38,6 +38,9 @@ _PICTURES = ("_flows", "_outlines", "_dp")
 """Endings of what Cellpose writes beside masks for people to look at; ``_cp_masks`` may follow."""
 
 _OME = ".ome"
+_SERIES = " - "
+"""What QuPath puts between the names of an image's file and of the series in it."""
+
 _MOST_NAMED = 3
 
 
@@ -59,16 +62,25 @@ def image_of(path: Path, images: Container[str]) -> str:
     """Return the stem of the image that a file of labels is named after, whether or not there is that image.
 
     It is the file's own stem, or what stands before its ending. QuPath's scripts name an export after the image's whole
-    file name, cell.tif.geojson; of cell.ome.tif the mask may be cell.tif, and the other way round.
+    file name, cell.tif.geojson, and where that file has a series after both, "cell.ome.tif - cell.geojson"; of
+    cell.ome.tif the mask may be cell.tif, and the other way round.
     """
     stem = stem_of(path)
     if stem in images:
         return stem
     bare, _ = _parted(path)
+    bare = _without_series(bare)
     if Path(bare).suffix.lower() in IMAGE_SUFFIXES:
         bare = Path(bare).stem
     names = (bare, bare + _OME, bare.removesuffix(_OME))
     return next((name for name in names if name in images), bare.removesuffix(IMAGE_ENDING))
+
+
+def _without_series(bare: str) -> str:
+    """Name of the image's file where QuPath names a series of it, "cell.ome.tif - cell"; any other name as it is."""
+    parts = bare.split(_SERIES)
+    files = (_SERIES.join(parts[:count]) for count in range(1, len(parts)))
+    return next((file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES), bare)
 
 
 def without_pictures(images: Mapping[str, Path], labels: Container[str]) -> dict[str, Path]:

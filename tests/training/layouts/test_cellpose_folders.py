@@ -52,7 +52,7 @@ def test_masks_go_before_the_outlines_that_lie_beside_them(
     (message,) = caplog.messages
     where = f"{(tmp_path / results).name}/"
     assert message == (
-        f"{tmp_path}: left out: 2 files .zip or .roi in {where}. Where they are meant, set data.layout (in the recipe, "
+        f"{tmp_path}: left out: 2 files .zip in {where}. Where they are meant, set data.layout (in the recipe, "
         "or --set data.layout=rois)"
     )
     assert objects(tmp_path, Data(layout="rois")) == {"a": 1, "b": 1}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,86 @@ def test_features_are_objects_in_their_order_and_holes_stay_open(folder: Path) -
     expected = np.zeros((10, 12), dtype=np.int32)
     expected[1:6, 1:6], expected[2:4, 2:4], expected[0:3, 8:12] = 1, 0, 2
     np.testing.assert_array_equal(labels(folder), expected)
+
+
+@pytest.mark.parametrize("place", ["images", "labels", "."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.geojson",
+        "a.json",
+        "a.geojson.gz",
+        "a_labels.JSON.GZ",
+        "a.ome.tif.json",
+        "a.ome.tif - a.geojson",
+        "a.ome.tif - Series 1 - 20x.geojson.gz",
+        "a.ome.tif - b.ome.tif.json",
+    ],
+)
+def test_files_are_named_as_qupath_names_them(folder: Path, name: str, place: str) -> None:
+    (folder / "images" / "a.tif").rename(folder / "images" / "a.ome.tif")
+    if place == ".":
+        (folder / "images" / "a.ome.tif").rename(folder / "a.ome.tif")
+        (folder / "images").rmdir()
+    write(folder, feature(square(1, 1, 6, 6)), name=f"{place}/{name}")
+    path = folder / place / name
+    if name.lower().endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert np.count_nonzero(labels(folder)) == 25
+
+
+def test_files_of_two_series_of_an_image_are_refused(folder: Path) -> None:
+    for series in ("1", "2"):
+        write(folder, feature(square(1, 1, 6, 6)), name=f"labels/a.tif - {series}.geojson")
+    with pytest.raises(MaskMismatch, match=r"a.tif - 1.geojson and .*a.tif - 2.geojson are of the same image, a"):
+        labels(folder)
+
+
+@pytest.mark.parametrize("features", ["[]", " [ ] ", '{"features": [], "type" : "FeatureCollection"}'])
+def test_json_without_features_is_an_image_without_objects(folder: Path, features: str) -> None:
+    tifffile.imwrite(folder / "images" / "b.tif", np.zeros((10, 12), dtype=np.uint8))
+    write(folder, feature(square(1, 1, 6, 6)), name="labels/a.json")
+    (folder / "labels" / "b.json").write_text(features)
+    assert [np.count_nonzero(image.labels_yx) for image in load_images(folder, Data(), 1, 2)] == [25, 0]
+
+
+OTHERS = {
+    "run lengths": {"receipt": {}, "planes": [{"objects": []}]},
+    "drawn by others": {"shapes": [{"label": "cell", "points": [[1, 1], [2, 2], [1, 2]], "shape_type": "polygon"}]},
+    "a list": [1, 2],
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_json_beside_images_counts_for_nothing(folder: Path, other: str) -> None:
+    write(folder, feature(square(1, 1, 6, 6)), name="images/a.geojson")
+    for name in ("a.json", "b.json", "a_labels.json.gz"):
+        text = json.dumps(OTHERS[other]).encode()
+        (folder / "images" / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert np.count_nonzero(labels(folder)) == 25
+    (folder / "images" / "a.geojson").unlink()
+    with pytest.raises(MissingFile, match="fits no layout"):
+        labels(folder)
+
+
+def test_damaged_geojson_with_the_suffix_of_coco_is_named_and_no_coco(folder: Path) -> None:
+    write(folder, feature(square(1, 1, 6, 6)), name="a.json")
+    (folder / "images" / "a.tif").rename(folder / "a.tif")
+    (folder / "images").rmdir()
+    os.truncate(folder / "a.json", 80)
+    with pytest.raises(UnreadableFile, match=r"a.json is not JSON"):
+        labels(folder)
+    (folder / "a.json").unlink()
+    write(folder, feature(square(1, 1, 6, 6)), name="annotations/a.json")
+    with pytest.raises(MissingFile, match="fits no layout"):
+        labels(folder)
+
+
+@pytest.mark.parametrize("damaged", [b"\x1f\x8b", b"no gzip at all", gzip.compress(b"{}" * 500)[:-9]])
+def test_a_damaged_gzip_is_named(folder: Path, damaged: bytes) -> None:
+    (folder / "images" / "a.geojson.gz").write_bytes(damaged)
+    with pytest.raises(UnreadableFile, match=r"a.geojson.gz is not JSON: .*; export it again"):
+        labels(folder)
 
 
 def test_a_multipolygon_is_one_object(folder: Path) -> None:
