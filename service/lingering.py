@@ -84,9 +84,23 @@ class LingeringTransport:
         self._is_sending = is_sending
         self._rest = rest
         self._lingers = False
+        self._ahead = 0  # bytes of the next answer that are sent
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """See asyncio; what was sent ahead is left out."""
+        ahead, self._ahead = self._ahead, 0
+        self._transport.write(data[ahead:])
+
+    def send_ahead(self, opening: bytes) -> bool:
+        """Send one more byte of what the next answer begins with; whether there was one left."""
+        byte = opening[self._ahead : self._ahead + 1]
+        if byte:
+            self._transport.write(byte)
+            self._ahead += 1
+        return bool(byte)
 
     def is_closing(self) -> bool:
         """Whether nothing can be written any more."""

@@ -2,16 +2,17 @@
 
 A limit on headers and whatever is no body, a way to hang up, and word of it to every request on the connection; limits
 on connections without a request in work; answers that come before the end of a request are not lost where they end the
-connection; and requests that wish for another protocol are answered in this one.
+connection; what is no request is refused after those before it are answered, and who has only ended his own direction
+gets his answers; and requests that wish for another protocol are answered in this one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 from httptools import HttpParserUpgrade
@@ -19,13 +20,13 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.half_close import HalfClose, can_tell
 from service.lingering import LingeringTransport, LingerLimits, Rest
 
 HANG_UP = "unet.hang_up"
 """ASGI extension of requests: drops the connection, with what waits to be sent on it."""
 _UNSENT_BYTES = 128 << 10
 """Beyond this the kernel takes nothing: its buffer of megabytes would hide for minutes that a slow client reads on."""
-_LOOK_S = 0.5
 _TCP_NOTSENT_LOWAT = 25  # Linux; Python has a name for it from 3.12 on
 MOST_HEADER_BYTES = 64 << 10
 """Of one request; proxies refuse far less. What came in one read of the socket may exceed it."""
@@ -51,8 +52,9 @@ class LimitedProtocol(HttpToolsProtocol):
     _pending_bytes = 0
     _upgrade_at: int | None = None
     _body_is_coming = False
-    _is_refused = False  # what came is no request, and was answered in here
+    _refusal: Callable[[], None] | None = None  # of what came and is no request: answered in here
     _has_last = False  # the request that ends the connection is whole; nothing after it is one
+    _has_ended = False  # the client has ended its direction
 
     def __init__(
         self,
@@ -66,7 +68,6 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._linger = linger
         self._unanswered: deque[RequestResponseCycle] = deque()
-        self._looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
@@ -76,6 +77,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, lingering))
         self._limit_idleness(self.loop.time() + self.timeout_keep_alive)
         line = transport.get_extra_info("socket")
+        self._half_close = HalfClose(line, self._awaits_answer, lingering.send_ahead, self._cut)
         if sys.platform == "linux" and line.family in {socket.AF_INET, socket.AF_INET6}:
             line.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
@@ -83,8 +85,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Tell every request that is not answered yet, not only the last one that came (HTTP/1.1 pipelining)."""
         self._rest.end()
         self._unset_keepalive_if_required()
-        if self._looking is not None:
-            self._looking.cancel()
+        self._half_close.end()
         self._tell_unanswered()
         super().connection_lost(exc)
 
@@ -93,6 +94,26 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle.disconnected = cycle.disconnected or not cycle.response_complete
             cycle.message_event.set()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the answers to requests that came whole, and look whether somebody waits for them."""
+        self._has_ended = can_tell() and not self._body_is_coming and self._is_in_work()
+        self._look_for_hang_up()
+        return self._has_ended
+
+    def _look_for_hang_up(self) -> None:
+        """Look while it is not read: the end is read already, or may lie behind requests that wait for earlier ones."""
+        if self._has_ended or self.flow.read_paused:
+            self._half_close.begin()
+        else:
+            self._half_close.end()
+
+    def _is_in_work(self) -> bool:
+        return any(not cycle.response_complete for cycle in self._unanswered)
+
+    def _awaits_answer(self) -> bool:
+        following = next((cycle for cycle in self._unanswered if not cycle.response_complete), None)
+        return following is not None and not following.response_started
+
     def _has_answered_too_early(self) -> bool:
         """Whether more may come of a request that has its answer already, or that gets none.
 
@@ -100,27 +121,43 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         if any(cycle.response_started and not cycle.response_complete for cycle in self._unanswered):
             return False  # an answer that breaks off shall be seen to
-        return self._is_refused or self._has_last or self._body_is_coming or bool(self.pipeline)
+        if self._has_ended:
+            return False
+        return self._refusal is not None or self._has_last or self._body_is_coming or bool(self.pipeline)
 
     def shutdown(self) -> None:
         """See uvicorn; a last request that came whole, and nothing behind it, leaves nothing to linger for."""
-        is_answered = all(cycle.response_complete for cycle in self._unanswered)
-        if is_answered and self._has_last and not self._rest.has_come:
+        if not self._is_in_work() and self._has_last and not self._rest.has_come:
             self._cut()
         else:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """See uvicorn."""
-        if self._has_last:
-            return
-        self._is_refused = True
-        super().send_400_response(msg)
-        self._tell_unanswered()
+        if not self._has_last:
+            answer = super().send_400_response
+            self._refuse(lambda: answer(msg))
+
+    def _refuse(self, answer: Callable[[], None]) -> None:
+        """End the connection by an answer to what is no request, once those before it have theirs."""
+        self._refusal = answer
+        if self._body_is_coming:  # of the last of them, which is broken by that
+            broken = self._unanswered.pop()
+            broken.disconnected = True
+            broken.message_event.set()
+            self.pipeline = deque(waiting for waiting in self.pipeline if waiting[0] is not broken)
+            self._body_is_coming = False
+            if broken.response_started:
+                self._refusal = self.transport.close
+        self._refuse_in_turn()
+
+    def _refuse_in_turn(self) -> None:
+        if self._refusal is not None and not self._is_in_work() and not self.transport.is_closing():
+            self._refusal()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and hang up where headers do not end: with 431, or without one where an answer is on its way."""
-        if self._has_last:
+        """Parse, and end the connection by 431 where headers do not end."""
+        if self._has_last or self._refusal is not None:
             return
         timer = self.timeout_keep_alive_task if self._pending_bytes else None  # half of a request was there already
         due = self.loop.time() + self.timeout_keep_alive if timer is None else timer.when()
@@ -132,17 +169,19 @@ class LimitedProtocol(HttpToolsProtocol):
             super().data_received(data := self._headers_without_upgrade() + rest)
         if self._pending_bytes <= MOST_HEADER_BYTES or self.transport.is_closing():
             self._limit_idleness(due)
-            if self._looking is None:
-                self._look_for_hang_up()
+            self._look_for_hang_up()
             return
-        if self.cycle is None or self.cycle.response_complete:
-            self._is_refused = True
-            self.transport.write(_REFUSAL)
+        self._refuse(self._refuse_headers)
+
+    def _refuse_headers(self) -> None:
+        self.transport.write(_REFUSAL)
         self.transport.close()
 
     def on_response_complete(self) -> None:
         """See uvicorn."""
         super().on_response_complete()
+        self._refuse_in_turn()
+        self._look_for_hang_up()
         self._limit_idleness(self.loop.time() + self.timeout_keep_alive)
 
     def _limit_idleness(self, due: float) -> None:
@@ -150,23 +189,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
-        is_idle = all(cycle.response_complete for cycle in self._unanswered)
+        is_idle = not self._is_in_work()
+        if is_idle and self._has_ended:
+            self.transport.close()
+            return
         if is_idle and self._body_is_coming:
             self._rest.begin()
             return
         self._rest.end()
         if is_idle:
             self.timeout_keep_alive_task = self.loop.call_at(due, self.timeout_keep_alive_handler)
-
-    def _look_for_hang_up(self) -> None:
-        """Look while reading is paused: behind requests that wait for earlier ones the end is not read."""
-        self._looking = None
-        if self.transport.is_closing() or not self.flow.read_paused:
-            return
-        if _has_hung_up(self.transport.get_extra_info("socket")):
-            self._cut()
-        else:
-            self._looking = self.loop.call_later(_LOOK_S, self._look_for_hang_up)
 
     def on_message_begin(self) -> None:
         """See httptools."""
@@ -215,12 +247,3 @@ class LimitedProtocol(HttpToolsProtocol):
             if name != b"upgrade":
                 kept.append(name + b": " + (b",".join(wishes) if name == b"connection" else value))
         return b"\r\n".join([*kept, b"", b""])
-
-
-def _has_hung_up(line: socket.socket) -> bool:
-    """Whether the other side has ended its direction; where the system cannot tell, it has not."""
-    if sys.platform != "linux":
-        return False
-    looked = select.poll()
-    looked.register(line.fileno(), select.POLLRDHUP)
-    return bool(looked.poll(0))

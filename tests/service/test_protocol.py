@@ -127,6 +127,118 @@ def test_work_for_who_hangs_up_ends_whatever_was_sent_behind_it(behind: bytes, *
         assert gone.wait(20)
 
 
+@pytest.mark.parametrize("read", [0, 1, 2], ids=["nothing", "a byte", "two bytes"])
+def test_work_for_who_ends_his_direction_first_and_hangs_up_then_ends(read: int) -> None:
+    """The system of one who has read all that was sent ahead tells of its end by the answer to the next byte alone."""
+    begun, gone = threading.Event(), threading.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        begun.set()
+        assert (await receive())["type"] == "http.disconnect"
+        gone.set()
+
+    with served(work) as port:
+        with connect(port) as line:
+            line.sendall(GET)
+            assert begun.wait(20)
+            line.shutdown(socket.SHUT_WR)
+            assert b"".join(line.recv(1) for _ in range(read)) == b"HT"[:read]
+            time.sleep(0.5)
+            assert not gone.is_set()
+        assert gone.wait(20)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+LARGE = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000)
+
+
+@pytest.mark.parametrize("work_s", [0.0, 0.3, 1.5], ids=["at once", "soon", "later"])
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        pytest.param(GET, [b""], id="GET"),
+        pytest.param(GET.replace(b"1.1", b"1.0"), [b""], id="HTTP 1.0"),
+        pytest.param(LAST, [b""], id="the last"),
+        pytest.param(POST, [b"body"], id="POST"),
+        pytest.param(LARGE, [bytes(500_000)], id="a body that is read bit by bit"),
+        pytest.param(GET + POST + GET, [b"", b"body", b""], id="three"),
+        pytest.param(POST + b"GET / HT", [b"body"], id="half of another"),
+    ],
+)
+def test_who_only_ends_his_direction_gets_his_answers(sent: bytes, answers: list[bytes], work_s: float) -> None:
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(work_s)
+        await echo(scope, receive, send)
+
+    with served(work, keep_alive_s=60) as port, connect(port) as line:
+        line.sendall(sent)
+        line.shutdown(socket.SHUT_WR)
+        assert bodies(read_all(line)) == [(200, answer) for answer in answers]
+
+
+def bodies(read: bytes) -> list[tuple[int, bytes]]:
+    """Statuses and bodies of answers that say how long they are."""
+    found = []
+    while read:
+        head, _, rest = read.partition(b"\r\n\r\n")
+        status, *headers = head.split(b"\r\n")
+        assert status.startswith(b"HTTP/1.1 ")
+        length = next(int(line.split(b":")[1]) for line in headers if line.lower().startswith(b"content-length"))
+        found.append((int(status.split()[1]), rest[:length]))
+        read = rest[length:]
+    return found
+
+
+def test_who_ends_his_direction_in_the_middle_of_a_request_has_hung_up() -> None:
+    gone = threading.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    with served(work) as port, connect(port) as line:
+        line.sendall(POST[:-1])
+        line.shutdown(socket.SHUT_WR)
+        assert read_all(line) == b""
+        assert gone.wait(20)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [
+        pytest.param(b"nothing\r\n\r\n", 400, id="no request"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + bytes(b"a" * 200_000), 431, id="endless headers"),
+        pytest.param(CHUNKED + b"no length\r\n", 400, id="a broken body"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [b"body"], [b"body", b"", b"body"]], ids=["alone", "one before", "three"])
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
+def test_what_is_no_request_is_refused_after_those_before_it_are_answered(
+    before: list[bytes], behind: bytes, status: int, *, apart: bool
+) -> None:
+    go_on = threading.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await Request(scope, receive).body()
+        await asyncio.to_thread(go_on.wait, 20)
+        await Response(body)(scope, receive, send)
+
+    with served(work) as port, connect(port) as line:
+        sent = [*(POST if body else GET for body in before), behind]
+        for part in sent if apart else [b"".join(sent)]:
+            line.sendall(part)
+            time.sleep(0.2)
+        go_on.set()
+        *good, (refused, _) = bodies(read_all(line))
+        assert good == [(200, body) for body in before]
+        assert refused == status
+
+
 @asynccontextmanager
 async def connected(
     app: ASGIApp,
