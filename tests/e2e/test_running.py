@@ -37,10 +37,10 @@ def metric(url: str, name: str, /, **labels: str) -> float:
     return total
 
 
-def wait_for_metric(url: str, name: str, expected: float) -> None:
+def wait_for_metric(url: str, name: str, expected: float, /, **labels: str) -> None:
     until = time.monotonic() + 30
-    while metric(url, name) != expected:
-        assert time.monotonic() < until, f"{name} is {metric(url, name)}, not {expected}"
+    while metric(url, name, **labels) != expected:
+        assert time.monotonic() < until, f"{name} is {metric(url, name, **labels)}, not {expected}"
         time.sleep(0.01)
 
 
@@ -181,7 +181,7 @@ def test_what_outlives_the_grace_is_told_to_come_again(packages: Path, tmp_path:
         computing = background.submit(
             httpx.post, f"{server.url}/segment", content=large, params={"output": "labels"}, timeout=60
         )
-        wait_for_metric(server.url, "unet_stage_seconds_count", 1)  # decoded
+        wait_for_metric(server.url, "unet_stage_seconds_count", 1, stage="decode")
         uploading = background.submit(httpx.post, f"{server.url}/segment", content=never_whole(), timeout=60)
         wait_for_metric(server.url, "unet_in_flight", 2)
         server.terminate()
