@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.engine.alone import check_disk_alone, check_load_alone, check_memory_alone
+from service.engine.alone import check_disk_alone, check_memory_alone
 from service.engine.backlog import check_deadline, check_time
-from service.engine.growth import Growth
-from service.engine.ledger import Ledger
-from service.engine.precedence import Precedence, Wish
+from service.engine.kept_room import KeptRoom
+from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
 from service.engine.sharing import seconds_beside
 from service.engine.ticket import Throughput, Ticket
-from service.engine.unsent import KINDS, Kind
+from service.engine.unsent import KINDS
 
 
-class Admission(Ledger):
+class Admission(KeptRoom):
     """Accepts work as long as there is room and time for it.
 
     Parameters
@@ -44,27 +43,10 @@ class Admission(Ledger):
         turns: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(memory_bytes, disk_bytes, clock)
+        # a worker is left to those that wait for none
+        super().__init__(memory_bytes, disk_bytes, turns - 1, clock)
         self.turns = turns
         self._max_backlog_s = max_backlog_s
-        self._clock = clock
-        self._package: list[Wish] = []  # of one at most
-        self._precedence = Precedence(self._limit, self._lasting, clock)
-        # a worker is left to those that wait for none
-        self._growth = Growth(memory_bytes, lambda: self.memory_in_use, turns - 1, clock)
-
-    def _lasting(self, kind: Kind) -> int:
-        """What does not go with the requests in work: answers that clients take, jobs, and requests that wait."""
-        lasting = [ticket for ticket in self._in_work() if ticket.background or ticket in self._growth]
-        held: int = sum(getattr(ticket, kind) for ticket in lasting)
-        return held + self._unsent.held(kind)
-
-    def _kept(self, kind: Kind, jobs: Iterable[Wish] = ()) -> int:
-        """Bytes that are kept for what waits: what grows, a package, and jobs."""
-        return self._precedence.bytes_kept(kind, [*self._growth.wishes, *self._package, *jobs])
-
-    def _kept_from_requests(self, kind: Kind) -> int:
-        return self._kept(kind, [ticket.wish for ticket in self._tickets if ticket.wish])
 
     @contextmanager
     def admit(
@@ -158,26 +140,6 @@ class Admission(Ledger):
         jobs = [ticket for ticket in self._in_work() if ticket.background]
         memory, disk = (sum(getattr(job, kind) for job in [*jobs, asked]) for kind in ("memory_bytes", "disk_bytes"))
         return not jobs or (2 * memory <= self.memory_limit and 2 * disk <= self.disk_limit)
-
-    def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
-        """Charge memory for a package until the returned function is called; None where it is not free.
-
-        What jobs wait for that hold nothing yet counts as free; what nets hold that are served no longer and still used
-        does not, though no request waits for these.
-
-        Raises
-        ------
-        TooLargeForMemory
-            Where it is more than the whole budget.
-
-        """
-        check_load_alone(memory_bytes, self.memory_limit)
-        in_use = self.memory_in_use + self._kept("memory_bytes") + nets_bytes
-        return self.keep(memory_bytes, 0) if in_use + memory_bytes <= self.memory_limit else None
-
-    def expect(self, memory_bytes: int, nets_bytes: int = 0, waited_s: float = 0.0) -> None:
-        """Note what a package has waited for, beside nets that jobs keep, and for how many seconds; 0 for no longer."""
-        self._package = [Wish(self._clock() - waited_s, memory_bytes, 0, nets_bytes)] if memory_bytes else []
 
     async def grow(self, ticket: Ticket, memory_bytes: int) -> None:
         """Promise an accepted request more memory, once its content shows that it needs it; see :meth:`Growth.wait`.

@@ -64,6 +64,14 @@ class Demand:
         """See :meth:`~service.engine.admission.Admission.check_room`."""
         admission.check_room(self.room.memory_bytes, self.room.disk_bytes, self.series)
 
+    def waits_for_package(self, admission: Admission) -> bool:
+        """See :meth:`~service.engine.admission.Admission.waits_for_package`; jobs wait for their turn."""
+        return not self.background and admission.waits_for_package(self.room.memory_bytes, self.series)
+
+    async def let_package_pass(self, admission: Admission) -> None:
+        """See :meth:`~service.engine.admission.Admission.let_package_pass`."""
+        await admission.let_package_pass(self.room.memory_bytes, self.series)
+
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
         self.check_alone(admission)

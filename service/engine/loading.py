@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint
 from service.engine.finishing import Finishing
 from service.engine.planning import PlanLimits, make_planner
+from service.engine.resources import give_memory_back
 from service.engine.ticket import Throughput
 
 _LOG = logging.getLogger("unet.engine")
@@ -79,7 +80,9 @@ def load_model(
     options: SessionOptions,
     limits: PlanLimits,
     calibration_s: float = CALIBRATION_S,
+    *,
     between: BetweenBatches | None = None,
+    opened: Callable[[], None] | None = None,
 ) -> LoadedModel:
     """Read, check, open, self-test and warm up one package, and measure what tiles cost.
 
@@ -95,6 +98,9 @@ def load_model(
         Seconds that measuring should take, where no earlier start has left its figures.
     between
         Batches of others that the net runs between; None where there are none.
+    opened
+        Called once the net is open and has passed its test: it takes no more memory from then on than it keeps, and
+        tiles while they are measured, which go between batches.
 
     Raises
     ------
@@ -105,8 +111,11 @@ def load_model(
     package, files = read_package(path), fingerprint(path)
     package.check_files()
     _check_test_input(package, limits)
-    opened = open_checked(package, options, between.of) if between else open_checked(package, options)
-    package, session = opened.package, opened.session
+    net = open_checked(package, options, between.of) if between else open_checked(package, options)
+    package, session = net.package, net.session
+    give_memory_back()  # files, graphs and activations took several times what the net does
+    if opened:
+        opened()
     if package.spec.label_rule_note is not None:
         _LOG.warning("%s: %s", package.spec.reference, package.spec.label_rule_note)
     if between:
@@ -120,7 +129,7 @@ def load_model(
         package.spec.reference,
         session.provider,
         session.precision,
-        opened.self_test_difference,
+        net.self_test_difference,
         throughput.pixels_per_second / 1e6,
     )
     return LoadedModel(
@@ -131,8 +140,8 @@ def load_model(
         planner=planner,
         throughput=throughput,
         finishing=Finishing(),
-        self_test_difference=opened.self_test_difference,
-        agreement=opened.agreement,
+        self_test_difference=net.self_test_difference,
+        agreement=net.agreement,
         readme=package.readme(),
         working_bytes=working_bytes(files),
         net_bytes=net_bytes(files),

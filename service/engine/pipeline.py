@@ -19,7 +19,7 @@ from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
 from service.engine.auto_scale import all_at_scale, by_pixel_size, nothing_tells, settled
 from service.engine.channels import check_one_channel, taken_channel
-from service.engine.clock import StageClock
+from service.engine.clock import WAIT, StageClock
 from service.engine.demand import Demand, demand_of
 from service.engine.encoding import encode
 from service.engine.errors import EngineError
@@ -132,7 +132,7 @@ class Pipeline:
             asked.check(self.admission, speed)
             refusal = None
         except EngineError as error:
-            refusal = error
+            refusal = None if asked.waits_for_package(self.admission) else error
         finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
         through_s = self.admission.seconds_until_done(speed, asked.pixels, background=request.background)
         return Forecast(
@@ -212,6 +212,9 @@ class Pipeline:
         preparing: bool = False,
     ) -> AsyncIterator[AcceptedRequest]:
         """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
+        if asked.waits_for_package(self.admission):
+            with clock.stage(WAIT):
+                await asked.let_package_pass(self.admission)
         with asked.admit(self.admission, chosen.throughput) as ticket:
             ticket.beside = partial(clock.seconds_beside, "inference")
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)

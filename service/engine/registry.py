@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,11 +130,12 @@ def load_entry(
     *,
     calibration_s: float = CALIBRATION_S,
     between: BetweenBatches | None = None,
+    opened: Callable[[], None] | None = None,
 ) -> Entry:
     """Load the package that is at a place, or say why it cannot be served; see :func:`load_model`."""
     files = fingerprint(path)
     try:
-        return Entry(files, load_model(path, options, limits, calibration_s, between))
+        return Entry(files, load_model(path, options, limits, calibration_s, between=between, opened=opened))
     except ModelError as error:
         kind = "backend" if isinstance(error, BackendUnavailable) else "package"
         _LOG.error("%s %s is not served: %s", kind, name, error)

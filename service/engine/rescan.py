@@ -9,7 +9,7 @@ volume looks like that has gone for a moment, or the default model would be lost
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,12 +108,16 @@ class Rescan:
             self._wanted = set(due)
         return tuple(Due(path, working_bytes(now[path])) for path in dict.fromkeys(due) if path in now)
 
-    def load(self, path: Path) -> None:
-        """Load what is at a place; it takes over from what was served from there before, if it is sound."""
-        if self._between:
-            self._between.loading(self._name(path))
-        self._put(path, load_entry(self._name(path), path, self._options, self._limits, between=self._between))
-        give_memory_back()  # files, graphs and activations took several times what the net does
+    def load(self, path: Path, opened: Callable[[], None] | None = None) -> None:
+        """Load what is at a place; it takes over from what was served from there before, if it is sound.
+
+        For ``opened`` see :func:`service.engine.loading.load_model`.
+        """
+        name, between = self._name(path), self._between
+        if between:
+            between.loading(name)
+        self._put(path, load_entry(name, path, self._options, self._limits, between=between, opened=opened))
+        give_memory_back()
 
     def refuse(self, path: Path, reason: str) -> None:
         """Refuse what is at a place without loading it; what was served from there before still is."""

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from service.engine.admission import Admission
 from service.engine.ending import end
@@ -22,7 +24,17 @@ from service.engine.resources import give_memory_back
 
 _LOG = logging.getLogger("unet.engine")
 _RELEASE_S = 1.0
-_RETRY_S = 1.0  # whether there is memory by now
+_RETRY_S = 1.0  # what waits for memory may have changed or gone
+_LOOK_S = 0.05  # whether there is memory by now: what is kept for it nobody has
+
+
+class _Waiting(NamedTuple):
+    """A package that waits for memory."""
+
+    since: float
+    """By the loop's clock."""
+    needed: int
+    """Bytes."""
 
 
 class Watch:
@@ -59,7 +71,7 @@ class Watch:
         self._registry = rescan.registry
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="unet-packages")
         self._asked = asyncio.Event()
-        self._waiting: dict[Path, float] = {}  # packages for which there was no memory, and since when
+        self._waiting: dict[Path, _Waiting] = {}  # packages for which there was no memory
         self._uses: Counter[LoadedModel] = Counter()
         self._leaving: list[LoadedModel] = []
         self._task: asyncio.Task[None] | None = None
@@ -108,15 +120,26 @@ class Watch:
         """Wait for the time of the next look, or until it is asked for; returns which of them it was."""
         loop = asyncio.get_running_loop()
         until = loop.time() + (min(self._every_s, _RETRY_S) if self._waiting else self._every_s)
-        while (left_s := until - loop.time()) > 0:
-            pause_s = min(left_s, _RELEASE_S) if self._leaving else left_s
+        while (left_s := until - loop.time()) > 0 and not self._has_room():
+            # memory is freed by any thread, the garbage collector's too, and these can wake nobody
+            pause_s = min(left_s, _LOOK_S if self._waiting else math.inf, _RELEASE_S if self._leaving else math.inf)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), None if pause_s == math.inf else pause_s)
+                async with asyncio.timeout(None if pause_s == math.inf else pause_s):
+                    await self._asked.wait()
                 break
             self._let_go()
         asked = self._asked.is_set()
         self._asked.clear()
         return asked
+
+    def _has_room(self) -> bool:
+        """Whether there is memory by now for a package that waits for it."""
+        return any(self._admission.has_room(waiting.needed, self._kept_bytes) for waiting in self._waiting.values())
+
+    @property
+    def _kept_bytes(self) -> int:
+        """Memory of nets that jobs in the queue keep: as many as there is memory for, beside what requests take."""
+        return sum(net.working_bytes for net in self._leaving if net in self._uses)
 
     async def _look(self, *, asked: bool) -> None:
         loop, former = asyncio.get_running_loop(), self._registry
@@ -124,9 +147,9 @@ class Watch:
         self._publish()
         before, self._waiting = self._waiting, {}
         self._admission.expect(0)
-        for package in sorted(due, key=lambda package: before.get(package.path, math.inf)):
-            # nets that jobs in the queue keep are as many as there is memory for, beside what requests take
-            needed, kept = package.working_bytes, sum(net.working_bytes for net in self._leaving if net in self._uses)
+        now = loop.time()
+        for package in sorted(due, key=lambda package: before[package.path].since if package.path in before else now):
+            needed, kept = package.working_bytes, self._kept_bytes
             try:
                 release = self._admission.reserve(needed, kept)
             except TooLargeForMemory as error:
@@ -135,13 +158,14 @@ class Watch:
             if release is None:
                 if package.path not in before:
                     _LOG.info("%s waits for memory in which to be loaded", package.path.name)
-                since = before.get(package.path, loop.time())
+                since = before[package.path].since if package.path in before else loop.time()
                 if not self._waiting:
                     self._admission.expect(needed, kept, loop.time() - since)
-                self._waiting[package.path] = since
+                self._waiting[package.path] = _Waiting(since, needed)
                 continue
+            opened = partial(_call_soon, loop, release)
             try:
-                await loop.run_in_executor(self._thread, self._rescan.load, package.path)
+                await loop.run_in_executor(self._thread, self._rescan.load, package.path, opened)
             finally:
                 release()
             self._publish()
@@ -163,6 +187,12 @@ class Watch:
         self._leaving = [model for model in self._leaving if model in self._uses]
         if idle:
             self._thread.submit(_close, idle)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Have a loop call a function, from another thread, unless it has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)
 
 
 def _close(idle: list[LoadedModel]) -> None:

@@ -1,0 +1,89 @@
+"""What is kept of memory and disk for what waits for it, and packages that wait, or are loaded while requests run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from service.engine.alone import check_load_alone
+from service.engine.growth import Growth
+from service.engine.ledger import Ledger
+from service.engine.package_room import PackageRoom
+from service.engine.precedence import Precedence, Wish
+from service.engine.series import Series
+from service.engine.unsent import Kind
+
+
+class KeptRoom(Ledger):
+    """A ledger in which what has waited goes before what comes later.
+
+    Parameters
+    ----------
+    memory_bytes, disk_bytes, clock
+        As for :class:`~service.engine.ledger.Ledger`.
+    places
+        As for :class:`~service.engine.growth.Growth`.
+
+    """
+
+    def __init__(self, memory_bytes: int, disk_bytes: int, places: int, clock: Callable[[], float]) -> None:
+        super().__init__(memory_bytes, disk_bytes, clock)
+        self._clock = clock
+        self._package = PackageRoom()
+        self._precedence = Precedence(self._limit, self._lasting, clock)
+        self._growth = Growth(memory_bytes, lambda: self.memory_in_use, places, clock)
+
+    def _lasting(self, kind: Kind) -> int:
+        """What does not go with the requests in work: answers that clients take, jobs, and requests that wait."""
+        lasting = [ticket for ticket in self._in_work() if ticket.background or ticket in self._growth]
+        held: int = sum(getattr(ticket, kind) for ticket in lasting)
+        return held + self._unsent.held(kind)
+
+    def _kept(self, kind: Kind, jobs: Iterable[Wish] = ()) -> int:
+        """Bytes that are kept for what waits: what grows, a package, and jobs."""
+        return self._precedence.bytes_kept(kind, [*self._growth.wishes, *self._package.wishes, *jobs])
+
+    def _kept_from_requests(self, kind: Kind) -> int:
+        return self._kept(kind, self._wishes_of_jobs)
+
+    @property
+    def _wishes_of_jobs(self) -> list[Wish]:
+        return [ticket.wish for ticket in self._tickets if ticket.wish]
+
+    def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
+        """Charge memory for a package until the returned function is called; None where it is not free.
+
+        What jobs wait for that hold nothing yet counts as free; what nets hold that are served no longer and still used
+        does not, though no request waits for these.
+
+        Raises
+        ------
+        TooLargeForMemory
+            Where it is more than the whole budget.
+
+        """
+        check_load_alone(memory_bytes, self.memory_limit)
+        in_use = self.memory_in_use + self._kept("memory_bytes") + nets_bytes
+        if in_use + memory_bytes > self.memory_limit:
+            return None
+        return self._package.hold(memory_bytes, self.keep(memory_bytes, 0))
+
+    def has_room(self, memory_bytes: int, nets_bytes: int) -> bool:
+        """Whether :meth:`reserve` would charge it now, were no other package to go before it."""
+        in_use = self.memory_in_use + self._precedence.bytes_kept("memory_bytes", self._growth.wishes) + nets_bytes
+        return in_use + memory_bytes <= self.memory_limit
+
+    def expect(self, memory_bytes: int, nets_bytes: int = 0, waited_s: float = 0.0) -> None:
+        """Note what a package has waited for, beside nets that jobs keep, and for how many seconds; 0 for no longer."""
+        wish = Wish(self._clock() - waited_s, memory_bytes, 0, nets_bytes)
+        self._package.expect(wish if memory_bytes else None)
+
+    def waits_for_package(self, memory_bytes: int, series: Series) -> bool:
+        """Whether a request that somebody waits for lacks memory for nothing but a package."""
+        others = self._precedence.bytes_kept("memory_bytes", [*self._growth.wishes, *self._wishes_of_jobs])
+        in_use = self._in_use("memory_bytes", series.owner) + series.memory_bytes
+        free = self.memory_limit - in_use - memory_bytes
+        return free < self._kept_from_requests("memory_bytes") and free + self._package.held >= others
+
+    async def let_package_pass(self, memory_bytes: int, series: Series) -> None:
+        """Wait while :meth:`waits_for_package`, for 10 s at most."""
+        await self._package.passed(lambda: self.waits_for_package(memory_bytes, series))
