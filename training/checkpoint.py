@@ -15,7 +15,8 @@ import torch
 from model.unet import UNet
 from training.errors import CheckpointError, RecipeError
 from training.origin import Origin, name_digest
-from training.recipe import Recipe, differences, stored_recipe
+from training.recipe import Recipe, stored_recipe
+from training.recipe_differences import differences
 from training.writing import replacing
 
 _log = logging.getLogger(__name__)

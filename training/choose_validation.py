@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from training.options import Data
 from training.origin import Origin
 from training.plan import Choice
-from training.splits import asks_for_validation, describe_split, validation_stems
+from training.splits import asks_for_validation, describe_split, says_validation, validation_stems
 from training.survey import Survey
 
 _FEWEST_FOR_HASH = 100  # with fewer images a share by hash may come out empty
@@ -27,6 +27,8 @@ def choose_validation(survey: Survey, data: Data) -> tuple[Data, Choice]:
         What :func:`training.survey.survey_folder` returns.
 
     """
+    if data.parts is not None:
+        return data, Choice(f"validation {data.parts[1]}/", f"{data.parts[0]}/ is trained on")
     if says_validation(data):
         return data, Choice("validation as asked for", describe_split(data).removesuffix("."))
     chosen, choice = _by_number(survey, data)
@@ -82,11 +84,6 @@ def _parts(data: Data) -> list[Data]:
     """Parts of the size of the one that validates by ``data``."""
     count = round(1 / data.validation_fraction) if data.fold is None else data.fold[1]
     return [data.model_copy(update={"fold": (number, count)}) for number in range(1, count + 1)]
-
-
-def says_validation(data: Data) -> bool:
-    """Whether somebody has said which images validate."""
-    return not data.model_fields_set.isdisjoint({"split", "stretches", "validation_fraction", "fold"})
 
 
 def hold_out(known: Origin, theirs: Data, survey: Survey, data: Data, about: Choice) -> tuple[Data, Choice]:

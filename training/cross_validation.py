@@ -16,7 +16,8 @@ from training.evaluate import Evaluation, evaluate_images
 from training.folds import CrossValidation, Fold
 from training.loading import require_workers
 from training.prediction import net_predictor
-from training.recipe import Recipe, differences
+from training.recipe import Recipe
+from training.recipe_differences import differences
 from training.run_folder import RunFiles
 from training.splits import split_for_run, split_images
 from training.trainer import train

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.layouts.choice import layout_of
 from training.layouts.files import is_turned
+from training.layouts.parts import data_folders
 from training.layouts.source import NUMBERED, Labels, Source, whole_numbers
 from training.options import Data, Include
 from training.origin import DIGEST_BYTES
@@ -62,30 +63,40 @@ class AnnotatedImage:
 
 
 def find_sources(folder: Path, data: Data) -> list[Source]:
-    """Find every image and its labels, sorted by stem, in the layout that the recipe names or the folder shows.
+    """Find every image and its labels, in the layout that the recipe names or the folder shows.
 
-    The recipe's table chooses among the images; a folder without that table is taken whole, and the log says so.
+    They are sorted by stem, those of each part of a folder that has parts. The recipe's table chooses among the images;
+    a folder without that table is taken whole, and the log says so.
 
     Raises
     ------
     MissingFile
         Where a folder, a mask or an image named by the table is missing, no layout fits, or the table is there but
-        cannot be used.
+        cannot be used; where the folder has parts that the recipe does not name.
     MaskMismatch
         Where two files share a stem.
 
     """
-    layout, data = layout_of(folder, data)
-    wanted = None if data.include is None else _included(folder, data.include)
-    sources = layout.list_sources(folder, data, wanted)
-    if data.include is not None and wanted is None:
-        _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(sources))
+    sources = [
+        replace(source, stem=f"{beginning}{source.stem}")
+        for beginning, place in data_folders(folder, data)
+        for source in _sources_in(place, data)
+    ]
     strange = sorted(set(data.incomplete) - {source.stem for source in sources})
     if strange:
         raise MissingFile(
             f"data.incomplete names {strange[0]}, which is not among the {len(sources)} images of {folder}; "
             f"expected stems such as {sources[0].stem}. Correct the recipe"
         )
+    return sources
+
+
+def _sources_in(folder: Path, data: Data) -> list[Source]:
+    layout, data = layout_of(folder, data)
+    wanted = None if data.include is None else _included(folder, data.include)
+    sources = layout.list_sources(folder, data, wanted)
+    if data.include is not None and wanted is None:
+        _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(sources))
     return sources
 
 

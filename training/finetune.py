@@ -28,7 +28,7 @@ from training.choose import (
     recipe_name,
 )
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
-from training.choose_validation import choose_validation, hold_out, says_validation
+from training.choose_validation import choose_validation, hold_out
 from training.errors import ForeignPackage, RecipeError
 from training.onnx_weights import read_unet
 from training.options import Augmentation, Data, Net, Schedule, Targets
@@ -37,6 +37,7 @@ from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
 from training.run_folder import RunFiles, checkpoint_path, is_run, require_net
 from training.scoring import Scoring
+from training.splits import says_validation
 from training.survey import Survey
 
 MINUTES = 20.0

@@ -27,6 +27,17 @@ from training.ranges import (
     ZoomRange,
 )
 
+PartName = Annotated[str, Field(pattern=r"^[^/\\]+$"), AfterValidator(composed)]
+"""Of a folder in the data folder."""
+
+
+def _apart(parts: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Stems of images begin with their part and a hyphen, so that parts are told from each other by these."""
+    first, second = (f"{part}-" for part in parts or ("a", "b"))
+    if first.startswith(second) or second.startswith(first):
+        raise ValueError(f"{first[:-1]} and {second[:-1]} cannot be told apart; name or call two folders otherwise")
+    return parts
+
 
 class Include(Part):
     """Take only the images that a table names: rows of ``csv`` whose ``column`` holds ``value``.
@@ -81,6 +92,10 @@ class Data(Part):
         Mask value of pixels that nobody has annotated: they are left out of loss and figures.
     include
         Optional filter by a table that may lie in the data folder.
+    parts
+        Names of two sub-folders of the data folder, each laid out as a data folder of its own: the images in the first
+        train, those in the second validate, and ``split``, ``validation_fraction`` and ``stretches`` mean nothing. A
+        data folder that has neither is taken whole.
     split
         Which images validate (:mod:`training.splits`). ``hash``: by the hash of the stem. ``blocks``: contiguous
         stretches of the sorted stems, for slices of one specimen and frames of one sequence.
@@ -106,6 +121,9 @@ class Data(Part):
     class_values: Annotated[tuple[int, ...] | None, Field(examples=[[0, 255]])] = None
     ignore_value: int | None = None
     include: Include | None = None
+    parts: Annotated[tuple[PartName, PartName] | None, AfterValidator(_apart), Field(examples=[["train", "test"]])] = (
+        None
+    )
     split: Literal["hash", "blocks"] = "hash"
     stretches: Annotated[int, Field(ge=1)] = 1
     validation_fraction: Share = 0.15

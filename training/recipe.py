@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -19,11 +19,10 @@ from model.tiling import Geometry, valid_unet_geometry
 from training.assignments import assign, example_of, nearest_key, told
 from training.errors import RecipeError
 from training.layouts.documents import shown
+from training.layouts.parts import find_parts
 from training.options import Augmentation, Card, Data, Loss, Net, Schedule, Targets, Weights
 from training.ranges import Part
 from training.scoring import Scoring
-
-_SHOWN = 3  # values that differ, in an error
 
 
 class Recipe(Part):
@@ -44,12 +43,16 @@ class Recipe(Part):
     card: Card = Card()
 
     def for_folder(self, folder: Path) -> Self:
-        """Return the recipe without its table and card where ``folder`` lacks that table: its images are others."""
-        include = self.data.include
-        if include is None or (folder / include.csv).exists():
-            return self
-        data = self.data.model_copy(update={"include": None})
-        return self.model_copy(update={"data": data, "card": Card(license=self.card.license)})
+        """Return the recipe without its table and card where ``folder`` lacks that table: its images are others.
+
+        Where the folder parts its images itself, those parts are the recipe's, unless it asks for others or for a fold.
+        """
+        data, include, card = self.data, self.data.include, self.card
+        if include is not None and not (folder / include.csv).exists():
+            data, card = data.model_copy(update={"include": None}), Card(license=card.license)
+        if data.parts is None and data.fold is None and (parts := find_parts(folder, data)) is not None:
+            data = data.model_copy(update={"parts": parts})
+        return self if data is self.data else self.model_copy(update={"data": data, "card": card})
 
     def for_images(self, pixels: Iterable[str]) -> Self:
         """Return the recipe without its card where that speaks of others than the images of these digests."""
@@ -63,9 +66,15 @@ class Recipe(Part):
         Raises
         ------
         RecipeError
-            Where ``fold`` is not of that form.
+            Where ``fold`` is not of that form, or the recipe's parts say which images validate.
 
         """
+        if self.data.parts is not None:
+            training, validation = self.data.parts
+            raise RecipeError(
+                f"there is no fold {fold} where {validation}/ validates (data.parts); for folds of the images in "
+                f"{training}/ give that folder as --data"
+            )
         number, slash, count = fold.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) >= 2):
             raise RecipeError(f"--fold {fold} is no fold; give K/N with 1 <= K <= N and N of 2 or more, such as 1/5")
@@ -99,7 +108,7 @@ class Recipe(Part):
 
     def reads_labels_as(self, other: Recipe) -> bool:
         """Whether both make the same labels of the same files; which of them are taken or validate may differ."""
-        apart = {"layout", "include", "split", "stretches", "validation_fraction", "fold"}
+        apart = {"layout", "include", "parts", "split", "stretches", "validation_fraction", "fold"}
         ours, theirs = (each.data.model_dump(exclude=apart) for each in (self, other))
         by_count = self.data.kind == "semantic" and len(self.targets.classes) != len(other.targets.classes)
         return ours == theirs and not by_count
@@ -143,27 +152,12 @@ class Recipe(Part):
         largest = max(*self.labels.foreground, *self.labels.seeds)
         if largest >= count:
             raise ValueError(f"labels names channel {largest}, the net has {count}: 0 to {count - 1}")
+        if self.data.parts is not None and self.data.fold is not None:
+            raise ValueError("data.parts and data.fold both say which images validate; leave one of them out")
         problem = self.scoring.problem_with(self.data.kind)
         if problem is not None:
             raise ValueError(problem)
         return self
-
-
-def differences(before: Recipe, now: Recipe, but_for: set[str]) -> str:
-    """Name the values that differ between two recipes, the first three of them, but for some parts; empty for none."""
-    old, new = (dict(_values(each.model_dump(mode="json", exclude=but_for))) for each in (before, now))
-    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    told = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in differing[:_SHOWN]]
-    return ", ".join(told) + (f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
-
-
-def _values(part: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of a recipe by their keys, ``schedule.steps``."""
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            yield from _values(value, f"{place}{key}.")
-        else:
-            yield place + key, value
 
 
 def shipped_recipes() -> list[str]:

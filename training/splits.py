@@ -12,6 +12,7 @@ import numpy as np
 from training.datasets import AnnotatedImage, require_something_to_learn
 from training.errors import NothingToLearn, RecipeError
 from training.layouts.names import composed
+from training.layouts.parts import stem_in
 from training.options import Data
 
 Side = Literal["validation", "training", "all"]
@@ -49,7 +50,7 @@ def split_images(
     if not training or (asks_for_validation(data) and not validation):
         raise NothingToLearn(
             f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
-            f"add images or {remedy} (now {_asked(data)})"
+            f"add images or {_how(data, remedy)} (now {_asked(data)})"
         )
     return training, validation
 
@@ -66,13 +67,19 @@ def split_for_run(
 
     """
     training, validation = split_images(images, data, remedy)
-    others = f"Let others validate: {remedy} (now {_asked(data)})"
+    others = f"Let others validate: {_how(data, remedy)} (now {_asked(data)})"
     require_something_to_learn(training, data, f"the training side of {folder}", others)
     return training, validation
 
 
+def _how(data: Data, remedy: str) -> str:
+    return remedy if data.parts is None else "correct data.parts"
+
+
 def _asked(data: Data) -> str:
     """Which images shall validate, in short."""
+    if data.parts is not None:
+        return f"{data.parts[1]}/"
     return f"fold {data.fold[0]} of {data.fold[1]}" if data.fold else f"fraction {data.validation_fraction}"
 
 
@@ -100,7 +107,13 @@ def take_side(
 
 def asks_for_validation(data: Data) -> bool:
     """Whether images shall be kept for validation."""
-    return data.fold is not None or data.validation_fraction > 0
+    return data.parts is not None or data.fold is not None or data.validation_fraction > 0
+
+
+def says_validation(data: Data) -> bool:
+    """Whether somebody has said which images validate."""
+    said = {"parts", "split", "stretches", "validation_fraction", "fold"}
+    return not data.model_fields_set.isdisjoint(said)
 
 
 def _sides(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
@@ -113,9 +126,10 @@ def _sides(images: Sequence[AnnotatedImage], data: Data) -> tuple[list[Annotated
 def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
     """Stems of the images that validate.
 
-    A fold of split ``hash`` is an equal part of the stems in the order of their hashes. A fold of split ``blocks`` is,
-    of each stretch, one contiguous part: neighbouring slices never stand on both sides but at the block's ends.
-    Without a fold, ``hash`` takes what :func:`is_validation` says, and ``blocks`` the last part of each stretch.
+    Of a folder with parts, those of the second one. A fold of split ``hash`` is an equal part of the stems in the order
+    of their hashes. A fold of split ``blocks`` is, of each stretch, one contiguous part: neighbouring slices never
+    stand on both sides but at the block's ends. Without a fold, ``hash`` takes what :func:`is_validation` says, and
+    ``blocks`` the last part of each stretch.
 
     Raises
     ------
@@ -123,6 +137,8 @@ def validation_stems(stems: Sequence[str], data: Data) -> set[str]:
         Where there is no such fold.
 
     """
+    if data.parts is not None:
+        return {stem for stem in stems if stem.startswith(stem_in(data.parts[1], ""))}
     if data.fold is None:
         if data.validation_fraction == 0:
             return set()
@@ -145,6 +161,8 @@ def describe_split(data: Data) -> str:
     """Say in one or two sentences which images validate."""
     if not asks_for_validation(data):
         return "No image was kept for validation."
+    if data.parts is not None:
+        return f"The images in {data.parts[1]}/ validate, those in {data.parts[0]}/ are trained on."
     number, count = data.fold or (0, max(2, round(1 / data.validation_fraction)))
     if data.split == "blocks":
         where = "the sorted names" if data.stretches == 1 else f"each of {data.stretches} stretches of the sorted names"

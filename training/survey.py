@@ -16,8 +16,10 @@ from training.errors import MaskMismatch
 from training.layouts import coco, geojson, rois
 from training.layouts.choice import layout_of
 from training.layouts.ctc import has_silver_alone
+from training.layouts.parts import data_folders, find_parts
 from training.layouts.source import Layout
 from training.options import Data
+from training.splits import says_validation
 from training.survey_objects import MOST_CLASSES, Guess, Objects, guess_kind, measure_objects
 
 LOW_PERCENTILE = 1.0
@@ -125,8 +127,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data,
     folder
         The data folder.
     data
-        How to read it. What it does not set is as the folder shows: ``kind`` and ``class_values``, and silver truth
-        where no sequence of layout ``ctc`` has gold truth.
+        How to read it. What it does not set is as the folder shows: ``kind`` and ``class_values``, silver truth where
+        no sequence of layout ``ctc`` has gold truth, and ``parts`` where nothing else is said of validation.
 
     Returns
     -------
@@ -141,6 +143,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data,
 
     """
     data = data or Data()
+    if not says_validation(data) and (parts := find_parts(folder, data)) is not None:
+        data = data.model_copy(update={"parts": parts})
     if "truth" not in data.model_fields_set and has_silver_alone(folder):
         data = data.model_copy(update={"truth": "silver"})
     said = _as_said(folder, data)
@@ -156,7 +160,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data,
 
 def _as_said(folder: Path, data: Data) -> Guess | None:
     """What the labels are by ``data`` or by their layout; None where their values have to tell."""
-    drawn, kind_said = layout_of(folder, data)[0] in _DRAWN, "kind" in data.model_fields_set
+    drawn = all(layout_of(place, data)[0] in _DRAWN for _, place in data_folders(folder, data))
+    kind_said = "kind" in data.model_fields_set
     if data.class_values is not None:
         return Guess("semantic", data.class_values, "as data.class_values says")
     if data.kind == "semantic" and drawn:

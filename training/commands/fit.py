@@ -170,7 +170,7 @@ def _named(name: str, data: Path) -> Recipe:
     """Read a recipe, for a folder that may hold others' images."""
     shipped = read_recipe(name)
     recipe = shipped.for_folder(data)
-    if recipe is not shipped:
+    if recipe.data.include != shipped.data.include:
         # no package may claim data that it has not seen
         _log.info("%s: not the images of recipe %s; all are taken, its card is left out", data, recipe.name)
     return recipe

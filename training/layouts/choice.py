@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from training.errors import MissingFile
+from training.errors import DatasetError, MissingFile
 from training.layouts import coco, ctc, folders, geojson, rois, volumes
 from training.layouts.nested import describe_nested
 from training.layouts.source import Layout, tell_once
@@ -46,20 +47,13 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
         raise MissingFile(f"{folder} is not a folder; expected annotated images in it")
     if data.layout != "auto":
         return LAYOUTS[data.layout], data
-    fitting = _fitting(folder, data, LAYOUTS)
+    fitting, data = _fitting_anywhere(folder, data)
     if len(fitting) > 1:
         listed = "\n".join(f"  {name}: {found}" for name, found in fitting.items())
         raise MissingFile(
             f"{folder} fits {len(fitting)} layouts; name one of them as data.layout (in the recipe, or --set "
             f"data.layout={next(iter(fitting))}):\n{listed}"
         )
-    if not fitting and (data.images, data.masks) == (Data().images, Data().masks):
-        for places in _OTHER_FOLDERS:
-            moved = data.model_copy(update=places)
-            fitting = _fitting(folder, moved, ("folders", "volume"))
-            if fitting:
-                data = moved
-                break
     suspected = {
         name: found
         for name, suspect in _SUSPECTS.items()
@@ -80,13 +74,39 @@ def layout_of(folder: Path, data: Data) -> tuple[Layout, Data]:
     return LAYOUTS[name], data
 
 
+def has_layout(folder: Path, data: Data) -> bool:
+    """Whether something of a layout lies in a folder: of the one that the recipe names, or of any."""
+    if data.layout != "auto":
+        return LAYOUTS[data.layout].recognise(folder, data) is not None
+    return bool(_fitting_anywhere(folder, data)[0])
+
+
+def _may_be_read(folder: Path, data: Data) -> bool:
+    with suppress(DatasetError):  # of a folder that nobody has named
+        return has_layout(folder, data)
+    return False
+
+
+def _fitting_anywhere(folder: Path, data: Data) -> tuple[dict[str, str], Data]:
+    """What the layouts that fit say that they found, by their names, and ``data`` with the folders that they fit in."""
+    fitting = _fitting(folder, data, LAYOUTS)
+    if fitting or (data.images, data.masks) != (Data().images, Data().masks):
+        return fitting, data
+    for places in _OTHER_FOLDERS:
+        moved = data.model_copy(update=places)
+        fitting = _fitting(folder, moved, ("folders", "volume"))
+        if fitting:
+            return fitting, moved
+    return {}, data
+
+
 def _fits_none(folder: Path, data: Data) -> str:
     expected = "\n".join(f"  {name}: {layout.EXPECTS}" for name, layout in LAYOUTS.items())
     nested = describe_nested(folder / data.images, folder / data.masks)
-    return (
-        f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}"
-        f"{f'{chr(10)}{nested}' if nested else ''}"
-    )
+    own = next((path for path in _entries(folder) if path.is_dir() and _may_be_read(path, data)), None)
+    inner = None if own is None else f"{own.name}/ fits one: to read it alone give --data {own}"
+    hints = "".join(f"\n{hint}" for hint in (nested, inner) if hint)
+    return f"{folder} fits no layout; found {_listing(folder)}; expected one of\n{expected}{hints}"
 
 
 def _fitting(folder: Path, data: Data, names: Iterable[str]) -> dict[str, str]:

@@ -161,6 +161,8 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
     data, schedule = run.trained_by.data, run.trained_by.schedule
     part = f"fold {data.fold[0]}/{data.fold[1]}" if data.fold else f"{data.validation_fraction:.0%}"
     split = f"{part} by {data.split}" if asks_for_validation(data) else "none"
+    if data.parts is not None:
+        split = f"{data.parts[0]}/ and {data.parts[1]}/"
     began = {} if checkpoint.origin is None else {"began with": checkpoint.origin.name}
     return facts | {
         "trained on": len(checkpoint.split["training"]),
