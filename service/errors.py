@@ -130,7 +130,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "unauthorized",
         401,
         "The service wants a key",
-        "Send a key that the operator gave you: `Authorization: Bearer KEY`, or as the password in the address.",
+        "Send a key that the operator gave you: `Authorization: Bearer KEY`, or in the address: `https://any:KEY@host`.",
     ),
     InvalidParameter: INVALID_PARAMETER,
     image_errors.FormatError: INTERNAL,

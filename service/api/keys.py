@@ -29,6 +29,12 @@ _LINE = re.compile(
 _LINE_RULE = "NAME:KEY, the key of 16 to 256 letters, digits and signs, or NAME:sha256:<64 hexadecimal digits>"
 _LOOK_S = 1.0
 
+NO_KEY = (
+    "no key was sent; send one as Authorization: Bearer KEY, or as password (Basic), or in the address, as "
+    "https://any:KEY@host"
+)
+"""What is said to whoever sends none; programs of labs have a field for the address alone."""
+
 
 class ApiKeys:
     """The keys of a file, which is read again when it changes.
@@ -71,7 +77,7 @@ class ApiKeys:
         """
         self._look()
         if authorization is None:
-            raise Unauthorized("no key was sent; send one as Authorization: Bearer KEY, or as password (Basic)")
+            raise Unauthorized(NO_KEY)
         key = _sent_key(authorization)
         if key is None:
             raise Unauthorized(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from service.api.keys import NO_KEY
 from service.api.parameters import SegmentParameters
 from service.api.schemas import Problem
 from service.errors import PROBLEMS
@@ -60,7 +61,7 @@ _DETAILS = {
     "empty-body": "the body has 0 bytes; send the image as the body, or as multipart field 'image'",
     "unknown-model": "no model 'nucleii' is served; there are nuclei@1.0.0",
     "unknown-format": f"format 'gif' does not exist; ask for one of {', '.join(sorted(ENCODERS))}",
-    "unauthorized": "no key was sent; send one as Authorization: Bearer KEY, or as password (Basic)",
+    "unauthorized": NO_KEY,
     "body-too-large": "the body has 900000000 bytes, the limit is 536870912 bytes; compress the image ...",
     "image-too-large": "the image declares 900 x 65535 x 65535 (planes, height, width) = 3865352602500 pixels, ...",
     "invalid-parameter": "parameter 'thresold' does not exist; did you mean 'threshold'?",

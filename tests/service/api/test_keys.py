@@ -70,6 +70,7 @@ def test_all_else_needs_one(guarded: AppClient, path: str) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["type"] == "/problems/unauthorized"
     assert "no key was sent" in answer.json()["detail"]
+    assert "or in the address, as https://any:KEY@host" in answer.json()["detail"]  # what programs of labs can do
     assert guarded.get(path, headers=bearer(ALICE)).status_code != 401
 
 
