@@ -24,6 +24,7 @@ from service.jobs.errors import JobsOff
 router = APIRouter(tags=["segmentation"])
 
 _MOST_RECEIPT_BYTES = 6000  # proxies refuse header blocks above 8 KiB
+_PLANES_OF_HEADER = 4  # normalisation of the first ones, where that of all does not fit
 _IN_FULL_ONLY = ("normalization", "stages_ms")
 _LONG_OF_INPUT = ("channel_names", "notes")
 
@@ -100,11 +101,14 @@ def answer_headers(answer: Answer, wanted: SegmentRequest) -> dict[str, str]:
 
 
 def receipt_header(answer: Answer) -> str:
-    """Return the receipt as one line of ASCII, without its longest members where it would not fit into a header."""
+    """Return the receipt as a line of ASCII, with less of its longest members where it would not fit into a header."""
     full = {**answer.receipt, "stages_ms": dict(answer.stages_ms)}
-    text = dump(full).decode("ascii")
-    if len(text) <= _MOST_RECEIPT_BYTES:
-        return text
+    first = {**full, "normalization": full["normalization"][:_PLANES_OF_HEADER]}
     short = {name: value for name, value in full.items() if name not in _IN_FULL_ONLY}
-    short["input"] = {name: value for name, value in full["input"].items() if name not in _LONG_OF_INPUT}
-    return dump({**short, "shortened": True}).decode("ascii")
+    least = {**short, "input": {name: value for name, value in full["input"].items() if name not in _LONG_OF_INPUT}}
+    text = dump(full)
+    for shorter in (first, short, least):
+        if len(text) <= _MOST_RECEIPT_BYTES:
+            break
+        text = dump({**shorter, "shortened": True})
+    return text.decode("ascii")

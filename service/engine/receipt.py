@@ -13,7 +13,8 @@ from service.engine.loading import LoadedModel
 from service.engine.request import SegmentRequest
 from service.formats import UNPLACED
 
-_PLANES_IN_FULL = 4  # a receipt travels in a header: constants of longer stacks are given for the first planes only
+MOST_PLANES = 1000
+"""Planes whose normalisation a receipt tells: some hundred bytes each, in the memory of every answer."""
 
 
 def build_receipt(
@@ -29,6 +30,8 @@ def build_receipt(
     linked: int | None,
 ) -> dict[str, Any]:
     """Return the receipt of one request, fit for JSON; the same input gives the same receipt.
+
+    It has ``shortened`` where the stack has more than :data:`MOST_PLANES` planes.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def build_receipt(
             **({} if header.interval_s is None else {"interval_s": header.interval_s}),
             "notes": list(notes),
         },
-        "normalization": list(constants[:_PLANES_IN_FULL]),
+        "normalization": list(constants[:MOST_PLANES]),
         "tiles": {
             "count": len(plan.tiles) * header.planes,
             "input_yx": list(plan.tiles.input_yx),
@@ -104,4 +107,6 @@ def build_receipt(
         receipt["output"]["objects"] = sum(objects)
     if linked is not None:
         receipt["output"]["linked_objects"] = linked
+    if len(constants) > MOST_PLANES:
+        receipt["shortened"] = True
     return receipt

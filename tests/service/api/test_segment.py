@@ -49,7 +49,6 @@ def test_a_raw_body_is_recognised_by_its_bytes_whatever_its_type_says(
     client: AppClient, body: bytes, content_type: str
 ) -> None:
     answer = client.segment(body, headers={"Content-Type": content_type})
-    assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
     mask = as_array(answer.content)
     assert mask.dtype == np.uint8
@@ -157,7 +156,48 @@ def test_a_receipt_too_long_for_a_header_is_shortened_and_says_so() -> None:
     answer = Answer(Body(io.BytesIO()), "image/png", ".png", receipt, {"decode": 1.0}, "tiny@1.0.0")
     header = receipt_header(answer)
     assert len(header) < 8000
-    assert json.loads(header) == {"input": {"dtype": "uint8"}, "backend": "cpu", "shortened": True}
+    assert json.loads(header) == {
+        "input": {"dtype": "uint8", "notes": ["a note"]},
+        "normalization": [0.5] * 4,
+        "backend": "cpu",
+        "stages_ms": {"decode": 1.0},
+        "shortened": True,
+    }
+    receipt["input"] = {"dtype": "uint8", "notes": ["a note"] * 3000}
+    assert json.loads(receipt_header(answer)) == {"input": {"dtype": "uint8"}, "backend": "cpu", "shortened": True}
+
+
+def told_in_file(format_name: str, body: bytes) -> Any:
+    """Receipt in an answer of labels."""
+    if format_name == "tiff":
+        with tifffile.TiffFile(io.BytesIO(body)) as file:
+            return json.loads(file.pages.first.description.partition("unet_receipt=")[2])
+    document = json.loads(body)
+    return document["info"]["receipt"] if format_name == "coco" else document["receipt"]
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "rle", "geojson", "coco"])
+def test_files_hold_the_normalisation_of_every_plane_and_the_header_of_the_first(
+    client: AppClient, format_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = np.stack([np.clip(IMAGE, 0, 100 + plane // 2) for plane in range(200)]).astype(np.uint16)[..., np.newaxis]
+    query = {"output": "labels", "format": format_name}
+    answer = client.segment(npy(stack), params=query)
+    whole = told_in_file(format_name, answer.content)
+    assert "shortened" not in whole
+    alone = [
+        told_in_file("rle", client.segment(npy(plane), params=query | {"format": "rle"}).content)
+        for plane in stack[::199]
+    ]
+    assert [whole["normalization"][plane] for plane in (0, 199)] == [one["normalization"][0] for one in alone]
+    assert whole["normalization"][0] != whole["normalization"][199]
+    of_header = json.loads(answer.headers["x-unet-receipt"])
+    assert of_header["shortened"]
+    assert of_header["normalization"] == whole["normalization"][:4]
+    assert of_header["input"] == whole["input"]
+    monkeypatch.setattr("service.engine.receipt.MOST_PLANES", 199)
+    bounded = told_in_file(format_name, client.segment(npy(stack), params=query).content)
+    assert bounded == whole | {"normalization": whole["normalization"][:199], "shortened": True}
 
 
 def test_a_receipt_header_never_holds_what_json_does_not_have() -> None:
