@@ -53,8 +53,7 @@ function draw() {
   const pixels = context.getImageData(0, 0, across, down);
   if (backdrop) stretch(pixels.data);
   const opacity = backdrop ? Number($("opacity").value) : 1;
-  const plane = Number($("plane").value);
-  const objects = result.planes ? result.planes[plane - 1].objects : result.objects;
+  const objects = result.planes ? result.planes[shown - 1].objects : result.objects;
   let area = 0;
   for (const entry of objects) {
     const tint = colour(entry.label ?? entry.class_index);   // of a linked object in all planes
@@ -80,6 +79,6 @@ function draw() {
   const what = result.output === "labels"
     ? `${objects.length} objects${linked === undefined ? "" : ` of ${linked}`}, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
     : objects.map((entry) => `${entry.class}: ${entry.area} px`).join(", ");
-  const where = (step > 1 ? `shown 1:${step} · ` : "") + (result.planes ? `plane ${plane} of ${result.planes.length} · ` : "");
+  const where = (step > 1 ? `shown 1:${step} · ` : "") + (result.planes ? `plane ${shown} of ${result.planes.length} · ` : "");
   $("facts").textContent = `${width} × ${height} px · ${where}${what} · ${share} % of the image`;
 }

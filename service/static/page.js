@@ -8,6 +8,7 @@ let image = null;      // the chosen File
 let others = "";       // what to say of the files that were dropped with it
 let backdrop = null;   // ImageBitmap of it, where the browser can decode it
 let result = null;     // JSON of the last answer
+let shown = 1;         // the plane of it that is drawn
 let running = null;    // AbortController of the request in work
 let saving = false;    // a download is in work
 let waiting = 0;       // timer of the next question for models, where there were none
@@ -25,8 +26,14 @@ function offer() {   // one download at a time, of what is shown
   $("download").disabled = saving || !result;
 }
 
+function lay(picture, plane) {
+  backdrop?.close();   // holds much memory
+  [backdrop, shown] = [picture?.bitmap ?? null, plane];
+}
+
 function forget() {   // what is shown always belongs to the file and the options that are chosen
-  result = backdrop = null;
+  result = null;
+  lay(null, 1);
   $("stage").hidden = $("zoom").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
   $("facts").textContent = "";
   $("notes").replaceChildren();
@@ -49,9 +56,10 @@ async function segment(renewed = false) {
     const plan = await forecast(file, mine.signal);
     if (plan) expected = ` of about ${duration(plan.expected_seconds)}`;
     const answer = await ask(file, query("segment", { format: "rle" }, OPTIONS), "json", mine.signal);
-    const picture = await decoded(file, answer.body, 0);
+    const picture = await decodedInTurn(file, answer.body, 0, () => !mine.signal.aborted, () => mine.signal.aborted);
     if (mine.signal.aborted) return;
-    [result, backdrop] = [answer.body, picture.bitmap];
+    result = answer.body;
+    lay(picture, 1);
     const planes = result.planes?.length ?? 1;
     $("plane").max = planes;
     $("plane").value = 1;
@@ -153,10 +161,10 @@ $("fit").addEventListener("change", () => {
 });
 $("opacity").addEventListener("input", draw);
 $("plane").addEventListener("input", async () => {
-  const [answer, plane] = [result, Number($("plane").value)];
-  const picture = answer && await decoded(image, answer, plane - 1);
-  if (answer !== result || plane !== Number($("plane").value)) return;
-  backdrop = picture?.bitmap;
+  const answer = result, plane = Number($("plane").value), isLatest = () => answer === result && plane === Number($("plane").value);
+  const picture = answer && await decodedInTurn(image, answer, plane - 1, isLatest, () => answer !== result);
+  if (!picture || answer !== result) return;
+  lay(picture, plane);
   draw();
 });
 for (const name of ["canvas", "zoom"]) {

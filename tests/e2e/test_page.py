@@ -88,6 +88,7 @@ def sixteen_bit_png(image_yx: NDArray[np.uint16]) -> bytes:
         ("signed-differences.tif", tiff(IMAGE.astype(np.int16) * 200 - 30000, compression="lzw", predictor=True)),
         ("tiles.tif", tiff(IMAGE.astype(np.uint16) * 16, compression="lzw", predictor=True, tile=(48, 80))),
         ("float.tif", tiff(IMAGE.astype(np.float32) / 1000)),
+        ("bigtiff.tif", tiff(IMAGE.astype(np.uint16) * 16, bigtiff=True, rowsperstrip=10)),
         ("stack.tif", tiff(np.stack([IMAGE, IMAGE]).astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -18,6 +18,26 @@ from service.client import Client
 from tests.e2e.page import IMAGE, Page
 from tests.images import disc, npy, png, tiff
 
+NOTE_DECODING = """
+    window.noted = {planes: [], atOnce: 0, most: 0, bytes: 0};
+    tiffPlane = ((before) => async (file, plane, ...rest) => {
+      noted.planes.push(plane);
+      noted.most = Math.max(noted.most, ++noted.atOnce);
+      return before(file, plane, ...rest).finally(() => noted.atOnce--);
+    })(tiffPlane);
+    Blob.prototype.arrayBuffer = ((before) => function () {
+      noted.bytes += this.size;
+      return before.call(this);
+    })(Blob.prototype.arrayBuffer);
+"""
+DRAG = """
+    for (let plane = 2; plane <= 12; plane++) {
+      $("plane").value = plane;
+      $("plane").dispatchEvent(new Event("input"));
+      while (noted.planes.length === 0) await new Promise((resume) => setTimeout(resume));
+    }
+"""
+
 
 def bits_in_reverse(content: bytes) -> bytes:
     """Say that each byte's lowest bit comes first (FillOrder 2), in the place of the resolution's unit."""
@@ -144,3 +164,19 @@ def test_a_very_small_picture_is_enlarged(page: Page, edge: int) -> None:
     assert not page.failed()
     shown = page.browser.find_element(By.ID, "canvas").rect
     assert 128 <= shown["width"] == shown["height"] < 140
+
+
+def test_of_the_planes_that_a_drag_passes_few_are_read_and_one_at_a_time(page: Page) -> None:
+    stack = np.stack([np.tile(np.roll(IMAGE, plane, axis=1), (4, 4)).astype(np.uint16) for plane in range(12)])
+    content = tiff(stack, imagej=True, metadata={"axes": "ZYX"})
+    page.choose("stack.tif", content)
+    page.script(NOTE_DECODING + DRAG)
+    page.until(lambda: "plane 12 of 12" in page.text("facts") and page.script("return noted.atOnce") == 0)
+    noted = page.script("return noted")
+    assert noted["planes"] == [1, 11], "what is overtaken is not decoded"
+    assert noted["most"] == 1
+    assert noted["bytes"] < len(content) / 2
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    x, y = np.argwhere(np.roll(IMAGE, 11, axis=1) == 200)[0][::-1]
+    assert page.pixel(int(x), int(y))[:3] == [255, 255, 255]
+    assert page.pixel(int(x) - 1, int(y))[:3] == [0, 0, 0]
