@@ -62,6 +62,7 @@ def test_a_version_after_the_other_replaces_a_zip_under_load_without_one_failure
     with live_server(tmp_path, folder, rescan_s=0.05) as server, ThreadPoolExecutor(2) as clients:
         counts = [clients.submit(ask, server) for _ in range(2)]
         try:
+            until(lambda: versions[0] in seen)
             for version, archive in zip(versions[1:], archives[1:], strict=True):
                 archive.replace(folder / "tiny.zip")
                 until(lambda: version in seen)  # noqa: B023 - called at once
