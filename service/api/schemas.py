@@ -149,7 +149,15 @@ class Plan(_Document):
     tiles: int = Field(description="Of all planes, and of all views where `mirror` is asked for.")
     input_yx: tuple[int, int] = Field(description="What the net reads for a tile, px.")
     stride_yx: tuple[int, int] = Field(description="From one tile to the next, px.")
-    compute_seconds: float = Field(description="In the net, with nobody else there, at the speed measured last.")
+    scale: float = Field(
+        description="That of the plan; 1 where `scale=auto` looks for it in the image, which a plan does not see."
+    )
+    compute_seconds: float = Field(
+        description="In the net, with nobody else there, at the speed measured last; `search_seconds` included."
+    )
+    search_seconds: float | None = Field(
+        description="In the net, for `scale=auto` to look for the scale; null where pixel sizes or the request tell it."
+    )
     finishing_seconds: float | None = Field(
         description="For reading, resampling (`scale`), finding objects and writing, as images of 512 x 512 px and "
         "more that were asked for alike (model, output, format, scaled or not) took lately; null where there were none."
@@ -184,7 +192,9 @@ class Plan(_Document):
             tiles=len(forecast.plan) * forecast.planes,
             input_yx=tiles.input_yx,
             stride_yx=tiles.stride_yx,
+            scale=forecast.scale,
             compute_seconds=round(forecast.compute_s, 3),
+            search_seconds=None if forecast.search_s is None else round(forecast.search_s, 3),
             finishing_seconds=None if forecast.finishing_s is None else round(forecast.finishing_s, 3),
             expected_seconds=round(forecast.expected_s, 3),
             backlog_seconds=round(engine.backlog_seconds, 3),

@@ -11,7 +11,7 @@ from model.planner import Choice, Planner, batch_room
 from model.session import activation_bytes_per_pixel
 from model.tiling import plan_whole, plan_with_stride
 from model.views import mirrored_views, planner_of_views
-from service.api.parameters import parse_size
+from service.api.parameters import SegmentParameters, combined, parse_size
 from service.commands.common import add_local_options, say, table
 from service.engine.finding import locate_package
 from service.engine.forecast import imagined, usual_part_bytes
@@ -21,6 +21,9 @@ from service.engine.needs import Needs, needs
 from service.engine.options import memory_bytes, plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.request import SegmentRequest
+from service.engine.scale_search import search_of
+from service.engine.scaling import AUTO, check_scale, scaled_size
+from service.engine.series import SINGLE
 from service.errors import InvalidParameter
 from service.formats import OutputKind
 from service.settings import Settings
@@ -42,6 +45,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("size", type=_size, metavar="HEIGHTxWIDTH", help="of the image, px: 4096x4096")
     parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")
     parser.add_argument("--mirror", action="store_true", help="for the mean of all mirrored and turned views")
+    parser.add_argument(
+        "--scale",
+        metavar="SCALE",
+        help=f"for the image resampled by this number; {AUTO} counts the search of the scale that an image without "
+        "pixel sizes needs, and the plan is for scale 1",
+    )
     parser.add_argument("--output", choices=get_args(OutputKind), default="mask", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_local_options(parser, "memory_budget_mb", "tile_ms", "cache_dir")
@@ -64,10 +73,12 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         raise InvalidParameter(
             f"{size_yx[0]} x {size_yx[1]} = {pixels} pixels, the limit is {settings.max_pixels}; raise UNET_MAX_PIXELS"
         )
+    given = {"output": options.output, "mirror": str(options.mirror).lower(), "scale": options.scale or ""}
+    request = combined(SegmentParameters(), given).request("tiff")
+    check_scale(size_yx, request.scale, settings.max_pixels)
     limits = plan_limits(settings)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
     loaded = load_model(path, session_options(settings), limits, _CALIBRATION_S)
-    request = SegmentRequest(output=options.output, format="tiff", mirror=options.mirror)
     most = Needs(memory_bytes(settings) - limits.tile_memory_bytes, settings.spool_limit_mb << 20)
     report = describe(loaded, limits, size_yx, request, most)
     if options.json:
@@ -98,7 +109,7 @@ def describe(
     planner = planner_of_views(loaded.planner) if request.mirror else loaded.planner
     views = len(mirrored_views(loaded.planner.geometry)) if request.mirror else 1
     most_pixels = most_batch_pixels(loaded.session.backend, planner.max_tile_pixels)
-    chosen = planner.expected(planner.plan(size_yx))
+    chosen = planner.expected(planner.plan(scaled_size(size_yx, request.scale)))
 
     def row(choice: Choice) -> dict[str, Any]:
         tile_pixels = math.prod(choice.plan.input_yx)
@@ -116,7 +127,17 @@ def describe(
 
     spec = loaded.package.spec
     header = imagined(size_yx, 1, len(spec.channels))
-    room = needs(header, spec, [request], usual_part_bytes(header), most)
+    part_bytes = usual_part_bytes(header)
+    rooms = [needs(header, spec, [request], part_bytes, most)]
+    search: dict[str, Any] | None = None
+    if request.auto_scale:
+        trials, _, asked = search_of(header, request, loaded, part_bytes, math.inf, most=most, series=SINGLE)
+        rooms.append(asked.room)
+        tried = [loaded.planner.expected(trial.plan.tiles) for trial in trials]
+        search = {
+            "tiles": sum(len(choice.plan) for choice in tried),
+            "seconds": round(sum(choice.seconds for choice in tried), 4),
+        }
     return {
         "model": spec.reference,
         "backend": loaded.session.backend,
@@ -126,11 +147,13 @@ def describe(
         "image": {
             "size_yx": list(size_yx),
             "views": views,
+            "scale": request.scale or 1.0,
             "pixels_per_second": round(math.prod(size_yx) / (chosen.seconds * views)),
             "output": request.output,
-            "memory_bytes": room.memory_bytes,
-            "disk_bytes": room.disk_bytes,
+            "memory_bytes": max(room.memory_bytes for room in rooms),
+            "disk_bytes": max(room.disk_bytes for room in rooms),
         },
+        "search": search,
         "limits": {
             "tile_pixels": planner.max_tile_pixels,
             "tile_memory_bytes": limits.tile_memory_bytes,
@@ -175,16 +198,27 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"{report['model']} on {report['provider']} in {report['precision']}",
         f"machine   {machine}",
         f"image     {image['size_yx'][0]} rows x {image['size_yx'][1]} columns"
-        + (f", {image['views']} views of it" if image["views"] > 1 else ""),
+        + (f", {image['views']} views of it" if image["views"] > 1 else "")
+        + (f", at scale {image['scale']:g}" if image["scale"] != 1 else ""),
         f"plan      {plan['tiles']} tiles of {_shape(plan['input_yx'])} px, {_shape(plan['stride_yx'])} px apart, "
         f"{plan['batch']} at a time",
         f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "
         f"tile; {plan['memory_bytes'] / 1e6:.0f} MB while the net runs",
+        *_search_lines(report["search"]),
         f"beside it {image['memory_bytes'] / 1e6:.0f} MB for a 16-bit image and its {image['output']}"
         + (f", and {image['disk_bytes'] / 1e6:.0f} MB on disk" if image["disk_bytes"] else ""),
         f"limits    {limits['tile_memory_bytes'] / 1e6:.0f} MB and {limits['tile_pixels']} pixels a tile; {tile_ms}",
         "",
         *table(rows),
+    ]
+
+
+def _search_lines(search: dict[str, Any] | None) -> list[str]:
+    if search is None:
+        return []
+    return [
+        f"search    {search['tiles']} tiles before it, {search['seconds']:.3g} s, to find the scale; the plan is for "
+        "scale 1, half of it takes a quarter of the time"
     ]
 
 

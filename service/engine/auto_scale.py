@@ -55,17 +55,8 @@ def all_at_scale(requests: Sequence[SegmentRequest], scaled: ScaledRequest) -> l
     return [replace(scaled[0], output=each.output) for each in requests]
 
 
-def nothing_tells(request: SegmentRequest, header: ImageHeader, spec: ModelSpec, *, seen: bool) -> BadParameter:
-    """Return the refusal where neither pixel sizes nor objects tell a scale.
-
-    Parameters
-    ----------
-    request, header, spec
-        What was asked for, of which image and package.
-    seen
-        Whether the image is there, and not its size alone.
-
-    """
+def nothing_tells(request: SegmentRequest, header: ImageHeader, spec: ModelSpec) -> BadParameter:
+    """Return the refusal where neither pixel sizes nor objects can tell a scale."""
     remedies = ["scale as a number (0.5 where objects are twice as large as those that the package knows)"]
     if (request.pixel_size_um or header.pixel_size_um) is None:
         missing = "the size of the image's pixels"
@@ -76,5 +67,5 @@ def nothing_tells(request: SegmentRequest, header: ImageHeader, spec: ModelSpec,
     if spec.object_diameter_px is None:
         objects = f"{spec.reference} does not say how large the objects are that it knows"
     else:
-        objects = "the image is too small to look for objects" if seen else "a plan sees no objects"
+        objects = "the image is too small to look for objects"
     return BadParameter(f"scale=auto lacks {missing}, and {objects}; give {' or '.join(remedies)}")

@@ -12,7 +12,7 @@ from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
 from service.engine.admission import Admission
 from service.engine.alone import check_disk_alone, check_memory_alone
-from service.engine.errors import BadParameter, DeadlineExceeded, TooLargeForMemory
+from service.engine.errors import BadParameter, DeadlineExceeded, EngineError, TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
@@ -51,7 +51,7 @@ class Demand:
     def check_alone(self, admission: Admission) -> None:
         """Refuse what would not fit though nothing were there but what is ready for the same caller."""
         room, series = self.room, self.series
-        with _telling(self.auto_scale):
+        with telling(self.auto_scale):
             try:
                 check_memory_alone(room.memory_bytes, admission.memory_limit, series.memory_bytes)
                 check_disk_alone(room.disk_bytes, admission.disk_limit, series.disk_bytes)
@@ -75,7 +75,7 @@ class Demand:
     def check(self, admission: Admission, speed: Throughput) -> None:
         """See :meth:`~service.engine.admission.Admission.check`."""
         self.check_alone(admission)
-        with _telling(self.auto_scale):
+        with telling(self.auto_scale):
             self._ask(admission.check, speed, background=self.background)
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
@@ -86,7 +86,7 @@ class Demand:
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
         self.check_alone(admission)
-        with _telling(self.auto_scale):
+        with telling(self.auto_scale):
             await self._ask(admission.go_on, ticket, patient=patient)
 
     def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool) -> _T:
@@ -129,7 +129,7 @@ def demand_of(
     """
     scale, left = requests[0].scale, most.minus(series)
     auto_scale = scale if requests[0].auto_scale else None
-    with _telling(auto_scale):
+    with telling(auto_scale):
         check_scale(header.size_yx, scale, most_pixels)
     plan = plan_views(chosen.planner, scaled_size(header.size_yx, scale), mirror=requests[0].mirror)
     spec, relief = chosen.package.spec, ""
@@ -145,9 +145,20 @@ def demand_of(
     return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, series, finishing_s, auto_scale)
 
 
+def first_refusal(demands: Sequence[Demand], admission: Admission, speed: Throughput) -> EngineError | None:
+    """Return what would refuse one of them if they came one after the other; None where all would be accepted."""
+    for asked in demands:
+        try:
+            asked.check(admission, speed)
+        except EngineError as error:
+            if not asked.waits_for_package(admission):
+                return error
+    return None
+
+
 @contextmanager
-def _telling(auto_scale: float | None) -> Iterator[None]:
-    """Have refusals that another scale may spare end with the one that ``scale=auto`` took; None where it took none."""
+def telling(auto_scale: float | None) -> Iterator[None]:
+    """Have failures that another scale may spare end with the one that ``scale=auto`` took; None where it took none."""
     try:
         yield
     except (BadParameter, DeadlineExceeded, TooLargeForMemory) as error:

@@ -276,8 +276,9 @@ class Engine:
 
         """
         chosen, timeout_s = self.model(request.model), request.timeout_s or self._settings.deadline_s
-        async with self._working().work(chosen, timeout_s) as pipeline:
-            (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress or Progress())
+        progress = progress or Progress()
+        async with self._working().work(chosen, timeout_s, progress) as pipeline:
+            (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress)
         return answer
 
     async def header(self, source: BinaryIO, axes: str | None) -> ImageHeader:
@@ -293,7 +294,7 @@ class Engine:
         ``chosen`` is the package, which the caller uses; one run of its net is for all outputs that have room together.
         """
         timeout_s = request.timeout_s or self._settings.deadline_s
-        requests = [replace(request, output=output) for output in outputs]
-        async with self._working().work(chosen, timeout_s) as pipeline:
-            answers = await segment_outputs(pipeline, source, requests, chosen, timeout_s)
+        requests, progress = [replace(request, output=output) for output in outputs], Progress()
+        async with self._working().work(chosen, timeout_s, progress) as pipeline:
+            answers = await segment_outputs(pipeline, source, requests, chosen, timeout_s, progress=progress)
         return dict(zip(outputs, answers, strict=True))

@@ -23,8 +23,12 @@ class Forecast:
     """Of one plane, at the scale that the net sees."""
     size_yx: tuple[int, int]
     planes: int
+    scale: float
+    """That the plan is for; 1 where a request has to look for it in the image itself."""
     compute_s: float
-    """Seconds in the net with nobody else there, at the measured speed."""
+    """Seconds in the net with nobody else there, at the measured speed, the search of a scale included."""
+    search_s: float | None
+    """Those of the search; None where there is none."""
     finishing_s: float | None
     """Seconds beside the net, as such requests took lately; None where there have been none."""
     expected_s: float

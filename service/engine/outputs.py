@@ -27,12 +27,18 @@ _IN_TURN: tuple[OutputKind, ...] = ("labels", "probabilities", "mask")
 
 
 async def segment_outputs(
-    pipeline: Pipeline, source: BinaryIO, requests: Sequence[SegmentRequest], chosen: LoadedModel, timeout_s: float
+    pipeline: Pipeline,
+    source: BinaryIO,
+    requests: Sequence[SegmentRequest],
+    chosen: LoadedModel,
+    timeout_s: float,
+    *,
+    progress: Progress,
 ) -> list[Answer]:
     """Answer requests for one image, equal but for their outputs.
 
     What does not fit together is made in turn, and so is what has no room together now, also where the objects found
-    show it. The answers are the same.
+    show it. The answers are the same. ``progress`` is told their scale.
 
     Raises
     ------
@@ -45,7 +51,6 @@ async def segment_outputs(
 
     """
     began = asyncio.get_running_loop().time()
-    progress = Progress()
     try:
         return await pipeline.segment(source, requests, chosen, timeout_s, progress)
     except (TooLargeForMemory, SpoolFull):  # alone each may fit, or do without files
@@ -54,7 +59,7 @@ async def segment_outputs(
     except Overloaded as error:
         if len(requests) == 1 or error.reason == "backlog":
             raise
-    return await _in_turn(pipeline, source, requests, chosen, timeout_s, began=began, scaled=progress.scaled)
+    return await _in_turn(pipeline, source, requests, chosen, timeout_s, first=progress, began=began)
 
 
 async def _in_turn(
@@ -64,19 +69,19 @@ async def _in_turn(
     chosen: LoadedModel,
     timeout_s: float,
     *,
+    first: Progress,
     began: float,
-    scaled: ScaledRequest | None,
 ) -> list[Answer]:
     series = Series(runs=len(requests), owner=object())
     with await pipeline.opened(source, requests[0].axes) as reader:
-        in_turn = _order(pipeline, reader, requests, chosen, series=series, scaled=scaled)
+        in_turn = _order(pipeline, reader, requests, chosen, series=series, scaled=first.scaled)
     answers: dict[OutputKind, Answer] = {}
     with ExitStack() as bodies:
         for request in in_turn:
             series = replace(series, seconds=asyncio.get_running_loop().time() - began)
-            progress = Progress(scaled)
+            progress = Progress(first.scaled)
             (answer,) = await pipeline.segment(source, [request], chosen, timeout_s, progress, series=series)
-            scaled = progress.scaled
+            first.scaled = progress.scaled
             bodies.callback(answer.body.close)
             series = replace(series.plus(answer.body.size, in_memory=answer.body.in_memory), runs=1)
             answers[request.output] = answer

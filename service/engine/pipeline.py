@@ -17,12 +17,11 @@ from typing import Any, BinaryIO
 from model.images import ImageHeader, ImageReader, ReadLimits, open_image
 from service.engine.accepted import AcceptedRequest
 from service.engine.admission import Admission
-from service.engine.auto_scale import all_at_scale, by_pixel_size, nothing_tells, settled
+from service.engine.auto_scale import all_at_scale, by_pixel_size, settled
 from service.engine.channels import check_one_channel, taken_channel
 from service.engine.clock import WAIT, StageClock
-from service.engine.demand import Demand, demand_of
+from service.engine.demand import Demand, demand_of, first_refusal, telling
 from service.engine.encoding import encode
-from service.engine.errors import EngineError
 from service.engine.forecast import Forecast, usual_part_bytes
 from service.engine.linking import link_axis
 from service.engine.loading import LoadedModel
@@ -30,7 +29,7 @@ from service.engine.needs import Needs
 from service.engine.plane import check_output
 from service.engine.progress import Progress, Turns
 from service.engine.request import Answer, Body, SegmentRequest
-from service.engine.scale_search import found_scale, search_demand, search_needs, trials_of
+from service.engine.scale_search import Search, found_scale, search_of
 from service.engine.scheduler import Scheduler
 from service.engine.series import SINGLE, Series
 from service.engine.spool import Spool, SpoolShare
@@ -122,30 +121,33 @@ class Pipeline:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
         check_one_channel(chosen.package.spec, request.channel)
-        scaled = by_pixel_size(request, header, chosen.package.spec)
-        if scaled is None:
-            raise nothing_tells(request, header, chosen.package.spec, seen=False)
-        request, _ = scaled
-        asked, speed = self.demand(header, [request], chosen, usual_part_bytes(header), timeout_s), chosen.throughput
-        await self._try_speed(asked, chosen)
-        try:
-            asked.check(self.admission, speed)
-            refusal = None
-        except EngineError as error:
-            refusal = None if asked.waits_for_package(self.admission) else error
+        speed, part_bytes = chosen.throughput, usual_part_bytes(header)
+        scaled, search = by_pixel_size(request, header, chosen.package.spec), None
+        if scaled is not None:
+            request, _ = scaled
+        else:  # the scale that is found for an image nobody knows before, and its own stands for it
+            search = self._search(header, request, chosen, part_bytes, timeout_s).asked
+        demand = partial(self.demand, header, [request], chosen, part_bytes, timeout_s)
+        await self._try_speed(search or demand(), chosen)
+        search_s = search.pixels / speed.pixels_per_second if search else 0.0
+        asked = demand(series=replace(SINGLE, seconds=search_s))
+        demands = [search, asked] if search else [asked]
+        pixels = sum(each.pixels for each in demands)
         finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
-        through_s = self.admission.seconds_until_done(speed, asked.pixels, background=request.background)
+        through_s = self.admission.seconds_until_done(speed, pixels, background=request.background)
         return Forecast(
             model=chosen,
             plan=asked.plan,
             size_yx=header.size_yx,
             planes=header.planes,
-            compute_s=asked.pixels / speed.pixels_per_second,
+            scale=request.scale or 1.0,
+            compute_s=pixels / speed.pixels_per_second,
+            search_s=search_s if search else None,
             finishing_s=finishing_s,
             expected_s=through_s + (finishing_s or 0.0),
-            memory_bytes=asked.room.memory_bytes,
-            disk_bytes=asked.room.disk_bytes,
-            refusal=refusal,
+            memory_bytes=max(each.room.memory_bytes for each in demands),
+            disk_bytes=max(each.room.disk_bytes for each in demands),
+            refusal=first_refusal(demands, self.admission, speed),
         )
 
     @asynccontextmanager
@@ -167,21 +169,18 @@ class Pipeline:
         began = asyncio.get_running_loop().time()
         request, header, spec = requests[0], reader.header, chosen.package.spec
         demand = partial(self.demand, header, chosen=chosen, part_bytes=reader.part_bytes, timeout_s=timeout_s)
-        scaled = progress.scaled or by_pixel_size(request, header, spec)
+        progress.scaled = scaled = progress.scaled or by_pixel_size(request, header, spec)
         if scaled is not None:
             requests = all_at_scale(requests, scaled)
             asked = demand(requests, series=series)
             await self._try_speed(asked, chosen)
             async with accepted(requests, asked) as work:
-                yield work, scaled[1]
+                with telling(asked.auto_scale):
+                    yield work, scaled[1]
             return
-        known, trials = spec.object_diameter_px, trials_of(header, chosen.planner)
-        if known is None or not trials:
-            raise nothing_tells(request, header, spec, seen=True)
+        trials, known, asked = self._search(header, request, chosen, reader.part_bytes, timeout_s, series=series)
         for each in requests:  # at no scale does one take less than at its own, alone
             demand([each], series=series).check_alone(self.admission)
-        room = search_needs(header, request, spec, reader.part_bytes, self._most.minus(series), trials=trials)
-        asked = search_demand(trials, room, timeout_s, background=request.background, series=series)
         await self._try_speed(asked, chosen)
         async with accepted([request], asked, preparing=True) as search:
             beside = search.ticket.beside
@@ -196,7 +195,8 @@ class Pipeline:
             await asked.go_on(self.admission, search.ticket, patient=len(requests) == 1)
             await self.turns.room(progress)
             progress.accept(header, search.ticket, self.admission)
-            yield replace(search, requests=requests, plan=asked.plan, room=asked.room), scaled[1]
+            with telling(asked.auto_scale):
+                yield replace(search, requests=requests, plan=asked.plan, room=asked.room), scaled[1]
 
     @asynccontextmanager
     async def _accepted(
@@ -255,6 +255,19 @@ class Pipeline:
         return demand_of(
             header, requests, chosen, part_bytes, timeout_s, most=most, most_pixels=most_pixels, series=series
         )
+
+    def _search(
+        self,
+        header: ImageHeader,
+        request: SegmentRequest,
+        chosen: LoadedModel,
+        part_bytes: int,
+        timeout_s: float,
+        *,
+        series: Series = SINGLE,
+    ) -> Search:
+        """See :func:`service.engine.scale_search.search_of`."""
+        return search_of(header, request, chosen, part_bytes, timeout_s, most=self._most, series=series)
 
     async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
         """Try the net where an old speed alone would refuse what is asked for."""

@@ -33,7 +33,7 @@ class Progress:
         self.began_at: datetime | None = None
         """When it was its turn."""
         self.scaled = scaled
-        """Its scale, once the objects of the image have told it; it is not looked for again."""
+        """Its scale, once that is settled; it is not looked for again."""
         self.pixels = 0
         """Of the image, all planes together."""
         self._ticket: Ticket | None = None
@@ -52,6 +52,11 @@ class Progress:
     def end(self) -> None:
         """Note that no more is worked on it, whether it is done or not."""
         self._done = self.pixels_done
+
+    @property
+    def auto_scale(self) -> float | None:
+        """The scale that ``scale=auto`` took, once it has; None where that is 1, or the caller's."""
+        return self.scaled[0].scale if self.scaled and self.scaled[0].auto_scale else None
 
     @property
     def in_background(self) -> bool:

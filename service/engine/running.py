@@ -13,12 +13,13 @@ from model.errors import InferenceFailed
 from model.session import GPU_BACKENDS, SessionOptions
 from service.engine.admission import Admission
 from service.engine.between import BetweenBatches
+from service.engine.demand import telling
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
 from service.engine.memory_fit import MemoryFit
 from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
-from service.engine.progress import Turns
+from service.engine.progress import Progress, Turns
 from service.engine.registry import Registry, dropped
 from service.engine.rescan import Rescan
 from service.engine.scheduler import Scheduler
@@ -72,8 +73,11 @@ class Running:
             metrics.package_changes.labels(outcome=outcome).inc(count)
 
     @asynccontextmanager
-    async def work(self, chosen: LoadedModel, timeout_s: float) -> AsyncIterator[Pipeline]:
+    async def work(self, chosen: LoadedModel, timeout_s: float, progress: Progress) -> AsyncIterator[Pipeline]:
         """Keep a net for the work of a ``with`` block, which has so many seconds; what it says of the net is noted.
+
+        ``progress`` is that of the work: what ends in it for want of time or memory names a scale that the caller never
+        gave.
 
         Raises
         ------
@@ -95,9 +99,10 @@ class Running:
                 self.soundness.failed(chosen, error)
             raise
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
-            ) from None
+            with telling(progress.auto_scale):
+                raise DeadlineExceeded(
+                    f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
+                ) from None
 
     async def stop(self) -> None:
         """End all but the threads."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from model.spec import ModelSpec
 from model.stitching import Stitcher
 from model.views import ViewPlan, plan_views
 from service.engine.accepted import AcceptedRequest
+from service.engine.auto_scale import nothing_tells
 from service.engine.demand import Demand
+from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, needs, reading_bytes
 from service.engine.object_sizes import LEAST_OBJECTS, median_diameter
 from service.engine.plane import chosen_run, empty_plane
@@ -51,6 +54,15 @@ class Trial:
     def size_yx(self) -> tuple[int, int]:
         """Height and width in px, as the net sees it."""
         return self.plan.tiles.size_yx
+
+
+class Search(NamedTuple):
+    """What is tried of an image, for which objects, and what that asks for."""
+
+    trials: tuple[Trial, ...]
+    known_px: tuple[float, float, float]
+    """See :attr:`model.spec.ModelSpec.object_diameter_px`."""
+    asked: Demand
 
 
 def trials_of(header: ImageHeader, planner: Planner) -> tuple[Trial, ...]:
@@ -89,12 +101,39 @@ def _trial_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, 
     return max(resampling, needs(seen, spec, [_for_objects(request)], 0, _IN_MEMORY).memory_bytes)
 
 
-def search_demand(
-    trials: Sequence[Trial], room: Needs, timeout_s: float, *, background: bool, series: Series
-) -> Demand:
-    """Say what trials ask for: of a series one search is made."""
-    pixels = sum(trial.plan.input_pixels for trial in trials)
-    return Demand(trials[-1].plan, pixels, room, timeout_s, background, relief="", series=replace(series, runs=1))
+def search_of(
+    header: ImageHeader,
+    request: SegmentRequest,
+    chosen: LoadedModel,
+    part_bytes: int,
+    timeout_s: float,
+    *,
+    most: Needs,
+    series: Series,
+) -> Search:
+    """Say what is tried of an image where no pixel sizes tell its scale, and what that asks for.
+
+    Parameters
+    ----------
+    header, request, chosen
+        What is to be done, by which net.
+    part_bytes, timeout_s, most, series
+        As for :func:`service.engine.demand.demand_of`; of a series one search is made.
+
+    Raises
+    ------
+    BadParameter
+        Where objects can tell no scale, either.
+
+    """
+    trials, spec = trials_of(header, chosen.planner), chosen.package.spec
+    known_px = spec.object_diameter_px
+    if known_px is None or not trials:
+        raise nothing_tells(request, header, spec)
+    room = search_needs(header, request, spec, part_bytes, most.minus(series), trials=trials)
+    pixels, once = sum(trial.plan.input_pixels for trial in trials), replace(series, runs=1)
+    asked = Demand(trials[-1].plan, pixels, room, timeout_s, request.background, relief="", series=once)
+    return Search(trials, known_px, asked)
 
 
 async def found_scale(

@@ -454,6 +454,31 @@ def test_plan_is_what_the_service_says(
     assert (served["memory_bytes"], served["disk_bytes"]) == (image["memory_bytes"], image["disk_bytes"])
 
 
+def test_plan_is_for_the_scale_that_is_asked_for_and_counts_the_search_of_one(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(_run: Run, _channels: int, shapes: Sequence[tuple[int, int]], *_: object) -> tuple[Measurement, ...]:
+        return tuple(Measurement(shape, 1e-8 * math.prod(shape)) for shape in shapes)
+
+    def planned(size: str, *options: str) -> dict[str, Any]:
+        assert main(["plan", size, "--json", *options]) == 0
+        report: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return report
+
+    monkeypatch.setattr("service.engine.planning.measure", measure)
+    own, half, auto = planned("300x700"), *(planned("300x700", "--scale", scale) for scale in ("0.5", "auto"))
+    assert half["plan"] == planned("150x350")["plan"]
+    assert (own["image"]["scale"], half["image"]["scale"], auto["image"]["scale"]) == (1, 0.5, 1)
+    assert auto["plan"] == own["plan"]
+    assert own["search"] is half["search"] is None
+    # crops of 300 x 700 px at six scales: at 1/16 it is too small; at 4 the net sees 420 x 420 px of them
+    seen = sum(min(300 * scale, 420) * min(700 * scale, 420) for scale in (0.125, 0.25, 0.5, 1, 2, 4))
+    assert auto["search"]["tiles"] >= 6
+    assert 1e-8 * seen < auto["search"]["seconds"] < 3e-8 * seen
+    assert main(["plan", "300x700", "--scale", "auto"]) == 0
+    assert f"search    {auto['search']['tiles']} tiles before it" in capsys.readouterr().out
+
+
 def test_plan_marks_what_the_budget_forbids(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "9000x9000", "--json", "--memory-budget-mb", "128"]) == 0
     notes = [other["notes"] for other in json.loads(capsys.readouterr().out)["alternatives"]]
@@ -475,6 +500,8 @@ def test_plan_of_what_is_no_size_is_explained_with_status_2(
     [
         (["plan", "100000x100000"], 2, "UNET_MAX_PIXELS"),
         (["plan", "64x64", "--model", "cells"], 1, "there are tiny@1.0.0"),
+        (["plan", "64x64", "--scale", "half"], 2, "it should be a number from 0.0625 to 16, or auto"),
+        (["plan", "5x5", "--scale", "auto"], 1, "the image is too small to look for objects"),
         (["plan", "64x64", "--precision", "bf16"], 1, "backend cpu has none"),
         (["bench", "--seconds", "0"], 2, "--seconds is 0"),
         (["bench", "--seconds", "inf"], 2, "--seconds is inf"),

@@ -265,6 +265,33 @@ def test_the_work_has_the_time_that_the_search_has_left(packages: Path, monkeypa
     assert 0 < left[0] < 29.9
 
 
+@pytest.mark.parametrize("how", ["found", "sizes", "given"])
+@pytest.mark.parametrize("asking", [alone, together])
+def test_what_ends_for_want_of_time_or_memory_at_a_scale_that_auto_took_names_it(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, how: str, asking: Callable[..., Any]
+) -> None:
+    async def late(*_: object) -> None:
+        raise TimeoutError  # as once the time is over
+
+    async def fat(self: AcceptedRequest, _: int) -> None:
+        await self.grow(self.admission.memory_limit)
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            found = await settled_at(engine, IMAGE)
+            asked = {"found": AUTO, "sizes": replace(AUTO, pixel_size_um=(1.0, 1.0)), "given": found}[how]
+            scale = 2.0 if how == "sizes" else found.scale
+            for plane, error in ((late, DeadlineExceeded), (fat, TooLargeForMemory)):
+                monkeypatch.setattr(AcceptedRequest, "plane", plane)
+                with pytest.raises(error) as ended:
+                    await asking(engine, npy(IMAGE), asked)
+                told = f"; scale=auto took {scale:g}, scale= with a number replaces it"
+                assert str(ended.value).endswith(told) == (how != "given")
+                assert str(ended.value).count("scale=auto") == (how != "given")
+
+    asyncio.run(scenario())
+
+
 def test_a_search_is_no_time_beside_the_net_of_what_is_asked_for(
     packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from service.engine.engine import Engine
 from service.engine.progress import Progress
 from service.engine.request import SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_image
+from service.engine.ticket import Throughput
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.app_client import AppClient, running_app
@@ -146,12 +147,52 @@ def test_specks_of_noise_are_no_objects_however_far_they_are_enlarged(tmp_path: 
 
 
 def test_objects_that_nobody_can_see_are_not_guessed(client: AppClient) -> None:
-    plan = client.get("/plan", params={"size": "96x144", "scale": "auto"})
+    plan = client.get("/plan", params={"size": "5x5", "scale": "auto"})
     answer = client.segment(npy(IMAGE[:5, :5]), params={"scale": "auto"})
-    missing = "scale=auto lacks the size of the image's pixels, and "
-    for problem, why in ((plan, "a plan sees no objects"), (answer, "the image is too small to look for objects")):
+    missing = "scale=auto lacks the size of the image's pixels, and the image is too small to look for objects"
+    for problem in (plan, answer):
         said = assert_problem(problem, 422, "invalid-parameter")["detail"]
-        assert said.startswith(f"{missing}{why}; give pixel_size in micrometres or scale as a number")
+        assert said.startswith(f"{missing}; give pixel_size in micrometres or scale as a number")
+
+
+@pytest.mark.parametrize("size_yx", [(96, 144), (1024, 1024)])
+def test_a_plan_counts_the_tiles_that_the_search_takes(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch, size_yx: tuple[int, int]
+) -> None:
+    def planned(**query: object) -> dict[str, Any]:
+        plan: dict[str, Any] = client.get("/plan", params={"size": f"{size_yx[0]}x{size_yx[1]}", **query}).json()
+        return plan
+
+    through: list[int] = []
+    monkeypatch.setattr(Throughput, "add", lambda _, pixels, __: through.append(pixels))
+    monkeypatch.setattr(Throughput, "pixels_per_second", 1e5)
+    own, auto = planned(), planned(scale="auto")
+    # a ramp has one object at most, so that all scales are tried and the image stays as it is
+    ramp = np.repeat(np.linspace(0, 255, size_yx[0]).astype(np.uint8)[:, np.newaxis], size_yx[1], axis=1)
+    _, receipt = answered(client, ramp, scale="auto")
+    assert receipt["output"]["scale"] == auto["scale"] == own["scale"] == 1
+    assert auto["compute_seconds"] == pytest.approx(sum(through) / 1e5, abs=0.002)
+    assert auto["search_seconds"] == pytest.approx(auto["compute_seconds"] - own["compute_seconds"], abs=0.002)
+    assert auto["search_seconds"] > 0
+    assert own["search_seconds"] is None
+    assert auto["expected_seconds"] >= auto["compute_seconds"]
+    assert auto["tiles"] == own["tiles"]
+    assert auto["memory_bytes"] >= own["memory_bytes"]
+    assert auto["refusal"] is None
+    timeout_s = own["compute_seconds"] + auto["search_seconds"] / 2  # an idle service tries what takes twice that
+    assert planned(timeout=timeout_s / 2)["refusal"] is None
+    late = planned(scale="auto", timeout=timeout_s / 2)["refusal"]
+    assert late["type"] == "/problems/deadline-exceeded"
+
+
+def test_a_plan_whose_pixel_sizes_are_known_searches_nothing(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path)
+    known = {"object_diameter_px": (8.0, KNOWN_PX, 20.0), "pixel_size_um": (1.0, 1.0)}
+    write_package(package.path, package.spec.model_copy(update=known), package.own_files())
+    with running_app(Settings(models_dir=str(tmp_path), backend="cpu")) as running:
+        running.wait_until_ready()
+        plan = running.get("/plan", params={"size": "96x144", "scale": "auto", "pixel_size": "0.5"}).json()
+    assert (plan["scale"], plan["search_seconds"]) == (0.5, None)
 
 
 def test_a_refusal_at_the_scale_found_tells_it(packages: Path) -> None:
