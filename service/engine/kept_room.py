@@ -62,15 +62,15 @@ class KeptRoom(Ledger):
 
         """
         check_load_alone(memory_bytes, self.memory_limit)
-        in_use = self.memory_in_use + self._kept("memory_bytes") + nets_bytes
-        if in_use + memory_bytes > self.memory_limit:
+        if not self.has_room(memory_bytes, nets_bytes, goes_first=False):
             return None
         return self._package.hold(memory_bytes, self.keep(memory_bytes, 0))
 
-    def has_room(self, memory_bytes: int, nets_bytes: int) -> bool:
-        """Whether :meth:`reserve` would charge it now, were no other package to go before it."""
-        in_use = self.memory_in_use + self._precedence.bytes_kept("memory_bytes", self._growth.wishes) + nets_bytes
-        return in_use + memory_bytes <= self.memory_limit
+    def has_room(self, memory_bytes: int, nets_bytes: int, *, goes_first: bool) -> bool:
+        """Whether :meth:`reserve` would charge it; ``goes_first`` where it is what :meth:`expect` told of."""
+        wishes = self._growth.wishes if goes_first else [*self._growth.wishes, *self._package.wishes]
+        kept = self._precedence.bytes_kept("memory_bytes", wishes)
+        return self.memory_in_use + kept + nets_bytes + memory_bytes <= self.memory_limit
 
     def expect(self, memory_bytes: int, nets_bytes: int = 0, waited_s: float = 0.0) -> None:
         """Note what a package has waited for, beside nets that jobs keep, and for how many seconds; 0 for no longer."""

@@ -120,7 +120,7 @@ class Watch:
         """Wait for the time of the next look, or until it is asked for; returns which of them it was."""
         loop = asyncio.get_running_loop()
         until = loop.time() + (min(self._every_s, _RETRY_S) if self._waiting else self._every_s)
-        while (left_s := until - loop.time()) > 0 and not self._has_room():
+        while (left_s := until - loop.time()) > 0:
             # memory is freed by any thread, the garbage collector's too, and these can wake nobody
             pause_s = min(left_s, _LOOK_S if self._waiting else math.inf, _RELEASE_S if self._leaving else math.inf)
             with suppress(TimeoutError):
@@ -128,13 +128,19 @@ class Watch:
                     await self._asked.wait()
                 break
             self._let_go()
+            if self._has_room():
+                break
         asked = self._asked.is_set()
         self._asked.clear()
         return asked
 
     def _has_room(self) -> bool:
         """Whether there is memory by now for a package that waits for it."""
-        return any(self._admission.has_room(waiting.needed, self._kept_bytes) for waiting in self._waiting.values())
+        kept = self._kept_bytes
+        return any(
+            self._admission.has_room(waiting.needed, kept, goes_first=number == 0)
+            for number, waiting in enumerate(self._waiting.values())
+        )
 
     @property
     def _kept_bytes(self) -> int:

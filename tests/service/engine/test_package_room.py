@@ -125,3 +125,21 @@ def test_nobody_waits_for_a_package_who_lacks_memory_for_other_reasons() -> None
         assert [admission.waits_for_package(size * MB, SINGLE) for size in (1, 2, 7, 8)] == [False, True, True, False]
     release()
     assert not admission.waits_for_package(10 * MB, SINGLE)
+
+
+def test_one_that_waits_finds_no_room_in_what_is_kept_for_the_one_before_it() -> None:
+    """Else it would be tried again and again in vain."""
+    now = 0.0
+    admission = Admission(10 * MB, 100, clock=lambda: now)
+    with admission.admit(SPEED, 1, 3 * MB, 60):
+        assert admission.reserve(8 * MB) is None
+        admission.expect(8 * MB)
+        assert admission.has_room(7 * MB, 0, goes_first=True)
+        assert admission.has_room(7 * MB, 0, goes_first=False)
+        now = 5.0
+        assert not admission.has_room(8 * MB, 0, goes_first=True)
+        assert not admission.has_room(MB, 0, goes_first=False)
+        assert admission.reserve(MB) is None
+    assert admission.has_room(8 * MB, 0, goes_first=True)
+    assert admission.has_room(2 * MB, 0, goes_first=False)
+    assert not admission.has_room(8 * MB, 3 * MB, goes_first=True)
