@@ -25,7 +25,7 @@ from model.images.image import (
     widened_note,
 )
 from model.images.palette import expand, grey_only, palette_note
-from model.images.tiff_bands import is_raw, page_bands, raw_rows, rows_of_bands
+from model.images.tiff_bands import is_raw, is_swapped, page_bands, raw_rows, rows_of_bands
 from model.images.tiff_ifd import ORIENTATION, main_page, walk_directories
 from model.images.tiff_lzw import LZW
 from model.images.tiff_segments import COMPRESSIONS, check_page
@@ -46,6 +46,7 @@ class TiffReader(ReaderOfParts):
 
     __slots__ = (
         "_alpha",
+        "_band_rows",
         "_colormap",
         "_invert",
         "_lock",
@@ -105,6 +106,8 @@ class TiffReader(ReaderOfParts):
                 notes=tuple(notes),
             )
         limits.check(self.header)
+        with undecodable("the layout of the first page of the TIFF"):
+            self._band_rows = rows_of_bands(page)
 
     def _sample_rules(self, page: tifffile.TiffPage, *, is_imagej: bool) -> list[str]:
         """Decide what becomes of alpha, palette and white-is-zero; returns the notes that say so."""
@@ -136,9 +139,8 @@ class TiffReader(ReaderOfParts):
     @property
     def part_bytes(self) -> int:
         """Bytes of the largest part, judging by the main page."""
-        rows = rows_of_bands(self._main_page)
         pages_of_plane: int = self._stack.pages.shape[1]
-        return rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
+        return self._band_rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
 
     def read_parts(self, index: int) -> Iterator[Part]:
         """Decode plane ``index`` by bands of strips or tiles, page by page where its channels are pages.
@@ -183,7 +185,7 @@ class TiffReader(ReaderOfParts):
         first: tifffile.TiffPage = self._main_page
         if self._virtual_from is not None:
             offset = self._virtual_from + number * math.prod(first.shape) * first.dtype.itemsize
-            step = rows_of_bands(first)
+            step = self._band_rows
             tops = range(0, first.imagelength, step)
             return (raw_rows(first, offset, slice(top, min(top + step, first.imagelength))) for top in tops)
         page = first
@@ -227,6 +229,9 @@ def _check_kind(page: tifffile.TiffPage) -> None:
     if page.dtype is None or not isinstance(page.bitspersample, int):
         msg = f"samples of {page.bitspersample} bits in format {page.sampleformat} are not supported"
         raise UndecodableImage(f"{msg}; use integers or floats of 8 to 64 bits")
+    if page.predictor != 1 and is_swapped(page):
+        msg = "integers of 24 bits, big-endian and with a predictor, are not supported"
+        raise UndecodableImage(f"{msg}; write them without a predictor, or as 32 bits")
     if page.imagedepth != 1:
         msg = f"one page holds a volume of {page.imagedepth} slices; write one page per slice"
         raise UndecodableImage(msg)

@@ -14,12 +14,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from model.images.errors import UndecodableImage
 from model.images.tiff_lzw import LZW, lzw_decoder
 
 BAND_PX = 1 << 22
 """Pixels of a band, where strips and tiles allow it."""
 _JPEG = 7
 _PLANAR = 2
+TILE_WIDTH = 322
 
 Decode = Callable[[int], Any]
 """Segment by its number: samples (1, y, x, s), position (s, 0, y, x, 0) and shape, as ``TiffPage.decode`` has them."""
@@ -36,7 +38,13 @@ def _is_whole(page: tifffile.TiffPage) -> bool:
 
 
 def rows_of_bands(page: tifffile.TiffPage) -> int:
-    """Rows of a band of ``page``: as many rows of segments as make up :data:`BAND_PX`, one at least."""
+    """Rows of a band of ``page``: as many rows of segments as make up :data:`BAND_PX`, one at least.
+
+    Raises
+    ------
+    UndecodableImage
+        Strips or tiles without rows or columns.
+    """
     if _is_whole(page):
         return int(page.imagelength)
     rows = 1 if is_raw(page) else _segment_rows(page)
@@ -92,8 +100,13 @@ def raw_rows(page: tifffile.TiffPage, offset: int, rows: slice) -> NDArray[Any]:
 
 
 def _segment_rows(page: tifffile.TiffPage) -> int:
-    rows = page.tilelength if page.is_tiled else page.rowsperstrip
-    return min(int(rows), int(page.imagelength))
+    tiled = TILE_WIDTH in page.tags  # tifffile takes tiles without columns for strips
+    lengths = (page.tilelength, page.tilewidth) if tiled else (page.rowsperstrip,)
+    if not all(isinstance(length, int) and length > 0 for length in lengths):
+        names = "TileLength and TileWidth" if tiled else "RowsPerStrip"
+        found = " and ".join(map(str, lengths))
+        raise UndecodableImage(f"{names} of the TIFF are {found}, each should be one number above 0; write it again")
+    return min(int(lengths[0]), int(page.imagelength))
 
 
 def _decode_rows(page: tifffile.TiffPage, decode: Decode, rows: slice) -> NDArray[Any]:
@@ -128,8 +141,25 @@ def _decoder(page: tifffile.TiffPage) -> Decode:
     return decode
 
 
-def _samples_last(page: tifffile.TiffPage, samples: NDArray[Any]) -> NDArray[Any]:
+def _whole_integers(page: tifffile.TiffPage, samples: NDArray[Any]) -> NDArray[Any]:
+    """Undo what tifffile leaves of integers that fill no whole words, such as 12 bits in 16 or 24 in 32."""
+    bits = page.bitspersample
+    if samples.dtype.kind != "u" or bits == 8 * samples.dtype.itemsize:
+        return samples
+    if is_swapped(page):
+        samples = samples.byteswap()
+    # sums of differences are those of the whole word
+    return samples if page.predictor == 1 else samples & samples.dtype.type((1 << bits) - 1)
+
+
+def is_swapped(page: tifffile.TiffPage) -> bool:
+    """Whether tifffile gives the integers of a page with their bytes in the wrong order: 24 bits, big-endian."""
+    return bool(page.bitspersample == 24 and page.parent.byteorder == ">" and page.dtype.kind == "u")
+
+
+def _samples_last(page: tifffile.TiffPage, stored: NDArray[Any]) -> NDArray[Any]:
     """(y, x, s) from what tifffile gives: YX, YXS and SYX, or with both sample axes in front and behind."""
+    samples = _whole_integers(page, stored)
     if samples.ndim == 4:
         samples = samples[0] if len(samples) == 1 else samples[..., 0]
     if samples.ndim == 2:

@@ -108,8 +108,7 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
             msg = f"the chain of TIFF pages runs in a circle after page {len(found)}; write the file again"
             raise UndecodableImage(msg)
         if len(found) == MAX_PAGES:
-            msg = f"the TIFF has more than {MAX_PAGES} pages, which is the limit; split the stack"
-            raise UndecodableImage(msg)
+            raise too_many_pages()
         seen.add(offset)
         with undecodable(f"the directory of TIFF page {len(found)}"):
             directory, offset, bytes_there = _read_directory(source, layout, offset, size, wanted)
@@ -124,6 +123,11 @@ def walk_directories(source: IO[bytes]) -> tuple[Directory, ...]:
         msg = "the TIFF holds no page; write the file again"
         raise UndecodableImage(msg)
     return tuple(found)
+
+
+def too_many_pages() -> UndecodableImage:
+    """Error for more than :data:`MAX_PAGES` pages, be they of directories or behind one of them."""
+    return UndecodableImage(f"the TIFF has more than {MAX_PAGES} pages, which is the limit; split the stack")
 
 
 def main_page(directories: Sequence[Directory]) -> int:
@@ -160,10 +164,9 @@ def _read_directory(
                     raise ValueError(msg)
             else:
                 number_bytes += value_bytes
+        if code == UIC2 and code in wanted:
+            numbers[code] = count  # whatever its type: of rationals, as MetaMorph writes it, values are not read
         if code not in wanted or code in numbers or value_type not in NUMBER_FORMATS or not count:
-            continue
-        if code == UIC2:
-            numbers[code] = count
             continue
         if value_bytes > layout.inline:
             used = min(count, 4096)

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from model.images.axes import channels_last, mismatch
 from model.images.image import PIXEL_SIZE_LIMITS_UM, believed_um
-from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page
-from model.images.tiff_ome import UNITS_UM, OmeMismatch, is_ome, read_ome
+from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page, too_many_pages
+from model.images.tiff_imagej import imagej_axes, imagej_fields, imagej_interval, imagej_spacing, imagej_um, positive
+from model.images.tiff_ome import OmeMismatch, is_ome, read_ome
 
+MAX_AXES = 64
+"""Of an array, as of numpy's."""
 _UNNAMED = "IJKLMNOPQRUVWAB"  # 15: MAX_PAGES are no more axes longer than 1
 RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
@@ -67,6 +70,8 @@ def arrange(directories: Sequence[Directory], facts: PageFacts, asked: str | Non
     ------
     AxesMismatch
         Where ``asked`` are not the axes of this file.
+    UndecodableImage
+        More planes behind one directory than a file may have.
     """
     found = _by_the_file(directories, facts)
     return found if asked is None else _as_asked(found, facts, asked)
@@ -81,27 +86,14 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
     size, bits = _resolution_um(facts), _declared_bits(first)
     if is_ome(facts.description):
         try:
-            ome = read_ome(facts.description, pages=len(directories), samples=facts.samples)
-            if not np.isin(ome.pages, ours).all():
-                msg = "the OME-XML joins pages of different size or type"
-                raise OmeMismatch(msg)
+            return _by_ome(facts, ours, len(directories), size=size, bits=bits)
         except OmeMismatch as error:
             notes.append(f"{error}; the pages are read as they stand")
-        else:
-            if ome.images > 1:
-                notes.append(
-                    f"{ome.images - 1} further images of the OME-XML left out: a file is read as its first image, or "
-                    "position; save the others as files of their own"
-                )
-            found = _stack(
-                ome.axes, ome.pages, virtual=False, size=ome.pixel_size_um or size, bits=ome.bits or bits, notes=notes
-            )
-            return replace(found, spacing_um=ome.spacing_um, interval_s=ome.interval_s, channel_names=ome.channel_names)
     named: tuple[str, tuple[int, ...]] | None = None
     fields: dict[str, str] = {}
     if facts.description.startswith("ImageJ="):
-        fields = _imagej_fields(facts.description)
-        named, size = _imagej_axes(fields), _imagej_um(fields, facts)
+        fields = imagej_fields(facts.description)
+        named, size = imagej_axes(fields), imagej_um(fields, facts.resolution_xy)
     elif facts.description.startswith("{"):
         named = _shaped_axes(facts)
     elif first.numbers.get(UIC2, 1) > 1:
@@ -110,6 +102,8 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
         axes, shape = named
         count = math.prod(shape)
         virtual = len(ours) == 1 and facts.uncompressed and count > 1
+        if virtual and count > MAX_PAGES:
+            raise too_many_pages()
         if virtual or count <= len(ours):
             if count < len(ours):
                 notes.append(f"{len(directories) - count} further pages left out: the metadata describes {count}")
@@ -117,14 +111,34 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
             found = _stack(axes, pages.reshape(shape), virtual=virtual, size=size, bits=bits, notes=notes)
             return replace(
                 found,
-                spacing_um=_imagej_spacing(fields),
-                interval_s=_imagej_interval(fields),
+                spacing_um=imagej_spacing(fields),
+                interval_s=imagej_interval(fields),
                 channel_names=_labels_of_channels(facts.labels, found.pages.shape),
             )
-        notes.append(f"the metadata describes {count} planes, the file holds {len(ours)}: read as they stand")
+        described = count if count <= MAX_PAGES else f"more than {MAX_PAGES}"
+        notes.append(f"the metadata describes {described} planes, the file holds {len(ours)}: read as they stand")
     if len(ours) < len(directories):
         notes.append(f"{len(directories) - len(ours)} further pages of other size or type left out")
     return _stack("I", ours, virtual=False, size=size, bits=bits, notes=notes)
+
+
+def _by_ome(
+    facts: PageFacts, ours: NDArray[np.int64], pages: int, *, size: tuple[float, float] | None, bits: int | None
+) -> Stack:
+    """Arrange the pages as the OME-XML says."""
+    ome = read_ome(facts.description, pages=pages, samples=facts.samples)
+    if not np.isin(ome.pages, ours).all():
+        msg = "the OME-XML joins pages of different size or type"
+        raise OmeMismatch(msg)
+    notes = []
+    if ome.images > 1:
+        notes.append(
+            f"{ome.images - 1} further images of the OME-XML left out: a file is read as its first image, or position; "
+            "save the others as files of their own"
+        )
+    size, bits = ome.pixel_size_um or size, ome.bits or bits
+    found = _stack(ome.axes, ome.pages, virtual=False, size=size, bits=bits, notes=notes)
+    return replace(found, spacing_um=ome.spacing_um, interval_s=ome.interval_s, channel_names=ome.channel_names)
 
 
 def _stack(
@@ -185,45 +199,6 @@ def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
     return replace(again, channel_names=_labels_of_channels(labels, again.pages.shape))
 
 
-def _imagej_fields(description: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in description.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
-
-
-def _imagej_axes(fields: Mapping[str, str]) -> tuple[str, tuple[int, ...]] | None:
-    """ImageJ hyperstacks run channels fastest, then slices, then frames (ij.io.FileInfo)."""
-    try:
-        images = int(fields.get("images", 1))
-        shape = tuple(int(fields.get(key, 1)) for key in ("frames", "slices", "channels"))
-    except ValueError:
-        return None
-    if not 1 <= images <= MAX_PAGES or min(shape) < 1:
-        return None
-    return ("TZC", shape) if math.prod(shape) == images else ("I", (images,))
-
-
-def _imagej_um(fields: Mapping[str, str], facts: PageFacts) -> tuple[float, float] | None:
-    """ImageJ gives pixels per ``unit`` in the resolution tags; ``yunit`` where the axes differ."""
-    x_unit = UNITS_UM.get(fields.get("unit", "").lower())
-    y_unit = UNITS_UM.get(fields.get("yunit", fields.get("unit", "")).lower())
-    x, y = facts.resolution_xy
-    if x_unit is None or y_unit is None or not (x > 0 and y > 0):
-        return None
-    return y_unit / y, x_unit / x
-
-
-def _imagej_spacing(fields: Mapping[str, str]) -> float | None:
-    """Distance of slices, in ``zunit`` where it is not that of the pixels."""
-    unit = UNITS_UM.get(fields.get("zunit", fields.get("unit", "")).lower())
-    spacing = _number(fields.get("spacing", ""))
-    return None if unit is None or spacing is None else unit * spacing
-
-
-def _imagej_interval(fields: Mapping[str, str]) -> float | None:
-    """Time between frames; ImageJ gives seconds."""
-    return _number(fields.get("finterval", "")) if fields.get("tunit", "s") in ("s", "sec", "seconds") else None
-
-
 def _labels_of_channels(labels: tuple[str, ...], pages: tuple[int, ...]) -> tuple[str, ...]:
     """First lines of ImageJ's labels where they tell channels apart: one for each, the same in all of its planes."""
     planes, channels = pages
@@ -231,19 +206,10 @@ def _labels_of_channels(labels: tuple[str, ...], pages: tuple[int, ...]) -> tupl
     return tuple(name.partition("\n")[0] for name in names) if channels > 1 and labels == names * planes else ()
 
 
-def _number(text: str) -> float | None:
-    """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number > 0 else None
-
-
 def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
     """From the resolution tags; slides of Aperio (SVS) give micrometres per pixel in their description in place."""
     if facts.description.startswith("Aperio "):
-        size = _number(str(tifffile.tifffile.svs_description_metadata(facts.description).get("MPP", "")))
+        size = positive(str(tifffile.tifffile.svs_description_metadata(facts.description).get("MPP", "")))
         if size is not None:
             return size, size
     unit = RESOLUTION_UNITS_UM.get(facts.resolution_unit)
@@ -264,13 +230,13 @@ def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     lead = shape[: -len(facts.shape)]
-    if shape[len(lead) :] != facts.shape or not lead or min(lead) < 1 or math.prod(lead) > MAX_PAGES:
+    if shape[len(lead) :] != facts.shape or not 1 <= len(lead) <= MAX_AXES or min(lead) < 1:
         return None
     axes = fields.get("axes")
     if isinstance(axes, str) and len(axes) == len(shape) and len(set(axes)) == len(axes) and axes.isalpha():
         return axes[: len(lead)].upper(), lead
     long = tuple(length for length in lead if length > 1)
-    return _UNNAMED[: len(long)], long
+    return (_UNNAMED[: len(long)], long) if len(long) <= len(_UNNAMED) else ("I", (math.prod(long),))
 
 
 def _declared_bits(first: Directory) -> int | None:

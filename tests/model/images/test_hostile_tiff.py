@@ -15,11 +15,11 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage
+from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage, open_image
 from model.images.jpeg_markers import MAX_SCANS, jpeg_frame_yx
 from model.images.tiff_ifd import MAX_DESCRIPTION_BYTES, MAX_PAGES
 from model.images.tiff_segments import jpeg2000_frame_yx
-from tests.model.images.tiffs import ramp, read, write
+from tests.model.images.tiffs import LIMITS, ramp, read, write
 
 
 def test_files_named_in_ome_metadata_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +165,30 @@ def test_a_page_with_too_few_strips_is_refused() -> None:
     data = write(ramp(64, 64), compression="zlib", rowsperstrip=16)
     with pytest.raises(UndecodableImage, match="needs 8 strips, its directory lists 4"):
         read(patched(data, 257, 128))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ({"rowsperstrip": 16}, 278, "RowsPerStrip of the TIFF are 0, each should be one number above 0; write"),
+        ({"tile": (16, 32)}, 322, "TileLength and TileWidth of the TIFF are 16 and 0, each"),
+        ({"tile": (16, 32)}, 323, "TileLength and TileWidth of the TIFF are 0 and 32, each"),
+    ],
+)
+def test_strips_and_tiles_without_extent_are_refused_when_the_image_is_opened(
+    options: dict[str, Any], code: int, said: str
+) -> None:
+    data = patched(write(ramp(64, 64), compression="zlib", **options), code, 0)
+    with pytest.raises(UndecodableImage, match=said):
+        open_image(io.BytesIO(data), LIMITS)
+
+
+def test_a_tile_of_two_lengths_is_refused_when_the_image_is_opened() -> None:
+    data = bytearray(write(ramp(64, 64), compression="zlib", tile=(16, 32)))
+    at = data.index(struct.pack("<HHI", 323, 4, 1))
+    struct.pack_into("<HHIHH", data, at, 323, 3, 2, 16, 16)
+    with pytest.raises(UndecodableImage, match=r"TileLength and TileWidth of the TIFF are \(16, 16\) and 32"):
+        open_image(io.BytesIO(bytes(data)), LIMITS)
 
 
 def test_a_tile_far_larger_than_its_image_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.images import UndecodableImage, open_image
-from tests.model.images.tiffs import LIMITS, ramp, read, write
+from model.images.tiff_ifd import MAX_PAGES
+from tests.model.images.tiffs import LIMITS, packed, ramp, read, write
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd", "packbits", "jpeg2000", "lzma"])
@@ -38,6 +40,21 @@ def test_every_sample_type_keeps_its_values_and_becomes_native(dtype: str, byteo
     header, planes = read(data)
     assert planes.dtype.isnative
     assert header.dtype == planes.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(planes[0, ..., 0], image)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 20, 24, 31])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_integers_that_fill_no_whole_words_keep_their_values(bits: int, byteorder: str, predictor: bool) -> None:
+    image = np.random.default_rng(bits).integers(0, 1 << bits, (9, 11))
+    data = packed(image, bits, byteorder=byteorder, predictor=predictor)
+    if bits == 24 and predictor and byteorder == ">":
+        with pytest.raises(UndecodableImage, match="24 bits, big-endian and with a predictor, are not"):
+            read(data)
+        return
+    header, planes = read(data)
+    assert header.bits == bits
     np.testing.assert_array_equal(planes[0, ..., 0], image)
 
 
@@ -358,13 +375,49 @@ def test_a_plane_that_does_not_exist_is_an_index_error() -> None:
         reader.read_plane(1)
 
 
+def metamorph(stack: NDArray[Any]) -> bytes:
+    """STK: there is one page; the count of tag 33629, a RATIONAL, is the number of planes, pixels follow the page's."""
+    count = 6 * len(stack)  # six numbers for each plane, where the type says two
+    tags = [(33628, "I", 2, (0, 0), True), (33629, "I", count, (1,) * count, True)]
+    data = bytearray(write(stack[0], metadata=None, extratags=tags))
+    entry = data.index(struct.pack("<HHI", 33629, 4, count))
+    struct.pack_into("<HHI", data, entry, 33629, 5, len(stack))
+    return bytes(data) + stack[1:].tobytes()
+
+
 def test_a_metamorph_stack_behind_one_directory_is_read_to_its_end() -> None:
-    """STK: the count of tag 33629 is the number of planes, their pixels follow the first one's."""
     stack = ramp(3, 8, 9)
-    first_page = write(stack[0], metadata=None, extratags=[(33629, "I", 3, (1, 2, 3), True)])
-    header, planes = read(first_page + stack[1:].tobytes())
+    data = metamorph(stack)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.is_stk
+        np.testing.assert_array_equal(tiff.asarray(), stack)
+    header, planes = read(data)
     assert (header.stack_axes, header.planes) == ("I", 3)
     np.testing.assert_array_equal(planes[..., 0], stack)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        f"ImageJ=1.54f\nimages={MAX_PAGES + 1}\nslices={MAX_PAGES + 1}\n",
+        f"ImageJ=1.54f\nimages={1 << 40}\n",
+        f'{{"shape": [{MAX_PAGES + 1}, 2, 3]}}',
+        f'{{"shape": {[2] * 16}}}'.replace("2]", "2, 2, 3]"),
+        None,
+    ],
+)
+def test_a_stack_behind_one_directory_is_refused_beyond_the_limit_as_one_of_directories(
+    description: str | None,
+) -> None:
+    stack = np.zeros((MAX_PAGES + 1, 2, 3), dtype=np.uint8)
+    data = metamorph(stack) if description is None else write(stack[0], metadata=None, description=description)
+    with pytest.raises(UndecodableImage, match="the TIFF has more than 32768 pages, which is the limit; split the"):
+        read(data + stack[1:].tobytes())
+
+
+def test_an_array_of_more_planes_than_the_limit_is_noted_where_the_file_does_not_hold_them() -> None:
+    header, _ = read(write(ramp(2, 3), metadata=None, compression="zlib", description='{"shape": [40000, 2, 3]}'))
+    assert "the metadata describes more than 32768 planes, the file holds 1: read as they stand" in header.notes
 
 
 def test_max_sample_value_tells_the_bits_of_the_camera() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,27 @@ def write(array: NDArray[Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
+def packed(image_yx: NDArray[Any], bits: int, *, byteorder: str, predictor: bool) -> bytes:
+    """Grey integers of ``bits`` bits in a row, the highest first, which tifffile does not write."""
+    height, width = image_yx.shape
+    values = image_yx.astype(np.int64)
+    if predictor:
+        values = np.diff(values, axis=1, prepend=0) % (1 << bits)
+    stream = np.unpackbits(values.astype(">u4").view(np.uint8).reshape(height, width, 4), axis=-1)[..., -bits:]
+    strip = zlib.compress(np.packbits(stream.reshape(height, -1), axis=-1).tobytes())
+    tags = (
+        (256, width), (257, height), (258, bits), (259, 8), (262, 1), (273, 134), (277, 1), (278, height),
+        (279, len(strip)), (317, 2 if predictor else 1),
+    )  # fmt: skip
+    table = b"".join(struct.pack(byteorder + "HHII", code, 4, 1, value) for code, value in tags)
+    header = struct.pack(byteorder + "2sHIH", {"<": b"II", ">": b"MM"}[byteorder], 42, 8, len(tags))
+    return (header + table).ljust(134, b"\0") + strip
+
+
 def read(data: bytes, limits: ReadLimits = LIMITS, axes: str | None = None) -> tuple[ImageHeader, NDArray[Any]]:
     """Header and all planes (n, y, x, c)."""
     with open_image(io.BytesIO(data), limits, axes) as reader:
+        assert reader.part_bytes >= reader.header.size_yx[1]
         return reader.header, np.stack([reader.read_plane(i) for i in range(reader.header.planes)])
 
 
