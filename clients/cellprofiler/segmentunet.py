@@ -28,6 +28,7 @@ from cellprofiler_core.setting.text import Text  # type: ignore[import-not-found
 _EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 600  # of one image, before it is asked for again
+_LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after that asks no more
 _HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
@@ -144,7 +145,7 @@ def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN40
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     body = io.BytesIO()
     numpy.save(body, pixels)
-    waited, broke_off = 0, 0
+    began, waited, broke_off = time.monotonic(), 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
@@ -153,14 +154,15 @@ def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN40
                 with opener.open(request, timeout=_SILENCE_S) as answer:
                     return numpy.load(io.BytesIO(answer.read()))
             except urllib.error.HTTPError as refusal:
-                pause = refusal.headers.get("Retry-After", "")
-                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                asked_for = refusal.headers.get("Retry-After", "")
+                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
+                if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
                     raise RuntimeError(_reason(refusal, shown)) from None
-                waited += int(pause)
-                time.sleep(int(pause))
+                waited += pause
+                time.sleep(pause)
         except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
-            if broke_off > 3:
+            if broke_off > 3 or time.monotonic() - began > _LONGEST_S:
                 raise RuntimeError(f"The answer of {shown} broke off {broke_off} times; see its log: {error}") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:

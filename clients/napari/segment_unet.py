@@ -29,6 +29,7 @@ import numpy as np
 _EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 120.0
+_LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after that asks no more
 _HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
@@ -141,7 +142,7 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
         name, _, password = user[1].partition(":")
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    waited, broke_off = 0.0, 0
+    began, waited, broke_off = time.monotonic(), 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
@@ -150,14 +151,15 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
                 with opener.open(request, timeout=_SILENCE_S) as answer:
                     return bytes(answer.read())
             except urllib.error.HTTPError as refusal:
-                pause = refusal.headers.get("Retry-After", "")
-                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                asked_for = refusal.headers.get("Retry-After", "")
+                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
+                if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
                     raise Refused(_reason(refusal, shown)) from None
-                waited += int(pause)
-                time.sleep(int(pause))
+                waited += pause
+                time.sleep(pause)
         except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
-            if broke_off > 3:
+            if broke_off > 3 or time.monotonic() - began > _LONGEST_S:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:

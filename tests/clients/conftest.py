@@ -177,6 +177,49 @@ def hasty_server(*refusals: str) -> Iterator[Proxy]:
             listening.shutdown()
 
 
+@contextmanager
+def busy_server(retry_after: str) -> Iterator[Proxy]:
+    """A server that refuses 20 requests with ``Retry-After``, and each later one without."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            busy.asked.append(self.path)
+            self.send_response(503)
+            if len(busy.asked) <= 20:
+                self.send_header("Retry-After", retry_after)
+            self.end_headers()
+            self.wfile.write(b"busy")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        busy = Proxy(f"http://127.0.0.1:{listening.server_port}")
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            yield busy
+        finally:
+            listening.shutdown()
+
+
+def assert_patience_ends(script: ModuleType, ask: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses between two requests also where nobody wants it to, and looks at the time of all of them."""
+    monkeypatch.setattr(script, "_LONGEST_WAIT_S", 1)
+    for retry_after, asked in (("0", 2), ("2", 1), ("\N{SUPERSCRIPT TWO}", 1)):
+        with busy_server(retry_after) as busy:
+            with pytest.raises(Exception, match="503: busy"):
+                ask(busy.url)
+            assert len(busy.asked) == asked
+    monkeypatch.setattr(script, "_LONGEST_S", 0)  # as where each answer comes after minutes
+    with busy_server("1") as busy, hasty_server() as hasty:
+        with pytest.raises(Exception, match="503: busy"):
+            ask(busy.url)
+        with pytest.raises(Exception, match="broke off 1 times"):
+            ask(hasty.url)
+        assert len(busy.asked) == len(hasty.asked) == 1
+
+
 refusals_of_a_proxy = pytest.mark.parametrize(
     ("status", "user", "words"),
     [

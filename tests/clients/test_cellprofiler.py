@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, hasty_server, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, assert_patience_ends, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 
@@ -210,3 +210,13 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(modul
         with pytest.raises(RuntimeError, match="the limit is 1 MiB"):
             run(module, LARGE)
         assert len(hasty.asked) == 2
+
+
+def test_patience_ends(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = sys.modules[type(module).__module__]
+
+    def ask(url: str) -> None:
+        module.url.value = url
+        run(module, IMAGE)
+
+    assert_patience_ends(script, ask, monkeypatch)

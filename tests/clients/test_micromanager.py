@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, LARGE, SECRET, hasty_server, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, assert_patience_ends, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 CLIENT = loaded("micromanager/segment_unet.py")
@@ -128,3 +128,7 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
         with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
             CLIENT.segment_snap(stand_in(image=LARGE), hasty.url)
         assert len(hasty.asked) == 2
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_patience_ends(CLIENT, lambda url: CLIENT.segment_snap(stand_in(), url), monkeypatch)

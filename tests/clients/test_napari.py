@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, hasty_server, loaded, with_key
+from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, assert_patience_ends, hasty_server, loaded, with_key
 from tests.live import LiveServer
 
 CLIENT = loaded("napari/segment_unet.py")
@@ -133,3 +133,7 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
         with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
             CLIENT.segment_array(LARGE, hasty.url + "\n")
         assert len(hasty.asked) == 2
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_patience_ends(CLIENT, lambda url: CLIENT.segment_array(IMAGE, url), monkeypatch)
