@@ -21,10 +21,11 @@ import json
 import re
 import ssl
 import time
+import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ shown to every user. ``https://user:key@host`` where the service wants them, wit
 _MOST_CHANNELS = 4
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 600.0
+_LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after that asks no more
 _HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 _SAVED_AT_ONCE = 500
 
@@ -88,16 +90,31 @@ def segment_image(
         Where the image cannot be sent, or the service gives no result; planes that are done have their ROIs.
 
     """
+    return sum(_segmented_planes(conn, image, url, all_planes=all_planes, channel=channel, options=options))
+
+
+def _segmented_planes(
+    conn: Any,  # noqa: ANN401 - of OMERO
+    image: Any,  # noqa: ANN401 - of OMERO
+    url: str,
+    *,
+    all_planes: bool,
+    channel: int | None,
+    options: Mapping[str, object],
+) -> Iterator[int]:
+    """Objects of each plane, once it has its ROIs."""
     conn.SERVICE_OPTS.setOmeroGroup(image.getDetails().group.id.val)  # ROIs belong where the image does
+    primary = image.getPrimaryPixels()
+    if primary is None:
+        raise Refused(f"{image.getName()} has no pixels; wait until it is imported, or import it again")
     given = {name: _text(value) for name, value in options.items() if value not in (None, "")}
-    height_um, width_um = image.getPixelSizeY(), image.getPixelSizeX()
+    height_um, width_um = _micrometres(image.getPixelSizeY), _micrometres(image.getPixelSizeX)
     if height_um and width_um:
         given.setdefault("pixel_size", f"{height_um!r},{width_um!r}")
     query = urllib.parse.urlencode({**given, "output": "labels", "format": "geojson"})
     channels = _channels(image, channel)
-    count = 0
     for z, t in _planes(image, all_planes):
-        pixels = image.getPrimaryPixels().getPlanes([(z, one, t) for one in channels])
+        pixels = primary.getPlanes([(z, one, t) for one in channels])
         frame = np.stack([plane.astype(plane.dtype.newbyteorder("=")) for plane in pixels], axis=-1)
         body = io.BytesIO()
         np.save(body, frame if len(channels) > 1 else frame[..., 0])
@@ -105,8 +122,15 @@ def segment_image(
         rois = [_roi(image, feature, found["receipt"]["model"], z, t) for feature in found["features"]]
         for first in range(0, len(rois), _SAVED_AT_ONCE):
             conn.getUpdateService().saveArray(rois[first : first + _SAVED_AT_ONCE], conn.SERVICE_OPTS)
-        count += len(rois)
-    return count
+        yield len(rois)
+
+
+def _micrometres(size: Callable[..., Any]) -> float | None:
+    """Height or width of a pixel, whatever unit it is stored in; None where it is not known, or no length."""
+    stored = size(units=True)
+    if stored is None or str(stored.getUnit()) in {"PIXEL", "REFERENCEFRAME"}:
+        return None
+    return float(size(units="MICROMETER").getValue())
 
 
 def _text(value: object) -> str:
@@ -178,7 +202,7 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
         name, _, password = user[1].partition(":")
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    waited, broke_off = 0.0, 0
+    began, waited, broke_off = time.monotonic(), 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
@@ -187,14 +211,15 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
                 with opener.open(request, timeout=_SILENCE_S) as answer:
                     return bytes(answer.read())
             except urllib.error.HTTPError as refusal:
-                pause = refusal.headers.get("Retry-After", "")
-                if not pause.isdigit() or waited + int(pause) > _LONGEST_WAIT_S:
+                asked_for = refusal.headers.get("Retry-After", "")
+                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
+                if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
                     raise Refused(_reason(refusal, shown)) from None
-                waited += int(pause)
-                time.sleep(int(pause))
+                waited += pause
+                time.sleep(pause)
         except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
-            if broke_off > 3:
+            if broke_off > 3 or time.monotonic() - began > _LONGEST_S:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:
@@ -216,6 +241,15 @@ def _images(conn: Any, kind: str, ids: list[int]) -> list[Any]:  # noqa: ANN401 
     conn.SERVICE_OPTS.setOmeroGroup("-1")  # in whatever group they are
     found = list(conn.getObjects(kind, ids))
     return found if kind == "Image" else [image for dataset in found for image in dataset.listChildren()]
+
+
+def _words(error: Exception) -> str:
+    """What an image failed for; what is not foreseen goes whole to where OMERO keeps a script's errors."""
+    if isinstance(error, Refused):
+        return str(error)
+    traceback.print_exc()
+    said = getattr(error, "message", "") or str(error)  # those of OMERO have a stack beside their message
+    return " ".join([type(error).__name__, *said.splitlines()[:1]])
 
 
 def run_script() -> None:
@@ -243,16 +277,18 @@ def run_script() -> None:
         place = SERVICE_FILE.expanduser()
         url = place.read_text() if place.exists() else SERVICE
         kind, ids = given.pop("data_type"), given.pop("ids")
-        objects, done, refused = 0, 0, []
+        all_planes, channel = given.pop("all_planes", False), given.pop("channel", None)
+        objects, done, failed = 0, 0, []
         for image in _images(conn, kind, ids):
             try:
-                objects += segment_image(conn, image, url, **given)
+                for found in _segmented_planes(conn, image, url, all_planes=all_planes, channel=channel, options=given):
+                    objects += found
                 done += 1
-            except Refused as error:
-                refused.append(f"{image.getName()}: {error}")
+            except Exception as error:  # of this image, whatever it is
+                failed.append(f"{image.getName()}: {_words(error)}")
         message = f"{objects} objects in {done} images"
-        if refused:
-            message += f"; {len(refused)} images have no result: {refused[0]}"
+        if failed:
+            message += f"; {len(failed)} images are not done, or not whole: {failed[0]}"
         client.setOutput("Message", rstring(message))
     finally:
         client.closeSession()

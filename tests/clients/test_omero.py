@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 
-from tests.clients.conftest import IMAGE, LARGE, PIXEL_UM, SECRET, Cells, hasty_server, loaded, with_key
+from tests.clients.conftest import (
+    IMAGE,
+    LARGE,
+    SECRET,
+    Cells,
+    assert_patience_ends,
+    hasty_server,
+    loaded,
+    losing_proxy,
+    with_key,
+)
 from tests.live import LiveServer
 
 GROUP = 53
@@ -69,12 +80,39 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return loaded("omero/segment_unet.py")
 
 
+class Length:
+    """Stand-in of OMERO's length: a number and a unit, or another length in ``unit``."""
+
+    UM: ClassVar = {"MICROMETER": 1.0, "NANOMETER": 0.001, "MILLIMETER": 1000.0}
+
+    def __init__(self, value: float | Length, unit: str) -> None:
+        self.unit = unit
+        if isinstance(value, Length):
+            if {value.unit, unit} - set(self.UM):
+                raise Exception(f"{value.value} {value.unit} cannot be converted to {unit}")
+            self.value: float = value.value * self.UM[value.unit] / self.UM[unit]
+        else:
+            self.value = value
+
+    def getValue(self) -> float:  # noqa: N802 - as OMERO has it
+        return self.value
+
+    def getUnit(self) -> str:  # noqa: N802 - as OMERO has it
+        return self.unit
+
+
 class Image:
     """Stand-in of an image on a server, (t, z, c, y, x), big-endian as planes come from there."""
 
-    def __init__(self, pixels_tzcyx: np.ndarray[Any, Any], number: int = 7) -> None:
+    def __init__(
+        self,
+        pixels_tzcyx: np.ndarray[Any, Any],
+        number: int = 7,
+        pixel_size: tuple[float, str] | None = (0.5, "MICROMETER"),
+    ) -> None:
         self.pixels = pixels_tzcyx.astype(">u2")
         self.number = number
+        self.stored = pixel_size and Length(*pixel_size)
 
     def __getattr__(self, name: str) -> Any:
         size_t, size_z, size_c = self.pixels.shape[:3]
@@ -84,14 +122,20 @@ class Image:
             "getSizeC": size_c,
             "getDefaultT": 0,
             "getDefaultZ": size_z // 2,
-            "getPixelSizeX": PIXEL_UM,
-            "getPixelSizeY": PIXEL_UM,
             "getId": self.number,
             "getName": f"image {self.number}",
             "getPrimaryPixels": self,
             "getDetails": SimpleNamespace(group=SimpleNamespace(id=SimpleNamespace(val=GROUP))),
         }
         return lambda: told[name]
+
+    def getPixelSizeX(self, units: object = None) -> Any:  # noqa: N802 - as OMERO has it
+        """As stored; with ``units`` a length, converted where they are the name of some."""
+        if self.stored is None or units is None:
+            return self.stored and self.stored.getValue()
+        return Length(self.stored, units) if isinstance(units, str) else self.stored
+
+    getPixelSizeY = getPixelSizeX  # noqa: N815 - as OMERO has it
 
     def getPlanes(self, zct: list[tuple[int, int, int]]) -> Iterator[np.ndarray[Any, Any]]:  # noqa: N802 - as OMERO has it
         return (self.pixels[t, z, c] for z, c, t in zct)
@@ -176,34 +220,103 @@ def test_one_channel_is_sent_by_itself_and_too_many_are_refused(script: Any, ser
     assert drawn(conn.saved) == {(0, 0): expected(cells.labels)}
 
 
-@pytest.mark.parametrize("kind", ["Image", "Dataset"])
-def test_the_script_goes_on_after_an_image_without_result(
-    script: Any, server: LiveServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+@pytest.mark.parametrize(
+    ("pixel_size", "sent"),
+    [
+        ((0.5, "MICROMETER"), "0.5,0.5"),
+        ((325.0, "NANOMETER"), "0.325,0.325"),
+        ((0.002, "MILLIMETER"), "2.0,2.0"),
+        ((1.0, "PIXEL"), None),
+        ((1.0, "REFERENCEFRAME"), None),
+        (None, None),
+    ],
+)
+def test_pixel_sizes_are_sent_in_micrometres_whatever_they_are_stored_in(
+    script: Any, server: LiveServer, pixel_size: tuple[float, str] | None, sent: str | None
 ) -> None:
+    with losing_proxy(server, ()) as proxy:
+        assert script.segment_image(Connection(), Image(image_of(IMAGE), pixel_size=pixel_size), proxy.url) == 24
+    assert dict(parse_qsl(proxy.asked[0].partition("?")[2])).get("pixel_size") == sent
+
+
+class NotReady(Exception):
+    """As OMERO's errors are: a message, and a stack in what it prints as."""
+
+    message = "the pyramid is not ready"
+
+    def __str__(self) -> str:
+        return "exception ::omero::MissingPyramidException\n{\n    serverStackTrace = ...\n}"
+
+
+class Half(Image):
+    """An image whose second plane cannot be had."""
+
+    def getPlanes(self, zct: list[tuple[int, int, int]]) -> Iterator[np.ndarray[Any, Any]]:  # noqa: N802 - as OMERO has it
+        if zct[0][0]:
+            raise NotReady
+        return super().getPlanes(zct)
+
+
+class Empty(Image):
+    """An image that is not imported to its end."""
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda: None) if name == "getPrimaryPixels" else super().__getattr__(name)
+
+
+@pytest.fixture
+def message_of(script: Any, server: LiveServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Run the script as OMERO does; gives what it says at the end."""
+
+    def run(conn: Connection, kind: str, *, all_planes: bool = False) -> str:
+        told: dict[str, Any] = {}
+        asked: list[str] = []
+        closed: list[bool] = []
+
+        def client(_name: str, _description: str, *inputs: Any) -> Any:
+            asked.extend(getattr(one, "name", None) or one._name for one in inputs)
+            ids = [image.number for image in conn.images]
+            given = {"Data_Type": kind, "IDs": ids, "All_Planes": all_planes, "Mirror": False, "Min_Area": 0}
+            assert set(given) <= set(asked)
+            return SimpleNamespace(
+                getInputs=lambda unwrap: given, setOutput=told.__setitem__, closeSession=lambda: closed.append(True)
+            )
+
+        monkeypatch.setattr(script.scripts, "client", client, raising=False)
+        monkeypatch.setattr(script, "BlitzGateway", lambda client_obj: conn)
+        place = tmp_path / "address"
+        place.write_text(server.url + "\n")
+        monkeypatch.setattr(script, "SERVICE_FILE", place)
+        script.run_script()
+        assert closed == [True]
+        return str(told["Message"].val)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["Image", "Dataset"])
+def test_the_script_goes_on_after_an_image_without_result(message_of: Callable[..., str], kind: str) -> None:
     conn = Connection(Image(np.zeros((1, 1, 5, 8, 8)), 6), Image(image_of(IMAGE), 7))
-    told: dict[str, Any] = {}
-    asked: list[str] = []
-    closed: list[bool] = []
-
-    def client(_name: str, _description: str, *inputs: Any) -> Any:
-        asked.extend(getattr(one, "name", None) or one._name for one in inputs)
-        given = {"Data_Type": kind, "IDs": [6, 7], "All_Planes": False, "Mirror": False, "Min_Area": 0}
-        assert set(given) <= set(asked)
-        return SimpleNamespace(
-            getInputs=lambda unwrap: given, setOutput=told.__setitem__, closeSession=lambda: closed.append(True)
-        )
-
-    monkeypatch.setattr(script.scripts, "client", client, raising=False)
-    monkeypatch.setattr(script, "BlitzGateway", lambda client_obj: conn)
-    place = tmp_path / "address"
-    place.write_text(server.url + "\n")
-    monkeypatch.setattr(script, "SERVICE_FILE", place)
-    script.run_script()
-    words = (
-        "24 objects in 1 images; 1 images have no result: image 6: image 6 has 5 channels, 4 can be sent; choose one"
+    assert message_of(conn, kind) == (
+        "24 objects in 1 images; "
+        "1 images are not done, or not whole: image 6: image 6 has 5 channels, 4 can be sent; choose one"
     )
-    assert told["Message"].val == words
-    assert closed == [True]
+
+
+def test_the_script_goes_on_after_whatever_happens_to_an_image_and_counts_all_that_is_done(
+    message_of: Callable[..., str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    conn = Connection(Half(image_of(IMAGE, IMAGE), 5), Empty(image_of(IMAGE), 6), Image(image_of(IMAGE), 7))
+    assert message_of(conn, "Image", all_planes=True) == (
+        "48 objects in 1 images; 2 images are not done, or not whole: image 5: NotReady the pyramid is not ready"
+    )
+    assert len(conn.saved) == 48
+    assert "serverStackTrace" in capfd.readouterr().err
+
+
+def test_an_image_without_pixels_is_named(script: Any) -> None:
+    with pytest.raises(script.Refused, match="image 7 has no pixels; wait until it is imported"):
+        script.segment_image(Connection(), Empty(image_of(IMAGE)), "http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -232,3 +345,8 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(scrip
         with pytest.raises(script.Refused, match="the limit is 1 MiB"):
             script.segment_image(Connection(), Image(image_of(LARGE)), hasty.url)
         assert len(hasty.asked) == 2
+
+
+def test_patience_ends(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image(image_of(IMAGE))
+    assert_patience_ends(script, lambda url: script.segment_image(Connection(), image, url), monkeypatch)
