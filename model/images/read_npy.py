@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from collections.abc import Iterator
 from typing import IO, Any
@@ -25,12 +26,17 @@ from model.images.image import (
 
 MAGIC = b"\x93NUMPY"
 MAX_LAST_CHANNELS = 4
-
-
+MAX_HEADER_BYTES = 10_000
+"""NumPy's own limit, which it applies to a header that it has already read whole."""
 BLOCK_BYTES = 4 << 20
 """Read at once: copying from memory keeps the interpreter's lock."""
 PART_BYTES = 32 << 20
 """Handed out at once, where the array is row-major."""
+_HEADERS = {
+    (1, 0): (struct.Struct("<H"), np.lib.format.read_array_header_1_0),
+    (2, 0): (struct.Struct("<I"), np.lib.format.read_array_header_2_0),
+}
+"""How the length of the header is stored and what reads it, by the version of the format."""
 
 
 class NpyReader(ReaderOfParts):
@@ -44,15 +50,7 @@ class NpyReader(ReaderOfParts):
         file_bytes = source.seek(0, 2)
         source.seek(0)
         with undecodable("the .npy header"):
-            version = np.lib.format.read_magic(source)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read is None:
-                msg = f"version {version}, 1.0 and 2.0 are read"
-                raise ValueError(msg)
-            self._shape, self._fortran, self._stored = read(source)
+            self._shape, self._fortran, self._stored = _read_header(source)
         self._offset = source.tell()
         shape = self._shape
         if not 2 <= len(shape) <= 6 or self._stored.hasobject:
@@ -160,6 +158,22 @@ class NpyReader(ReaderOfParts):
 
     def _handed_out(self, samples: NDArray[Any]) -> NDArray[Any]:
         return widen(samples.astype(self._stored.newbyteorder("="), copy=False))
+
+
+def _read_header(source: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the array is column-major, and the type of its values; ``source`` is left where these begin."""
+    version = np.lib.format.read_magic(source)
+    if version not in _HEADERS:
+        msg = f"version {version}, 1.0 and 2.0 are read"
+        raise ValueError(msg)
+    length, read = _HEADERS[version]
+    at = source.tell()
+    (header_bytes,) = length.unpack(source.read(length.size))
+    if header_bytes > MAX_HEADER_BYTES:
+        msg = f"the .npy header takes {header_bytes} bytes, the limit is {MAX_HEADER_BYTES}"
+        raise UndecodableImage(f"{msg}; save the pixels alone, as an array of numbers")
+    source.seek(at)
+    return read(source)
 
 
 def _usual_axes(shape: tuple[int, ...]) -> str:

@@ -44,6 +44,17 @@ def save(image: Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+class Counting(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
 def npy(array: NDArray[Any]) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
@@ -238,14 +249,6 @@ def test_npy_keeps_every_value(image: NDArray[Any], fortran: bool) -> None:
 
 
 def test_a_column_major_stack_is_read_once_for_all_of_its_planes() -> None:
-    class Counting(io.BytesIO):
-        taken = 0
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            data = super().read(size)
-            self.taken += len(data)
-            return data
-
     stack = np.asfortranarray(np.random.default_rng(0).integers(0, 256, (30, 20, 30), np.uint8))
     source = Counting(npy(stack))
     with open_image(source, LIMITS) as reader:
@@ -264,12 +267,22 @@ def test_a_column_major_stack_is_read_once_for_all_of_its_planes() -> None:
         (npy(np.zeros((4, 4), dtype=complex)), "complex128"),
         (npy(np.zeros((0, 4))), "empty"),
         (b"\x93NUMPY\x09\x00" + b"x" * 20, "version"),
-        (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65_535, "header"),
+        (b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10_000, "header cannot be decoded"),
+        (b"\x93NUMPY\x01\x00\x11\x27" + b"(" * 10_001, "header takes 10001 bytes, the limit is 10000; save"),
+        (b"\x93NUMPY\x02\x00\x11\x27\x00\x00" + b"(" * 10_001, "header takes 10001 bytes, the limit is 10000"),
+        (b"\x93NUMPY\x02\x00\x11", "header cannot be decoded"),
     ],
 )
 def test_npy_that_is_no_image_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(UndecodableImage, match=message):
         read(data)
+
+
+def test_a_huge_header_of_an_npy_is_refused_before_it_is_read() -> None:
+    source = Counting(b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 20) + b" " * (1 << 20))
+    with pytest.raises(UndecodableImage, match="header takes 1048576 bytes"):
+        open_image(source, LIMITS)
+    assert source.taken < 100
 
 
 @pytest.mark.parametrize(
