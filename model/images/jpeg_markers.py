@@ -14,13 +14,18 @@ from typing import IO
 MAX_SCANS = 64
 MAX_SEGMENTS = 65_536
 """Of tables, comments and metadata: a file of a scanner has some hundred."""
+MAX_METADATA_BYTES = 16 << 20
+"""In front of the image data, all of which the codec keeps: profiles and thumbnails take some MB at most."""
+MAX_FILL_BYTES = 64 << 10
+"""Between the segments in front of the image data, which the codec looks at one by one; cameras pad with a few."""
 
-_PIECE_BYTES = 1 << 20
-_START_OF_SCAN, _END_OF_IMAGE, _FILL = 0xDA, 0xD9, 0xFF
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RSTn, SOI
+_FIRST_PIECE_BYTES, _PIECE_BYTES = 64, 1 << 20
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_ALONE = frozenset({0x01, 0xD8})  # markers without a length: TEM, SOI
+_UNREADABLE = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
+"""Reserved, hierarchical and JPEG-LS: libjpeg ends at these, but for some in image data that have restarts."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn, without DHT, JPG and DAC
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in entropy-coded data, where RSTn and stuffed bytes are none
-_NO_FILL = re.compile(rb"\xff[^\xff]")
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # stuffed bytes, RSTn and fill bytes are none
 
 
 def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
@@ -34,15 +39,25 @@ def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        There is no frame header before the image data, or there are more scans or segments than any encoder writes.
+        There is no frame header before the image data, or two; there are no image data; or there are markers that the
+        codec does not know, or more scans, segments, metadata or fill bytes than any encoder writes.
 
     """
     size_yx: tuple[int, int] | None = None
-    scans = 0
-    for number, (marker, position) in enumerate(_markers(source)):
+    scans = filled = 0
+    for number, (marker, position, passed_over) in enumerate(_markers(source)):
         if number == MAX_SEGMENTS:
             raise ValueError(f"the JPEG stream has more than {MAX_SEGMENTS} segments, which is the limit")
-        if marker in _FRAMES and size_yx is None:
+        if not scans:
+            filled += passed_over
+            if filled > MAX_FILL_BYTES:
+                raise ValueError(f"the JPEG stream has {filled} bytes between segments, the limit is {MAX_FILL_BYTES}")
+            if position > MAX_METADATA_BYTES:
+                what = "bytes in front of the image data"
+                raise ValueError(f"the JPEG stream has {position} {what}, the limit is {MAX_METADATA_BYTES}")
+        if marker in _FRAMES:
+            if size_yx is not None:
+                raise ValueError("the JPEG stream has two frame headers, of one picture there is one")
             source.seek(position + 5)
             height, width = struct.unpack(">HH", source.read(4))
             size_yx = height, width
@@ -53,41 +68,47 @@ def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
             break
     if size_yx is None:
         raise ValueError("the JPEG stream has no frame header")
+    if not scans:
+        raise ValueError("the JPEG stream has no image data")
     return size_yx
 
 
-def _markers(source: IO[bytes]) -> Iterator[tuple[int, int]]:
-    """Each marker and its position, up to the end of the image, of the stream, or of what can be understood."""
-    position = 2
+def _markers(source: IO[bytes]) -> Iterator[tuple[int, int, int]]:
+    """Each marker, its position and the bytes passed over before it, up to the end of the image or of the stream.
+
+    What stands between two segments is passed over, as libjpeg does: image data, but also fill bytes and rubbish.
+    """
+    behind = 2
     while True:
+        position = _find(source, behind)
         source.seek(position)
         head = source.read(4)
-        if len(head) < 2 or head[0] != _FILL:
+        if len(head) < 2:
             return
         marker = head[1]
-        if marker == _FILL:
-            position = _find(_NO_FILL, source, position)
-            continue
-        yield marker, position
+        if marker in _UNREADABLE:
+            raise ValueError(f"the JPEG stream has a marker {marker:02x} at byte {position}, which is not supported")
+        yield marker, position, position - behind
         if marker == _END_OF_IMAGE:
             return
         if marker in _ALONE:
-            position += 2
+            behind = position + 2
             continue
-        if len(head) < 4 or (length := int.from_bytes(head[2:], "big")) < 2:
+        if len(head) < 4:
             return
-        position += 2 + length
-        if marker == _START_OF_SCAN:
-            position = _find(_MARKER, source, position)
+        if (length := int.from_bytes(head[2:], "big")) < 2:
+            raise ValueError(f"the JPEG segment at byte {position} says it has {length} bytes, 2 is the least")
+        behind = position + 2 + length
 
 
-def _find(pair: re.Pattern[bytes], source: IO[bytes], position: int) -> int:
-    """Where two bytes, the first of them 255, first match from ``position`` on; else the end of the stream."""
+def _find(source: IO[bytes], position: int) -> int:
+    """Where the next marker stands from ``position`` on; else the end of the stream."""
     source.seek(position)
-    data = b""
-    while piece := source.read(_PIECE_BYTES):
+    data, piece_bytes = b"", _FIRST_PIECE_BYTES
+    while piece := source.read(min(piece_bytes, _PIECE_BYTES)):
+        piece_bytes *= 2
         data += piece
-        if found := pair.search(data):
+        if found := _MARKER.search(data):
             return position + found.start()
         kept = data.endswith(b"\xff")
         position += len(data) - kept

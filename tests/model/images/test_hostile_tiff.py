@@ -269,7 +269,8 @@ def test_ome_metadata_of_more_blocks_than_pages_are_read_is_left_aside() -> None
     np.testing.assert_array_equal(planes[0, ..., 0], ramp(8, 9))
 
 
-def test_a_jpeg_strip_of_many_scans_is_refused() -> None:
+@pytest.mark.parametrize("between", [b"", b"\xff\xfe\x00\x02\x00"])
+def test_a_jpeg_strip_of_many_scans_is_refused(between: bytes) -> None:
     """The strip's last scan is repeated at the end of the file, where its directory is told that it lies."""
     data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="jpeg"))
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
@@ -277,7 +278,7 @@ def test_a_jpeg_strip_of_many_scans_is_refused() -> None:
         stream = data[tags["StripOffsets"].value[0] :][: tags["StripByteCounts"].value[0]]
         places = [tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts")]
     scan = stream[stream.rindex(b"\xff\xda") : -2]
-    longer = stream[:-2] + scan * MAX_SCANS + b"\xff\xd9"
+    longer = stream[:-2] + (between + scan) * MAX_SCANS + b"\xff\xd9"
     for place, value in zip(places, (len(data), len(longer)), strict=True):
         struct.pack_into("<I", data, place, value)
     with pytest.raises(UndecodableImage, match=f"more than {MAX_SCANS} scans"):

@@ -25,7 +25,7 @@ from model.images import (
     jpeg_markers,
     open_image,
 )
-from model.images.jpeg_markers import MAX_SCANS, MAX_SEGMENTS
+from model.images.jpeg_markers import MAX_FILL_BYTES, MAX_SCANS, MAX_SEGMENTS
 from model.images.png_bands import RowLayout, raw_bands
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
@@ -166,9 +166,9 @@ def test_damaged_exif_data_do_not_hide_the_picture() -> None:
     assert planes.shape == (1, 20, 30, 1)
 
 
-def with_scans(jpeg: bytes, more: int) -> bytes:
+def with_scans(jpeg: bytes, more: int, between: bytes = b"") -> bytes:
     """Repeat the last scan of a progressive JPEG, which refines the picture by nothing."""
-    return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * more + jpeg[-2:]
+    return jpeg[:-2] + (between + jpeg[jpeg.rindex(b"\xff\xda") : -2]) * more + jpeg[-2:]
 
 
 def test_a_jpeg_of_more_scans_than_encoders_write_is_refused() -> None:
@@ -179,6 +179,63 @@ def test_a_jpeg_of_more_scans_than_encoders_write_is_refused() -> None:
     assert header.size_yx == (20, 30)
     with pytest.raises(UndecodableImage, match=f"more than {MAX_SCANS} scans, which is the limit"):
         read(with_scans(jpeg, MAX_SCANS + 1 - scans))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"\xff\xfe\x00\x02\x00",  # a comment and a byte that belongs to nothing
+        b"\xff\xfe\x00\x02rubbish\xff\x00\xff\xd3\xff\xff\xff",
+        b"\xff\xdc\x00\x04\x00\x14\xd9",
+        b"\xff\x01\xd9",
+    ],
+)
+def test_scans_behind_rubbish_count(between: bytes) -> None:
+    """libjpeg passes over it, warns, and reads on."""
+    jpeg = save(Image.fromarray(RAMP), "JPEG", progressive=True)
+    rows, _ = read(with_scans(jpeg, 3, between))
+    assert rows.size_yx == (20, 30)
+    with pytest.raises(UndecodableImage, match=f"more than {MAX_SCANS} scans, which is the limit"):
+        read(with_scans(jpeg, MAX_SCANS, between))
+
+
+@pytest.mark.parametrize(
+    ("inserted", "message"),
+    [
+        (
+            b"\xff\xfe\x00\x02" + b"\0" * (MAX_FILL_BYTES + 1),
+            f"has {MAX_FILL_BYTES + 1} bytes between segments, the limit is",
+        ),
+        (b"\xff" * (MAX_FILL_BYTES + 1), f"has {MAX_FILL_BYTES + 1} bytes between segments, the limit is"),
+        (
+            (b"\xff\xfe\xff\xff" + b"x" * 65_533) * 257,
+            r"has \d+ bytes in front of the image data, the limit is 16777216",
+        ),
+        (b"\xff\xfe\x00\x01", "the JPEG segment at byte 2 says it has 1 bytes, 2 is the least"),
+        (b"\xff\xf7\x00\x02", "marker f7 at byte 2, which is not supported"),
+        (b"\xff\x02\x00\x02", "marker 02 at byte 2, which is not supported"),
+        (b"\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00", "two frame headers"),
+        (b"\xff\xd9", "no frame header"),
+    ],
+)
+def test_what_no_encoder_writes_in_front_of_a_jpeg_is_refused(inserted: bytes, message: str) -> None:
+    """Codecs look at each byte between segments, keep all metadata, and differ on what the rest means."""
+    jpeg = save(Image.fromarray(RAMP), "JPEG")
+    with pytest.raises(UndecodableImage, match=message):
+        read(jpeg[:2] + inserted + jpeg[2:])
+
+
+def test_padding_as_cameras_write_it_is_read() -> None:
+    jpeg = save(Image.fromarray(RAMP), "JPEG")
+    tables = jpeg.index(b"\xff\xdb")
+    _, planes = read(jpeg[:tables] + b"\xff" * 9 + jpeg[tables:])
+    np.testing.assert_array_equal(planes, read(jpeg)[1])
+
+
+def test_a_jpeg_without_image_data_is_refused_before_a_codec_looks_for_them() -> None:
+    jpeg = save(Image.fromarray(RAMP), "JPEG")
+    with pytest.raises(UndecodableImage, match="no image data"):
+        read(jpeg[: jpeg.index(b"\xff\xda")] + bytes(100))
 
 
 def test_a_jpeg_of_endless_segments_is_refused() -> None:
