@@ -6,7 +6,9 @@
     targets     what each result is called
     shard       which of them are this process's
     segmenters  in this process, or on a server
-    ledger      what is finished, and how it is written so that it is there whole or not at all
+    ledger      what is finished, in work and failed: the folder of results
+    receipts    what each result was made from, and what may be replaced
+    files       how they are written so that they are there whole or not at all
     failures    what is listed of it, also by other shards
     locks       that no two processes do the same
     work        from first to last, going on after a failure

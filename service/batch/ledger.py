@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from service.batch.failures import list_name, lists, of_others, still_true
-from service.batch.images import Image
+from service.batch.files import Content, replace, stamp
 from service.batch.locks import idle, wait_for
+from service.batch.receipts import BEFORE, FINISHED, FOLDER, NotReplaced, Receipts
 from service.batch.shard import WHOLE, Shard, hashed
 from service.batch.targets import BadTarget, Work
-
-FOLDER = ".unet"
-"""Below the folder of results; hidden, so that viewers and patterns pass it by."""
 
 # nothing that another image could do better
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -47,11 +44,14 @@ class Ledger:
         The folder.
     shard
         Whose parts these are.
+    overwrite
+        Whether results may replace files that were changed, or not made here.
 
     """
 
     out: Path
     shard: Shard = WHOLE
+    overwrite: bool = False
 
     @contextmanager
     def opened(self, waiting: Callable[[str], None]) -> Iterator[frozenset[str]]:
@@ -77,7 +77,7 @@ class Ledger:
 
         """
         try:
-            for folder in (self._parts, self._receipts, self._locks):
+            for folder in (self._parts, self.receipts.folder, self._locks):
                 folder.mkdir(parents=True, exist_ok=True)
             lock = (self._locks / self.shard.label).open("w")
         except OSError as error:
@@ -100,29 +100,6 @@ class Ledger:
                 if not part.suffix or self.shard.takes_hashed(_whose(part)):  # without one: of a list of failures
                     yield part
 
-    def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
-        """Whether the result is there, made from this image as it is now and under the same ``identity``."""
-        try:
-            receipt = json.loads(self._receipt(work.target).read_bytes())
-            return bool(
-                receipt["identity"] == identity
-                and receipt["image"] == stamp(work.source)
-                and receipt["result"]["bytes"] == work.target.stat().st_size
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def has(self, image: Image, target: Path) -> bool:
-        """Whether ``target`` was made from this image, whatever has become of either since."""
-        try:
-            return bool(json.loads(self._receipt(target).read_bytes())["name"] == image.name.as_posix())
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def made(self, file: Path) -> bool:
-        """Whether a file is a result of this ledger."""
-        return file.absolute().is_relative_to(self.out.absolute()) and self._receipt(file).exists()
-
     @contextmanager
     def begun(self, work: Work) -> Iterator[Path]:
         """Mark an image as in work; gives the file in which its result is to be written, on the same file system.
@@ -142,11 +119,29 @@ class Ledger:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def finish(self, work: Work, part: Path, body: bytes, receipt: Mapping[str, Any]) -> None:
-        """Put a result in its place, then its receipt; killed in between, the image is done again.
+    def check(self, work: Work) -> Content | None:
+        """Say what the result is made of that a new one would replace; None where there is none to be spared.
 
         Raises
         ------
+        NotReplaced
+            As :meth:`Receipts.replaced`, but where everything may be replaced.
+
+        """
+        try:
+            return self.receipts.replaced(work)
+        except NotReplaced:
+            if self.overwrite:
+                return None
+            raise
+
+    def finish(self, work: Work, part: Path, body: bytes, receipt: Mapping[str, Any]) -> None:
+        """Put a result in its place, between two receipts; killed in between, the image is done again.
+
+        Raises
+        ------
+        NotReplaced
+            As for :meth:`check`.
         NoRoomForResults
             Where the disk is full, over quota or read-only.
         OSError
@@ -154,23 +149,22 @@ class Ledger:
 
         """
         record = {**receipt, "result": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
-        record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        place = self._receipt(work.target)
+        before = self.check(work)
+        place = self.receipts.place(work.target)
         with self._room():
-            # a receipt of the result before must not vouch for this one
-            place.unlink(missing_ok=True)
+            # this one knows either result for its own again, and vouches for none
+            replace(place, _json({**record, BEFORE: before}), part)
             replace(work.target, body, part)
-            replace(place, json.dumps(record, indent=1).encode(), part)
+            replace(place, _json({**record, FINISHED: datetime.now(UTC).isoformat(timespec="seconds")}), part)
 
     def withdraw(self, work: Work) -> bool:
-        """Take away a result whose image has changed since; returns whether there was one."""
-        place = self._receipt(work.target)
+        """Take away a result whose image has changed since, but none that people changed; returns whether it did."""
         try:
-            if json.loads(place.read_bytes())["image"] == stamp(work.source):
+            if self.receipts.read(work.target)["image"] == stamp(work.source) or not self.receipts.replaced(work):
                 return False
-            work.target.unlink(missing_ok=True)
-            place.unlink()
-        except (OSError, ValueError, KeyError, TypeError):
+            work.target.unlink()
+            self.receipts.place(work.target).unlink()
+        except (OSError, KeyError, NotReplaced):
             return False
         return True
 
@@ -227,16 +221,17 @@ class Ledger:
         return self.out / FOLDER / "parts" / self.shard.label
 
     @property
-    def _receipts(self) -> Path:
-        return self.out / FOLDER / "receipts"
+    def receipts(self) -> Receipts:
+        """Of the results in this folder."""
+        return Receipts(self.out)
 
     @property
     def _locks(self) -> Path:
         return self.out / FOLDER / "locks"
 
-    def _receipt(self, target: Path) -> Path:
-        below = target.absolute().relative_to(self.out.absolute())
-        return self._receipts / below.parent / f"{below.name}.json"
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1).encode()
 
 
 def key(work: Work) -> str:
@@ -247,36 +242,3 @@ def key(work: Work) -> str:
 def _whose(part: Path) -> str:
     """Key of the image that a part is of."""
     return part.name.partition(".")[0]
-
-
-def stamp(image: Path) -> dict[str, int]:
-    """What tells a changed image: its size and the time of its last change.
-
-    Raises
-    ------
-    OSError
-        Where there is no such file.
-
-    """
-    found = image.stat()
-    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}
-
-
-def replace(target: Path, content: bytes, part: Path) -> None:
-    """Write ``content`` to ``part`` and, once it is on the disk, give it the name ``target``; folders are made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(target)
-
-
-def write_alone(target: Path, content: bytes) -> None:
-    """Write a file without a ledger so that it is there whole or not at all; missing folders are made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        replace(target, content, part)
-    finally:
-        part.unlink(missing_ok=True)

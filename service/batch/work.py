@@ -10,14 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from service.batch.ledger import Ledger, NoRoomForResults, key, stamp
+from service.batch.files import stamp
+from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
+from service.batch.receipts import NotReplaced
 from service.batch.segmenters import Segmenter, seen_identity
 from service.batch.targets import Work
 from service.client import ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, problem_kind
 
 _LOG = logging.getLogger("unet.batch")
+
+NOT_REPLACED = "not-replaced"
+"""Type of failure of an image whose result would replace a file that was changed, or not made here."""
 
 Notes: TypeAlias = dict[str, list[Path]]
 """Images by what is to be known of how they were read."""
@@ -33,7 +38,7 @@ class Failure:
         The file, or a folder that may hold some.
     type
         ``/problems/<name>`` as over HTTP; ``file-error`` where a file cannot be read or written, ``unreachable`` where
-        the server does not answer.
+        the server does not answer, ``not-replaced`` where the result would replace what people made or changed.
     message
         What happened, with the number found, the limit and the remedy.
 
@@ -60,7 +65,7 @@ def left_to_do(
     Last come those that an earlier process was killed over: one of them may be the reason (memory), and must not keep
     the others from being done.
     """
-    todo = [item for item in work if not ledger.finished(item, identity)]
+    todo = [item for item in work if not ledger.receipts.finished(item, identity)]
     return sorted(todo, key=lambda item: key(item) in interrupted)
 
 
@@ -84,6 +89,7 @@ def segment_all(
     def one(item: Work) -> _Outcome:
         try:
             with ledger.begun(item) as part:
+                ledger.check(item)  # before the net runs
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
                 result = segmenter.segment(item.source)
                 seen = seen_identity(identity, result.receipt)
@@ -163,6 +169,8 @@ def failure_of(image: Path, error: Exception) -> Failure:
         return Failure(image, error.type, str(error))
     if isinstance(error, ServiceUnreachable):
         return Failure(image, "unreachable", str(error))
+    if isinstance(error, NotReplaced):
+        return Failure(image, NOT_REPLACED, str(error))
     if isinstance(error, OSError):
         return Failure(image, "file-error", str(error))
     if not isinstance(error, ERROR_TREES):

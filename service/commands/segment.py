@@ -10,13 +10,23 @@ from pathlib import Path
 
 from model.interrupts import INTERRUPTED
 from service.api.parameters import SegmentParameters, combined
+from service.batch.files import write_alone
 from service.batch.images import find_images
-from service.batch.ledger import Ledger, write_alone
+from service.batch.ledger import Ledger
 from service.batch.progress import Progress
 from service.batch.segmenters import Segmenter, by_server, in_process
 from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
-from service.batch.work import Failure, Notes, failure_of, folder_failure, left_to_do, segment_all, size_bytes
+from service.batch.work import (
+    NOT_REPLACED,
+    Failure,
+    Notes,
+    failure_of,
+    folder_failure,
+    left_to_do,
+    segment_all,
+    size_bytes,
+)
 from service.commands.common import add_local_options, fail, say
 from service.formats import negotiate
 from service.settings import Settings
@@ -50,6 +60,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--in-flight", type=int, metavar="N", help="images at a time (default: 2, with --url 4; a fleet takes more)"
     )
     parser.add_argument("--redo", action="store_true", help="do again what is finished")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace results that were changed, and files not made here"
+    )
     for name, field in SegmentParameters.model_fields.items():
         if name != "timeout":  # nobody waits, so it could only make images fail
             text = (field.description or "").replace("`", "")
@@ -83,9 +96,9 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     images = found.images
     format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
     request = parameters.request(format_name)
-    ledger = Ledger(options.out, shard)
-    work = plan(images, options.out, parameters.output, format_name, ledger.has)
-    _say_what_is_left_out([path for path in found.like_results if not ledger.made(path)])
+    ledger = Ledger(options.out, shard, overwrite=options.overwrite)
+    work = plan(images, options.out, parameters.output, format_name, ledger.receipts.has)
+    _say_what_is_left_out([path for path in found.like_results if not ledger.receipts.made(path)])
     opened = in_process(settings, request) if options.url is None else by_server(options.url, request)
     folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
@@ -160,6 +173,8 @@ def _folder(
     say(f"{share}wrote {len(todo) - len(failed)} results to {ledger.out}{before}")
     if failures:
         what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
+        if kept := sum(failure.type == NOT_REPLACED for failure in failed):
+            what[0] += f", {kept} of them so as not to replace what was changed or not made here"
         if unreadable:
             what.append(f"{len(unreadable)} folders cannot be looked into")
         return fail(f"{share}{' and '.join(what)}; {report} lists them", 1)

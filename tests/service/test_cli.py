@@ -111,6 +111,24 @@ def test_a_newcomer_of_the_same_stem_leaves_a_finished_result_alone(workplace: P
     assert (out / "a_mask.png").stat().st_ino == before.st_ino, "it was made again"
 
 
+def test_masks_that_people_made_or_corrected_stay_and_are_counted(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = workplace / "images"
+    call = ["segment", str(images), "-o", str(images)]
+    mask = images / "a_mask.png"
+    mask.write_bytes(png(disc(9, 9)))
+    assert main(call) == 1
+    said = capsys.readouterr()
+    assert mask.read_bytes() == png(disc(9, 9))
+    assert said.out == f"wrote 1 results to {images}\n"
+    assert f"'{mask}' was not made here; move it, or give --overwrite" in said.err
+    assert "1 of 2 images failed, 1 of them so as not to replace what was changed or not made here; " in said.err
+    assert main([*call, "--overwrite"]) == 0
+    with Image.open(mask) as made:
+        assert made.size == disc().shape[::-1]
+
+
 def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,8 +41,13 @@ def start(workplace: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def receipts(workplace: Path, folder: str = "receipts") -> set[Path]:
+def below(workplace: Path, folder: str) -> set[Path]:
     return {path for path in (workplace / "out" / ".unet" / folder).rglob("*") if path.is_file()}
+
+
+def receipts(workplace: Path) -> set[Path]:
+    """Those of results that are finished."""
+    return {path for path in below(workplace, "receipts") if "finished" in json.loads(path.read_bytes())}
 
 
 def results(workplace: Path) -> dict[str, Path]:
@@ -90,7 +95,7 @@ def test_killed_shards_make_every_result_once_and_leave_no_half_of_one(workplace
     assert found.keys() == {name.replace(".png", "_mask.png") for name in IMAGES}
     assert_whole(found)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in made} == made
-    assert not receipts(workplace, "parts")
+    assert not below(workplace, "parts")
     counts = [int(line.split("wrote ")[1].split()[0]) for line, _ in said]
     assert sum(counts) == len(IMAGES) - len(made)
 

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from model.images import UndecodableImage
+from service.batch.files import replace, stamp, write_alone
 from service.batch.images import Image
-from service.batch.ledger import Ledger, NoRoomForResults, key, write_alone
+from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
+from service.batch.receipts import NotReplaced
 from service.batch.segmenters import Result
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
@@ -52,8 +54,10 @@ def works(folder: Path, *names: str) -> list[Work]:
     return [Work(Image(folder / name, PurePosixPath(name)), folder / "out" / name) for name in names]
 
 
-def do(work: list[Work], segmenter: Scripted, out: Path, in_flight: int = 1) -> list[tuple[str, str]]:
-    ledger = Ledger(out)
+def do(
+    work: list[Work], segmenter: Scripted, out: Path, in_flight: int = 1, *, overwrite: bool = False
+) -> list[tuple[str, str]]:
+    ledger = Ledger(out, overwrite=overwrite)
     with ledger.opened(lambda _: None) as interrupted:
         todo = left_to_do(work, ledger, segmenter.identity, interrupted)
         failures = segment_all(todo, segmenter, ledger, in_flight, Progress(len(todo), 0), notes={})
@@ -113,34 +117,106 @@ def test_a_result_of_another_time_is_not_taken_for_done(tmp_path: Path, change: 
     assert other.seen == ["a"]
 
 
-@pytest.mark.parametrize("what", ["image", "result", "shortened", "receipt"])
+@pytest.mark.parametrize("what", ["image", "result"])
 def test_what_changed_or_went_is_done_again(tmp_path: Path, what: str) -> None:
     work = works(tmp_path, "a")
     do(work, Scripted(), tmp_path / "out")
-    receipt = tmp_path / "out" / ".unet" / "receipts" / "a.json"
     if what == "image":
         work[0].source.write_bytes(b"new content")
-    elif what == "result":
-        work[0].target.unlink()
-    elif what == "shortened":
-        work[0].target.write_bytes(b"")
     else:
-        receipt.write_text(receipt.read_text()[:40])
+        work[0].target.unlink()
     again = Scripted()
     do(work, again, tmp_path / "out")
     assert again.seen == ["a"]
     assert work[0].target.read_bytes() == work[0].source.read_bytes()
 
 
-def test_an_old_receipt_does_not_vouch_for_a_new_result(tmp_path: Path) -> None:
-    """Killed after the result and before its receipt, with other options than before; then the first options again."""
+@pytest.mark.parametrize("files", [1, 2], ids=["before the result", "before its receipt"])
+def test_killed_between_a_result_and_its_receipts_the_image_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    """With other options than before; then the first options again: no receipt vouches for the other's result."""
     (work,) = works(tmp_path, "a")
     do([work], Scripted(), tmp_path / "out")
     ledger = Ledger(tmp_path / "out")
-    with ledger.begun(work) as part, pytest.raises(TypeError):
-        ledger.finish(work, part, b"X", {"options": object()})
-    assert work.target.read_bytes() == b"X"
-    assert not ledger.finished(work, Scripted().identity)
+    left = [replace] * files
+
+    def until_killed(*given: Any) -> None:
+        left.pop()(*given)
+
+    receipt = {"name": "a", "identity": Scripted().identity, "image": stamp(work.source)}
+    with ledger.begun(work) as part, monkeypatch.context() as patched:
+        patched.setattr("service.batch.ledger.replace", until_killed)
+        with pytest.raises(IndexError):
+            ledger.finish(work, part, b"X", receipt)
+    assert work.target.read_bytes() == (b"a" if files == 1 else b"X")
+    assert not ledger.receipts.finished(work, Scripted().identity)
+    again = Scripted()
+    assert do([work], again, tmp_path / "out") == []
+    assert again.seen == ["a"]
+    assert work.target.read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("what", ["corrected", "emptied", "receipt", "never ours", "other image", "link"])
+def test_what_was_changed_or_not_made_here_is_not_replaced(tmp_path: Path, what: str) -> None:
+    work = works(tmp_path, "a", "b")
+    target, out = work[0].target, tmp_path / "out"
+    if what != "never ours":
+        do(work, Scripted(), out)
+    receipt = out / ".unet" / "receipts" / "a.json"
+    if what == "corrected":
+        target.write_bytes(b"A")
+    elif what == "emptied":
+        target.write_bytes(b"")
+    elif what == "receipt":
+        receipt.write_text(receipt.read_text()[:40])
+    elif what == "never ours":
+        out.mkdir()
+        target.write_bytes(b"by hand")
+    elif what == "other image":
+        work[0] = Work(Image(work[1].source, PurePosixPath("b")), target)
+    else:
+        target.unlink()
+        target.symlink_to(tmp_path / "nowhere")
+    before = None if what == "link" else target.read_bytes()
+    other = Scripted(identity={**Scripted().identity, "service": "2"})
+    assert do(work, other, out) == [(work[0].source.name, "not-replaced")]
+    assert other.seen == ["b"], "the net ran for nothing"
+    assert target.is_symlink() if before is None else target.read_bytes() == before
+    assert do(work, other, out, overwrite=True) == []
+    assert target.read_bytes() == work[0].source.read_bytes()
+    assert not target.is_symlink()
+    assert do(work, other, out) == []
+
+
+def test_what_is_changed_while_its_image_is_segmented_is_not_replaced(tmp_path: Path) -> None:
+    (work,) = works(tmp_path, "a")
+    ledger = Ledger(tmp_path / "out")
+    with ledger.opened(lambda _: None), ledger.begun(work) as part:
+        ledger.check(work)
+        work.target.write_bytes(b"by hand")
+        with pytest.raises(NotReplaced, match=r"was not made here; move it, or give --overwrite"):
+            ledger.finish(work, part, b"X", {})
+    assert work.target.read_bytes() == b"by hand"
+
+
+def test_a_corrected_result_stays_where_its_image_changes_and_fails(tmp_path: Path) -> None:
+    (work,) = works(tmp_path, "a")
+    do([work], Scripted(), tmp_path / "out")
+    work.target.write_bytes(b"by hand")
+    work.source.write_bytes(b"junk")
+    ledger = Ledger(tmp_path / "out", overwrite=True)
+    with ledger.opened(lambda _: None):
+        segment_all([work], Scripted(raises={"a": UndecodableImage("broken")}), ledger, 1, Progress(1, 0), notes={})
+    assert work.target.read_bytes() == b"by hand"
+
+
+def test_a_result_whose_name_leaves_no_room_for_more_is_made_once(tmp_path: Path) -> None:
+    work = works(tmp_path, "a" * 253)
+    segmenter = Scripted()
+    for _ in range(2):
+        assert do(work, segmenter, tmp_path / "out") == []
+    assert len(segmenter.seen) == 1
 
 
 def test_what_a_process_was_killed_over_comes_last(tmp_path: Path) -> None:
@@ -189,10 +265,10 @@ def test_a_ledger_knows_its_results_and_what_they_were_made_from(tmp_path: Path)
     one, other = works(tmp_path, "a", "b")
     do([one], Scripted(), tmp_path / "out")
     ledger = Ledger(tmp_path / "out")
-    assert ledger.has(one.image, one.target)
-    assert not ledger.has(other.image, one.target)
-    assert not ledger.has(other.image, other.target)
-    assert [ledger.made(path) for path in (one.target, other.target, one.source)] == [True, False, False]
+    assert ledger.receipts.has(one.image, one.target)
+    assert not ledger.receipts.has(other.image, one.target)
+    assert not ledger.receipts.has(other.image, other.target)
+    assert [ledger.receipts.made(path) for path in (one.target, other.target, one.source)] == [True, False, False]
 
 
 def test_failures_are_listed_for_each_shard_and_the_list_goes_with_them(tmp_path: Path) -> None:

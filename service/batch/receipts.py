@@ -1,0 +1,119 @@
+"""A receipt for each result: what it was made from and how, and what of it may be replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.batch.files import Content, content_of, stamp
+from service.batch.images import Image
+from service.batch.shard import hashed
+from service.batch.targets import Work
+
+FOLDER = ".unet"
+"""Below the folder of results; hidden, so that viewers and patterns pass it by."""
+
+FINISHED = "finished"
+"""Field of a receipt whose result is in its place: when that was."""
+
+BEFORE = "before"
+"""Field of a receipt whose result may not be in its place yet: what was there, or null."""
+
+_LONGEST_NAME = 255  # bytes, on almost every file system
+
+
+class NotReplaced(Exception):
+    """In the place of a result stands a file that was changed, or not made here, or from another image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """Receipts of the results in one folder.
+
+    Parameters
+    ----------
+    out
+        The folder.
+
+    """
+
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.out / FOLDER / "receipts"
+
+    def place(self, target: Path) -> Path:
+        """Where the receipt of a result is, or will be."""
+        below = target.absolute().relative_to(self.out.absolute())
+        name = f"{below.name}.json"
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            name = f"{hashed(below)}.json"
+        return self.folder / below.parent / name
+
+    def read(self, target: Path) -> dict[str, Any]:
+        """Receipt of a result; empty where there is none that can be read."""
+        try:
+            found = json.loads(self.place(target).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
+        """Whether the result is there, made from this image as it is now and under the same ``identity``."""
+        receipt = self.read(work.target)
+        try:
+            return bool(
+                FINISHED in receipt
+                and receipt["identity"] == identity
+                and receipt["image"] == stamp(work.source)
+                and receipt["result"]["bytes"] == work.target.stat().st_size
+            )
+        except (OSError, KeyError, TypeError):
+            return False
+
+    def has(self, image: Image, target: Path) -> bool:
+        """Whether ``target`` was made from this image, whatever has become of either since."""
+        return self.read(target).get("name") == image.name.as_posix()
+
+    def made(self, file: Path) -> bool:
+        """Whether a file is a result of this ledger."""
+        return file.absolute().is_relative_to(self.out.absolute()) and self.place(file).exists()
+
+    def replaced(self, work: Work) -> Content | None:
+        """Say what the result is made of that a new one would replace; None where there is none.
+
+        Raises
+        ------
+        NotReplaced
+            Where it is not as it was made, or was not made here, or from another image.
+        OSError
+            Where it cannot be read.
+
+        """
+        try:
+            work.target.lstat()
+        except FileNotFoundError:
+            return None
+        receipt = self.read(work.target)
+        made = [content for content in (receipt.get("result"), receipt.get(BEFORE)) if content]
+        if not made:
+            raise _kept(work, "was not made here")
+        if not self.has(work.image, work.target):
+            raise _kept(work, f"was made from {receipt.get('name')!r}")
+        found = None
+        with suppress(FileNotFoundError):  # a link to nothing
+            found = content_of(work.target)
+        if found not in made:
+            raise _kept(work, "has been changed since it was made")
+        return found
+
+
+def _kept(work: Work, why: str) -> NotReplaced:
+    return NotReplaced(f"{str(work.target)!r} {why}; move it, or give --overwrite")
