@@ -25,7 +25,7 @@ from model.images.image import (
     widened_note,
 )
 from model.images.palette import expand, grey_only, palette_note
-from model.images.tiff_bands import is_raw, is_swapped, page_bands, raw_rows, rows_of_bands
+from model.images.tiff_bands import is_planar, is_raw, is_swapped, page_bands, raw_rows, rows_of_bands
 from model.images.tiff_ifd import ORIENTATION, main_page, walk_directories
 from model.images.tiff_lzw import LZW
 from model.images.tiff_segments import COMPRESSIONS, check_page
@@ -73,6 +73,8 @@ class TiffReader(ReaderOfParts):
                 shape=page.shape,
                 size_yx=(int(page.imagelength), int(page.imagewidth)),
                 samples=page.samplesperpixel,
+                planar=is_planar(page),
+                is_rgb=page.photometric == RGB,
                 resolution_xy=page.resolution if 282 in page.tags and 283 in page.tags else (0.0, 0.0),
                 resolution_unit=int(page.resolutionunit),
                 uncompressed=is_raw(page),
@@ -86,7 +88,7 @@ class TiffReader(ReaderOfParts):
             notes += widened_note(stored)
             if directories[self._main].numbers.get(ORIENTATION, 1) != 1:
                 notes.append("the Orientation tag is not applied: rows and columns as stored")
-            samples = page.samplesperpixel - len(self._alpha)
+            samples = 1 if stack.samples_are_pages else page.samplesperpixel - len(self._alpha)
             if self._colormap is not None:
                 samples = 1 if grey_only(self._colormap) else 3
             self.header = ImageHeader(
@@ -113,9 +115,9 @@ class TiffReader(ReaderOfParts):
         """Decide what becomes of alpha, palette and white-is-zero; returns the notes that say so."""
         notes: list[str] = []
         colours = 3 if page.photometric in {RGB, YCBCR} else 1
-        extra = tuple(int(kind) for kind in page.extrasamples)
+        extra = () if self._stack.samples_are_pages else tuple(int(kind) for kind in page.extrasamples)
         self._alpha = [colours + i for i, kind in enumerate(extra) if kind in ALPHA]
-        if page.photometric == RGB and page.samplesperpixel == 4 and not extra:
+        if page.photometric == RGB and page.samplesperpixel == 4 and not page.extrasamples and not is_planar(page):
             self._alpha = [3]
         if self._alpha:
             notes.append("alpha channel dropped")
@@ -155,10 +157,12 @@ class TiffReader(ReaderOfParts):
         check_index(index, self.header.planes)
         pages = self._stack.pages[index]
         channels = self.header.channels // len(pages)
-        for place, number in enumerate(pages.tolist()):
+        samples = self._main_page.samplesperpixel if self._stack.samples_are_pages else 1
+        for place, page in enumerate(pages.tolist()):
+            number, sample = divmod(page, samples) if samples > 1 else (page, None)
             name = f"page {number} of the TIFF"
             with undecodable(name), self._lock:
-                bands = self._bands(number)
+                bands = self._bands(number, sample)
             at = 0
             while True:
                 with undecodable(name):
@@ -166,12 +170,12 @@ class TiffReader(ReaderOfParts):
                         band = next(bands, None)
                     if band is None:
                         break
-                    samples = self._handed_out(band)
-                at += len(samples)
-                found, wanted = samples.shape[1:], (self.header.size_yx[1], channels)
-                if found != wanted or samples.dtype != self.header.dtype or at > self.header.size_yx[0]:
-                    raise self._differs(name, (at, *found), samples.dtype, channels)
-                yield Part(slice(at - len(samples), at), slice(place * channels, (place + 1) * channels), samples)
+                    rows = self._handed_out(band)
+                at += len(rows)
+                found, wanted = rows.shape[1:], (self.header.size_yx[1], channels)
+                if found != wanted or rows.dtype != self.header.dtype or at > self.header.size_yx[0]:
+                    raise self._differs(name, (at, *found), rows.dtype, channels)
+                yield Part(slice(at - len(rows), at), slice(place * channels, (place + 1) * channels), rows)
             if at != self.header.size_yx[0]:
                 raise self._differs(name, (at, self.header.size_yx[1], channels), self.header.dtype, channels)
 
@@ -180,20 +184,23 @@ class TiffReader(ReaderOfParts):
         msg = f"{name} is {shape} {dtype}, the first one {wanted} {self.header.dtype}"
         return UndecodableImage(f"{msg}; send pages of one kind")
 
-    def _bands(self, number: int) -> Iterator[NDArray[Any]]:
-        """Bands (y, x, s) of a page, from top to bottom, as stored."""
+    def _bands(self, number: int, sample: int | None) -> Iterator[NDArray[Any]]:
+        """Bands (y, x, s) of a page, or of one of its samples, from top to bottom, as stored."""
         first: tifffile.TiffPage = self._main_page
         if self._virtual_from is not None:
             offset = self._virtual_from + number * math.prod(first.shape) * first.dtype.itemsize
             step = self._band_rows
             tops = range(0, first.imagelength, step)
-            return (raw_rows(first, offset, slice(top, min(top + step, first.imagelength))) for top in tops)
+            return (raw_rows(first, offset, slice(top, min(top + step, first.imagelength)), sample) for top in tops)
         page = first
         if number != self._main or first.compression == LZW:
             page = self._page(number)
             _check_kind(page)
         check_page(page, self._tiff.filehandle.size)
-        return page_bands(page)
+        if sample is not None and not (is_planar(page) and page.samplesperpixel == first.samplesperpixel):
+            msg = f"page {number} of the TIFF has no {first.samplesperpixel} images, as the first one has"
+            raise UndecodableImage(f"{msg}; send pages of one kind")
+        return page_bands(page, sample)
 
     def _page(self, number: int) -> tifffile.TiffPage:
         self._tiff.filehandle.seek(self._offsets[number])
@@ -235,9 +242,12 @@ def _check_kind(page: tifffile.TiffPage) -> None:
     if page.imagedepth != 1:
         msg = f"one page holds a volume of {page.imagedepth} slices; write one page per slice"
         raise UndecodableImage(msg)
-    if page.photometric == RGB and page.samplesperpixel < 3:
-        msg = f"an RGB page has {page.samplesperpixel} samples per pixel, 3 are needed; write it again"
-        raise UndecodableImage(msg)
+    if page.photometric == RGB and page.samplesperpixel < 3 and not is_planar(page):
+        # planar ones are channels, of which Zeiss' LSM declares any number RGB
+        msg = f"an RGB page has {page.samplesperpixel} samples per pixel, 3 are needed"
+        raise UndecodableImage(
+            f"{msg}; write it as grey, which may have any number (tifffile: photometric='minisblack')"
+        )
 
 
 def _labels(page: tifffile.TiffPage) -> tuple[str, ...]:

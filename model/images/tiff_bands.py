@@ -32,6 +32,11 @@ def is_raw(page: tifffile.TiffPage) -> bool:
     return bool(page.compression == 1 and page.is_contiguous and page.fillorder == 1 and page.predictor == 1)
 
 
+def is_planar(page: tifffile.TiffPage) -> bool:
+    """Whether the samples of a page stand in images of their own, one behind the other."""
+    return bool(page.planarconfig == _PLANAR and page.samplesperpixel > 1)
+
+
 def _is_whole(page: tifffile.TiffPage) -> bool:
     """Whether a page is decoded at once: a predictor or a bit order without compression, which nobody writes."""
     return bool(page.is_contiguous) and not is_raw(page)
@@ -52,13 +57,15 @@ def rows_of_bands(page: tifffile.TiffPage) -> int:
     return min(int(page.imagelength), int(wanted))
 
 
-def page_bands(page: tifffile.TiffPage) -> Iterator[NDArray[Any]]:
+def page_bands(page: tifffile.TiffPage, sample: int | None = None) -> Iterator[NDArray[Any]]:
     """Decode a page that has passed :func:`model.images.tiff_segments.check_page`.
 
     Parameters
     ----------
     page
         Read for this call alone, where it is compressed with LZW.
+    sample
+        The one that is wanted of a planar page, or None for all.
 
     Yields
     ------
@@ -73,30 +80,35 @@ def page_bands(page: tifffile.TiffPage) -> Iterator[NDArray[Any]]:
     """
     height, step = page.imagelength, rows_of_bands(page)
     if _is_whole(page):
-        yield _samples_last(page, page.asarray(maxworkers=1))
+        samples = _samples_last(page, page.asarray(maxworkers=1))
+        yield samples if sample is None else samples[..., sample : sample + 1]
         return
     raw = is_raw(page)
     decode = None if raw else lzw_decoder(page) if page.compression == LZW else _decoder(page)
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
         if decode is None:
-            yield raw_rows(page, page.dataoffsets[0], rows)
+            yield raw_rows(page, page.dataoffsets[0], rows, sample)
         else:
-            yield _samples_last(page, _decode_rows(page, decode, rows))
+            yield _samples_last(page, _decode_rows(page, decode, rows, sample))
 
 
-def raw_rows(page: tifffile.TiffPage, offset: int, rows: slice) -> NDArray[Any]:
-    """Rows (y, x, s) of uncompressed pixels that begin at byte ``offset`` and are laid out as in ``page``."""
+def raw_rows(page: tifffile.TiffPage, offset: int, rows: slice, sample: int | None = None) -> NDArray[Any]:
+    """Rows (y, x, s) of uncompressed pixels that begin at byte ``offset`` and are laid out as in ``page``.
+
+    Of a planar page one sample may be asked for.
+    """
     handle = page.parent.filehandle
     stored = page.dtype.newbyteorder(page.parent.byteorder)
-    planes, _, height, width, samples = page.shaped
+    _, _, height, width, samples = page.shaped
+    planes = _planes(page, sample)
     count = rows.stop - rows.start
-    band = np.empty((planes, count, width, samples), dtype=page.dtype)
-    for plane in range(planes):
+    band = np.empty((len(planes), count, width, samples), dtype=page.dtype)
+    for at, plane in enumerate(planes):
         first = (plane * height + rows.start) * width * samples
         handle.seek(offset + first * stored.itemsize)
-        band[plane] = handle.read_array(stored, count * width * samples).reshape(band.shape[1:])
-    return band[0] if planes == 1 else np.moveaxis(band[..., 0], 0, -1)
+        band[at] = handle.read_array(stored, count * width * samples).reshape(band.shape[1:])
+    return band[0] if len(planes) == 1 else np.moveaxis(band[..., 0], 0, -1)
 
 
 def _segment_rows(page: tifffile.TiffPage) -> int:
@@ -109,19 +121,25 @@ def _segment_rows(page: tifffile.TiffPage) -> int:
     return min(int(lengths[0]), int(page.imagelength))
 
 
-def _decode_rows(page: tifffile.TiffPage, decode: Decode, rows: slice) -> NDArray[Any]:
+def _planes(page: tifffile.TiffPage, sample: int | None) -> range:
+    """Separate samples of a page, or the one that is wanted."""
+    return range(page.shaped[0]) if sample is None else range(sample, sample + 1)
+
+
+def _decode_rows(page: tifffile.TiffPage, decode: Decode, rows: slice, sample: int | None) -> NDArray[Any]:
     """Rows, which begin with a segment, as (separate sample, y, x, contiguous sample)."""
-    planes, _, height, width, samples = page.shaped
+    _, _, height, width, samples = page.shaped
+    planes = _planes(page, sample)
     segment_rows = _segment_rows(page)
     across = math.ceil(width / page.tilewidth) if page.is_tiled else 1
     down = math.ceil(height / segment_rows)
-    band = np.empty((planes, rows.stop - rows.start, width, samples), dtype=page.dtype)
-    for plane in range(planes):
+    band = np.empty((len(planes), rows.stop - rows.start, width, samples), dtype=page.dtype)
+    for at, plane in enumerate(planes):
         for row in range(rows.start // segment_rows, math.ceil(rows.stop / segment_rows)):
             for column in range(across):
                 index = (plane * down + row) * across + column
-                segment, (sample, _, top, left, _), (_, length, extent, _) = decode(index)
-                target = band[sample, top - rows.start : top - rows.start + length, left : left + extent]
+                segment, (_, _, top, left, _), (_, length, extent, _) = decode(index)
+                target = band[at, top - rows.start : top - rows.start + length, left : left + extent]
                 target[...] = segment[0, : target.shape[0], : target.shape[1]]
     return band
 
@@ -161,7 +179,7 @@ def _samples_last(page: tifffile.TiffPage, stored: NDArray[Any]) -> NDArray[Any]
     """(y, x, s) from what tifffile gives: YX, YXS and SYX, or with both sample axes in front and behind."""
     samples = _whole_integers(page, stored)
     if samples.ndim == 4:
-        samples = samples[0] if len(samples) == 1 else samples[..., 0]
+        return samples[0] if len(samples) == 1 else np.moveaxis(samples[..., 0], 0, -1)
     if samples.ndim == 2:
         return samples[..., np.newaxis]
-    return np.moveaxis(samples, 0, -1) if page.planarconfig == _PLANAR and page.samplesperpixel > 1 else samples
+    return np.moveaxis(samples, 0, -1) if is_planar(page) else samples

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -17,10 +15,8 @@ from model.images.image import PIXEL_SIZE_LIMITS_UM, believed_um
 from model.images.tiff_ifd import MAX_PAGES, MAX_SAMPLE_VALUE, UIC2, Directory, main_page, too_many_pages
 from model.images.tiff_imagej import imagej_axes, imagej_fields, imagej_interval, imagej_spacing, imagej_um, positive
 from model.images.tiff_ome import OmeMismatch, is_ome, read_ome
+from model.images.tiff_shaped import shaped_array, shaped_axes
 
-MAX_AXES = 64
-"""Of an array, as of numpy's."""
-_UNNAMED = "IJKLMNOPQRUVWAB"  # 15: MAX_PAGES are no more axes longer than 1
 RESOLUTION_UNITS_UM: Mapping[int, float] = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
@@ -33,6 +29,10 @@ class PageFacts:
     """Of one page, as tifffile gives it: YX, YXS or SYX."""
     size_yx: tuple[int, int]
     samples: int
+    planar: bool
+    """The samples of a page stand in images of their own, one behind the other."""
+    is_rgb: bool
+    """The samples are declared colours."""
     resolution_xy: tuple[float, float]
     """Pixels per unit."""
     resolution_unit: int
@@ -49,7 +49,7 @@ class Stack:
     """Stack axes, slowest first."""
     shape: tuple[int, ...]
     pages: NDArray[np.int64]
-    """Directory index by (plane, channel page)."""
+    """Page by (plane, channel page): index of the directory, or where samples are pages that times samples + sample."""
     stored: tuple[str, NDArray[np.int64]]
     """Axes and directory indices in the order of the file."""
     virtual: bool
@@ -59,12 +59,17 @@ class Stack:
     interval_s: float | None
     bits: int | None
     notes: tuple[str, ...]
+    samples_are_pages: bool = False
+    """Each sample of a planar page is a page of its own, along an axis of the stack or that of channels."""
     channel_names: tuple[str, ...] = ()
     """Of all channels, or none."""
 
 
 def arrange(directories: Sequence[Directory], facts: PageFacts, asked: str | None = None) -> Stack:
     """Arrange the pages as the caller asks, or by the file alone.
+
+    tifffile declares arrays of three or four images colours; what the caller or its own description says of their axis
+    goes before that.
 
     Raises
     ------
@@ -74,7 +79,20 @@ def arrange(directories: Sequence[Directory], facts: PageFacts, asked: str | Non
         More planes behind one directory than a file may have.
     """
     found = _by_the_file(directories, facts)
-    return found if asked is None else _as_asked(found, facts, asked)
+    if asked is not None:
+        return _as_asked(found, facts, asked)
+    shaped = shaped_array(facts.description, facts.shape) if facts.planar else None
+    if shaped is None:
+        return found
+    _, axes = shaped
+    if axes is None and facts.is_rgb:
+        note = (
+            f"the {facts.samples} images of a page read as colours, which tifffile makes of such arrays; where they "
+            "are channels or slices send axes=CYX or ZYX, or write them with photometric='minisblack'"
+        )
+        return replace(found, notes=(*found.notes, note))
+    letter = "S" if axes is None else axes[-3]
+    return found if letter == "S" or letter in found.axes else _samples_apart(found, facts, letter)
 
 
 def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
@@ -95,7 +113,7 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
         fields = imagej_fields(facts.description)
         named, size = imagej_axes(fields), imagej_um(fields, facts.resolution_xy)
     elif facts.description.startswith("{"):
-        named = _shaped_axes(facts)
+        named = shaped_axes(facts.description, facts.shape)
     elif first.numbers.get(UIC2, 1) > 1:
         named = "I", (first.numbers[UIC2],)
     if named is not None:
@@ -173,30 +191,65 @@ def _stack(
     )
 
 
-def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
-    """Give other names to the axes of a file; what it says of slices, frames and channels is then not believed."""
+def _long_axes(found: Stack) -> tuple[str, NDArray[np.int64]]:
+    """Axes longer than 1 and pages in the order of the file."""
     axes, pages = found.stored
-    named = [(letter, length) for letter, length in zip(axes, pages.shape, strict=True) if length > 1]
-    own, shape = "".join(letter for letter, _ in named), tuple(length for _, length in named)
-    # of a page of several samples: colours of one pixel stand together, or those of a page one after the other
-    page = ("YXC", "CYX") if facts.samples > 1 else ("YX",)
-    lead = next((asked.removesuffix(end) for end in page if asked.endswith(end)), None)
-    if lead is None or len(lead) != len(shape):
-        raise mismatch(asked, own + page[0], (*shape, *facts.size_yx, *([facts.samples] if facts.samples > 1 else [])))
-    if lead == own:
-        return found
+    kept = [i for i, length in enumerate(pages.shape) if length > 1]
+    return "".join(axes[i] for i in kept), pages.reshape([pages.shape[i] for i in kept])
+
+
+def _samples_apart(found: Stack, facts: PageFacts, letter: str) -> Stack:
+    """Make the samples of planar pages one more axis of the stack, with nothing left of colours and alpha."""
+    axes, pages = _long_axes(found)
+    if pages.size * facts.samples > MAX_PAGES:
+        raise too_many_pages()
     again = _stack(
-        lead,
-        pages.reshape(shape),
+        axes + letter,
+        pages[..., np.newaxis] * facts.samples + np.arange(facts.samples),
         virtual=found.virtual,
         size=found.pixel_size_um,
         bits=found.bits,
-        notes=[*found.notes, f"axes {asked} as asked for, in place of {own + page[0]}"],
+        notes=found.notes,
     )
-    # slices that ImageJ made of images have their titles for labels
-    _, order = channels_last(lead, np.arange(pages.size).reshape(shape))
-    labels = tuple(facts.labels[at] for at in order.ravel()) if len(facts.labels) == pages.size else ()
-    return replace(again, channel_names=_labels_of_channels(labels, again.pages.shape))
+    return replace(
+        again,
+        samples_are_pages=True,
+        spacing_um=found.spacing_um,
+        interval_s=found.interval_s,
+        channel_names=found.channel_names if letter == "C" else (),
+    )
+
+
+def _as_asked(found: Stack, facts: PageFacts, asked: str) -> Stack:
+    """Give other names to the axes of a file; what it says of slices, frames and channels is then not believed."""
+    own, pages = _long_axes(found)
+    page: tuple[str, ...] = ("YX",)
+    size: tuple[int, ...] = facts.size_yx
+    if facts.planar:
+        page, size = ("CYX", "YXC", "ZYX", "TYX", "IYX"), (facts.samples, *facts.size_yx)
+    elif facts.samples > 1:
+        # colours of one pixel stand together, whatever they are called
+        page, size = ("YXC", "CYX"), (*facts.size_yx, facts.samples)
+    lead = next((asked.removesuffix(end) for end in page if asked.endswith(end)), None)
+    if lead is None or len(lead) != pages.ndim:
+        raise mismatch(asked, own + page[0], (*pages.shape, *size))
+    samples = asked[len(lead)] if facts.planar else "Y"
+    if lead == own and samples in "CY":
+        again = found
+    else:
+        again = _stack(
+            lead,
+            pages,
+            virtual=found.virtual,
+            size=found.pixel_size_um,
+            bits=found.bits,
+            notes=[*found.notes, f"axes {asked} as asked for, in place of {own + page[0]}"],
+        )
+        # slices that ImageJ made of images have their titles for labels
+        _, order = channels_last(lead, np.arange(pages.size).reshape(pages.shape))
+        labels = tuple(facts.labels[at] for at in order.ravel()) if len(facts.labels) == pages.size else ()
+        again = replace(again, channel_names=_labels_of_channels(labels, again.pages.shape))
+    return again if samples == "Y" else _samples_apart(again, facts, samples)
 
 
 def _labels_of_channels(labels: tuple[str, ...], pages: tuple[int, ...]) -> tuple[str, ...]:
@@ -217,26 +270,6 @@ def _resolution_um(facts: PageFacts) -> tuple[float, float] | None:
     if unit is None or not (x > 0 and y > 0):
         return None
     return believed_um(unit / y, unit / x)
-
-
-def _shaped_axes(facts: PageFacts) -> tuple[str, tuple[int, ...]] | None:
-    """Leading axes of tifffile's ``{"shape": [...], "axes": "..."}``, where the last ones are a page.
-
-    Those without names are I, J, K, ..., as those of an array are.
-    """
-    try:
-        fields: Any = json.loads(facts.description)
-        shape = tuple(int(length) for length in fields["shape"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    lead = shape[: -len(facts.shape)]
-    if shape[len(lead) :] != facts.shape or not 1 <= len(lead) <= MAX_AXES or min(lead) < 1:
-        return None
-    axes = fields.get("axes")
-    if isinstance(axes, str) and len(axes) == len(shape) and len(set(axes)) == len(axes) and axes.isalpha():
-        return axes[: len(lead)].upper(), lead
-    long = tuple(length for length in lead if length > 1)
-    return (_UNNAMED[: len(long)], long) if len(long) <= len(_UNNAMED) else ("I", (math.prod(long),))
 
 
 def _declared_bits(first: Directory) -> int | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.images import AxesMismatch, parse_axes
+from model.images import AxesMismatch, UndecodableImage, parse_axes
 from model.images.axes import LETTERS
+from model.images.tiff_ifd import MAX_PAGES
 from tests.model.images.tiffs import ramp, read, write
 
 LAYOUTS = [
@@ -108,6 +111,56 @@ def test_pages_of_colours_keep_them(axes: str, planar: str) -> None:
     header, planes = read(data, axes=axes)
     assert (header.stack_axes, header.channels) == ("Z", 3)
     np.testing.assert_array_equal(planes, stack)
+
+
+@settings(max_examples=80)
+@given(
+    axes=st.sampled_from([axes for axes in LAYOUTS if axes.endswith("YX") and len(axes) > 2]),
+    data=st.data(),
+    samples=st.sampled_from([3, 4]),
+    said=st.sampled_from(["by the caller", "by the file"]),
+    options=st.sampled_from(
+        [{}, {"compression": "zlib"}, {"compression": "lzw", "rowsperstrip": 2}, {"tile": (16, 16)}, {"bigtiff": True}]
+    ),
+)
+def test_axes_of_arrays_that_tifffile_makes_colours_are_believed(
+    axes: str, data: st.DataObject, samples: int, said: str, options: dict[str, Any]
+) -> None:
+    array = ramp(*data.draw(st.tuples(*[st.integers(2, 4)] * (len(axes) - 3))), samples, 5, 6)
+    stack, expected = as_planes(array, axes)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # that it will not make colours of them
+        file = write(array, metadata={"axes": axes} if said == "by the file" else {}, **options)
+    with tifffile.TiffFile(io.BytesIO(file)) as tiff:
+        assert (tiff.pages.first.photometric, tiff.pages.first.planarconfig) == (2, 2)
+    header, planes = read(file, axes=axes if said == "by the caller" else None)
+    assert (header.stack_axes, header.stack_shape, header.channels) == (stack, expected.shape[:-3], expected.shape[-1])
+    np.testing.assert_array_equal(planes, expected.reshape(-1, *expected.shape[-3:]))
+
+
+def test_planar_colours_stay_colours_where_nobody_says_otherwise() -> None:
+    image = ramp(4, 8, 9)
+    data = write(image, photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"])
+    for axes in (None, "YXC"):
+        header, planes = read(data, axes=axes)
+        np.testing.assert_array_equal(planes[0], np.moveaxis(image[:3], 0, -1))
+        assert "alpha channel dropped" in header.notes
+    assert any("send axes=CYX or ZYX, or write them with photometric='minisblack'" in n for n in read(data)[0].notes)
+    said = write(image, photometric="rgb", planarconfig="separate", metadata={"axes": "SYX"})
+    assert read(said)[0].notes == ("alpha channel dropped",)
+
+
+def test_pixel_sizes_and_labels_go_with_the_axes_that_are_left() -> None:
+    image = ramp(3, 8, 9)
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": "separate", "resolution": (20_000, 20_000)}
+    header, planes = read(write(image, resolutionunit="CENTIMETER", **options), axes="TYX")
+    assert (header.stack_axes, header.pixel_size_um, header.channel_names) == ("T", (0.5, 0.5), ())
+    np.testing.assert_array_equal(planes[..., 0], image)
+
+
+def test_more_samples_than_pages_are_read_are_no_stack() -> None:
+    data = write(ramp(MAX_PAGES + 1, 1, 1, dtype=np.uint8), photometric="minisblack", planarconfig="separate")
+    with pytest.raises(UndecodableImage, match="more than 32768 pages"):
+        read(data, axes="ZYX")
 
 
 GREY, COLOUR = ramp(8, 9, dtype=np.uint8), ramp(8, 9, 3, dtype=np.uint8)

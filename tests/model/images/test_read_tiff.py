@@ -299,6 +299,20 @@ def test_an_extra_sample_that_is_no_alpha_is_kept() -> None:
     np.testing.assert_array_equal(planes[0], image)
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_planar_channels_that_are_declared_colours_without_alpha_are_all_kept(channels: int) -> None:
+    """As LSM has them."""
+    image = ramp(channels, 8, 9)
+    data = bytearray(write(image, photometric="minisblack", planarconfig="separate", metadata=None))
+    struct.pack_into("<HHIH", data, data.index(struct.pack("<HHIH", 262, 3, 1, 1)), 262, 3, 1, 2)
+    struct.pack_into("<H", data, data.index(struct.pack("<HHI", 338, 3, channels - 1)), 65_000)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert (tiff.pages.first.photometric, tiff.pages.first.extrasamples) == (2, ())
+    header, planes = read(bytes(data))
+    assert (header.channels, header.notes) == (channels, ())
+    np.testing.assert_array_equal(planes[0], np.moveaxis(image, 0, -1))
+
+
 def test_white_is_zero_is_inverted_and_noted() -> None:
     image = ramp(8, 9, dtype=np.uint8)
     header, planes = read(write(image, photometric="miniswhite"))
