@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
 """How the stems of results end: a folder's earlier results are no images."""
+_BYTE_ORDER_MARK = "\ufeff"  # which Windows' editors write
 
 
 class NoImages(Exception):
@@ -165,9 +166,16 @@ def _listed(listed: str) -> list[Image]:
         text = sys.stdin.read() if listed == "-" else Path(listed).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise NoImages(f"the list {listed!r} cannot be read: {error.strerror}; write one path on each line") from error
+    if "\0" in text:
+        raise NoImages(f"the list {listed!r} is not UTF-8, it holds a byte of 0 (UTF-16?); save it as text in UTF-8")
     base = Path() if listed == "-" else Path(listed).parent
-    paths = [(base / line).absolute() for line in text.splitlines() if line.strip()]
+    paths = [(base / line).absolute() for line in text.removeprefix(_BYTE_ORDER_MARK).splitlines() if line.strip()]
     if not paths:
         raise NoImages(f"the list {listed!r} is empty; write one path on each line")
-    shared = Path(os.path.commonpath([path.parent for path in paths]))
-    return [Image(path, PurePosixPath(path.relative_to(shared).as_posix())) for path in paths]
+    # a name that goes up would lead out of the folder of results
+    named = [os.path.normpath(path) for path in paths]
+    shared = os.path.commonpath([os.path.dirname(name) for name in named])  # noqa: PTH120 - text is enough
+    return [
+        Image(path, PurePosixPath(Path(name).relative_to(shared).as_posix()))
+        for path, name in zip(paths, named, strict=True)
+    ]

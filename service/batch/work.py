@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from model import errors as model_errors
+from model.images import errors as image_errors
 from service.batch.files import stamp
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
@@ -17,12 +19,26 @@ from service.batch.receipts import NotReplaced
 from service.batch.segmenters import Segmenter, seen_identity
 from service.batch.targets import Work
 from service.client import ServiceProblem, ServiceUnreachable
-from service.errors import ERROR_TREES, INTERNAL, problem_kind
+from service.errors import ERROR_TREES, INTERNAL, PROBLEMS, problem_kind
 
 _LOG = logging.getLogger("unet.batch")
 
 NOT_REPLACED = "not-replaced"
 """Type of failure of an image whose result would replace a file that was changed, or not made here."""
+
+_OF_IMAGES = {
+    PROBLEMS[error].uri
+    for error in (
+        image_errors.UndecodableImage,
+        image_errors.AxesMismatch,
+        image_errors.UnsupportedImageFormat,
+        image_errors.ImageTooLarge,
+        model_errors.ImageMismatch,
+        model_errors.NonFiniteImage,
+        model_errors.ExtremePixels,
+    )
+}
+"""Types of failures that an image has by itself; others pass, as the outage of a server, and say nothing of it."""
 
 Notes: TypeAlias = dict[str, list[Path]]
 """Images by what is to be known of how they were read."""
@@ -108,7 +124,7 @@ def segment_all(
             if stopping.is_set():
                 return None
             failure = failure_of(item.source, error)
-            if not ledger.withdraw(item):
+            if failure.type not in _OF_IMAGES or not ledger.withdraw(item):
                 return failure
             return replace(failure, message=f"{failure.message}; the result of what was there before has been removed")
 

@@ -70,6 +70,29 @@ def test_a_list_gives_its_lines_named_below_what_they_share(tmp_path: Path, monk
     assert [item.path for item in find_images([], "-").images] == [tmp_path / "plates" / "1" / "a.tif"]
 
 
+def test_lines_of_a_list_that_go_up_have_names_that_do_not(tmp_path: Path) -> None:
+    for folder in ("lists", "one", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "lists" / "list").write_text("../one/a.tif\n../two/./deep/../b.tif\nc.tif\n")
+    found = find_images([], str(tmp_path / "lists" / "list")).images
+    assert [item.name.as_posix() for item in found] == ["one/a.tif", "two/b.tif", "lists/c.tif"]
+    targets = [item.target for item in plan(found, tmp_path / "out", "mask", "png")]
+    assert targets == [tmp_path / "out" / name for name in ("one/a_mask.png", "two/b_mask.png", "lists/c_mask.png")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_text("a.tif\n", encoding="utf-8-sig")
+    assert find_images([], str(tmp_path / "list")).images[0].path == tmp_path / "a.tif"
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffa.tif\n"))
+    assert find_images([], "-").images[0].path == Path("a.tif").absolute()
+
+
+def test_a_list_in_another_encoding_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("a.tif\n", encoding="utf-16")
+    with pytest.raises(NoImages, match="save it as text in UTF-8"):
+        find_images([], str(tmp_path / "list"))
+
+
 def test_what_is_called_as_results_are_is_told_and_taken_where_it_is_named(folder: Path) -> None:
     found = find_images([str(folder)])
     assert [path.name for path in found.like_results] == ["a_mask.png", "b_labels.tif"]

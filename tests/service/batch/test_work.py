@@ -23,6 +23,7 @@ from service.batch.segmenters import Result
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import left_to_do, segment_all
+from service.client import ServiceProblem, ServiceUnreachable
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 
@@ -93,6 +94,31 @@ def test_no_result_stays_of_what_an_image_was_before_it_became_unreadable(tmp_pa
     assert said == {"same": "broken", "changed": "broken; the result of what was there before has been removed"}
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} - {"0-of-1"}
     assert left == {"same", "same.json"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceUnreachable("no answer"),
+        ServiceProblem({"type": "/problems/unauthorized", "status": 401}),
+        ServiceProblem({"type": "/problems/overloaded", "status": 503}),
+        ServiceProblem({"status": 429}),
+        ServiceProblem({"type": "/problems/body-too-large", "status": 413}),
+        ServiceProblem({"type": "/problems/invalid-parameter", "status": 422}),
+        OSError("the disk is away"),
+        ZeroDivisionError(),
+    ],
+    ids=repr,
+)
+def test_a_result_stays_where_its_image_has_changed_but_is_not_why_it_fails(tmp_path: Path, error: Exception) -> None:
+    (work,) = works(tmp_path, "a")
+    do([work], Scripted(), tmp_path / "out")
+    work.source.write_bytes(b"changed")
+    assert len(do([work], Scripted(raises={"a": error}), tmp_path / "out")) == 1
+    assert work.target.read_bytes() == b"a"
+    unreadable = ServiceProblem({"type": "/problems/undecodable-image", "status": 422})
+    do([work], Scripted(raises={"a": unreadable}), tmp_path / "out")
+    assert not work.target.exists()
 
 
 @pytest.mark.parametrize(
