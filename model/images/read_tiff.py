@@ -28,7 +28,7 @@ from model.images.palette import expand, grey_only, palette_note
 from model.images.tiff_bands import is_planar, is_raw, is_swapped, page_bands, raw_rows, rows_of_bands
 from model.images.tiff_ifd import ORIENTATION, main_page, walk_directories
 from model.images.tiff_lzw import LZW
-from model.images.tiff_segments import COMPRESSIONS, check_page
+from model.images.tiff_segments import COMPRESSIONS, check_page, codec_bytes
 from model.images.tiff_stack import PageFacts, arrange
 
 # tifffile reports the defects of a file through logging; here they become errors or notes of the request.
@@ -142,7 +142,8 @@ class TiffReader(ReaderOfParts):
     def part_bytes(self) -> int:
         """Bytes of the largest part, judging by the main page."""
         pages_of_plane: int = self._stack.pages.shape[1]
-        return self._band_rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
+        band = self._band_rows * self.plane_bytes // self.header.size_yx[0] // pages_of_plane
+        return band if is_raw(self._main_page) else max(band, codec_bytes(self._main_page))
 
     def read_parts(self, index: int) -> Iterator[Part]:
         """Decode plane ``index`` by bands of strips or tiles, page by page where its channels are pages.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from model.images.errors import UndecodableImage
+from model.images.jpeg2000_markers import jpeg2000_frame
 from model.images.jpeg_markers import jpeg_frame_yx
+from model.images.tiff_bands import is_raw
 
 if TYPE_CHECKING:
     import tifffile
@@ -28,28 +30,23 @@ COMPRESSIONS: Mapping[int, str] = {
 
 MIN_CHUNK_BYTES = 64 << 20
 """A tile may be larger than the image, but beyond this only four times as large."""
+MIN_JPEG2000_BYTES = 8 << 20
+"""Likewise; its codec takes several times what it decodes."""
+JPEG2000_WEIGHT = 2
+MOST_EXPANSION, SLACK_BYTES = 2, 64 << 10
+"""A segment takes at most so many times the bytes that it holds decoded (noise in LZW: 1.5), and so many for tables."""
+TABLES, CONTIGUOUS = 347, 1  # the tag JPEGTables; PlanarConfiguration of pixels whose samples stand together
 
 
-def jpeg2000_frame_yx(stream: bytes) -> tuple[int, int]:
-    """Height and width in the SIZ marker of a JPEG 2000 codestream or JP2 file (ITU T.800, A.5.1).
-
-    Raises
-    ------
-    ValueError
-        There is no such marker.
-    """
-    start = stream.find(b"\xff\x4f\xff\x51")
-    if start < 0 or start + 24 > len(stream):
-        msg = "the JPEG 2000 stream has no size marker"
-        raise ValueError(msg)
-    x_size, y_size, x_offset, y_offset = struct.unpack_from(">IIII", stream, start + 8)
-    return y_size - y_offset, x_size - x_offset
+def segment_bytes(page: tifffile.TiffPage) -> int:
+    """Bytes of a decoded strip or tile, with what lies beyond the edge of the image."""
+    depth = page.tiledepth if page.is_tiled else 1
+    return int(math.prod((depth, *page.chunks)) * page.dtype.itemsize)
 
 
-_FRAMES: Mapping[int, Callable[[bytes], tuple[int, int]]] = {
-    **dict.fromkeys(JPEG, lambda stream: jpeg_frame_yx(io.BytesIO(stream))),
-    **dict.fromkeys(JPEG2000, jpeg2000_frame_yx),
-}
+def codec_bytes(page: tifffile.TiffPage) -> int:
+    """Bytes of a segment as :attr:`model.images.ImageReader.part_bytes` counts: a third of what decoding it takes."""
+    return segment_bytes(page) * (JPEG2000_WEIGHT if page.compression in JPEG2000 else 1)
 
 
 def check_page(page: tifffile.TiffPage, file_bytes: int) -> None:
@@ -72,32 +69,57 @@ def check_page(page: tifffile.TiffPage, file_bytes: int) -> None:
     if found < expected:
         msg = f"the page needs {expected} {what}s, its directory lists {found}; the file is incomplete: write it again"
         raise UndecodableImage(msg)
-    depth, height, width = (page.tiledepth, page.tilelength, page.tilewidth) if page.is_tiled else (1, *page.chunks[:2])
-    plane_bytes = math.prod(page.shape) * page.dtype.itemsize
-    limit = max(MIN_CHUNK_BYTES, 4 * plane_bytes)
-    if (chunk_bytes := math.prod((depth, *page.chunks)) * page.dtype.itemsize) > limit:
-        msg = f"a {what} holds {chunk_bytes} bytes, the limit for this page is {limit}; write it with smaller {what}s"
+    plane_bytes, decoded = math.prod(page.shape) * page.dtype.itemsize, segment_bytes(page)
+    limit = max(MIN_JPEG2000_BYTES if page.compression in JPEG2000 else MIN_CHUNK_BYTES, 4 * plane_bytes)
+    if decoded > limit:
+        msg = f"a {what} holds {decoded} bytes, the limit for this page is {limit}; write it with smaller {what}s"
         raise UndecodableImage(msg)
+    _check_extents(page, expected, what, file_bytes)
+    if page.compression in JPEG and TABLES in page.tags and page.tags[TABLES].count > SLACK_BYTES:
+        msg = f"the JPEG tables of the page take {page.tags[TABLES].count} bytes, the limit is {SLACK_BYTES}"
+        raise UndecodableImage(f"{msg}; write the file again")
+    if page.compression in JPEG | JPEG2000:
+        for number, (offset, count) in enumerate(zip(page.dataoffsets[:expected], page.databytecounts, strict=False)):
+            page.parent.filehandle.seek(offset)
+            _check_stream(page.parent.filehandle.read(count), page, f"{what} {number} of {expected}")
+
+
+def _check_extents(page: tifffile.TiffPage, expected: int, what: str, file_bytes: int) -> None:
+    """Refuse segments that are not there whole, or of which more would be read than any scheme needs."""
+    limit = MOST_EXPANSION * segment_bytes(page) + SLACK_BYTES
+    total = 0
     for number, (offset, count) in enumerate(zip(page.dataoffsets[:expected], page.databytecounts, strict=False)):
         if offset < 8 or count < 1 or offset + count > file_bytes:
             msg = f"{what} {number} of {expected} should be the {count} bytes at {offset}, the file has {file_bytes}"
             raise UndecodableImage(f"{msg}; it is truncated or sparse: write it again")
-        if page.compression in _FRAMES:
-            page.parent.filehandle.seek(offset)
-            stream = page.parent.filehandle.read(count)
-            _check_stream(stream, page.compression, (height, width), f"{what} {number} of {expected}")
+        if count > limit and not is_raw(page):
+            msg = f"{what} {number} of {expected} takes {count} bytes, the limit is {limit} for what it holds decoded"
+            raise UndecodableImage(f"{msg}; write the file again")
+        total += count
+    # blank segments may share their bytes, which are few
+    if total > (most := max(file_bytes, MOST_EXPANSION * math.prod(page.shape) * page.dtype.itemsize + SLACK_BYTES)):
+        msg = f"the {expected} {what}s of the page take {total} bytes, the limit is {most}: they overlap"
+        raise UndecodableImage(f"{msg}; write the file again")
 
 
-def _check_stream(stream: bytes, compression: int, limit_yx: tuple[int, int], name: str) -> None:
+def _check_stream(stream: bytes, page: tifffile.TiffPage, name: str) -> None:
+    most_yx = (page.tilelength, page.tilewidth) if page.is_tiled else page.chunks[:2]
+    most_samples = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
     try:
-        height, width = _FRAMES[compression](stream)
+        if page.compression in JPEG:
+            (height, width), samples = jpeg_frame_yx(io.BytesIO(stream)), most_samples
+        else:
+            (height, width), samples = jpeg2000_frame(stream)
     except (ValueError, struct.error) as error:
         msg = f"{name}: {error}; write the file again"
         raise UndecodableImage(msg) from error
-    if height > limit_yx[0] or width > limit_yx[1]:
-        msg = f"{name} holds {height} x {width} pixels, the directory allows {limit_yx[0]} x {limit_yx[1]}"
+    if height > most_yx[0] or width > most_yx[1]:
+        msg = f"{name} holds {height} x {width} pixels, the directory allows {most_yx[0]} x {most_yx[1]}"
         raise UndecodableImage(f"{msg}; write the file again")
+    if samples > most_samples:
+        msg = f"{name} holds {samples} samples per pixel, the directory allows {most_samples}; write the file again"
+        raise UndecodableImage(msg)
     # libjpeg fills what is missing with grey and only warns.
-    if compression in JPEG and b"\xff\xd9" not in stream:
+    if page.compression in JPEG and b"\xff\xd9" not in stream:
         msg = f"{name} ends before its JPEG stream does; the file is truncated: write it again"
         raise UndecodableImage(msg)

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage, open_image
+from model.images.jpeg2000_markers import jpeg2000_frame
 from model.images.jpeg_markers import MAX_SCANS, jpeg_frame_yx
 from model.images.tiff_ifd import MAX_DESCRIPTION_BYTES, MAX_PAGES
-from model.images.tiff_segments import jpeg2000_frame_yx
-from tests.model.images.tiffs import LIMITS, ramp, read, write
+from tests.model.images.tiffs import LIMITS, patched, ramp, read, write
 
 
 def test_files_named_in_ome_metadata_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,17 +132,6 @@ def test_no_damage_gives_anything_but_a_format_error(data: st.DataObject) -> Non
     except FormatError:
         return
     assert planes.shape == (header.planes, *header.size_yx, header.channels)
-
-
-def patched(data: bytes, code: int, value: int, *, index: int = 0) -> bytes:
-    """One number of a tag of the first page replaced."""
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        tag = tiff.pages.first.tags[code]
-        kind = {3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]
-        at = tag.valueoffset + index * struct.calcsize(kind)
-    changed = bytearray(data)
-    struct.pack_into(kind, changed, at, value)
-    return bytes(changed)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +261,7 @@ def test_ome_metadata_of_more_blocks_than_pages_are_read_is_left_aside() -> None
 @pytest.mark.parametrize("between", [b"", b"\xff\xfe\x00\x02\x00"])
 def test_a_jpeg_strip_of_many_scans_is_refused(between: bytes) -> None:
     """The strip's last scan is repeated at the end of the file, where its directory is told that it lies."""
-    data = bytearray(write(ramp(64, 64, dtype=np.uint8), compression="jpeg"))
+    data = bytearray(write(np.full((64, 64), 7, dtype=np.uint8), compression="jpeg"))
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         tags = tiff.pages.first.tags
         stream = data[tags["StripOffsets"].value[0] :][: tags["StripByteCounts"].value[0]]
@@ -294,6 +283,10 @@ def test_a_truncated_jpeg_strip_is_refused_and_not_filled_with_grey() -> None:
 
 def jpeg_stream_yx(stream: bytes) -> tuple[int, int]:
     return jpeg_frame_yx(io.BytesIO(stream))
+
+
+def jpeg2000_frame_yx(stream: bytes) -> tuple[int, int]:
+    return jpeg2000_frame(stream).size_yx
 
 
 @pytest.mark.parametrize("frame", [jpeg_stream_yx, jpeg2000_frame_yx])

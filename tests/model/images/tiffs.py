@@ -48,3 +48,14 @@ def read(data: bytes, limits: ReadLimits = LIMITS, axes: str | None = None) -> t
 
 def ramp(*shape: int, dtype: Any = np.uint16) -> NDArray[Any]:
     return (np.arange(np.prod(shape)) * 7 % 251).astype(dtype).reshape(shape)
+
+
+def patched(data: bytes, code: int, value: int, *, index: int = 0) -> bytes:
+    """One number of a tag of the first page replaced."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tag = tiff.pages.first.tags[code]
+        kind = {3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]
+        at = tag.valueoffset + index * struct.calcsize(kind)
+    changed = bytearray(data)
+    struct.pack_into(kind, changed, at, value)
+    return bytes(changed)
