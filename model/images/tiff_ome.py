@@ -20,9 +20,10 @@ from model.images.tiff_ifd import MAX_PAGES
 UNITS_UM: Mapping[str, float] = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "\\u00b5m": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
-    "m": 1e6, "pm": 1e-6, "Å": 1e-4, "angstrom": 1e-4,
+    "m": 1e6, "pm": 1e-6, "Å": 1e-4, "å": 1e-4, "\\u00c5": 1e-4, "angstrom": 1e-4,
 }  # fmt: skip
-"""Micrometres in one unit of length, by the names that OME and ImageJ write (ImageJ escapes its µ).
+"""Micrometres in one unit of length, by the names that OME and ImageJ write (ImageJ escapes its µ
+and Å, and is read in small letters).
 
 Inches are left out: they come from printers' defaults, not from microscopes."""
 
@@ -32,6 +33,11 @@ _UNITS_S: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0,
 class OmeMismatch(ValueError):
     """The metadata does not describe the pages of this file."""
 
+    def __init__(self, message: str, pixel_size_um: tuple[float, float] | None = None) -> None:
+        super().__init__(message)
+        self.pixel_size_um = pixel_size_um
+        """Height and width, which hold for the pages all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class OmeStack:
@@ -40,13 +46,15 @@ class OmeStack:
     axes: str
     """``T``, ``Z`` and ``C`` in the declared order, slowest first."""
     pages: NDArray[np.int64]
-    """Directory index of every page, one array axis per letter of ``axes``."""
+    """Directory index of every page that is in this file, one array axis per letter of ``axes``."""
+    missing: int
+    """Planes that it describes, and that are in other files or nowhere."""
     pixel_size_um: tuple[float, float] | None
     spacing_um: float | None
     interval_s: float | None
     bits: int | None
     channel_names: tuple[str, ...]
-    """Of the declared channels; none where one element stands for several, as for RGB."""
+    """Of the channels that are in this file; none where one element stands for several, as for RGB."""
     images: int
     """How many the XML describes, this one included."""
 
@@ -118,7 +126,7 @@ def read_ome(description: str, *, pages: int, samples: int) -> OmeStack:
     Raises
     ------
     OmeMismatch
-        The XML is not well-formed, describes other files, or does not fit this one.
+        The XML is not well-formed, or the planes that it says are in this file are not there or make no stack.
     """
     reading = _Reading()
     parser = expat.ParserCreate()
@@ -134,26 +142,34 @@ def read_ome(description: str, *, pages: int, samples: int) -> OmeStack:
     if reading.pixels is None:
         msg = "the OME-XML describes no image of this file"
         raise OmeMismatch(msg)
+    size_um: tuple[float, float] | None = None
     try:
+        size_um = _pixel_size(reading.pixels)
+        axes, table = _table(reading.pixels, reading.blocks, reading.root_uuid, pages=pages, samples=samples)
+        there = _there(table)
+        names, at = _channel_names(reading.channels), axes.index("C")
+        if len(names) == table.shape[at]:
+            names = tuple(names[channel] for channel in there[at])
         return OmeStack(
-            *_pages(reading.pixels, reading.blocks, reading.root_uuid, pages=pages, samples=samples),
-            pixel_size_um=_pixel_size(reading.pixels),
+            axes,
+            table[np.ix_(*there)],
+            missing=int((table < 0).sum()),
+            pixel_size_um=size_um,
             spacing_um=_positive(reading.pixels, "PhysicalSizeZ", "µm", UNITS_UM),
             interval_s=_positive(reading.pixels, "TimeIncrement", "s", _UNITS_S),
-            channel_names=_channel_names(reading.channels),
+            channel_names=names,
             images=reading.images,
             bits=int(reading.pixels["SignificantBits"]) if "SignificantBits" in reading.pixels else None,
         )
     except (KeyError, ValueError) as error:
-        if isinstance(error, OmeMismatch):
-            raise
-        msg = f"the OME-XML is incomplete: {error}"
-        raise OmeMismatch(msg) from error
+        msg = str(error) if isinstance(error, OmeMismatch) else f"the OME-XML is incomplete: {error}"
+        raise OmeMismatch(msg, size_um) from error
 
 
-def _pages(
+def _table(
     pixels: Mapping[str, str], blocks: list[dict[str, str]], root_uuid: str | None, *, pages: int, samples: int
 ) -> tuple[str, NDArray[np.int64]]:
+    """Axes, and the directory index of each plane; -1 for those that are not in this file."""
     axes = "".join(letter for letter in reversed(pixels["DimensionOrder"]) if letter in "TZC")
     sizes = {letter: int(pixels[f"Size{letter}"]) for letter in axes}
     sizes["C"] = max(1, sizes["C"] // samples)
@@ -162,10 +178,13 @@ def _pages(
         msg = f"{axes} of {shape} planes, at most {MAX_PAGES} are read"
         raise OmeMismatch(msg)
     table = np.full(math.prod(shape), -1, dtype=np.int64)
+    files = {block["uuid"].strip() for block in blocks if "uuid" in block}
+    if root_uuid is None and len(files) > 1:
+        msg = f"the OME-XML names {len(files)} files, and not which of them this one is"
+        raise OmeMismatch(msg)
     for block in blocks or [{}]:
-        if block.get("uuid", root_uuid or "").strip() != (root_uuid or block.get("uuid", "")).strip():
-            msg = "the OME-XML names other files, which are not read"
-            raise OmeMismatch(msg)
+        if root_uuid is not None and block.get("uuid", root_uuid).strip() != root_uuid.strip():
+            continue  # in another file, which is not read
         first = int(block.get("IFD", 0))
         count = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block else pages)))
         at = int(
@@ -178,10 +197,23 @@ def _pages(
             msg = f"the OME-XML points to page {first}, the file has {pages}"
             raise OmeMismatch(msg)
         table[at : at + count] = np.arange(first, first + count)
-    if (table < 0).any():
-        msg = f"the OME-XML describes {table.size} planes, {int((table < 0).sum())} of them are not in this file"
-        raise OmeMismatch(msg)
     return axes, table.reshape(shape)
+
+
+def _there(table: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Indices along each axis of the planes that are in this file.
+
+    Raises
+    ------
+    OmeMismatch
+        They fill no stack: some of these indices have planes where others have none.
+    """
+    indices = [np.unique(along) for along in np.nonzero(table >= 0)]
+    there = int((table >= 0).sum())
+    if there == 0 or math.prod(map(len, indices)) != there:
+        msg = f"the OME-XML describes {table.size} planes, the {there} of them in this file make no stack"
+        raise OmeMismatch(msg)
+    return indices
 
 
 def _channel_names(channels: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

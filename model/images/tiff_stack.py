@@ -107,6 +107,7 @@ def _by_the_file(directories: Sequence[Directory], facts: PageFacts) -> Stack:
             return _by_ome(facts, ours, len(directories), size=size, bits=bits)
         except OmeMismatch as error:
             notes.append(f"{error}; the pages are read as they stand")
+            size = error.pixel_size_um or size
     named: tuple[str, tuple[int, ...]] | None = None
     fields: dict[str, str] = {}
     if facts.description.startswith("ImageJ="):
@@ -147,8 +148,10 @@ def _by_ome(
     ome = read_ome(facts.description, pages=pages, samples=facts.samples)
     if not np.isin(ome.pages, ours).all():
         msg = "the OME-XML joins pages of different size or type"
-        raise OmeMismatch(msg)
+        raise OmeMismatch(msg, ome.pixel_size_um)
     notes = []
+    if ome.missing:
+        notes.append(f"{ome.missing} of the planes that the OME-XML describes are in other files, or missing: left out")
     if ome.images > 1:
         notes.append(
             f"{ome.images - 1} further images of the OME-XML left out: a file is read as its first image, or position; "

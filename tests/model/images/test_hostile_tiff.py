@@ -44,7 +44,7 @@ def test_files_named_in_ome_metadata_are_never_opened(tmp_path: Path, monkeypatc
     "pixels",
     [
         'SizeX="9" SizeY="8" SizeZ="99999999999" SizeC="1" SizeT="1"',
-        'SizeX="9" SizeY="8" SizeZ="3" SizeC="1" SizeT="1"',
+        'SizeX="9" SizeY="8" SizeZ="3" SizeC="1" SizeT="1" SignificantBits="many"',
         'SizeX="9" SizeY="8" SizeZ="-1" SizeC="0" SizeT="x"',
         "",
     ],

@@ -212,6 +212,13 @@ def test_imagej_hyperstacks_keep_order_and_calibration(unit: str) -> None:
     np.testing.assert_array_equal(planes.reshape(2, 3, 8, 9, 2), np.moveaxis(stack, 2, -1))
 
 
+@pytest.mark.parametrize("unit", ["\u00c5", "\\u00c5", "\\u00C5", "\u212b", "angstrom"])
+def test_imagej_may_measure_in_angstroms(unit: str) -> None:
+    description = f"ImageJ=1.54f\nimages=1\nunit={unit}\n".encode()
+    header, _ = read(write(ramp(8, 9), metadata=None, resolution=(0.5, 0.25), description=description))
+    assert header.pixel_size_um == pytest.approx((4e-4, 2e-4))
+
+
 OME_CHANNELS = {"axes": "CYX", "Channel": {"Name": ["DAPI", " GFP ", "x" * 300]}}
 IMAGEJ_LABELS = {"axes": "ZCYX", "Labels": ["nuclei\n40x", "actin\n40x"] * 3}
 
