@@ -16,7 +16,7 @@ from service.api.parameters import PlanParameters, numbered, parse_size, seconds
 from service.api.schemas import Plan
 from service.engine.request import SegmentRequest
 from service.engine.scaling import AUTO, other_scale
-from service.formats import negotiate, refuse_kind
+from service.formats import negotiate
 from service.jobs.errors import JobsOff, ResultTooLarge
 
 router = APIRouter(tags=["segmentation"])
@@ -33,12 +33,10 @@ async def plan(
     refused (413) where the plan is not.
     """
     refuse_repeated(request.query_params.multi_items())
-    format_name = negotiate(None, query.format or "tiff")
-    refuse_kind(query.output, format_name)
     wanted = SegmentRequest(
         model=query.model,
         output=query.output,
-        format=format_name,
+        format=negotiate(None, query.format or "tiff"),
         mirror=query.mirror,
         channel=numbered(query.channel),
         scale=other_scale(query.scale),

@@ -238,6 +238,8 @@ class Engine:
         NotReady, UnknownModel
         ImageTooLarge
             Where no image of this size is taken.
+        UnsupportedOutput
+            Where the format does not hold such a result.
 
         """
         timeout_s = request.timeout_s or self._settings.deadline_s

@@ -120,6 +120,7 @@ class Pipeline:
     ) -> Forecast:
         """Say what a request would take; see :meth:`service.engine.engine.Engine.forecast`."""
         self._limits.check(header)
+        check_output(ENCODERS[request.format], header, chosen.package.spec, request)
         check_one_channel(chosen.package.spec, request.channel)
         speed, part_bytes = chosen.throughput, usual_part_bytes(header)
         scaled, search = by_pixel_size(request, header, chosen.package.spec), None

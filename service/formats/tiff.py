@@ -114,8 +114,10 @@ def _description(result: SegmentationResult, pages: int, stack: dict[str, int]) 
         lines.append("mode=grayscale")
     if result.pixel_size_um is not None:
         lines.append("unit=micron")
-        if result.spacing_um is not None:
-            lines.append(f"spacing={result.spacing_um:.10g}")
+    elif result.spacing_um is not None:
+        lines.append("zunit=micron")
+    if result.spacing_um is not None:
+        lines.append(f"spacing={result.spacing_um:.10g}")
     if result.interval_s is not None:
         lines.append(f"finterval={result.interval_s:.10g}")
     lines.append("loop=false")

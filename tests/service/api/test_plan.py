@@ -124,6 +124,8 @@ def test_what_could_not_be_finished_in_time_is_refused_at_once_and_said_before(f
         ({"size": "5x5", "model": "tinny"}, 404, "unknown-model", "tiny@1.10.0"),
         ({"size": "5x5", "format": "bmp"}, 406, "unknown-format", "bmp"),
         ({"size": "5x5", "format": "png", "output": "probabilities"}, 406, "unsupported-output", "tiff"),
+        ({"size": "5x5", "format": "png", "planes": "3"}, 406, "unsupported-output", "PNG holds one plane"),
+        ({"size": "5x5", "format": "csv", "output": "mask"}, 406, "unsupported-output", "ask for output=labels"),
         ({"size": "2001x2000"}, 413, "image-too-large", "4002000 pixels, the limit is 4000000"),
         ({"size": "5x5", "planes": "9" * 30}, 413, "image-too-large", "the limit is 4000000"),
     ],

@@ -334,7 +334,8 @@ def test_a_file_that_is_decoded_whole_is_charged_for_its_copies(
 def test_a_plan_counts_at_least_what_the_parts_of_a_usual_file_take(packages: Path, stored: dict[str, Any]) -> None:
     file = io.BytesIO(tiff(np.zeros((4000, 4000), np.uint16), compression="zlib", **stored))
     reader = open_image(file, ReadLimits(10**9, 10**9))
-    spec, request = write_tiny_package(packages, name="other").spec, SegmentRequest(output="probabilities")
+    spec = write_tiny_package(packages, name="other").spec
+    request = SegmentRequest(output="probabilities", format="tiff")
     most = Needs(100 * MB, 1000 * MB)
     real = needs(reader.header, spec, [request], reader.part_bytes, most)
 

@@ -139,10 +139,11 @@ def test_a_receipt_with_what_json_does_not_have_is_never_written(format_name: st
 
 def test_tiff_keeps_the_steps_of_stacks() -> None:
     result = labels(*[[[1, 2]]] * 6, stack_axes="TZ", stack_shape=(2, 3))
-    for pixel_size_um, expected in (((0.5, 0.5), 2.5), (None, None)):
+    for pixel_size_um in ((0.5, 0.5), None):
         stepped = dataclasses.replace(result, pixel_size_um=pixel_size_um, spacing_um=2.5, interval_s=3.0)
         header = open_image(io.BytesIO(encoded("tiff", stepped)), LIMITS).header
-        assert (header.spacing_um, header.interval_s) == (expected, 3.0)
+        assert header.pixel_size_um == pixel_size_um
+        assert (header.spacing_um, header.interval_s) == (2.5, 3.0)
 
 
 def test_tiff_stacks_of_other_order_are_written_in_the_order_of_imagej() -> None:
