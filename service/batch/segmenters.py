@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -22,7 +22,8 @@ from service.settings import Settings
 from service.telemetry import Metrics
 
 SERVER_AWAY_S = 1800.0
-"""Most seconds that an image waits for a server that is busy or away: long enough to update a fleet, or wake one."""
+"""Most seconds that an image waits for a server that is busy, and all of them for one that is away, from its last
+answer on: long enough to update a fleet, or wake one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,9 @@ class _Local:
 
 
 @contextmanager
-def by_server(url: str, request: SegmentRequest) -> Iterator[Segmenter]:
-    """Segment on a server; it may be away for :data:`SERVER_AWAY_S` seconds."""
-    with Client(url, max_wait_s=SERVER_AWAY_S) as client:
+def by_server(url: str, request: SegmentRequest, waiting: Callable[[str], object]) -> Iterator[Segmenter]:
+    """Segment on a server; it may be away for :data:`SERVER_AWAY_S` seconds, which ``waiting`` is told once."""
+    with Client(url, max_wait_s=SERVER_AWAY_S, waiting=waiting) as client:
         yield _Remote(client, request)
 
 

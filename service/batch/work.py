@@ -18,7 +18,7 @@ from service.batch.progress import Progress
 from service.batch.receipts import NotReplaced
 from service.batch.segmenters import Segmenter, seen_identity
 from service.batch.targets import Work
-from service.client import ServiceProblem, ServiceUnreachable
+from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, PROBLEMS, problem_kind
 
 _LOG = logging.getLogger("unet.batch")
@@ -90,12 +90,15 @@ def segment_all(
 ) -> list[Failure]:
     """Segment images, ``in_flight`` at a time; returns what failed, by name, and adds to ``notes``.
 
-    Interrupted, or without room, it closes the segmenter: what is under way is broken off, what is finished counted.
+    Interrupted, or without room or a server, it closes the segmenter: what is under way is broken off, what is finished
+    counted.
 
     Raises
     ------
     NoRoomForResults
         Where no further result can be written.
+    ServiceGone
+        Where the server has been away for too long.
 
     """
     identity = segmenter.identity
@@ -118,7 +121,7 @@ def segment_all(
                 }
                 ledger.finish(item, part, result.body, record)
                 return result.notes
-        except NoRoomForResults:
+        except (NoRoomForResults, ServiceGone):  # as for all the others
             raise
         except Exception as error:
             if stopping.is_set():

@@ -13,7 +13,7 @@ this project::
 from __future__ import annotations
 
 # relative, so that the folder can stand anywhere
-from .answers import RECEIPT, ServiceProblem, ServiceUnreachable  # noqa: TID252
+from .answers import RECEIPT, ServiceGone, ServiceProblem, ServiceUnreachable  # noqa: TID252
 from .client import Client  # noqa: TID252
 from .exchange import Image  # noqa: TID252
 from .jobs import HungUp, Job  # noqa: TID252
@@ -27,6 +27,7 @@ __all__ = [
     "HungUp",
     "Image",
     "Job",
+    "ServiceGone",
     "ServiceProblem",
     "ServiceUnreachable",
 ]

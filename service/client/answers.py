@@ -22,6 +22,10 @@ class ServiceUnreachable(Exception):
     """There is no answer from the server; the message gives its address and the cause."""
 
 
+class ServiceGone(ServiceUnreachable):
+    """A server that has been there has been away for longer than any request of the client may wait."""
+
+
 class ServiceProblem(Exception):
     """The server answered with a problem (RFC 9457)."""
 

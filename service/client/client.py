@@ -38,13 +38,16 @@ class Client:
     timeout_s
         Seconds to wait for an answer.
     max_wait_s
-        Most seconds to wait in all before asking again: where the server is busy (503 with Retry-After), where a proxy
-        has no server (502, 503 or 504 that is not the service's), and where an answer was lost (a connection that broke
-        off, or none from a server that has answered before). The same image has the same answer: asking twice is safe.
+        Most seconds to wait in all before asking again: where the server is busy (503 with Retry-After), and where an
+        answer was lost (a connection that broke off, 504 of a proxy). Where a server is away that has answered before
+        (no connection, or 502 or 503 of a proxy), all requests wait for it together, so many seconds since it went. The
+        same image has the same answer: asking twice is safe.
     transport
         Another way to the server than a socket.
     sleep
         How to wait; closing ends the usual way of it at once.
+    waiting
+        Told in a sentence, once for each time that the server is away, that requests begin to wait for it.
 
     Raises
     ------
@@ -62,10 +65,11 @@ class Client:
         max_wait_s: float = 120.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], object] | None = None,
+        waiting: Callable[[str], object] | None = None,
     ) -> None:
         key = key_for(url, api_key, os.environ)
         self._exchange = Exchange(
-            url, key, timeout_s=timeout_s, max_wait_s=max_wait_s, transport=transport, sleep=sleep
+            url, key, timeout_s=timeout_s, max_wait_s=max_wait_s, transport=transport, sleep=sleep, waiting=waiting
         )
         self._lock = threading.Lock()
         self._queue: deque[Callable[[], None]] = deque()
@@ -106,7 +110,7 @@ class Client:
         ServiceProblem
             Where the server refuses, or is another than this service.
         ServiceUnreachable
-            Where it does not answer.
+            Where it does not answer; :class:`ServiceGone` where it has been away for ``max_wait_s`` seconds.
         HungUp
             Where the client is closed.
 

@@ -21,6 +21,7 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
     ACCEPTED,
     EXAMPLE,
     RECEIPT,
+    ServiceGone,
     ServiceProblem,
     ServiceUnreachable,
     document,
@@ -31,6 +32,7 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
 )
 from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
 from .keys import NO_ADDRESS  # noqa: TID252
+from .outage import Outage  # noqa: TID252
 
 Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
 """A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
@@ -40,6 +42,7 @@ Option = Union[str, float, bool, "tuple[float, ...]", "list[float]", None]
 
 SEGMENT = "/segment"
 
+_NO_SERVER = {502, 503}  # of a proxy; its 504 may be about one image
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
 _LONGEST_WAIT_S = 30.0
 _LONGEST_POLL_S = 25.0  # half of what the service takes: proxies hang up after a minute, some after half of one
@@ -64,7 +67,7 @@ class Exchange:
 
     Parameters
     ----------
-    url, timeout_s, max_wait_s, transport, sleep
+    url, timeout_s, max_wait_s, transport, sleep, waiting
         As for :class:`Client`.
     key
         Bearer token; empty for none.
@@ -85,6 +88,7 @@ class Exchange:
         max_wait_s: float,
         transport: httpx.BaseTransport | None,
         sleep: Callable[[float], object] | None,
+        waiting: Callable[[str], object] | None,
     ) -> None:
         try:
             self._url = str(httpx.URL(url).copy_with(userinfo=b""))  # a password is not for messages
@@ -103,6 +107,7 @@ class Exchange:
             verify=httpx.create_ssl_context(),  # takes longer to make than all the rest
         )
         self._max_wait_s = max_wait_s
+        self._outage = Outage(max_wait_s, waiting)
         self._poll_s = min(_LONGEST_POLL_S, timeout_s / 2)
         self._sleep = sleep
         self._reached = False  # whether the server has ever answered
@@ -227,31 +232,44 @@ class Exchange:
 
     def _until_answered(self, job: Job, send: Callable[[], httpx.Response]) -> httpx.Response:
         waited, next_wait = 0.0, _FIRST_WAIT_S
-        while not job.done():
-            try:
-                response = send()
-            except httpx.TransportError as error:
-                # a server that ended in the middle of it, or has been there and is being replaced; one that was never
-                # there, or is slow, is another matter
-                broke_off = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
-                self._reached = self._reached or broke_off
-                replaced = self._reached and isinstance(error, httpx.ConnectError)
-                if not (broke_off or replaced) or waited + next_wait > self._max_wait_s:
-                    cause = str(error) or type(error).__name__
-                    raise ServiceUnreachable(f"no answer from {self._url}: {cause}; is the service running?") from error
+        sleep = self._sleep or job.wait
+        cause: Exception
+        with self._outage.minded():
+            while not job.done():
                 wait = None
-            else:
-                self._reached = True
-                if response.is_success:
-                    return response
-                wait = retry_after(response)
-                if not passes(response) or waited + (wait or next_wait) > self._max_wait_s:
-                    raise ServiceProblem(document(response))
-            if wait is None:
-                wait, next_wait = next_wait, min(2 * next_wait, _LONGEST_WAIT_S)
-            (self._sleep or job.wait)(wait)
-            waited += wait
+                try:
+                    response = send()
+                except httpx.TransportError as error:
+                    # a server that ended in the middle of it, or has been there and is being replaced; one that was
+                    # never there, or is slow, is another matter
+                    broke_off = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                    self._reached = self._reached or broke_off
+                    away = self._reached and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+                    again, cause = broke_off or away, ServiceUnreachable(self._no_answer(error))
+                    cause.__cause__ = error
+                else:
+                    self._reached = True
+                    if response.is_success:
+                        self._outage.over()
+                        return response
+                    wait, again, cause = retry_after(response), passes(response), ServiceProblem(document(response))
+                    away = again and wait is None and response.status_code in _NO_SERVER
+                if wait is None:
+                    wait, next_wait = next_wait, min(2 * next_wait, _LONGEST_WAIT_S)
+                if not away:
+                    self._outage.over()
+                # while it is away the limit of all requests comes first
+                if not again or waited + (0 if away else wait) > self._max_wait_s:
+                    raise cause
+                if not away:
+                    sleep(wait)
+                elif since := self._outage.wait(wait, sleep, str(cause)):
+                    raise ServiceGone(f"{cause}; it has been away since {since:%H:%M:%S}") from cause
+                waited += wait
         raise HungUp("there is nobody any more who waits for it")
+
+    def _no_answer(self, error: httpx.TransportError) -> str:
+        return f"no answer from {self._url}: {str(error) or type(error).__name__}; is the service running?"
 
 
 def _sent(value: str | float | bool | tuple[float, ...] | list[float]) -> str | float | bool:

@@ -27,6 +27,7 @@ from service.batch.work import (
     segment_all,
     size_bytes,
 )
+from service.client import ServiceGone
 from service.commands.common import add_local_options, fail, say
 from service.formats import negotiate
 from service.settings import Settings
@@ -99,7 +100,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     ledger = Ledger(options.out, shard, overwrite=options.overwrite)
     work = plan(images, options.out, parameters.output, format_name, ledger.receipts.has)
     _say_what_is_left_out([path for path in found.like_results if not ledger.receipts.made(path)])
-    opened = in_process(settings, request) if options.url is None else by_server(options.url, request)
+    opened = in_process(settings, request) if options.url is None else by_server(options.url, request, _say_aside)
     folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
         mine = [item for item in work if shard.takes(item.image.name)]
@@ -124,6 +125,10 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
     _say_notes({note: [item.source] for note in result.notes})
     say(f"wrote {item.target}")
     return 0
+
+
+def _say_aside(text: str) -> None:
+    say(text, sys.stderr)
 
 
 def _say_notes(notes: Notes) -> None:
@@ -154,15 +159,17 @@ def _folder(
 ) -> int:
     """A share of images to a folder, but for those that are finished; folders that cannot be read are failures too."""
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
-    with ledger.opened(lambda text: say(text, sys.stderr)) as interrupted, opened as segmenter:
+    with ledger.opened(_say_aside) as interrupted, opened as segmenter:
         todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
         progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
         notes: Notes = {}
         try:
             with closing(progress):
                 failed = segment_all(todo, segmenter, ledger, in_flight, progress, notes=notes)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ServiceGone) as end:
             how = "the same command begins anew" if redo else "the same command goes on with the rest"
+            if isinstance(end, ServiceGone):
+                return fail(f"{share}{end}; {progress.counts()} are done, {how}", 1)
             return fail(f"{share}interrupted after {progress.counts()}; {how}", INTERRUPTED)
         failures = [*unreadable, *failed]
         report = ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 from service.cli import main
-from service.client import KEY_URL_VARIABLE, KEY_VARIABLE, RECEIPT, Client, ServiceProblem, ServiceUnreachable
+from service.client import (
+    KEY_URL_VARIABLE,
+    KEY_VARIABLE,
+    RECEIPT,
+    Client,
+    ServiceGone,
+    ServiceProblem,
+    ServiceUnreachable,
+)
 from service.client.exchange import Option
 from service.settings import unknown_variables
 from tests.images import disc, png
@@ -130,6 +139,57 @@ def test_a_server_that_has_been_there_may_refuse_connections_for_a_while(before:
     with Client("http://x", transport=httpx.MockTransport(handler), sleep=lambda _: None) as client:
         assert [client.segment(b"image") for _ in range(2)] == [b"mask"] * 2
     assert len(bodies) == (4 if isinstance(before, httpx.Response) else 5)
+
+
+@pytest.mark.parametrize(
+    "away",
+    [httpx.ConnectError("refused"), httpx.ConnectTimeout("10 s"), httpx.Response(502), httpx.Response(503)],
+    ids=repr,
+)
+def test_a_server_that_is_gone_is_waited_for_by_all_requests_together(away: httpx.Response | Exception) -> None:
+    started, slept, told = threading.Barrier(4), list[float](), list[str]()
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.read())
+        if len(asked) == 1:
+            return MASK
+        if isinstance(away, Exception):
+            raise away
+        return away
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        started.wait(30)  # so that all wait at the same time
+
+    with Client(
+        "http://x", transport=httpx.MockTransport(answer), sleep=sleep, max_wait_s=5, waiting=told.append
+    ) as it:
+        assert it.segment(b"before") == b"mask"
+        jobs = [it.submit(b"image", format="png") for _ in range(4)]
+        for job in jobs:
+            with pytest.raises(ServiceGone, match="it has been away since"):
+                job.result()
+    assert slept == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
+    assert len(told) == 1
+    assert "waiting for it, 5 s at most" in told[0]
+
+
+def test_after_an_answer_patience_begins_anew_and_ends_for_one_image_all_the_same() -> None:
+    refused = httpx.ConnectError("refused")
+    handler, _ = scripted(MASK, refused, refused, BUSY, refused, refused, MASK, *[httpx.Response(504)] * 9)
+    slept: list[float] = []
+    told: list[str] = []
+    with Client(
+        "http://x", transport=httpx.MockTransport(handler), sleep=slept.append, max_wait_s=12, waiting=told.append
+    ) as client:
+        client.segment(b"image")
+        assert client.segment(b"image") == b"mask"
+        assert slept == [0.5, 1, 7, 2, 4]
+        with pytest.raises(ServiceProblem, match="504"):
+            client.segment(b"image")
+    assert slept[5:] == [0.5, 1, 2, 4]
+    assert len(told) == 2
 
 
 def test_a_slow_server_is_not_asked_twice() -> None:

@@ -23,7 +23,7 @@ from service.batch.segmenters import Result
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import left_to_do, segment_all
-from service.client import ServiceProblem, ServiceUnreachable
+from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 
@@ -266,6 +266,16 @@ def test_a_full_disk_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         do(works(tmp_path, *"abcdefgh"), segmenter, tmp_path / "out")
     assert len(segmenter.seen) < 4
     assert segmenter.closed == 1
+
+
+def test_a_server_that_is_gone_ends_the_batch(tmp_path: Path) -> None:
+    work = works(tmp_path, *"abcd")
+    segmenter = Scripted(raises={"b": ServiceGone("away")})
+    with pytest.raises(ServiceGone):
+        do(work, segmenter, tmp_path / "out")
+    assert "d" not in segmenter.seen
+    assert segmenter.closed == 1
+    assert work[0].target.exists()
 
 
 def test_a_full_disk_is_said_when_failures_are_listed_and_images_begun(
