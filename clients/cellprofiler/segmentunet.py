@@ -37,7 +37,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
 
     module_name = "SegmentUNet"
     category = "Object Processing"
-    variable_revision_number = 2
+    variable_revision_number = 3
 
     def create_settings(self) -> None:
         """Make the settings."""
@@ -55,6 +55,12 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
         self.scale = Text("Scale", "", doc="0.5 where objects are twice as large as those that the model knows.")
         self.timeout = Text("Seconds to wait at most", "", doc="Of one image; empty for the service's own.")
         self.mirror = Binary("Mean of mirrored views", False, doc="A little better, eight times the time.")  # noqa: FBT003
+        self.link = Text(
+            "Link objects of a volume from",
+            "",
+            doc="0.25: objects of neighbouring planes are one where they overlap so much (intersection over union), "
+            "at least. Empty: each plane is numbered by itself, from 1.",
+        )
 
     def _own(self) -> dict[str, Any]:
         """Settings by parameter of the service, in the order of a pipeline; the first is the address."""
@@ -68,6 +74,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
             "scale": self.scale,
             "timeout": self.timeout,
             "mirror": self.mirror,
+            "link": self.link,
         }
 
     def settings(self) -> list[Any]:
@@ -82,10 +89,12 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
         """Fill up what a pipeline of an earlier version of this module has not."""
         if revision == 1:
             values, revision = [*values, *[""] * 5, "No"], 2
+        if revision == 2:
+            values, revision = [*values, ""], 3
         return values, revision
 
     def volumetric(self) -> bool:
-        """Volumes are segmented plane by plane."""
+        """Volumes are segmented plane by plane; objects go through them where ``link`` is given."""
         return True
 
     def run(self, workspace: Any) -> None:  # noqa: ANN401 - of CellProfiler

@@ -119,6 +119,7 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
         "scale": "0.5",
         "timeout": "60",
         "mirror": True,
+        "link": "0.5",
     }
     for name, value in given.items():
         getattr(module, name).value = value
@@ -140,10 +141,20 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
         np.testing.assert_array_equal(found, client.segment_array(colours / 65535, output="labels", **given))
 
 
-def test_a_pipeline_of_the_first_version_keeps_its_settings(module: Any) -> None:
-    kept = ["DNA", "Nuclei", "http://here", "tiny", "3"]
-    values, revision = module.upgrade_settings(kept, 1, "SegmentUNet")
-    assert (values[:5], len(values), revision) == (kept, len(module.settings()), module.variable_revision_number)
+@pytest.mark.parametrize(
+    ("kept", "of"),
+    [
+        (["DNA", "Nuclei", "http://here", "tiny", "3"], 1),
+        (["DNA", "Nuclei", "http://here", "tiny", "3", "0.5", "0.1", "1", "2", "60", "Yes"], 2),
+    ],
+)
+def test_a_pipeline_of_an_earlier_version_keeps_its_settings(module: Any, kept: list[str], of: int) -> None:
+    values, revision = module.upgrade_settings(kept, of, "SegmentUNet")
+    assert values[: len(kept)] == kept
+    assert set(values[len(kept) :]) <= {"", "No"}
+    assert (len(values), revision) == (len(module.settings()), module.variable_revision_number)
+    named = dict(zip(module._own(), values[2:], strict=True))
+    assert (named["min_area"], named["mirror"], named["link"]) == ("3", kept[10] if of == 2 else "No", "")
     assert module.upgrade_settings(values, revision, "SegmentUNet") == (values, revision)
 
 
@@ -154,6 +165,11 @@ def test_a_volume_is_segmented_plane_by_plane(module: Any, server: LiveServer, c
     stack = np.stack([IMAGE, np.flip(IMAGE), IMAGE])[:planes]
     found = run(module, stack, volumetric=True).object_set.objects["Nuclei"].segmented
     np.testing.assert_array_equal(found > 0, np.stack([one, np.flip(one), one])[:planes])
+    module.link.value = "0.25"
+    linked = run(module, np.stack([IMAGE] * planes), volumetric=True).object_set.objects["Nuclei"].segmented
+    np.testing.assert_array_equal(linked, np.stack([cells.labels] * planes))
+    apart = run(module, np.stack([IMAGE, 0 * IMAGE, IMAGE])[:planes], volumetric=True)
+    assert apart.measured == (24 if planes == 1 else 48)
 
 
 @pytest.mark.parametrize(
