@@ -236,10 +236,8 @@ class Engine:
         Raises
         ------
         NotReady, UnknownModel
-        ImageTooLarge
-            Where no image of this size is taken.
-        UnsupportedOutput
-            Where the format does not hold such a result.
+        ImageTooLarge, UnsupportedOutput
+            Where no image of this size is taken, or the format does not hold such a result.
 
         """
         timeout_s = request.timeout_s or self._settings.deadline_s
