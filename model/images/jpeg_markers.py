@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, NamedTuple
+
+from model.images.errors import UndecodableImage
 
 MAX_SCANS = 64
 MAX_SEGMENTS = 65_536
@@ -20,16 +22,24 @@ MAX_FILL_BYTES = 64 << 10
 """Between the segments in front of the image data, which the codec looks at one by one; cameras pad with a few."""
 
 _FIRST_PIECE_BYTES, _PIECE_BYTES = 64, 1 << 20
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _JPEG_LS = 0xDA, 0xD9, 0xF7
 _ALONE = frozenset({0x01, 0xD8})  # markers without a length: TEM, SOI
 _UNREADABLE = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
-"""Reserved, hierarchical and JPEG-LS: libjpeg ends at these, but for some in image data that have restarts."""
+"""Reserved, hierarchical and of JPEG-LS: libjpeg ends at these, but for some in image data that have restarts."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn, without DHT, JPG and DAC
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # stuffed bytes, RSTn and fill bytes are none
 
 
-def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
-    """Height and width in the frame header of a JPEG stream (B.2.2), after a look at all of its markers.
+class JpegFrame(NamedTuple):
+    """Of a frame header (B.2.2)."""
+
+    bits: int
+    """Per sample."""
+    size_yx: tuple[int, int]
+
+
+def jpeg_frame(source: IO[bytes]) -> JpegFrame:
+    """Frame header of a JPEG stream, after a look at all of its markers.
 
     Parameters
     ----------
@@ -38,12 +48,14 @@ def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
 
     Raises
     ------
+    UndecodableImage
+        The stream is JPEG-LS.
     ValueError
         There is no frame header before the image data, or two; there are no image data; or there are markers that the
         codec does not know, or more scans, segments, metadata or fill bytes than any encoder writes.
 
     """
-    size_yx: tuple[int, int] | None = None
+    frame: JpegFrame | None = None
     scans = filled = 0
     for number, (marker, position, passed_over) in enumerate(_markers(source)):
         if number == MAX_SEGMENTS:
@@ -56,21 +68,21 @@ def jpeg_frame_yx(source: IO[bytes]) -> tuple[int, int]:
                 what = "bytes in front of the image data"
                 raise ValueError(f"the JPEG stream has {position} {what}, the limit is {MAX_METADATA_BYTES}")
         if marker in _FRAMES:
-            if size_yx is not None:
+            if frame is not None:
                 raise ValueError("the JPEG stream has two frame headers, of one picture there is one")
-            source.seek(position + 5)
-            height, width = struct.unpack(">HH", source.read(4))
-            size_yx = height, width
+            source.seek(position + 4)
+            bits, height, width = struct.unpack(">BHH", source.read(5))
+            frame = JpegFrame(bits, (height, width))
         scans += marker == _START_OF_SCAN
         if scans > MAX_SCANS:
             raise ValueError(f"the JPEG stream has more than {MAX_SCANS} scans, which is the limit")
-        if scans and size_yx is None:
+        if scans and frame is None:
             break
-    if size_yx is None:
+    if frame is None:
         raise ValueError("the JPEG stream has no frame header")
     if not scans:
         raise ValueError("the JPEG stream has no image data")
-    return size_yx
+    return frame
 
 
 def _markers(source: IO[bytes]) -> Iterator[tuple[int, int, int]]:
@@ -86,6 +98,8 @@ def _markers(source: IO[bytes]) -> Iterator[tuple[int, int, int]]:
         if len(head) < 2:
             return
         marker = head[1]
+        if marker == _JPEG_LS:
+            raise UndecodableImage("the picture is JPEG-LS, which is not supported; write it as PNG or TIFF")
         if marker in _UNREADABLE:
             raise ValueError(f"the JPEG stream has a marker {marker:02x} at byte {position}, which is not supported")
         yield marker, position, position - behind

@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from model.images.axes import check_picture
 from model.images.errors import UndecodableImage, undecodable
 from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, check_index
-from model.images.jpeg_markers import jpeg_frame_yx
+from model.images.jpeg_markers import jpeg_frame
 from model.images.tiff_ifd import ORIENTATION, walk_directories
 
 # The service's own limits are checked against the header before a pixel is decoded. Set once, at import: Pillow keeps
@@ -35,7 +35,10 @@ class JpegReader(ReaderOfParts):
     def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the JPEG header"):
-            jpeg_frame_yx(source)  # for its limits; the codec knows none
+            bits = jpeg_frame(source).bits  # also for its limits; the codec knows none
+            if bits != 8:
+                msg = f"the JPEG has samples of {bits} bits, 8 are supported; write it as PNG or TIFF"
+                raise UndecodableImage(msg)
             source.seek(0)
             image = JpegImageFile(source)
             width, height = image.size

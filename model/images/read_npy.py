@@ -164,8 +164,9 @@ def _read_header(source: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
     """Shape, whether the array is column-major, and the type of its values; ``source`` is left where these begin."""
     version = np.lib.format.read_magic(source)
     if version not in _HEADERS:
-        msg = f"version {version}, 1.0 and 2.0 are read"
-        raise ValueError(msg)
+        found = ".".join(map(str, version))
+        msg = f"the .npy file is of version {found}, 1.0 and 2.0 are read"
+        raise UndecodableImage(f"{msg}; save the pixels alone, as an array of numbers")
     length, read = _HEADERS[version]
     at = source.tell()
     (header_bytes,) = length.unpack(source.read(length.size))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from model.images.errors import UndecodableImage
 from model.images.jpeg2000_markers import jpeg2000_frame
-from model.images.jpeg_markers import jpeg_frame_yx
+from model.images.jpeg_markers import jpeg_frame
 from model.images.tiff_bands import is_raw
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _check_stream(stream: bytes, page: tifffile.TiffPage, name: str) -> None:
     most_samples = page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
     try:
         if page.compression in JPEG:
-            (height, width), samples = jpeg_frame_yx(io.BytesIO(stream)), most_samples
+            (height, width), samples = jpeg_frame(io.BytesIO(stream)).size_yx, most_samples
         else:
             (height, width), samples = jpeg2000_frame(stream)
     except (ValueError, struct.error) as error:

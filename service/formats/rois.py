@@ -67,14 +67,15 @@ def _rois(result: SegmentationResult) -> Iterator[tuple[str, roifile.ImagejRoi]]
 def _roi(parts: list[Region]) -> roifile.ImagejRoi:
     rings = [ring for part in parts for ring in part.rings_xy]
     everything = np.concatenate(rings)
+    left, top = everything.min(axis=0).tolist()
+    right, bottom = everything.max(axis=0).tolist()
     if len(rings) == 1:
         large = int(everything.max()) > MAX_INTEGER_COORDINATE
         roi = roifile.ImagejRoi.frompoints(everything.astype(np.float32) if large else everything)
         roi.roitype = roifile.ROI_TYPE.POLYGON
+        roi.right, roi.bottom = right, bottom  # roifile adds a pixel to what ImageJ writes
         return roi
     path = np.concatenate([_path(ring) for ring in rings])
-    left, top = everything.min(axis=0).tolist()
-    right, bottom = everything.max(axis=0).tolist()
     return roifile.ImagejRoi(
         roitype=roifile.ROI_TYPE.RECT,
         left=left,

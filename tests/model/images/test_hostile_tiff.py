@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from model.images import FormatError, ImageTooLarge, ReadLimits, UndecodableImage, open_image
 from model.images.jpeg2000_markers import jpeg2000_frame
-from model.images.jpeg_markers import MAX_SCANS, jpeg_frame_yx
+from model.images.jpeg_markers import MAX_SCANS, jpeg_frame
 from model.images.tiff_ifd import MAX_DESCRIPTION_BYTES, MAX_PAGES
 from tests.model.images.tiffs import LIMITS, patched, ramp, read, write
 
@@ -191,7 +191,7 @@ def test_a_tile_far_larger_than_its_image_is_refused() -> None:
     [
         (259, 34_676, "compression SGILOG is not supported"),
         (262, 5, "colour model SEPARATED is not supported"),
-        (262, 2, "1 samples per pixel, 3 are needed"),
+        (262, 2, "1 samples per pixel, 3 are needed; write it as grey"),
         (262, 3, "palette is None"),
         (258, 77, "samples of 77 bits"),
     ],
@@ -282,7 +282,7 @@ def test_a_truncated_jpeg_strip_is_refused_and_not_filled_with_grey() -> None:
 
 
 def jpeg_stream_yx(stream: bytes) -> tuple[int, int]:
-    return jpeg_frame_yx(io.BytesIO(stream))
+    return jpeg_frame(io.BytesIO(stream)).size_yx
 
 
 def jpeg2000_frame_yx(stream: bytes) -> tuple[int, int]:

@@ -212,7 +212,7 @@ def test_scans_behind_rubbish_count(between: bytes) -> None:
             r"has \d+ bytes in front of the image data, the limit is 16777216",
         ),
         (b"\xff\xfe\x00\x01", "the JPEG segment at byte 2 says it has 1 bytes, 2 is the least"),
-        (b"\xff\xf7\x00\x02", "marker f7 at byte 2, which is not supported"),
+        (b"\xff\xf7\x00\x02", "JPEG-LS, which is not supported"),
         (b"\xff\x02\x00\x02", "marker 02 at byte 2, which is not supported"),
         (b"\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00", "two frame headers"),
         (b"\xff\xd9", "no frame header"),
@@ -256,9 +256,9 @@ def test_markers_are_found_wherever_the_pieces_of_a_jpeg_end(data: st.DataObject
     piece_bytes = data.draw(st.integers(1, 300))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jpeg_markers, "_PIECE_BYTES", piece_bytes)
-        assert jpeg_markers.jpeg_frame_yx(io.BytesIO(filled + after)) == (40, 50)
+        assert jpeg_markers.jpeg_frame(io.BytesIO(filled + after)).size_yx == (40, 50)
         with pytest.raises(ValueError, match="scans"):
-            jpeg_markers.jpeg_frame_yx(io.BytesIO(with_scans(filled, MAX_SCANS) + after))
+            jpeg_markers.jpeg_frame(io.BytesIO(with_scans(filled, MAX_SCANS) + after))
 
 
 def test_a_png_whose_stream_ends_early_is_given_up_at_once() -> None:
@@ -273,6 +273,22 @@ def test_a_png_whose_stream_ends_early_is_given_up_at_once() -> None:
 def test_cmyk_jpeg_is_refused_by_name() -> None:
     with pytest.raises(UndecodableImage, match="CMYK"):
         read(save(Image.fromarray(RAMP).convert("CMYK"), "JPEG"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            imagecodecs.jpeg8_encode(np.full((8, 9), 4000, dtype=np.uint16), bitspersample=12),
+            "samples of 12 bits, 8 are",
+        ),
+        (imagecodecs.ljpeg_encode(np.full((8, 9), 60_000, dtype=np.uint16)), "samples of 16 bits, 8 are supported"),
+        (imagecodecs.jpegls_encode(RAMP), "the picture is JPEG-LS, which is not supported"),
+    ],
+)
+def test_kinds_of_jpeg_that_are_sound_but_not_read_are_named(data: bytes, said: str) -> None:
+    with pytest.raises(UndecodableImage, match=f"{said}.*; write it as PNG or TIFF$"):
+        read(bytes(data))
 
 
 @settings(max_examples=60)
@@ -323,7 +339,7 @@ def test_a_column_major_stack_is_read_once_for_all_of_its_planes() -> None:
         (npy(np.array([[object()]], dtype=object)), "object"),
         (npy(np.zeros((4, 4), dtype=complex)), "complex128"),
         (npy(np.zeros((0, 4))), "empty"),
-        (b"\x93NUMPY\x09\x00" + b"x" * 20, "version"),
+        (b"\x93NUMPY\x03\x00" + b"x" * 20, "version 3.0, 1.0 and 2.0 are read; save the pixels alone"),
         (b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10_000, "header cannot be decoded"),
         (b"\x93NUMPY\x01\x00\x11\x27" + b"(" * 10_001, "header takes 10001 bytes, the limit is 10000; save"),
         (b"\x93NUMPY\x02\x00\x11\x27\x00\x00" + b"(" * 10_001, "header takes 10001 bytes, the limit is 10000"),

@@ -74,6 +74,7 @@ def test_rois_enclose_exactly_the_pixels_of_each_label(plane: NDArray[np.uint16]
         assert total == pixels.sum()
         rows, columns = np.nonzero(pixels)
         assert (roi.left, roi.top) == (columns.min(), rows.min())
+        assert (roi.right, roi.bottom) == (columns.max() + 1, rows.max() + 1)
 
 
 def _open(ring: NDArray[np.int64]) -> NDArray[np.int64]:
