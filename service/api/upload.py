@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from service.settings import Settings
 
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
+_MOST_PREAMBLE_BYTES = 4096
 _MOST_OF_A_NAME = 255
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *MORE_FILES}
 
@@ -166,10 +168,29 @@ class _FormParser(MultiPartParser):
                 file.close()
 
 
+async def _from_first_boundary(chunks: AsyncIterator[bytes], content_type: str) -> AsyncGenerator[bytes, None]:
+    """Leave out what may stand in front of the first part (RFC 2046, section 5.1.1), which Starlette refuses."""
+    _, options = parse_options_header(content_type)
+    line_end = b"\r\n"
+    boundary = line_end + b"--" + options.get(b"boundary", b"")
+    head: bytes | None = line_end  # as if a line had ended before the body
+    async for chunk in chunks:
+        if head is None:
+            yield chunk
+            continue
+        head += chunk
+        at = head.find(boundary, 0, _MOST_PREAMBLE_BYTES)
+        if at >= 0 or len(head) > _MOST_PREAMBLE_BYTES:
+            yield head[max(0, at) + len(line_end) :]
+            head = None
+    if head is not None:
+        yield head.removeprefix(line_end)
+
+
 async def _from_form(request: Request, share: Share) -> Upload:
     parser = _FormParser(
         request.headers,
-        share.counted(request.stream()),
+        _from_first_boundary(share.counted(request.stream()), request.headers["content-type"]),
         max_files=1,
         max_fields=_MOST_FIELDS,
         max_part_size=_MOST_FIELD_BYTES,

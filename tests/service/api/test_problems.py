@@ -184,6 +184,28 @@ def test_a_form_cut_off_in_its_image_is_refused(client: AppClient) -> None:
     assert "closing boundary" in assert_problem(answer, 400, "broken-multipart")["detail"]
 
 
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form in MIME format.\r\n--x-\r\n", b"-" * 4000 + b"\r\n"])
+@pytest.mark.parametrize("piece_bytes", [1, 1 << 20])
+def test_what_stands_in_front_of_the_first_part_of_a_form_is_passed_over(
+    client: AppClient, preamble: bytes, piece_bytes: int
+) -> None:
+    head = b'--x-y\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    body = preamble + head + GOOD + b"\r\n--x-y--\r\nand behind"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), piece_bytes):
+            yield body[at : at + piece_bytes]
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x-y"}
+    assert client.request("POST", "/segment", content=pieces(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"y" * 10_000, b"y" * 10_000 + b"\r\n--x--\r\n", b"yy--x--\r\n"])
+def test_a_form_that_does_not_begin_is_refused(client: AppClient, body: bytes) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert_problem(client.request("POST", "/segment", content=body, headers=headers), 400, "broken-multipart")
+
+
 def test_an_unknown_field_of_a_form_is_refused(client: AppClient) -> None:
     answer = client.request("POST", "/segment", files={"image": ("a.png", GOOD)}, data={"outputs": "labels"})
     assert "did you mean 'output'?" in assert_problem(answer, 422, "invalid-parameter")["detail"]
