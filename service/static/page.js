@@ -9,21 +9,16 @@ let others = "";       // what to say of the files that were dropped with it
 let backdrop = null;   // ImageBitmap of it, where the browser can decode it
 let result = null;     // JSON of the last answer
 let shown = 1;         // the plane of it that is drawn
-let running = null;    // AbortController of the request in work
-let saving = false;    // a download is in work
+let isCurrent = false; // it is of the file and the options that are chosen
+let isLong = false;    // it came as a job
+let running = null;    // the segmentation in work, or the last one
+let saving = null;     // the download in work
 let waiting = 0;       // timer of the next question for models, where there were none
 
-function say(text, problem = false, line = $("status")) {
-  line.textContent = text;
-  line.classList.toggle("problem", problem);
-}
-
-function duration(seconds) {
-  return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
-}
-
 function offer() {   // one download at a time, of what is shown
-  $("download").disabled = saving || !result;
+  $("download").disabled = saving !== null || !isCurrent;
+  document.body.classList.toggle("outdated", !isCurrent);
+  $("stage").setAttribute("aria-busy", !isCurrent);
 }
 
 function lay(picture, plane) {
@@ -31,9 +26,11 @@ function lay(picture, plane) {
   [backdrop, shown] = [picture?.bitmap ?? null, plane];
 }
 
-function forget() {   // what is shown always belongs to the file and the options that are chosen
+function forget() {   // what is shown always belongs to the file that is chosen; of other options it is marked as outdated
   result = null;
+  isCurrent = false;
   lay(null, 1);
+  $("plane").value = $("plane").max = 1;
   $("stage").hidden = $("zoom").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
   $("facts").textContent = "";
   $("notes").replaceChildren();
@@ -43,52 +40,59 @@ function forget() {   // what is shown always belongs to the file and the option
 
 async function segment(renewed = false) {
   if (!image) return;
-  running?.abort();
-  const mine = running = new AbortController(), file = image, note = others;
-  const started = performance.now(), seconds = (digits) => `${((performance.now() - started) / 1000).toFixed(digits)} s`;
-  say(`Segmenting ${file.name} …${note}`);
-  let expected = "";
-  const clock = setInterval(() => {   // beside the words, which are read aloud whenever they change
-    if (running === mine) $("clock").textContent = seconds(1) + expected;
-  }, 100);
+  running?.cancel();
+  const file = image, note = others, mine = running = new Work({ line: $("status"), clock: $("clock"), cancel: $("cancel") }, `Segmenting ${file.name} …${note}`);
+  isCurrent = false;
+  $("again").hidden = true;
+  offer();
   try {
     if (file.size === 0) throw new Error(`${file.name} is empty: it has 0 bytes.`);
-    const plan = await forecast(file, mine.signal);
-    if (plan) expected = ` of about ${duration(plan.expected_seconds)}`;
-    const answer = await ask(file, query("segment", { format: "rle" }, OPTIONS), "json", mine.signal);
-    const picture = await decodedInTurn(file, answer.body, 0, () => !mine.signal.aborted, () => mine.signal.aborted);
-    if (mine.signal.aborted) return;
-    result = answer.body;
-    lay(picture, 1);
-    const planes = result.planes?.length ?? 1;
+    const address = query("segment", { format: "rle" }, OPTIONS), plan = await forecast(file, mine.signal);
+    if (plan) mine.note = ` of ${plan.finishing_seconds === null ? "at least" : "about"} ${duration(plan.expected_seconds)}`;
+    const answer = await ask(file, address, "json", mine, plan?.isLong ?? false);
+    const planes = answer.body.planes?.length ?? 1, plane = Math.min(Number($("plane").value), planes);
+    const picture = await decodedInTurn(file, answer.body, plane - 1, () => !mine.signal.aborted, () => mine.signal.aborted);
+    mine.signal.throwIfAborted();
+    [result, isLong, isCurrent] = [answer.body, answer.asJob, true];
+    lay(picture, plane);
     $("plane").max = planes;
-    $("plane").value = 1;
     $("plane-label").hidden = planes < 2;
-    offer();
     $("notes").replaceChildren(...result.receipt.input.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
     $("receipt").textContent = JSON.stringify(result.receipt, null, 2);
     $("receipt-box").hidden = false;
-    say(`Done in ${seconds(2)}` + (picture.bitmap ? "" : `; ${picture.why}, so the result stands alone`) + note);
+    say(`Done in ${mine.seconds(2)}` + (picture.bitmap ? "" : `; ${picture.why}, so the result stands alone`) + note);
     draw();
+    if (Number($("plane").value) !== shown) turn();   // it was moved meanwhile
   } catch (error) {
     if (error.unknownModel && !renewed) await listModels();
-    if (mine.signal.aborted) return;
+    if (running !== mine) return;
     if (error.unknownModel && !renewed) return segment(true);
-    forget();
-    say(error.message + note, true);
+    const isCancelled = mine.signal.aborted, older = result ? " What is shown is the result before." : "";
+    say((isCancelled ? `Cancelled ${file.name}.` : error.message) + older + note, !isCancelled);
+    $("again").hidden = !(isCancelled || error.again);
+    if (isCancelled) $("again").focus();
   } finally {
-    clearInterval(clock);
-    if (running === mine) $("clock").textContent = "";
+    mine.end();
+    offer();
   }
 }
 
+// Shows the plane that the slider has come to.
+async function turn() {
+  const answer = result, plane = Number($("plane").value), isLatest = () => answer === result && plane === Number($("plane").value);
+  if (!answer) return;
+  const picture = await decodedInTurn(image, answer, plane - 1, isLatest, () => answer !== result);
+  if (!picture || answer !== result) return;
+  lay(picture, plane);
+  draw();
+}
+
 async function download() {
-  const file = image, line = $("saved");   // others may be chosen meanwhile
-  saving = true;
+  const file = image, line = $("saved"), work = new Work({ line, clock: $("saved-clock"), cancel: $("cancel-download") }, `Writing the file of ${file.name} …`);
+  saving = work;   // another file may be chosen meanwhile
   offer();
   try {
-    say(`Writing the file of ${file.name} …`, false, line);
-    const answer = await ask(file, query("segment", { format: $("format").value }, OPTIONS), "blob");
+    const answer = await ask(file, query("segment", { format: $("format").value }, OPTIONS), "blob", work, isLong);
     const named = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "result";
     const link = document.createElement("a");
     link.href = URL.createObjectURL(answer.body);
@@ -97,13 +101,15 @@ async function download() {
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     say(`Saved ${link.download}`, false, line);
   } catch (error) {
-    say(`Nothing is saved of ${file.name}: ${error.message}`, true, line);
+    const isCancelled = work.signal.aborted;
+    say(`Nothing is saved of ${file.name}: ${isCancelled ? "it was cancelled." : error.message}`, !isCancelled, line);
     if (error.unknownModel) {   // what is shown is of it, too
       await listModels();
       segment();
     }
   } finally {
-    saving = false;
+    work.end();
+    saving = null;
     offer();
   }
 }
@@ -132,7 +138,7 @@ async function listModels() {
   if (!waiting) return;
   waiting = 0;
   if (!image) say("");
-  else if (!result) segment();
+  else if (!isCurrent) segment();
 }
 
 const drop = $("drop");
@@ -153,20 +159,14 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 for (const name of [...OPTIONS, "output", "mirror"]) {
   $(name).addEventListener("change", () => segment());
-  $(name).addEventListener("blur", () => { if ($(name).validity.badInput) segment(); });   // which is no change from empty
+  $(name).addEventListener("blur", () => { if ($(name).validity.badInput || $(name).getAttribute("aria-invalid") === "true") segment(); });   // which is no change from empty, nor to it
 }
 $("fit").addEventListener("change", () => {
   $("scale").disabled = $("fit").checked;
   segment();
 });
 $("opacity").addEventListener("input", draw);
-$("plane").addEventListener("input", async () => {
-  const answer = result, plane = Number($("plane").value), isLatest = () => answer === result && plane === Number($("plane").value);
-  const picture = answer && await decodedInTurn(image, answer, plane - 1, isLatest, () => answer !== result);
-  if (!picture || answer !== result) return;
-  lay(picture, plane);
-  draw();
-});
+$("plane").addEventListener("input", turn);
 for (const name of ["canvas", "zoom"]) {
   $(name).addEventListener("click", () => {
     $("zoom").setAttribute("aria-pressed", $("canvas").classList.toggle("whole"));
@@ -174,6 +174,7 @@ for (const name of ["canvas", "zoom"]) {
   });
 }
 $("download").addEventListener("click", download);
+$("again").addEventListener("click", () => segment());
 $("options").addEventListener("submit", (event) => event.preventDefault());
 $("format").append(...Object.entries(FORMATS).map(([name, title]) => new Option(title, name)));
 listModels();

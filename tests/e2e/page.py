@@ -51,12 +51,16 @@ class Page:
     def shown(self, name: str) -> bool:
         return bool(self.browser.find_element(By.ID, name).is_displayed())
 
-    def choose(self, name: str, content: bytes) -> None:
-        """Choose a file and wait until the page says how it went."""
+    def hand_over(self, name: str, content: bytes) -> None:
+        """Choose a file."""
         path = self.folder / name
         path.write_bytes(content)
         self.script("say('')")  # else words on the file before could be taken for words on this one
         self.browser.find_element(By.ID, "file").send_keys(str(path))
+
+    def choose(self, name: str, content: bytes) -> None:
+        """Choose a file and wait until the page says how it went."""
+        self.hand_over(name, content)
         self.settled()
 
     def drop(self, files: dict[str, bytes]) -> None:
@@ -103,6 +107,12 @@ class Page:
 
     def failed(self) -> bool:
         return "problem" in (self.browser.find_element(By.ID, "status").get_attribute("class") or "")
+
+    def outdated(self) -> bool:
+        """Whether what is shown is marked as not of the options that are chosen, and cannot be downloaded."""
+        outdated = "outdated" in (self.browser.find_element(By.TAG_NAME, "body").get_attribute("class") or "")
+        assert self.browser.find_element(By.ID, "download").is_enabled() != outdated
+        return outdated
 
     def set(self, name: str, value: str) -> None:
         """Type a value and leave the field, or choose an entry of a list."""

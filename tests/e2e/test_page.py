@@ -185,7 +185,7 @@ def test_the_page_says_how_long_it_will_take(page: Page) -> None:
     page.script(NOTE_CHANGES)
     page.choose("large.png", png(np.tile(IMAGE, (6, 4))))
     noted = page.script("return noted")
-    assert any(re.search(r"^\d+\.\d s of about \d+ (s|min)$", text) for text in noted["clock"])
+    assert any(re.search(r"^\d+\.\d s of (about|at least) \d+ (s|min)$", text) for text in noted["clock"])
     # words that change are read aloud
     assert [text.partition(" ")[0] for text in noted["status"] if text] == ["Segmenting", "Done"]
     assert page.script("return $('clock').ariaHidden") == "true"
@@ -306,7 +306,7 @@ def test_an_object_of_a_stack_has_one_colour_in_all_planes_where_overlaps_link_i
     apart = colours()
     assert apart[0] != apart[1]
     page.set("link", "0.5")
-    page.until(lambda: "24 objects of 24" in page.text("facts"))
+    page.until(lambda: "4 objects of 24" in page.text("facts"))
     linked = colours()
     assert linked == [apart[0], apart[0]]
     assert "4 objects of 24" in page.text("facts")
@@ -314,7 +314,7 @@ def test_an_object_of_a_stack_has_one_colour_in_all_planes_where_overlaps_link_i
     page.until(lambda: "object:" in page.text("facts"))
     assert not page.browser.find_element(By.ID, "link").is_enabled()
     page.set("output", "labels")
-    page.until(lambda: "24 objects of 24" in page.text("facts"))
+    page.until(lambda: "4 objects of 24" in page.text("facts"))
 
 
 @pytest.mark.parametrize(
@@ -357,15 +357,6 @@ def test_all_is_done_by_keyboard(page: Page) -> None:
     assert zoom.get_attribute("aria-pressed") == "true"
     page.browser.find_element(By.ID, "stage").send_keys(Keys.ARROW_RIGHT)
     page.until(lambda: page.script("return $('stage').scrollLeft") > 0)
-
-
-def test_a_service_that_is_gone_is_named(page: Page) -> None:
-    offline = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": True})
-    page.choose("a.png", png(IMAGE))
-    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": False})
-    assert page.failed()
-    assert "The service does not answer" in page.text("status")
 
 
 def test_a_refused_file_shows_the_words_of_the_problem_and_no_older_result(page: Page) -> None:

@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from service.client import Client
 from tests.e2e.page import IMAGE, Page
@@ -32,7 +33,8 @@ LOADING = """
     fetch = ((before) => async (address, ...rest) => {
       if (!loading) return before(address, ...rest);
       if (address === "models") return Response.json({models: []});
-      return Response.json({detail: "packages load"}, {status: 503});
+      const problem = {type: "/problems/not-ready", title: "The service is not ready", detail: "packages load"};
+      return Response.json(problem, {status: 503, headers: {"Retry-After": "5"}});
     })(fetch);
     $("model").replaceChildren();
     listModels();
@@ -91,8 +93,8 @@ def test_answers_that_always_break_off_are_named(page: Page) -> None:
 
 def test_a_page_opened_before_the_models_are_loaded_goes_on_when_they_are(page: Page) -> None:
     page.script(LOADING)
-    page.choose("a.png", png(IMAGE))
-    page.until(lambda: page.text("status") == "packages load" and page.failed())
+    page.hand_over("a.png", png(IMAGE))
+    page.until(lambda: page.text("status") == "The service is not ready; the page asks again")
     assert "No model is served yet; readiness says why." in page.script("return said")
     page.script("loading = false")
     page.until(lambda: "24 objects" in page.text("facts"))
@@ -136,8 +138,23 @@ def test_what_is_no_number_is_not_taken_for_an_empty_field(page: Page) -> None:
     page.choose("a.png", png(np.hstack([IMAGE, disc(256, 64, radius=4)])))
     page.set("min_area", "1e")
     page.until(page.failed)
-    assert page.text("status") == "Smallest object, px is no number; left empty it is model's own."
-    assert not page.shown("canvas")
+    assert page.text("status").startswith(
+        "Smallest object, px is no number; left empty it is model's own. What is shown is"
+    )
+    assert page.outdated()
     assert page.paths().count("/segment") == 1
     page.set("min_area", "100")
     page.until(lambda: "24 objects" in page.text("facts"))
+    assert not page.outdated()
+
+
+def test_a_field_that_is_emptied_of_what_is_no_number_counts_as_empty(page: Page) -> None:
+    page.choose("a.png", png(IMAGE))
+    field = page.browser.find_element(By.ID, "min_area")
+    field.send_keys("e", Keys.TAB)
+    page.until(page.failed)
+    assert field.get_attribute("aria-invalid") == "true"
+    field.send_keys(Keys.BACKSPACE, Keys.TAB)
+    page.until(lambda: page.text("status").startswith("Done"))
+    assert not page.outdated()
+    assert field.get_attribute("aria-invalid") == "false"
