@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from service.batch.patterns import matches
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
@@ -47,12 +47,16 @@ class Found:
     """Each file once. One may turn out to be unreadable, or a link to nothing: that shows when it is read."""
     like_results: list[Path]
     """Left out, because they are called as results are."""
+    links: list[Path]
+    """Not followed: to folders around them, or to those that are looked into all the same."""
     unreadable: list[OSError]
     """Folders that cannot be looked into."""
 
 
-def find_images(named: Sequence[str], listed: str | None = None, out: Path | None = None) -> Found:
-    """Images for files, folders (theirs alone, none hidden, no earlier results), glob patterns and a list, each once.
+def find_images(
+    named: Sequence[str], listed: str | None = None, is_made: Callable[[Path], bool] = lambda _: False
+) -> Found:
+    """Images for files, folders (theirs alone, none hidden, no earlier results), patterns and a list, each once.
 
     Parameters
     ----------
@@ -61,8 +65,9 @@ def find_images(named: Sequence[str], listed: str | None = None, out: Path | Non
     listed
         A file with one path on each line, absolute or from the list's own folder; ``-`` reads standard input, whose
         paths start at the working folder. Whether they exist shows when they are read.
-    out
-        Where results go: what patterns find there is no image where it is called as results are.
+    is_made
+        Whether a file has been made from an image: what patterns find of that is no image where it is called as results
+        are.
 
     Raises
     ------
@@ -72,14 +77,16 @@ def find_images(named: Sequence[str], listed: str | None = None, out: Path | Non
     """
     images: dict[str, Image] = {}
     like_results: list[Path] = []
+    links: list[Path] = []
     unreadable: list[OSError] = []
     for text in named:
         try:
-            entries = list(_named(text, out))
+            entries = list(_named(text, is_made))
         except OSError as error:
             raise NoImages(f"{text!r} cannot be looked into: {error.strerror}; make it readable") from error
         own = [entry for entry in entries if isinstance(entry, Image)]
-        left_out = [entry for entry in entries if isinstance(entry, Path)]
+        left_out = [entry.path for entry in entries if isinstance(entry, _LeftOut)]
+        links += [entry.path for entry in entries if isinstance(entry, _Link)]
         unreadable += [entry for entry in entries if isinstance(entry, OSError)]
         like_results += left_out
         if not own:
@@ -95,32 +102,43 @@ def find_images(named: Sequence[str], listed: str | None = None, out: Path | Non
     return Found(
         list(images.values()),
         [path for path in like_results if os.path.abspath(path) not in images],  # noqa: PTH100
+        links,
         unreadable,
     )
 
 
-def _named(text: str, out: Path | None) -> Iterator[Image | Path | OSError]:
-    """Images, files called as results are, and folders that cannot be looked into."""
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    path: Path
+    """Called as results are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    path: Path
+    """To a folder that is looked into all the same."""
+
+
+def _named(text: str, is_made: Callable[[Path], bool]) -> Iterator[Image | _LeftOut | _Link | OSError]:
+    """Images, what is left out, and folders that cannot be looked into."""
     path = Path(text)
     if path.is_dir():
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
-                yield entry if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
+                yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
     else:
-        fixed = Path(*_until_wildcard(path))
-        yield from _unreadable(str(fixed), path.parts[len(fixed.parts) :])
-        for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - absolute too
-            entry = Path(match)
-            if not _may_be_image(entry):
-                continue
-            if out and _is_result(entry) and entry.absolute().is_relative_to(out.absolute()):
-                yield entry
+        found = matches(text)
+        yield from found.unreadable
+        yield from map(_Link, found.links)
+        for entry in filter(_may_be_image, found.paths):
+            if _is_result(entry) and is_made(entry):
+                yield _LeftOut(entry)
             else:
-                yield Image(entry, PurePosixPath(entry.relative_to(fixed).as_posix()))
+                yield Image(entry, PurePosixPath(entry.relative_to(found.fixed).as_posix()))
 
 
 def _may_be_image(entry: Path) -> bool:
@@ -129,32 +147,6 @@ def _may_be_image(entry: Path) -> bool:
         return stat.S_ISREG(entry.stat().st_mode)
     except OSError:
         return True
-
-
-def _unreadable(folder: str, pattern: Sequence[str]) -> Iterator[OSError]:
-    """Folders that a pattern leads into and that cannot be looked into; glob passes them by in silence."""
-    try:
-        # what a listing tells of its entries costs no look at each
-        with os.scandir(folder) as entries:
-            below = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        yield error
-        return
-    for entry in below:
-        if pattern[0] == "**":
-            if not entry.is_symlink():  # which may lead in circles
-                yield from _unreadable(entry.path, pattern)
-        elif len(pattern) > 1 and fnmatch.fnmatchcase(entry.name, pattern[0]):
-            yield from _unreadable(entry.path, pattern[1:])
-
-
-def _until_wildcard(path: Path) -> Iterator[str]:
-    for part in path.parts[:-1]:
-        if glob.has_magic(part):
-            return
-        yield part
 
 
 def _is_result(entry: Path) -> bool:

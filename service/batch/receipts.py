@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ class Receipts:
         if found not in made:
             raise _kept(work, "has been changed since it was made")
         return found
+
+
+def made_by_any() -> Callable[[Path], bool]:
+    """Return a test whether a folder that a file lies in has a receipt for it; each folder is looked into once."""
+
+    @lru_cache(maxsize=4096)
+    def has_receipts(folder: Path) -> bool:
+        return Receipts(folder).folder.is_dir()
+
+    def is_made(file: Path) -> bool:
+        return any(Receipts(folder).made(file) for folder in file.absolute().parents if has_receipts(folder))
+
+    return is_made
 
 
 def _kept(work: Work, why: str) -> NotReplaced:

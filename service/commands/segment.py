@@ -14,6 +14,7 @@ from service.batch.files import write_alone
 from service.batch.images import find_images
 from service.batch.ledger import Ledger
 from service.batch.progress import Progress
+from service.batch.receipts import made_by_any
 from service.batch.segmenters import Segmenter, by_server, in_process
 from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
@@ -93,13 +94,16 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     if not options.images and not options.listed:
         return fail("there is nothing to segment; name files, folders or patterns, or give --list FILE", 2)
     shard = parse_shard(options.shard, os.environ) if options.shard else WHOLE
-    found = find_images(options.images, options.listed, options.out)
+    out, made = options.out.absolute(), made_by_any()
+    found = find_images(options.images, options.listed, lambda file: file.absolute().is_relative_to(out) or made(file))
     images = found.images
     format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
     request = parameters.request(format_name)
     ledger = Ledger(options.out, shard, overwrite=options.overwrite)
     work = plan(images, options.out, parameters.output, format_name, ledger.receipts.has)
-    _say_what_is_left_out([path for path in found.like_results if not ledger.receipts.made(path)])
+    others = [path for path in found.like_results if not ledger.receipts.made(path)]
+    _say_some("left out, called as results are", others, "; name them one by one or in a --list")
+    _say_some("left out, links to folders that are looked into otherwise", found.links)
     opened = in_process(settings, request) if options.url is None else by_server(options.url, request, _say_aside)
     folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
@@ -141,11 +145,11 @@ def _say_notes(notes: Notes) -> None:
         say(f"{len(notes) - _SHOWN_NOTES} further notes are in the receipts", sys.stderr)
 
 
-def _say_what_is_left_out(files: list[Path]) -> None:
+def _say_some(what: str, files: list[Path], remedy: str = "") -> None:
     if files:
         some = ", ".join(str(file) for file in files[:_SHOWN_LEFT_OUT])
         more = f" and {len(files) - _SHOWN_LEFT_OUT} more" if len(files) > _SHOWN_LEFT_OUT else ""
-        say(f"left out, called as results are: {some}{more}; name them one by one or in a --list", sys.stderr)
+        _say_aside(f"{what}: {some}{more}{remedy}")
 
 
 def _folder(

@@ -90,6 +90,23 @@ def test_what_a_folder_leaves_out_is_said_and_what_cannot_be_looked_into_is_a_fa
     assert main(["segment", str(images), "-o", str(out / "x.png")]) == 1
 
 
+def test_a_pattern_takes_no_results_of_earlier_calls_for_images_and_follows_links_once(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = workplace / "images"
+    (images / "c_labels.png").write_bytes(png(disc()))
+    (images / "latest").symlink_to(images)
+    call = ["segment", f"{images}/**/*.png", "-o"]
+    assert main([*call, str(images / "labels"), "--output", "labels"]) == 0
+    capsys.readouterr()
+    assert main([*call, str(images / "masks")]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"wrote 3 results to {images / 'masks'}\n"
+    made = ", ".join(f"{images}/labels/{name}_labels.png" for name in ("a", "b", "c_labels"))
+    assert f"left out, called as results are: {made}; name them" in said.err
+    assert f"left out, links to folders that are looked into otherwise: {images}/latest\n" in said.err
+
+
 def test_results_beside_their_images_are_known_and_not_spoken_of(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

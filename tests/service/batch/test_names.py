@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from service.batch.images import Image, NoImages, find_images
+from service.batch.patterns import matches
 from service.batch.targets import BadTarget, Work, choose_format, plan
 from tests.permissions import unprivileged
 
@@ -56,7 +58,7 @@ def test_a_pattern_names_images_below_its_fixed_part_and_leaves_results_out(tmp_
     for name in ("p1/x.tif", "p2/deep/x.tif", "out/p1/x_mask.tif", "p1/y_mask.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_images([f"{tmp_path}/**/*.tif"], out=tmp_path / "out").images
+    found = find_images([f"{tmp_path}/**/*.tif"], is_made=lambda file: file.parent.parent.name == "out").images
     assert [item.name.as_posix() for item in found] == ["p1/x.tif", "p1/y_mask.tif", "p2/deep/x.tif"]
 
 
@@ -143,6 +145,59 @@ def test_folders_that_a_pattern_cannot_look_into_are_told(
         found = find_images([f"{plates}/{pattern}"])
     assert [image.name.as_posix() for image in found.images] == images
     assert sorted(str(Path(error.filename).relative_to(plates)) for error in found.unreadable) == shut
+
+
+def test_patterns_follow_links_to_folders_once_and_never_in_circles(tmp_path: Path) -> None:
+    for name in ("outside/y.tif", "outside/deep/z.tif", "in/b/x.tif", "in/w.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    links = {
+        "in/a": "in/b",
+        "in/b/latest": "in/b",
+        "in/b/up": ".",
+        "in/c": "outside",
+        "outside/back": "in",
+        "in/d": "outside/deep",
+    }
+    for link, folder in links.items():
+        (tmp_path / link).symlink_to(tmp_path / folder)
+    (tmp_path / "in" / "self").symlink_to(tmp_path / "in" / "self")
+    found = find_images([f"{tmp_path}/in/**/*.tif"])
+    assert [item.name.as_posix() for item in found.images] == ["b/x.tif", "c/deep/z.tif", "c/y.tif", "w.tif"]
+    assert sorted(path.relative_to(tmp_path / "in").as_posix() for path in found.links) == [
+        "a",
+        "b/latest",
+        "b/up",
+        "c/back",
+        "d",
+    ]
+
+
+PATTERNS = "* ** **/* */*.tif **/b/*.tif **/[xy].tif b*/**/?.tif .* .h/* */.h* b/x.* ../*/*"
+FILES = "x.tif b/x.tif b/c/y.tif .h/x.tif .x.tif b/.h.tif b/[z].tif bb/b/x.tif"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.split())
+def test_patterns_mean_what_they_mean_to_glob(tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    for name in FILES.split():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.chdir(folder)
+    for text in (pattern, f"{folder}/{pattern}"):
+        globbed = glob.glob(text, recursive=True)  # noqa: PTH207 - absolute too
+        files = {os.path.normpath(path) for path in globbed if Path(path).is_file()}
+        found = {os.path.normpath(path) for path in matches(text).paths if path.is_file()}
+        assert found == files != set()
+
+
+def test_a_folder_of_lost_files_is_passed_by_as_hidden_ones_are(tmp_path: Path) -> None:
+    for name in ("lost+found/a.tif", "b/c.tif"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for pattern in ("**/*.tif", "*/*.tif", "**"):
+        assert [item.path.name for item in find_images([f"{tmp_path}/{pattern}"]).images] == ["c.tif"]
+    assert [item.path.name for item in find_images([f"{tmp_path}/lost+found/*"]).images] == ["a.tif"]
 
 
 def test_a_named_folder_that_cannot_be_looked_into_is_reported(plates: Path) -> None:
