@@ -1,7 +1,8 @@
-"""Decode large PNGs some rows at a time, which libpng could do but no binding of it offers.
+"""Decode PNGs some rows at a time, which libpng could do but no binding of it offers.
 
-zlib inflates the stream piece by piece. The rows that come out are still filtered, each against the one above; to undo
-that, every band is given to libpng as a small PNG of its own, uncompressed, whose first row is the last one of the band
+zlib inflates the stream piece by piece, and no more of it than the picture has: libpng would inflate whatever follows,
+in one call that nothing can stop. The rows that come out are still filtered, each against the one above; to undo that,
+every band is given to libpng as a small PNG of its own, uncompressed, whose first row is the last one of the band
 before.
 """
 
@@ -10,21 +11,24 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-BAND_BYTES = 16 << 20
+BAND_BYTES = 1 << 20
+"""Of inflated rows at a time: what the caches of a processor hold."""
 _CARRIERS = {1: (8, 0), 2: (8, 4), 3: (8, 2), 4: (8, 6), 6: (16, 2), 8: (16, 6)}
 """Depth and colour type whose pixels have so many bytes: filters know bytes and the length of a pixel only."""
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column of each pass over an interlaced picture, and the steps down and across."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """How the rows of a PNG that is not interlaced are laid out, once inflated (ISO 15948, 7.2)."""
+    """How the rows of a PNG, or of one pass over it, are laid out, once inflated (ISO 15948, 7.2)."""
 
     width: int
     height: int
@@ -59,15 +63,35 @@ class RowLayout:
         return numbers.reshape(len(rows), -1)[:, : self.width, np.newaxis]
 
 
-def raw_bands(layout: RowLayout, chunks: Iterator[bytes]) -> Iterator[NDArray[np.uint8]]:
+class Pass(NamedTuple):
+    """The pixels that one pass over a picture holds, and where they stand in it."""
+
+    top: int
+    left: int
+    step_y: int
+    step_x: int
+    layout: RowLayout
+
+
+def passes(picture: RowLayout, *, interlaced: bool) -> tuple[Pass, ...]:
+    """Return the passes of a picture in the order of the file, without those that hold no pixel (8.2)."""
+    starts = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    return tuple(
+        Pass(top, left, step_y, step_x, replace(picture, width=width, height=height))
+        for top, left, step_y, step_x in starts
+        if (height := len(range(top, picture.height, step_y))) and (width := len(range(left, picture.width, step_x)))
+    )
+
+
+def raw_bands(layout: RowLayout, inflated: Inflated) -> Iterator[NDArray[np.uint8]]:
     """Inflate and unfilter.
 
     Parameters
     ----------
     layout
         Of the rows.
-    chunks
-        The zlib stream, in pieces.
+    inflated
+        Where these rows come next.
 
     Yields
     ------
@@ -79,15 +103,12 @@ def raw_bands(layout: RowLayout, chunks: Iterator[bytes]) -> Iterator[NDArray[np
     EOFError, zlib.error, imagecodecs.PngError
         The stream ends early or is damaged.
     """
-    stream = _Stream(chunks)
     above = b""
     for top in range(0, layout.height, layout.rows_of_bands):
         rows = min(layout.rows_of_bands, layout.height - top)
-        band = _unfilter(layout, above, stream.take(rows * (1 + layout.row_bytes)))
+        band = _unfilter(layout, above, inflated.take(rows * (1 + layout.row_bytes)))
         above = b"\0" + band[-1].tobytes()
         yield band
-    for _ in chunks:  # what is left, so that the last checksum is compared, too
-        pass
 
 
 def _unfilter(layout: RowLayout, above: bytes, filtered: bytes) -> NDArray[np.uint8]:
@@ -113,14 +134,27 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-class _Stream:
-    """A zlib stream of which any number of bytes can be taken, one after the other."""
+class Inflated:
+    """A zlib stream of which any number of bytes can be taken, one after the other.
+
+    Parameters
+    ----------
+    chunks
+        The stream, in pieces.
+    """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._inflate = zlib.decompressobj()
 
     def take(self, size: int) -> bytes:
+        """Inflate the next ``size`` bytes.
+
+        Raises
+        ------
+        EOFError, zlib.error
+            The stream ends early or is damaged.
+        """
         parts: list[bytes] = []
         left = size
         while left:
@@ -133,3 +167,8 @@ class _Stream:
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
+
+    def end(self) -> None:
+        """Pass over the pieces that are left, uninflated, so that the last of their checksums is compared, too."""
+        for _ in self._chunks:
+            pass

@@ -47,7 +47,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff_bands, "BAND_PX", 10 * SHAPE[1])
     monkeypatch.setattr(png_bands, "BAND_BYTES", 10 * SHAPE[1])
     monkeypatch.setattr(read_npy, "PART_BYTES", 10 * SHAPE[1])
-    monkeypatch.setattr(read_png, "WHOLE_BYTES", 0)
     monkeypatch.setattr(read_png, "CHUNK_BYTES", 100)
 
 
@@ -184,7 +183,6 @@ def test_parts_of_an_npy_are_its_pixels(fortran: bool) -> None:
 def test_any_png_is_the_same_in_bands_of_any_size(width: int, height: int, band: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read_png, "WHOLE_BYTES", 0)
         patch.setattr(png_bands, "BAND_BYTES", band)
         _, plane, _ = in_parts(bytes(imagecodecs.png_encode(pixels)))
     np.testing.assert_array_equal(plane, pixels)

@@ -26,7 +26,7 @@ from model.images import (
     open_image,
 )
 from model.images.jpeg_markers import MAX_FILL_BYTES, MAX_SCANS, MAX_SEGMENTS
-from model.images.png_bands import RowLayout, raw_bands
+from model.images.png_bands import Inflated, RowLayout, raw_bands
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 RAMP = (np.arange(20 * 30) * 7 % 256).astype(np.uint8).reshape(20, 30)
@@ -266,7 +266,7 @@ def test_a_png_whose_stream_ends_early_is_given_up_at_once() -> None:
     rows = RowLayout(width=4000, height=4000, depth=8, samples=1)
     pieces = iter([zlib.compress(bytes(1000)), *[bytes(1000)] * 100])
     with pytest.raises(EOFError, match="bytes early"):
-        list(raw_bands(rows, pieces))
+        list(raw_bands(rows, Inflated(pieces)))
     assert sum(1 for _ in pieces) > 95
 
 
