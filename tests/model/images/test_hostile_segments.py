@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from model.images import UndecodableImage, open_image
+from model.images.jpeg2000_markers import MAX_SEGMENTS, jpeg2000_frame
 from tests.model.images.tiffs import LIMITS, patched, ramp, read, write
 
 
@@ -62,6 +65,76 @@ def test_a_jpeg_2000_tile_that_asks_for_more_than_the_directory_is_refused(strea
     data = write(ramp(64, 64, dtype=np.uint8), compression="jpeg2000", tile=(64, 64))
     with pytest.raises(UndecodableImage, match=message):
         read(with_segments(data, stream))
+
+
+def coded(*, layers: int = 1, levels: int = 5, block: int = 4, precincts: bytes = b"") -> bytes:
+    """The marker of how a JPEG 2000 stream is coded; the side of code blocks is 4 for 0, 64 for 4."""
+    body = struct.pack(">BBHBBBBBB", bool(precincts), 0, layers, 0, levels, block, block, 0, 1) + precincts
+    return b"\xff\x52" + struct.pack(">H", 2 + len(body)) + body
+
+
+def coded_component(block: int) -> bytes:
+    """Likewise for the first component."""
+    return b"\xff\x53" + struct.pack(">HBBBBBBB", 9, 0, 0, 5, block, block, 0, 1)
+
+
+def tile_part(*headers: bytes, length: int | None = None) -> bytes:
+    body = b"".join(headers) + b"\xff\x93" + bytes(9)
+    return b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 12 + len(body) if length is None else length, 0, 1) + body
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (coded(block=1), "the code blocks of the JPEG 2000 stream hold 64 samples on average, 256 is the least"),
+        (coded(precincts=b"\x11" * 6), "hold 1 samples on average"),
+        (coded(precincts=b"\x55" + b"\x44" * 5), "hold 64 samples on average"),
+        (coded() + coded_component(0), "hold 16 samples on average"),
+        (coded() + tile_part(coded(block=0)), "hold 16 samples on average"),
+        (coded() + tile_part() + tile_part(coded_component(0)), "hold 16 samples on average"),
+        (coded(layers=65), "has 65 layers, the limit is 64"),
+        (coded() + b"\xff\x30\x00\x02" + coded(block=0), "marker ff30 at byte 59: it is not supported"),
+        (coded() + b"\xff\x64\x00\x01" + coded(block=0), "segment at byte 59 says it has 1 bytes, 2 is the least"),
+        (coded() + tile_part(length=12), "the JPEG 2000 tile part at byte 59 ends before its header does"),
+        (coded() + b"\xff\x64\x00\x02" * MAX_SEGMENTS, f"more than {MAX_SEGMENTS} segments, which is the limit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_jpeg_2000_of_parts_smaller_than_encoders_write_is_refused(headers: bytes, message: str) -> None:
+    """OpenJPEG takes 400 bytes for each code block: 120 MB for 2048 squared in blocks of 4, from 1.8 KB."""
+    stream = size_marker(64, 64) + headers
+    with pytest.raises(ValueError, match=message):
+        jpeg2000_frame(stream)
+    data = write(ramp(64, 64, dtype=np.uint8), compression="jpeg2000", tile=(64, 64))
+    if len(stream) < 1 << 16:
+        with pytest.raises(UndecodableImage, match=message):
+            read(with_segments(data, stream))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_resolutions": 1},
+        {"codeblock_size": (16, 16)},
+        {"codeblock_size": (4, 64)},
+        {"precinct_size": (64, 64)},
+        {"tile_size": (64, 64), "plt": True},
+        {"tile_size": (100, 130), "progression": "RPCL"},
+        {"quality_layers": [40, 20, 10], "irreversible": True},
+        {"comment": "of a length"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("no_jp2", [False, True])
+def test_jpeg_2000_as_encoders_write_it_is_read(options: dict[str, Any], no_jp2: bool) -> None:
+    file = io.BytesIO()
+    Image.fromarray(ramp(300, 200, dtype=np.uint8)).save(file, "JPEG2000", no_jp2=no_jp2, **options)
+    data = with_segments(
+        write(ramp(300, 200, dtype=np.uint8), compression="jpeg2000", rowsperstrip=300), file.getvalue()
+    )
+    expected = np.asarray(Image.open(file))
+    np.testing.assert_array_equal(read(data)[1][0, ..., 0], expected)
 
 
 def test_jpeg_2000_is_read_in_and_without_a_file_of_its_own() -> None:
