@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, JobsOf, SettingsOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
@@ -33,6 +34,7 @@ async def plan(
     refused (413) where the plan is not.
     """
     refuse_repeated(request.query_params.multi_items())
+    access: Access = request.scope[ACCESS]
     wanted = SegmentRequest(
         model=query.model,
         output=query.output,
@@ -44,6 +46,7 @@ async def plan(
         pixel_size_um=given_pixel_size(query.pixel_size),
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
+        user=access.user,
     )
     size_yx = parse_size(query.size)
     forecast = await engine.forecast(size_yx, query.planes, wanted)

@@ -70,13 +70,14 @@ async def segment(
         background = parameters.respond_async or prefers_async(request)
         if background and not settings.jobs_mb:
             raise JobsOff
+        access: Access = request.scope[ACCESS]
         wanted = replace(
             parameters.request(negotiate(accept, parameters.format)),
             timeout_s=seconds_allowed(parameters.timeout, settings, background=background),
             background=background,
+            user=access.user,
             file_name=upload.file_name,
         )
-        access: Access = request.scope[ACCESS]
         access.format = wanted.format
         access.model = engine.model(wanted.model).package.spec.reference
         if background:

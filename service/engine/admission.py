@@ -14,6 +14,7 @@ from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
 from service.engine.sharing import seconds_beside
 from service.engine.ticket import Throughput, Ticket
+from service.engine.turn_order import TurnOrder
 from service.engine.unsent import KINDS
 
 
@@ -45,7 +46,8 @@ class Admission(KeptRoom):
     ) -> None:
         # a worker is left to those that wait for none
         super().__init__(memory_bytes, disk_bytes, turns - 1, clock)
-        self.turns = turns
+        self.order = TurnOrder(turns)
+        """Whose turn is next in the background."""
         self._max_backlog_s = max_backlog_s
 
     @contextmanager
@@ -59,6 +61,7 @@ class Admission(KeptRoom):
         *,
         finishing_s: float = 0.0,
         background: bool = False,
+        user: str | None = None,
         series: Series = SINGLE,
     ) -> Iterator[Ticket]:
         """Accept a request for the length of a ``with`` block.
@@ -80,6 +83,8 @@ class Admission(KeptRoom):
         background
             Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
             before it makes its :meth:`claim`.
+        user
+            Whose it is: users share turns in the background, and the limit of what may wait there.
         series
             What goes to the same caller: its answers must be there beside the result, and are not counted as others'.
 
@@ -94,8 +99,17 @@ class Admission(KeptRoom):
 
         """
         held = throughput, pixels, memory_bytes
-        self.check(*held, timeout_s, disk_bytes, finishing_s=finishing_s, background=background, series=series)
-        ticket = Ticket(*held, disk_bytes, background, queued=background, series=series, finishing_s=finishing_s)
+        self.check(
+            *held,
+            timeout_s,
+            disk_bytes,
+            finishing_s=finishing_s,
+            background=background,
+            user=user,
+            series=series,
+        )
+        ticket = Ticket(*held, disk_bytes, background, user, queued=background, series=series)
+        ticket.finishing_s = finishing_s
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -196,33 +210,32 @@ class Admission(KeptRoom):
         asked.finishing_s = finishing_s
         others = self._tickets - {ticket}
         if ticket.background:
-            check_deadline(asked, others, timeout_s)
+            check_deadline(asked, others, timeout_s, self.order)
+            self.order.charge(ticket, asked.seconds_left)
             ticket.queued = True
         else:
-            check_time(asked, others, timeout_s, self._max_backlog_s)
+            check_time(asked, others, timeout_s, self._max_backlog_s, self.order)
             self._check_free("disk_bytes", disk_bytes, series, asking=ticket)
             if not (patient and await self._growth.wait(ticket, memory_bytes - ticket.memory_bytes)):
                 self._check_free("memory_bytes", memory_bytes, series, asking=ticket)
         ticket.pixels_left, ticket.memory_bytes, ticket.disk_bytes = pixels, memory_bytes, disk_bytes
         ticket.finishing_s = finishing_s
 
-    def seconds_until_done(self, throughput: Throughput, pixels: int, *, background: bool = False) -> float:
+    def seconds_until_done(
+        self, throughput: Throughput, pixels: int, *, background: bool = False, user: str | None = None
+    ) -> float:
         """Seconds until a request of so many input pixels would be through the net if it came now.
 
         All requests get equal shares by seconds of the net (fair queueing), so that of each other one no more is waited
         for than this one takes itself; those in the background count as one to all others. One in the background for
-        which there is no turn now waits for all of its kind that came before.
+        which there is no turn now waits for those of its kind that get one before it.
         """
-        asked = Ticket(throughput, pixels, 0, background=background, queued=background and self._turns_are_taken())
-        return seconds_beside(asked, self._tickets)
-
-    def _turns_are_taken(self) -> bool:
-        jobs = [ticket for ticket in self._tickets if ticket.background and not ticket.abandoned]
-        return len(jobs) >= self.turns
+        asked = Ticket(throughput, pixels, 0, background=background, user=user, queued=background)
+        return seconds_beside(asked, self._tickets, self.order)
 
     def seconds_left(self, ticket: Ticket) -> float:
         """Seconds until an accepted request is through the net, counted likewise."""
-        return seconds_beside(ticket, self._tickets - {ticket})
+        return seconds_beside(ticket, self._tickets - {ticket}, self.order)
 
     def check(
         self,
@@ -234,6 +247,7 @@ class Admission(KeptRoom):
         *,
         finishing_s: float = 0.0,
         background: bool = False,
+        user: str | None = None,
         series: Series = SINGLE,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
@@ -241,10 +255,9 @@ class Admission(KeptRoom):
         check_disk_alone(disk_bytes, self.disk_limit, series.disk_bytes)
         if not background:  # else it waits for its turn without them
             self.check_room(memory_bytes, disk_bytes, series)
-        queued = background and self._turns_are_taken()
-        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, queued, series=series)
+        asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, user, background, series=series)
         asked.finishing_s = finishing_s
-        check_time(asked, self._tickets, timeout_s, self._max_backlog_s)
+        check_time(asked, self._tickets, timeout_s, self._max_backlog_s, self.order)
 
     def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:
         """Refuse what has no room now beside what others hold, and what is kept for them, by :class:`Overloaded`."""

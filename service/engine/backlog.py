@@ -9,13 +9,19 @@ from dataclasses import replace
 from service.engine.errors import DeadlineExceeded, Overloaded
 from service.engine.sharing import seconds_beside
 from service.engine.ticket import Ticket
+from service.engine.turn_order import TurnOrder
 
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
 _TOLD_S = 1.0  # what is left is told once so much of the time is gone
 
 
-def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, max_backlog_s: float) -> None:
+def check_time(
+    asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, max_backlog_s: float, order: TurnOrder
+) -> None:
     """Refuse a request beside those accepted where it had to wait, or would take, longer than so many seconds.
+
+    One in the background is accepted beyond that, too, where those of the same user keep within an equal share: they
+    go before what others have beyond theirs.
 
     Raises
     ------
@@ -30,17 +36,31 @@ def check_time(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, ma
     waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
     limit_s = timeout_s if asked.background else max_backlog_s
     if ahead and waiting_s + own_s > limit_s:
-        wait = max(1, math.ceil(min(waiting_s, waiting_s + own_s - limit_s)))
+        wait_s, share = min(waiting_s, waiting_s + own_s - limit_s), ""
+        jobs = [ticket for ticket in tickets if ticket.background and ticket.pixels_left]
+        users = len({asked.user, *(job.user for job in jobs)})
+        if asked.background and users > 1:
+            users_s = sum(job.seconds_left for job in jobs if job.user == asked.user)
+            too_much_s = users_s + own_s - limit_s / users
+            if too_much_s <= 0:
+                check_deadline(asked, tickets, timeout_s, order)
+                return
+            wait_s = min(wait_s, too_much_s * users)
+            share = (
+                f"; {users_s:.0f} s of that are jobs of the user who asks, of {users} users each may have "
+                f"{limit_s / users:.0f} s in any case"
+            )
+        wait = max(1, math.ceil(wait_s))
         raise Overloaded(
             f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is "
-            f"{limit_s:.0f} s; try again in {wait} s",
+            f"{limit_s:.0f} s{share}; try again in {wait} s",
             "backlog",
             wait,
         )
-    check_deadline(asked, tickets, timeout_s)
+    check_deadline(asked, tickets, timeout_s, order)
 
 
-def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float) -> None:
+def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, order: TurnOrder) -> None:
     """Refuse a request that would take longer than is left of so many seconds beside those accepted.
 
     What comes beside the net counts as far as it is known, which of several runs is that of one. Several are looked at
@@ -53,7 +73,7 @@ def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float
     """
     series = asked.series
     pixels, left_s, several = asked.pixels_left * series.runs, timeout_s - series.seconds, series.runs > 1
-    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets) + asked.finishing_s
+    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets, order) + asked.finishing_s
     if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
         of = f" of {series.runs} outputs, made one after the other" if several else ""
         left = f", {left_s:.1f} s of it are left" if series.seconds >= _TOLD_S else ""

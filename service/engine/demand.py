@@ -34,6 +34,7 @@ class Demand:
     room: Needs
     timeout_s: float
     background: bool
+    user: str | None
     relief: str
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
     series: Series
@@ -76,12 +77,12 @@ class Demand:
         """See :meth:`~service.engine.admission.Admission.check`."""
         self.check_alone(admission)
         with telling(self.auto_scale):
-            self._ask(admission.check, speed, background=self.background)
+            self._ask(admission.check, speed, background=self.background, user=self.user)
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
         self.check(admission, speed)
-        return self._ask(admission.admit, speed, background=self.background)
+        return self._ask(admission.admit, speed, background=self.background, user=self.user)
 
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
@@ -89,7 +90,7 @@ class Demand:
         with telling(self.auto_scale):
             await self._ask(admission.go_on, ticket, patient=patient)
 
-    def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool) -> _T:
+    def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool | str | None) -> _T:
         """Call one of admission's methods with all that is asked for."""
         room, other = self.room, {"finishing_s": self.finishing_s, "series": self.series}
         return ask(first, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, **other, **how)
@@ -142,7 +143,8 @@ def demand_of(
     seen, pixels = header.planes * math.prod(header.size_yx), header.planes * plan.input_pixels
     # of several what takes longest: what they take together nobody has measured
     finishing_s = max(chosen.finishing.least_seconds(request, seen) for request in requests)
-    return Demand(plan, pixels, room, timeout_s, requests[0].background, relief, series, finishing_s, auto_scale)
+    background, user = requests[0].background, requests[0].user
+    return Demand(plan, pixels, room, timeout_s, background, user, relief, series, finishing_s, auto_scale)
 
 
 def first_refusal(demands: Sequence[Demand], admission: Admission, speed: Throughput) -> EngineError | None:

@@ -135,7 +135,7 @@ class Pipeline:
         demands = [search, asked] if search else [asked]
         pixels = sum(each.pixels for each in demands)
         finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
-        through_s = self.admission.seconds_until_done(speed, pixels, background=request.background)
+        through_s = self.admission.seconds_until_done(speed, pixels, background=request.background, user=request.user)
         return Forecast(
             model=chosen,
             plan=asked.plan,

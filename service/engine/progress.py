@@ -7,11 +7,13 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
+from itertools import islice
 
 from model.images import ImageHeader
 from service.engine.admission import Admission
 from service.engine.auto_scale import ScaledRequest
 from service.engine.ticket import Ticket
+from service.engine.turn_order import TurnOrder
 
 _LOOK_S = 0.1
 
@@ -59,9 +61,9 @@ class Progress:
         return self.scaled[0].scale if self.scaled and self.scaled[0].auto_scale else None
 
     @property
-    def in_background(self) -> bool:
-        """Whether nobody waits for it."""
-        return self._ticket is not None and self._ticket.background
+    def job(self) -> Ticket | None:
+        """What was accepted, where nobody waits for it."""
+        return self._ticket if self._ticket is not None and self._ticket.background else None
 
     def claim(self) -> bool:
         """Ask for what was promised to it, where nobody waits for it; see :meth:`Admission.claim`."""
@@ -92,19 +94,22 @@ class Turns:
 
     Parameters
     ----------
-    count
-        Half of the workers for calls of one size.
+    order
+        Whose turn is next, and how many there are: half of the workers for calls of one size.
 
     """
 
-    def __init__(self, count: int) -> None:
-        self._free = asyncio.Semaphore(count)
+    def __init__(self, order: TurnOrder) -> None:
+        self._order = order
+        self._free = order.turns
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._next = asyncio.Lock()
 
     @asynccontextmanager
     async def turn(self, progress: Progress) -> AsyncIterator[None]:
-        """Wait for a turn and for room, first come, first served; one that somebody waits for has both at once."""
-        async with self._free if progress.in_background else nullcontext():
+        """Wait for a turn, then for room; one that somebody waits for has both at once."""
+        job = progress.job
+        async with self._let_in(job) if job else nullcontext():
             await self.room(progress)
             progress.began_at = datetime.now(UTC)
             try:
@@ -112,9 +117,38 @@ class Turns:
             finally:
                 progress.end()
 
+    @asynccontextmanager
+    async def _let_in(self, job: Ticket) -> AsyncIterator[None]:
+        called = asyncio.get_running_loop().create_future()
+        self._waiting[job] = called
+        self._call()
+        try:
+            await called
+        except asyncio.CancelledError:
+            self._waiting.pop(job, None)
+            if not called.cancelled():
+                self._leave()
+            raise
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._free += 1
+        self._call()
+
+    def _call(self) -> None:
+        """Let in as many as there are turns."""
+        waiting = [job for job, called in self._waiting.items() if not called.cancelled()]
+        for job in islice(self._order.ordered(waiting), self._free):
+            self._free -= 1
+            self._order.begin(job)
+            self._waiting.pop(job).set_result(None)
+
     async def room(self, progress: Progress) -> None:
-        """Wait for what was promised to one that nobody waits for, and that has its turn."""
-        if progress.in_background:
+        """Wait for what was promised to one that nobody waits for, and that has its turn, in the order of turns."""
+        if progress.job:
             async with self._next:
                 # it is freed by any thread, the garbage collector's too, and these can wake nobody
                 while not progress.claim():  # noqa: ASYNC110

@@ -50,6 +50,8 @@ class SegmentRequest:
         Seconds until the caller gives up; None for the service's own limit.
     background
         Whether nobody waits for the answer: all such requests together get the net as often as one other does.
+    user
+        Whose it is; those in the background take turns by that, and all whose user is None are one user's.
     file_name
         Of the image, without folders, for formats that name it; None where nobody has said it.
 
@@ -71,6 +73,7 @@ class SegmentRequest:
     placement: Placement = UNPLACED
     timeout_s: float | None = None
     background: bool = False
+    user: str | None = None
     file_name: str | None = None
 
 

@@ -152,7 +152,7 @@ def begin(
         between=between,
     )
     scheduler.start()
-    turns, trials = Turns(admission.turns), Trials(threads)
+    turns, trials = Turns(admission.order), Trials(threads)
     pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, trials)
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
 

@@ -132,7 +132,8 @@ def search_of(
         raise nothing_tells(request, header, spec)
     room = search_needs(header, request, spec, part_bytes, most.minus(series), trials=trials)
     pixels, once = sum(trial.plan.input_pixels for trial in trials), replace(series, runs=1)
-    asked = Demand(trials[-1].plan, pixels, room, timeout_s, request.background, relief="", series=once)
+    background, user = request.background, request.user
+    asked = Demand(trials[-1].plan, pixels, room, timeout_s, background, user, relief="", series=once)
     return Search(trials, known_px, asked)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
 from itertools import accumulate
 
 from service.engine.ticket import Ticket
+from service.engine.turn_order import TurnOrder
 from service.engine.unsent import Kind
 
 
@@ -24,15 +26,18 @@ class Shares:
         tickets = [*tickets]
         self._apart = _Lengths(ticket.seconds_left for ticket in tickets if not ticket.background)
         jobs = [ticket for ticket in tickets if ticket.background]
-        self._begun = _Lengths(job.seconds_left for job in jobs if not job.queued)
+        self._begun = _Lengths(job.seconds_left for job in jobs if not job.waits_for_turn)
         self._jobs_s = sum(job.seconds_left for job in jobs)
 
     def through_s(self, own: Ticket) -> float:
-        """Seconds until one of them is through the net; see :meth:`Admission.seconds_until_done`."""
+        """Seconds until one of them that has its turn is through the net; see :meth:`Admission.seconds_until_done`."""
         own_s = own.seconds_left
         if not own.background:
             return self._apart.up_to(own_s) + min(own_s, self._jobs_s)
-        jobs_s = self._jobs_s if own.queued else self._begun.up_to(own_s)
+        return self.behind_s(self._begun.up_to(own_s))
+
+    def behind_s(self, jobs_s: float) -> float:
+        """Seconds until all in the background together have had so many of the net."""
         return jobs_s + self._apart.up_to(jobs_s)
 
 
@@ -50,9 +55,31 @@ class _Lengths:
         return self._sums[shorter] + (longer * most_s if longer else 0.0)
 
 
-def seconds_beside(own: Ticket, others: Iterable[Ticket]) -> float:
-    """Seconds until one request is through the net beside others."""
-    return Shares([*others, own]).through_s(own)
+def seconds_beside(own: Ticket, others: Iterable[Ticket], order: TurnOrder) -> float:
+    """Seconds until one request is through the net beside others, if no more come."""
+    tickets = [*others, own]
+    shares = Shares(tickets)
+    return shares.behind_s(_until_through(own, tickets, order)) if own.waits_for_turn else shares.through_s(own)
+
+
+def _until_through(own: Ticket, tickets: Iterable[Ticket], order: TurnOrder) -> float:
+    """Seconds of the net that all in the background take until one that waits for its turn is through it.
+
+    Those in work have equal shares, so that each is through once all have had as much of the net as it takes.
+    """
+    jobs = [ticket for ticket in tickets if ticket.background]
+    work = [(job.seconds_left, job.number) for job in jobs if not job.waits_for_turn]
+    heapify(work)
+    waiting = order.ordered(job for job in jobs if job.waits_for_turn)
+    each_s = all_s = 0.0
+    while True:
+        while len(work) < order.turns and (following := next(waiting, None)):
+            heappush(work, (each_s + following.seconds_left, following.number))
+        before_s, (each_s, number) = each_s, work[0]
+        all_s += (each_s - before_s) * len(work)
+        if number == own.number:
+            return all_s
+        heappop(work)
 
 
 def seconds_until_freed(size: int, kind: Kind, work: Collection[Ticket], accepted: Collection[Ticket]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from service.engine.precedence import Wish
@@ -73,8 +74,12 @@ class Ticket:
     disk_bytes: int = 0
     background: bool = False
     """Nobody waits for it: together such requests get the share of one."""
+    user: str | None = None
+    """Whose it is; those in the background take turns by that."""
     queued: bool = False
     """In the background, and behind others: nothing of it is done, and it holds nothing, before it is its turn."""
+    has_turn: bool = False
+    """In the background, and let in: nothing but memory and disk is waited for."""
     wish: Wish | None = None
     """It is its turn, and others still hold what it was promised: it holds nothing yet."""
     abandoned: bool = False
@@ -87,7 +92,14 @@ class Ticket:
     """Seconds that it has taken beside the net by now; the search of its scale, once that is over, left out."""
     over: ExitStack = field(default_factory=ExitStack)
     """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
+    number: int = field(default_factory=count().__next__)
+    """Larger than those of all that came before."""
     _threads: set[Future[Any]] = field(default_factory=set)
+
+    @property
+    def waits_for_turn(self) -> bool:
+        """Whether others in the background go before it."""
+        return self.queued and not self.has_turn
 
     @property
     def seconds_left(self) -> float:

@@ -30,6 +30,7 @@ from tests.problems import assert_problem
 
 IMAGE = png(disc())
 ASYNC = {"Prefer": "respond-async"}
+ALICE, BOB = ({"Authorization": f"Bearer {name}-key-0123456789"} for name in ("alice", "bob"))
 
 
 @pytest.fixture(scope="module")
@@ -440,17 +441,45 @@ def test_a_parameter_that_does_not_exist_is_told_those_that_do(one: AppClient) -
     assert problem["detail"] == "parameter 'foo' does not exist; there are wait"
 
 
-def test_a_job_is_its_users_alone(settings: Settings, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
+@pytest.fixture(scope="module")
+def keyed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
+    """A service with the users alice and bob."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")
-    alice, bob = ({"Authorization": f"Bearer {name}-key-0123456789"} for name in ("alice", "bob"))
     with running_app(settings.model_copy(update={"api_keys_file": keys})) as client:
         client.wait_until_ready()
-        job = submit(client, headers=alice)
-        for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
-            assert_problem(client.get(path, headers=bob), 404, "unknown-job")
-        assert_problem(client.request("DELETE", f"/jobs/{job}", headers=bob), 404, "unknown-job")
-        assert client.get(f"/jobs/{job}/result", headers=alice, params={"wait": 20}).status_code == 200
+        yield client
+
+
+def test_a_job_is_its_users_alone(keyed: AppClient) -> None:
+    job = submit(keyed, headers=ALICE)
+    for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
+        assert_problem(keyed.get(path, headers=BOB), 404, "unknown-job")
+    assert_problem(keyed.request("DELETE", f"/jobs/{job}", headers=BOB), 404, "unknown-job")
+    assert keyed.get(f"/jobs/{job}/result", headers=ALICE, params={"wait": 20}).status_code == 200
+
+
+def test_users_take_turns_and_a_plan_counts_on_that(keyed: AppClient, gate: threading.Event) -> None:
+    def expected_s(user: dict[str, str]) -> float:
+        plan = keyed.get("/plan", params={"size": "64x64", "respond_async": True}, headers=user).json()
+        assert plan["refusal"] is None
+        seconds: float = plan["expected_seconds"]
+        return seconds
+
+    def started(job: str, user: dict[str, str]) -> str | None:
+        answer = keyed.get(f"/jobs/{job}", params={"wait": 20 if gate.is_set() else 0}, headers=user)
+        when: str | None = answer.json()["started"]
+        return when
+
+    at_once = keyed.app.state.engine._admission.order.turns
+    jobs = [submit(keyed, headers=ALICE) for _ in range(at_once + 20)]
+    until(lambda: all(started(job, ALICE) for job in jobs[:at_once]))
+    assert not any(started(job, ALICE) for job in jobs[at_once:])
+    assert expected_s(BOB) < expected_s(ALICE) / 4
+    thumbnail = submit(keyed, headers=BOB)
+    gate.set()
+    later = sorted(started(job, ALICE) or "" for job in jobs[at_once:])
+    assert (started(thumbnail, BOB) or "") < later[at_once - 1]
 
 
 def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another(
 
 def test_one_in_the_background_without_a_turn_waits_for_all_before_it_and_takes_nothing_from_those() -> None:
     async def scenario() -> None:
-        speed, admission, turns = Throughput(MB), Admission(100 * MB, 1000, turns=2), Turns(2)
+        speed, admission = Throughput(MB), Admission(100 * MB, 1000, turns=2)
+        turns = Turns(admission.order)
         header = imagined((10, 10), 1, 1)
         tasks, held, tickets = [], [AsyncExitStack() for _ in range(12)], []
 
@@ -142,7 +143,8 @@ def test_one_in_the_queue_keeps_nobody_out() -> None:
 
 def test_those_in_the_background_get_their_room_in_their_order() -> None:
     async def scenario() -> None:
-        speed, admission, turns = Throughput(MB), Admission(10 * MB, 1000), Turns(3)
+        speed, admission = Throughput(MB), Admission(10 * MB, 1000, turns=3)
+        turns = Turns(admission.order)
         header, begun = imagined((10, 10), 1, 1), []
         ends = {name: asyncio.Event() for name in "abc"}
 

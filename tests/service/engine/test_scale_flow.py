@@ -163,8 +163,8 @@ def test_a_job_keeps_its_place_after_the_search(packages: Path, monkeypatch: pyt
 
     async def scenario() -> None:
         async with running(packages, threads=2) as engine:
-            assert engine._admission.turns == 2
-            await engine._working().pipeline.turns._free.acquire()
+            assert engine._admission.order.turns == 2
+            engine._working().pipeline.turns._free -= 1
             ended: list[int] = []
             progress = [Progress() for _ in range(4)]
             tasks: list[asyncio.Task[Answer]] = []
