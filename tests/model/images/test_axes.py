@@ -137,6 +137,15 @@ def test_axes_of_arrays_that_tifffile_makes_colours_are_believed(
     np.testing.assert_array_equal(planes, expected.reshape(-1, *expected.shape[-3:]))
 
 
+def test_images_of_planar_pages_behind_one_directory_are_read_to_their_end() -> None:
+    array = ramp(2, 3, 8, 9)
+    description = '{"shape": [2, 3, 8, 9], "axes": "TZYX"}'
+    first = write(array[0], photometric="rgb", planarconfig="separate", metadata=None, description=description)
+    header, planes = read(first + array[1].tobytes())
+    assert (header.stack_axes, header.stack_shape, header.channels) == ("TZ", (2, 3), 1)
+    np.testing.assert_array_equal(planes[..., 0], array.reshape(6, 8, 9))
+
+
 def test_planar_colours_stay_colours_where_nobody_says_otherwise() -> None:
     image = ramp(4, 8, 9)
     data = write(image, photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"])
