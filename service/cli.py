@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 from model.errors import ModelError
 from model.images import FormatError
-from model.interrupts import INTERRUPTED
 from service.batch.images import NoImages
 from service.batch.ledger import NoRoomForResults
 from service.batch.shard import BadShard
@@ -19,7 +18,7 @@ from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
 from service.engine.errors import EngineError
 from service.errors import InvalidParameter
-from service.interrupts import once_in_order
+from service.interrupts import once_in_order, status_of
 from service.server import CannotListen
 from service.settings import InvalidSettings, load_settings
 
@@ -27,7 +26,7 @@ from service.settings import InvalidSettings, load_settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 something failed, 2 wrongly called."""
     options = _parser().parse_args(arguments)
-    with once_in_order():
+    with once_in_order(terminable=options.run is not serve.run):  # a server drains
         return _run(options)
 
 
@@ -39,8 +38,8 @@ def _run(options: argparse.Namespace) -> int:
         return fail(str(error), 2)
     except (ServiceProblem, ServiceUnreachable, CannotListen, ModelError, EngineError, NoRoomForResults) as error:
         return fail(str(error), 1)
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as end:
+        return fail("interrupted", status_of(end))
     return status
 
 

@@ -155,16 +155,22 @@ class _Local:
 
 
 @contextmanager
-def by_server(url: str, request: SegmentRequest, waiting: Callable[[str], object]) -> Iterator[Segmenter]:
-    """Segment on a server; it may be away for :data:`SERVER_AWAY_S` seconds, which ``waiting`` is told once."""
+def by_server(
+    url: str, request: SegmentRequest, waiting: Callable[[str], object], *, as_jobs: bool = False
+) -> Iterator[Segmenter]:
+    """Segment on a server, where asked for by jobs of it.
+
+    It may be away for :data:`SERVER_AWAY_S` seconds, which ``waiting`` is told once.
+    """
     with Client(url, max_wait_s=SERVER_AWAY_S, waiting=waiting) as client:
-        yield _Remote(client, request)
+        yield _Remote(client, request, as_jobs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Remote:
     client: Client
     request: SegmentRequest
+    as_jobs: bool
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -176,7 +182,9 @@ class _Remote:
         }
 
     def segment(self, image: Path) -> Result:
-        response = self.client.answer(image, model=self.request.model, **_chosen(self.request))
+        # how it is asked for is no part of a result
+        asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
+        response = self.client.answer(image, model=self.request.model, **asked)
         return Result(response.content, json.loads(response.headers[RECEIPT]))
 
     def close(self) -> None:

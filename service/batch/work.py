@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -73,6 +73,34 @@ _Outcome: TypeAlias = Failure | tuple[str, ...] | None
 """Of one image: why it failed, or the notes of its receipt; None where it was broken off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What has become of the images of a run so far.
+
+    Parameters
+    ----------
+    progress
+        Told of each of them.
+
+    """
+
+    progress: Progress
+    images: list[Path] = field(default_factory=list)
+    """Those that are done, well or not."""
+    failures: list[Failure] = field(default_factory=list)
+    notes: Notes = field(default_factory=dict)
+
+    def count(self, item: Work, outcome: _Outcome) -> None:
+        """Add one image."""
+        self.images.append(item.source)
+        self.progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        for note in outcome or ():
+            self.notes.setdefault(note, []).append(item.source)
+
+
 def left_to_do(
     work: Sequence[Work], ledger: Ledger, identity: Mapping[str, Any], interrupted: frozenset[str]
 ) -> list[Work]:
@@ -85,10 +113,8 @@ def left_to_do(
     return sorted(todo, key=lambda item: key(item) in interrupted)
 
 
-def segment_all(
-    work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, progress: Progress, *, notes: Notes
-) -> list[Failure]:
-    """Segment images, ``in_flight`` at a time; returns what failed, by name, and adds to ``notes``.
+def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, tally: Tally) -> None:
+    """Segment images, ``in_flight`` at a time; what becomes of them is added to ``tally``, also where it ends early.
 
     Interrupted, or without room or a server, it closes the segmenter: what is under way is broken off, what is finished
     counted.
@@ -102,7 +128,6 @@ def segment_all(
 
     """
     identity = segmenter.identity
-    failures: list[Failure] = []
     stopping = threading.Event()
 
     def one(item: Work) -> _Outcome:
@@ -139,39 +164,30 @@ def segment_all(
             for item in waiting:
                 running[threads.submit(one, item)] = item
                 if len(running) > in_flight:
-                    failures += _collect(running, progress, notes)
+                    _collect(running, tally)
             while running:
-                failures += _collect(running, progress, notes)
+                _collect(running, tally)
         except BaseException:
             stopping.set()
             segmenter.close()
             threads.shutdown(cancel_futures=True)
-            _count_finished(running, progress)
+            _count_finished(running, tally)
             raise
-    return sorted(failures, key=lambda failure: failure.image)
 
 
-def _collect(running: dict[Future[_Outcome], Work], progress: Progress, notes: Notes) -> list[Failure]:
-    """Wait until at least one image is done; returns the failures among those that are."""
+def _collect(running: dict[Future[_Outcome], Work], tally: Tally) -> None:
+    """Wait until at least one image is done, and count those that are."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
-    failures = []
     for future in done:
         item = running.pop(future)
-        outcome = future.result()
-        progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-            continue
-        for note in outcome or ():
-            notes.setdefault(note, []).append(item.source)
-    return failures
+        tally.count(item, future.result())
 
 
-def _count_finished(running: Mapping[Future[_Outcome], Work], progress: Progress) -> None:
-    """Tell what has ended, well or not, before it could be broken off."""
+def _count_finished(running: Mapping[Future[_Outcome], Work], tally: Tally) -> None:
+    """Count what has ended, well or not, before it could be broken off."""
     for future, item in running.items():
         if not future.cancelled() and future.exception() is None and (outcome := future.result()) is not None:
-            progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
+            tally.count(item, outcome)
 
 
 def size_bytes(item: Work) -> int:

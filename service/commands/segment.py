@@ -8,11 +8,10 @@ import sys
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from model.interrupts import INTERRUPTED
 from service.api.parameters import SegmentParameters, combined
 from service.batch.files import write_alone
 from service.batch.images import find_images
-from service.batch.ledger import Ledger
+from service.batch.ledger import Ledger, NoRoomForResults
 from service.batch.progress import Progress
 from service.batch.receipts import made_by_any
 from service.batch.segmenters import Segmenter, by_server, in_process
@@ -22,6 +21,7 @@ from service.batch.work import (
     NOT_REPLACED,
     Failure,
     Notes,
+    Tally,
     failure_of,
     folder_failure,
     left_to_do,
@@ -31,6 +31,7 @@ from service.batch.work import (
 from service.client import ServiceGone
 from service.commands.common import add_local_options, fail, say
 from service.formats import negotiate
+from service.interrupts import status_of
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -93,6 +94,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         return fail(f"--in-flight is {in_flight}; use a number above 0", 2)
     if not options.images and not options.listed:
         return fail("there is nothing to segment; name files, folders or patterns, or give --list FILE", 2)
+    if parameters.respond_async and options.url is None:
+        return fail("--respond-async is for a server, which works on a job of it; give --url, or leave it out", 2)
     shard = parse_shard(options.shard, os.environ) if options.shard else WHOLE
     out, made = options.out.absolute(), made_by_any()
     found = find_images(options.images, options.listed, lambda file: file.absolute().is_relative_to(out) or made(file))
@@ -104,7 +107,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     others = [path for path in found.like_results if not ledger.receipts.made(path)]
     _say_some("left out, called as results are", others, "; name them one by one or in a --list")
     _say_some("left out, links to folders that are looked into otherwise", found.links)
-    opened = in_process(settings, request) if options.url is None else by_server(options.url, request, _say_aside)
+    opened = (
+        in_process(settings, request)
+        if options.url is None
+        else by_server(options.url, request, _say_aside, as_jobs=parameters.respond_async)
+    )
     folders = [folder_failure(error) for error in found.unreadable]
     if not is_file_name(images, options.out):
         mine = [item for item in work if shard.takes(item.image.name)]
@@ -122,8 +129,8 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
         try:
             result = segmenter.segment(item.source)
             write_alone(item.target, result.body)
-        except KeyboardInterrupt:
-            return fail(f"interrupted; {item.target} is not written, the same command begins anew", INTERRUPTED)
+        except KeyboardInterrupt as end:
+            return fail(f"interrupted; {item.target} is not written, the same command begins anew", status_of(end))
         except Exception as error:
             return fail(f"{item.source}: {failure_of(item.source, error).message}", 1)
     _say_notes({note: [item.source] for note in result.notes})
@@ -163,23 +170,34 @@ def _folder(
 ) -> int:
     """A share of images to a folder, but for those that are finished; folders that cannot be read are failures too."""
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
+    end: KeyboardInterrupt | ServiceGone | NoRoomForResults | None = None
+    report: Path | None = None
     with ledger.opened(_say_aside) as interrupted, opened as segmenter:
         todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
-        progress = Progress(len(todo), sum(size_bytes(item) for item in todo))
-        notes: Notes = {}
+        tally = Tally(Progress(len(todo), sum(size_bytes(item) for item in todo)))
         try:
-            with closing(progress):
-                failed = segment_all(todo, segmenter, ledger, in_flight, progress, notes=notes)
-        except (KeyboardInterrupt, ServiceGone) as end:
-            how = "the same command begins anew" if redo else "the same command goes on with the rest"
-            if isinstance(end, ServiceGone):
-                return fail(f"{share}{end}; {progress.counts()} are done, {how}", 1)
-            return fail(f"{share}interrupted after {progress.counts()}; {how}", INTERRUPTED)
+            with closing(tally.progress):
+                segment_all(todo, segmenter, ledger, in_flight, tally)
+        except (KeyboardInterrupt, ServiceGone, NoRoomForResults) as early:
+            end = early
+        failed = sorted(tally.failures, key=lambda failure: failure.image)
         failures = [*unreadable, *failed]
-        report = ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
-    _say_notes(notes)
+        left = {item.source for item in todo} - set(tally.images)
+        try:
+            report = ledger.report(
+                [failure.as_json() for failure in failures], [item.source for item in mine if item.source not in left]
+            )
+        except NoRoomForResults:
+            if end is None:
+                raise
+    if end is None:
+        _say_notes(tally.notes)
     for failure in failures[:_SHOWN_FAILURES]:
         say(f"{failure.image}: {failure.message}", sys.stderr)
+    lists_them = f"{report} lists them" if report else "no room is left for a list of them"
+    if end is not None:
+        some = f"; {len(failures)} failed, {lists_them}" if failures else ""
+        return _ended(end, share, tally.progress.counts(), some, redo=redo)
     before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
     say(f"{share}wrote {len(todo) - len(failed)} results to {ledger.out}{before}")
     if failures:
@@ -188,5 +206,15 @@ def _folder(
             what[0] += f", {kept} of them so as not to replace what was changed or not made here"
         if unreadable:
             what.append(f"{len(unreadable)} folders cannot be looked into")
-        return fail(f"{share}{' and '.join(what)}; {report} lists them", 1)
+        return fail(f"{share}{' and '.join(what)}; {lists_them}", 1)
     return 0
+
+
+def _ended(
+    end: KeyboardInterrupt | ServiceGone | NoRoomForResults, share: str, counts: str, failures: str, *, redo: bool
+) -> int:
+    """Say why a batch has ended before its last image; returns the exit status."""
+    how = f"the same command {'begins anew' if redo else 'goes on with the rest'}{failures}"
+    if isinstance(end, KeyboardInterrupt):
+        return fail(f"{share}interrupted after {counts}; {how}", status_of(end))
+    return fail(f"{share}{end}; it ended after {counts}; {how}", 1)

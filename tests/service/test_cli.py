@@ -29,7 +29,7 @@ from service.settings import Settings
 from tests.app_client import running_app
 from tests.foreign import write_foreign_package
 from tests.images import disc, png
-from tests.live import live_server
+from tests.live import live_server, wait_until
 from tests.packages import with_variant, write_tiny_package
 
 
@@ -171,11 +171,37 @@ def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
     arguments = ["segment", str(workplace / "images"), "-o", str(workplace / "out")]
     with live_server(workplace, workplace / "packages") as server:
         assert main([*arguments, "--url", server.url]) == 0
-        assert main([*arguments, "--url", server.url]) == 0
-    assert "wrote 0 results" in capsys.readouterr().out.splitlines()[-1]
+        assert main([*arguments, "--url", server.url, "--respond-async"]) == 0
+        assert main([*arguments[:2], "-o", str(workplace / "jobs"), "--url", server.url, "--respond-async"]) == 0
+        wait_until(lambda: sum(event.get("path", "").endswith("/result") for event in server.events()) == 2)
+    assert "wrote 0 results" in capsys.readouterr().out.splitlines()[1]
     np.testing.assert_array_equal(
         np.asarray(Image.open(workplace / "out" / "a_mask.png")), np.where(disc() > 110, 255, 0)
     )
+
+
+@pytest.mark.parametrize("fits", [False, True])
+def test_what_failed_before_the_disk_was_full_is_said_and_listed_where_that_has_room(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    images, out = workplace / "images", workplace / "out"
+    (images / "0.tif").write_text("text")
+    flush = os.fsync
+    full = [OSError(errno.ENOSPC, "No space left on device")] * (1 if fits else 9)
+
+    def fsync(descriptor: int) -> None:
+        if full:
+            raise full.pop()
+        flush(descriptor)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert main(["segment", str(images), "-o", str(out), "--in-flight", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "0.tif: the body is no known image" in said
+    assert "No space left on device; make room and start again" in said
+    list_is = f"{out}/failures.json lists them" if fits else "no room is left for a list of them"
+    assert f"1 failed, {list_is}\n" in said
+    assert (out / "failures.json").exists() == fits
 
 
 def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
@@ -272,6 +298,7 @@ def test_objects_become_a_table(workplace: Path) -> None:
         (["IMAGES", "--output", "probabilities", "--format", "png"], "PNG has no floating point samples"),
         (["IMAGES", "--pixel-size", "0"], "give the size of one pixel, such as 0.65"),
         (["IMAGES", "--in-flight", "0"], "--in-flight is 0"),
+        (["IMAGES", "--respond-async"], "--respond-async is for a server"),
         (["IMAGES", "--shard", "3/3"], "count from 0 to 2"),
         (["IMAGES", "--shard", "auto"], "write --shard I/N"),
     ],

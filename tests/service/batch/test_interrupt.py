@@ -169,18 +169,21 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file() and path.parent.name != "locks"}
 
 
-def test_an_interrupt_hangs_up_and_the_same_command_goes_on(images: Path, tmp_path: Path, server: LiveServer) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_hangs_up_and_the_same_command_goes_on(
+    images: Path, tmp_path: Path, server: LiveServer, number: signal.Signals, status: int
+) -> None:
     out = tmp_path / "out"
     with stalling(server, finished=2) as stalled:
         process = started(images, "-o", out, "--url", stalled.url, "--in-flight", str(IN_FLIGHT))
         for _ in range(IN_FLIGHT):
             assert stalled.stalled.acquire(timeout=WAIT_S)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = ended(process)
         for _ in range(IN_FLIGHT):
             assert stalled.hung_up.acquire(timeout=WAIT_S), "the service still works for nobody"
     assert said == (
-        130,
+        status,
         "",
         f"unet-service: interrupted after 2 of {IMAGES} images; the same command goes on with the rest\n",
     )
@@ -191,6 +194,30 @@ def test_an_interrupt_hangs_up_and_the_same_command_goes_on(images: Path, tmp_pa
         0,
         f"wrote 7 results to {out}, 2 were there\n",
     )
+
+
+def test_an_interrupted_run_lists_what_had_failed_and_keeps_what_was_listed_of_the_rest(
+    images: Path, tmp_path: Path, server: LiveServer
+) -> None:
+    out = tmp_path / "out"
+    for image in images.iterdir():
+        image.write_bytes(b"junk")
+    assert ended(started(images, "-o", out, "--url", server.url))[0] == 1
+    for entry in (entries := json.loads((out / "failures.json").read_bytes())):
+        entry["message"] = "of the first run"
+    (out / "failures.json").write_text(json.dumps(entries))
+    with stalling(server, finished=2) as stalled:
+        process = started(images, "-o", out, "--url", stalled.url, "--in-flight", str(IN_FLIGHT))
+        for _ in range(IN_FLIGHT):
+            assert stalled.stalled.acquire(timeout=WAIT_S)
+        process.send_signal(signal.SIGTERM)
+        status, _, said = ended(process)
+    assert status == 143
+    assert f"interrupted after 2 of {IMAGES} images (2 failed); the same command goes on with the rest; " in said
+    assert f"2 failed, {out}/failures.json lists them\n" in said
+    messages = [entry["message"] for entry in json.loads((out / "failures.json").read_bytes())]
+    assert len(messages) == IMAGES
+    assert sum(message != "of the first run" for message in messages) == 2
 
 
 def test_an_interrupt_while_one_image_is_away_writes_nothing(images: Path, tmp_path: Path, server: LiveServer) -> None:

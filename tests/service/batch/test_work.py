@@ -22,7 +22,7 @@ from service.batch.receipts import NotReplaced
 from service.batch.segmenters import Result
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
-from service.batch.work import left_to_do, segment_all
+from service.batch.work import Tally, left_to_do, segment_all
 from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
@@ -61,8 +61,9 @@ def do(
     ledger = Ledger(out, overwrite=overwrite)
     with ledger.opened(lambda _: None) as interrupted:
         todo = left_to_do(work, ledger, segmenter.identity, interrupted)
-        failures = segment_all(todo, segmenter, ledger, in_flight, Progress(len(todo), 0), notes={})
-    return [(failure.image.name, failure.type) for failure in failures]
+        tally = Tally(Progress(len(todo), 0))
+        segment_all(todo, segmenter, ledger, in_flight, tally)
+    return sorted((failure.image.name, failure.type) for failure in tally.failures)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
@@ -89,8 +90,9 @@ def test_no_result_stays_of_what_an_image_was_before_it_became_unreadable(tmp_pa
     raises = dict.fromkeys(("same", "changed"), UndecodableImage("broken"))
     ledger = Ledger(tmp_path / "out")
     with ledger.opened(lambda _: None):
-        failures = segment_all(work, Scripted(raises=raises), ledger, 1, Progress(2, 0), notes={})
-    said = {failure.image.name: failure.message for failure in failures}
+        tally = Tally(Progress(2, 0))
+        segment_all(work, Scripted(raises=raises), ledger, 1, tally)
+    said = {failure.image.name: failure.message for failure in tally.failures}
     assert said == {"same": "broken", "changed": "broken; the result of what was there before has been removed"}
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} - {"0-of-1"}
     assert left == {"same", "same.json"}
@@ -233,7 +235,7 @@ def test_a_corrected_result_stays_where_its_image_changes_and_fails(tmp_path: Pa
     work.source.write_bytes(b"junk")
     ledger = Ledger(tmp_path / "out", overwrite=True)
     with ledger.opened(lambda _: None):
-        segment_all([work], Scripted(raises={"a": UndecodableImage("broken")}), ledger, 1, Progress(1, 0), notes={})
+        segment_all([work], Scripted(raises={"a": UndecodableImage("broken")}), ledger, 1, Tally(Progress(1, 0)))
     assert work.target.read_bytes() == b"by hand"
 
 
@@ -323,8 +325,9 @@ def run_shard(shard: Shard, work: list[Work], segmenter: Scripted, out: Path) ->
     ledger = Ledger(out, shard)
     with ledger.opened(lambda _: pytest.fail("it waits for another")) as interrupted:
         todo = left_to_do(mine, ledger, segmenter.identity, interrupted)
-        failures = segment_all(todo, segmenter, ledger, 1, Progress(len(todo), 0), notes={})
-        ledger.report([failure.as_json() for failure in failures], [item.source for item in mine])
+        tally = Tally(Progress(len(todo), 0))
+        segment_all(todo, segmenter, ledger, 1, tally)
+        ledger.report([failure.as_json() for failure in tally.failures], [item.source for item in mine])
 
 
 def listed(out: Path) -> dict[str, list[str]]:
