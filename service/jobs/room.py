@@ -15,7 +15,8 @@ from service.jobs.files import clear
 from service.jobs.inventory import Entry, Inventory
 
 MOST_JOBS = 1000
-"""In one folder, finished ones included."""
+"""In one folder, finished ones included; a user within an equal share of these gets in beyond that."""
+_MOST_BEYOND = 2  # times as many at the utmost
 
 _T = TypeVar("_T")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -134,7 +135,8 @@ def making_room(found: Sequence[Entry], limit_bytes: int, size: int, jobs: int, 
     """Return what has to go before there is room for ``size`` bytes more and so many jobs more.
 
     Where those that may go do not suffice, finished jobs of whoever holds the most go, the oldest first, as long as he
-    holds more than an equal share of all users, and is not the one who asks.
+    holds more than an equal share of all users, and is not the one who asks. Where these do not suffice, either, one
+    more job of a user whose jobs keep within an equal share gets in beside all others, up to twice as many.
 
     Parameters
     ----------
@@ -153,10 +155,13 @@ def making_room(found: Sequence[Entry], limit_bytes: int, size: int, jobs: int, 
     """
     left = {entry.job_id: entry for entry in found}
     held = sum(entry.result_bytes for entry in found)
-    may_go, gone = spare(found), list[Entry]()
-    while (crowded := len(left) + jobs > MOST_JOBS) or held + size > limit_bytes:
+    may_go, gone, most_jobs = spare(found), list[Entry](), MOST_JOBS
+    while (crowded := bool(jobs) and len(left) + jobs > most_jobs) or held + size > limit_bytes:
         helping = (entry for entry in may_go if entry.job_id in left and (crowded or entry.result_bytes))
         first = next(helping, None) or _beyond_share(left.values(), limit_bytes, crowded, user)
+        if first is None and crowded and most_jobs == MOST_JOBS and _within_share(left.values(), jobs, user):
+            most_jobs *= _MOST_BEYOND
+            continue
         if first is None:
             raise _too_many(left.values(), user) if crowded else _too_large(left.values(), limit_bytes, size, user)
         gone.append(left.pop(first.job_id))
@@ -176,12 +181,29 @@ def _beyond_share(left: Collection[Entry], limit_bytes: int, crowded: bool, user
     return min(useful, key=lambda entry: entry.seen.stamp[1], default=None)
 
 
+def _within_share(left: Collection[Entry], jobs: int, user: str | None) -> bool:
+    own, users = _own_and_users(left, user)
+    return users > 1 and (own + jobs) * users <= MOST_JOBS
+
+
+def _own_and_users(left: Collection[Entry], user: str | None) -> tuple[int, int]:
+    """Count jobs of who asks, and all users who have any or ask."""
+    holds = Counter(entry.seen.user for entry in left)
+    return holds[user], len({user, *holds})
+
+
 def _too_many(left: Collection[Entry], user: str | None) -> NoRoomForJobs:
-    done, own = sum(entry.seen.over for entry in left), sum(entry.seen.user == user for entry in left)
+    done = sum(entry.seen.over for entry in left)
+    own, users = _own_and_users(left, user)
+    most = f"the limit is {MOST_JOBS} jobs"
+    if users > 1:
+        most += (
+            f", or {_MOST_BEYOND * MOST_JOBS} for who has no more than {MOST_JOBS // users}, a share of {users} users"
+        )
+    remedy = "fetch or delete what is done, delete what is no longer wanted, or " if own else ""
     return NoRoomForJobs(
         f"{len(left)} jobs are kept, {own} of them of the user who asks: {len(left) - done} are not over, the results "
-        f"of {done} nobody has fetched; the limit is {MOST_JOBS} jobs: fetch or delete what is done, or try again in "
-        f"{NoRoomForJobs.retry_after_s} s"
+        f"of {done} nobody has fetched; {most}: {remedy}try again in {NoRoomForJobs.retry_after_s} s"
     )
 
 

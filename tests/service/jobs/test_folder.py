@@ -256,6 +256,25 @@ def test_who_holds_more_than_an_equal_share_of_the_jobs_makes_way_for_others_alo
     assert held_by(tmp_path) == {"alice": ["0"], "bob": ["a", "b"], "carol": ["d"]}, "what is in work stays"
 
 
+def test_jobs_of_one_user_that_are_not_over_keep_no_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_JOBS", 4)
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    for digit in "0123":
+        folder.create(job_record(digit * 32, user="alice"))
+    for digit in "ab":
+        folder.create(job_record(digit * 32, user="bob"))
+    share = r"6 jobs .*, {} .*; the limit is 4 jobs, or 8 for who has no more than 2, a share of 2 users: .* delete"
+    for user, own in (("alice", 4), ("bob", 2)):
+        with pytest.raises(NoRoomForJobs, match=share.format(own)):
+            folder.create(job_record("c" * 32, user=user))
+    folder.keep_result("a" * 32, 3, reader(b"abc"))
+    folder.create(job_record("c" * 32, user="carol"))
+    folder.create(job_record("d" * 32, user="dave"))
+    with pytest.raises(NoRoomForJobs, match=r"8 jobs are kept, 0 of .* nobody has fetched; [^:]*: try again in 60 s$"):
+        folder.create(job_record("e" * 32, user="erin"))
+    assert held_by(tmp_path) == {"alice": [*"0123"], "bob": [*"ab"], "carol": ["c"], "dave": ["d"]}
+
+
 def test_who_holds_more_than_an_equal_share_of_the_bytes_makes_way_for_others_alone(tmp_path: Path) -> None:
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     for digit in "3210":
