@@ -79,9 +79,12 @@ class Receipts:
         except (OSError, KeyError, TypeError):
             return False
 
-    def has(self, image: Image, target: Path) -> bool:
-        """Whether ``target`` was made from this image, whatever has become of either since."""
-        return self.read(target).get("name") == image.name.as_posix()
+    def made_as(self, image: Image, target: Path) -> str | None:
+        """Format that ``target`` was made in from this image, whatever has become of either since; None where not."""
+        receipt = self.read(target)
+        if receipt.get("name") != image.name.as_posix():
+            return None
+        return str(receipt.get("identity", {}).get("options", {}).get("format", ""))
 
     def made(self, file: Path) -> bool:
         """Whether a file is a result of this ledger."""
@@ -106,7 +109,7 @@ class Receipts:
         made = [content for content in (receipt.get("result"), receipt.get(BEFORE)) if content]
         if not made:
             raise _kept(work, "was not made here")
-        if not self.has(work.image, work.target):
+        if receipt.get("name") != work.image.name.as_posix():
             raise _kept(work, f"was made from {receipt.get('name')!r}")
         found = None
         with suppress(FileNotFoundError):  # a link to nothing

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 from service.batch.images import Image
 from service.formats import ENCODERS
 
 _FORMAT_OF_SUFFIX = {encoder.extension: name for name, encoder in reversed(list(ENCODERS.items()))} | {".tiff": "tiff"}
+_EXTENSION_IN_FOLDERS = {"coco": ".coco.json"}  # run lengths and COCO are JSON both, and no result replaces another
+_MadeAs: TypeAlias = Callable[[Image, Path], "str | None"]
 
 
 class BadTarget(Exception):
@@ -64,13 +67,14 @@ def plan(
     out: Path,
     output: str,
     format_name: str,
-    has: Callable[[Image, Path], bool] = lambda _image, _target: False,
+    made_as: _MadeAs = lambda _image, _target: None,
 ) -> list[Work]:
     """Say where results go: ``out`` itself for one image where it has a suffix, else ``out/<stem>_<output>.<ext>``.
 
     Folders below the one that was named are kept. Images of one folder that share a stem keep their suffix in the
     result's name, so that none replaces another: ``a.tif`` and ``a.png`` become ``a_tif_mask.png``, ``a_png_mask.png``.
-    One that had a result before the other came keeps its name.
+    One that had a result before the other came keeps its name. COCO has an ending of its own, ``.coco.json``, but for
+    images whose result had its name before.
 
     Parameters
     ----------
@@ -80,19 +84,20 @@ def plan(
         A folder, or the name of one result.
     output, format_name
         What is made.
-    has
-        Whether a result of this name was made from this image.
+    made_as
+        In which format a result of this name was made from this image; None where it was not.
 
     Raises
     ------
     BadTarget
-        Where two images would still have one result, or a result would replace an image.
+        Where two images would still have one result, or a result would replace an image, or one of COCO under an older
+        name.
 
     """
     if is_file_name(images, out):
         work = [Work(images[0], out)]
     else:
-        work = _in_folder(images, out, f"_{output}{ENCODERS[format_name].extension}", has)
+        work = _in_folder(images, out, output, format_name, made_as)
     sources = {_real(image.path) for image in images}
     for item in work:
         if _real(item.target) in sources:
@@ -100,14 +105,29 @@ def plan(
     return work
 
 
-def _in_folder(images: Sequence[Image], out: Path, ending: str, has: Callable[[Image, Path], bool]) -> list[Work]:
+def _in_folder(images: Sequence[Image], out: Path, output: str, format_name: str, made_as: _MadeAs) -> list[Work]:
     stems = Counter(image.name.with_suffix("") for image in images)
+    extension = ENCODERS[format_name].extension
+    ending = f"_{output}{_EXTENSION_IN_FOLDERS.get(format_name, extension)}"
     planned: dict[Path, Work] = {}
-    for image in images:
+
+    def named(image: Image, ending: str) -> tuple[Path, str | None]:
         name = image.name
         target = out / name.parent / (name.stem + ending)
-        if stems[name.with_suffix("")] > 1 and not has(image, target):
+        was = made_as(image, target)
+        if stems[name.with_suffix("")] > 1 and was is None:
             target = target.with_name(name.name.replace(".", "_") + ending)
+            was = made_as(image, target)
+        return target, was
+
+    for image in images:
+        target, was = named(image, ending)
+        if format_name in _EXTENSION_IN_FOLDERS:
+            older = named(image, f"_{output}{extension}")
+            if older[1] == format_name:
+                target, was = older
+        if was and was != format_name and was in _EXTENSION_IN_FOLDERS:
+            raise BadTarget(f"{str(target)!r} was made as {was}, the format asked for is {format_name}; use another -o")
         if target in planned:
             other = planned[target].source
             raise BadTarget(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from service.settings import Settings
 
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters but ends of lines and tabs
 _LOCAL = ("models_dir", "backend", "precision")
 
 
@@ -21,8 +24,22 @@ def add_local_options(command: argparse.ArgumentParser, *more: str) -> None:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write one line to standard output, or to ``stream``."""
-    (stream or sys.stdout).write(text + "\n")
+    """Write a line, or several, to standard output, or to ``stream``.
+
+    What a terminal would obey, and what the stream cannot write, is escaped: names of files hold both.
+    """
+    to = stream or sys.stdout
+    encoding = to.encoding or "utf-8"
+    to.write(_COMMANDS.sub(_escaped, text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def shown(path: Path) -> str:
+    """A path as it is said, on one line."""
+    return re.sub(r"[\n\t]", _escaped, str(path))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def fail(text: str, status: int) -> int:

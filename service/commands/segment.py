@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -29,7 +30,7 @@ from service.batch.work import (
     size_bytes,
 )
 from service.client import ServiceGone
-from service.commands.common import add_local_options, fail, say
+from service.commands.common import add_local_options, fail, say, shown
 from service.formats import negotiate
 from service.interrupts import status_of
 from service.settings import Settings
@@ -38,7 +39,7 @@ from service.telemetry import configure_logging
 _DAY_S = 86_400.0
 _IN_FLIGHT = {"here": 2, "server": 4}
 _SHOWN_FAILURES = 20
-_SHOWN_NOTES = 10
+_FIGURES = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _SHOWN_LEFT_OUT = 3
 
 
@@ -103,7 +104,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
     request = parameters.request(format_name)
     ledger = Ledger(options.out, shard, overwrite=options.overwrite)
-    work = plan(images, options.out, parameters.output, format_name, ledger.receipts.has)
+    work = plan(images, options.out, parameters.output, format_name, ledger.receipts.made_as)
     others = [path for path in found.like_results if not ledger.receipts.made(path)]
     _say_some("left out, called as results are", others, "; name them one by one or in a --list")
     _say_some("left out, links to folders that are looked into otherwise", found.links)
@@ -119,7 +120,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     if shard.count > 1:
         raise BadTarget(f"{str(options.out)!r} is one file, --shard is {shard}; name a folder for the results")
     for folder in folders:
-        say(f"{folder.image}: {folder.message}", sys.stderr)
+        _say_aside(f"{shown(folder.image)}: {folder.message}")
     return _single(work[0], opened) or int(bool(folders))
 
 
@@ -130,11 +131,13 @@ def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
             result = segmenter.segment(item.source)
             write_alone(item.target, result.body)
         except KeyboardInterrupt as end:
-            return fail(f"interrupted; {item.target} is not written, the same command begins anew", status_of(end))
+            return fail(
+                f"interrupted; {shown(item.target)} is not written, the same command begins anew", status_of(end)
+            )
         except Exception as error:
-            return fail(f"{item.source}: {failure_of(item.source, error).message}", 1)
+            return fail(f"{shown(item.source)}: {failure_of(item.source, error).message}", 1)
     _say_notes({note: [item.source] for note in result.notes})
-    say(f"wrote {item.target}")
+    say(f"wrote {shown(item.target)}")
     return 0
 
 
@@ -143,18 +146,21 @@ def _say_aside(text: str) -> None:
 
 
 def _say_notes(notes: Notes) -> None:
-    """What receipts note of images, those of most images first."""
-    for note in sorted(notes, key=lambda note: -len(notes[note]))[:_SHOWN_NOTES]:
-        first, *others = sorted(notes[note])
-        more = f" and {len(others)} more" if others else ""
-        say(f"note on {first}{more}: {note}", sys.stderr)
-    if len(notes) > _SHOWN_NOTES:
-        say(f"{len(notes) - _SHOWN_NOTES} further notes are in the receipts", sys.stderr)
+    """What receipts note of images, those of most images first; notes that differ in their figures count as one."""
+    kinds: dict[str, Notes] = {}
+    for note, images in notes.items():
+        kinds.setdefault(_FIGURES.sub("0", note), {})[note] = images
+    merged = [
+        (sorted((image, note) for note in kind for image in kind[note]), len(kind) > 1) for kind in kinds.values()
+    ]
+    for ((first, note), *others), differ in sorted(merged, key=lambda kind: -len(kind[0])):
+        more = f" and{' with other figures' if differ else ''} {len(others)} more" if others else ""
+        _say_aside(f"note on {shown(first)}{more}: {note}")
 
 
 def _say_some(what: str, files: list[Path], remedy: str = "") -> None:
     if files:
-        some = ", ".join(str(file) for file in files[:_SHOWN_LEFT_OUT])
+        some = ", ".join(shown(file) for file in files[:_SHOWN_LEFT_OUT])
         more = f" and {len(files) - _SHOWN_LEFT_OUT} more" if len(files) > _SHOWN_LEFT_OUT else ""
         _say_aside(f"{what}: {some}{more}{remedy}")
 
@@ -193,13 +199,13 @@ def _folder(
     if end is None:
         _say_notes(tally.notes)
     for failure in failures[:_SHOWN_FAILURES]:
-        say(f"{failure.image}: {failure.message}", sys.stderr)
-    lists_them = f"{report} lists them" if report else "no room is left for a list of them"
+        _say_aside(f"{shown(failure.image)}: {failure.message}")
+    lists_them = f"{shown(report)} lists them" if report else "no room is left for a list of them"
     if end is not None:
         some = f"; {len(failures)} failed, {lists_them}" if failures else ""
         return _ended(end, share, tally.progress.counts(), some, redo=redo)
     before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
-    say(f"{share}wrote {len(todo) - len(failed)} results to {ledger.out}{before}")
+    say(f"{share}wrote {len(todo) - len(failed)} results to {shown(ledger.out)}{before}")
     if failures:
         what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
         if kept := sum(failure.type == NOT_REPLACED for failure in failed):

@@ -204,6 +204,23 @@ def test_what_failed_before_the_disk_was_full_is_said_and_listed_where_that_has_
     assert (out / "failures.json").exists() == fits
 
 
+@pytest.mark.skipif(sys.platform in {"win32", "darwin"}, reason="names are text there")
+def test_names_that_are_no_text_or_hold_commands_of_a_terminal_are_said_escaped(workplace: Path) -> None:
+    out = os.fsencode(workplace) + b"/r\xe9s"
+    bad = workplace / "images" / "x\x1b[2J\nwrote all.tif"
+    bad.write_text("text")
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "segment", workplace / "images", "-o", out],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout.decode() == f"wrote 2 results to {workplace}/r\\udce9s\n"
+    assert f"{workplace}/images/x\\x1b[2J\\nwrote all.tif: the body is no known image" in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
 def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

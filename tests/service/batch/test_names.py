@@ -268,10 +268,28 @@ def test_images_of_one_stem_and_of_different_folders_do_not_replace_each_other()
 
 def test_an_image_that_has_a_result_keeps_its_name_when_another_of_its_stem_comes() -> None:
     images = [image("a.png"), image("a.jpg")]
-    planned = plan(
-        images, Path("out"), "mask", "png", lambda one, target: (one.path.name, target.name) == ("a.png", "a_mask.png")
-    )
+    had = {("a.png", "a_mask.png"): "png"}
+    planned = plan(images, Path("out"), "mask", "png", lambda one, target: had.get((one.path.name, target.name)))
     assert [item.target.name for item in planned] == ["a_mask.png", "a_jpg_mask.png"]
+
+
+def test_run_lengths_and_coco_have_names_of_their_own_and_results_of_older_names_keep_them() -> None:
+    images = [image("a.png"), image("b.png"), image("b.tif")]
+    had = {("a.png", "a_labels.json"): "coco", ("b.png", "b_png_labels.json"): "coco"}
+
+    def names(format_name: str, had: dict[tuple[str, str], str]) -> list[str]:
+        def made_as(one: Image, target: Path) -> str | None:
+            return had.get((one.path.name, target.name))
+
+        return [item.target.name for item in plan(images, Path("out"), "labels", format_name, made_as)]
+
+    assert names("rle", {}) == ["a_labels.json", "b_png_labels.json", "b_tif_labels.json"]
+    assert names("coco", {}) == ["a_labels.coco.json", "b_png_labels.coco.json", "b_tif_labels.coco.json"]
+    assert names("coco", had) == ["a_labels.json", "b_png_labels.json", "b_tif_labels.coco.json"]
+    assert names("coco", dict.fromkeys(had, "rle")) == names("coco", {})
+    assert names("rle", dict.fromkeys(had, "rle")) == names("rle", {})
+    with pytest.raises(BadTarget, match="was made as coco, the format asked for is rle; use another -o"):
+        names("rle", had)
 
 
 @pytest.mark.parametrize(

@@ -303,9 +303,9 @@ def test_a_ledger_knows_its_results_and_what_they_were_made_from(tmp_path: Path)
     one, other = works(tmp_path, "a", "b")
     do([one], Scripted(), tmp_path / "out")
     ledger = Ledger(tmp_path / "out")
-    assert ledger.receipts.has(one.image, one.target)
-    assert not ledger.receipts.has(other.image, one.target)
-    assert not ledger.receipts.has(other.image, other.target)
+    assert ledger.receipts.made_as(one.image, one.target) is not None
+    assert ledger.receipts.made_as(other.image, one.target) is None
+    assert ledger.receipts.made_as(other.image, other.target) is None
     assert [ledger.receipts.made(path) for path in (one.target, other.target, one.source)] == [True, False, False]
 
 
