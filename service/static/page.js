@@ -60,7 +60,7 @@ async function segment(renewed = false) {
     $("notes").replaceChildren(...result.receipt.input.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
     $("receipt").textContent = JSON.stringify(result.receipt, null, 2);
     $("receipt-box").hidden = false;
-    say(`Done in ${mine.seconds(2)}` + (picture.bitmap ? "" : `; ${picture.why}, so the result stands alone`) + note);
+    say(`Done in ${mine.seconds(2)}` + (picture.why ? `; ${picture.why}` : "") + (picture.bitmap ? "" : ", so the result stands alone") + note);
     draw();
     if (Number($("plane").value) !== shown) turn();   // it was moved meanwhile
   } catch (error) {

@@ -31,26 +31,32 @@ async function decoded(file, answer, plane, overtaken) {
   if (noted(/orientation/i)) return { why: "browsers turn such a picture by the orientation in it and the service does not" };
   const [height, width] = answer.size, { across, down } = reduced(answer.size);
   if (height * width > MOST_DECODED) return tooLarge;
+  const hasTransparency = noted(/alpha channel|transparency/), isDeep = signature === PNG && (await pngHead(file)).bits === 16;
+  if (isDeep && !noted(/transparency/)) {
+    const bitmap = await png16(file, reduced(answer.size).step, overtaken).catch(() => null);
+    if (bitmap) return { bitmap };
+  }
   let bitmap = isTiff && height * width <= MOST_SHOWN ? await tiffPlane(file, plane, answer, overtaken).catch(() => null) : null;
   // a browser that knows TIFF shows the first page, whichever is asked for
   if (!bitmap && !(isTiff && (answer.planes || answer.receipt.output.channel || file.size > MOST_READ))) {
     bitmap = await createImageBitmap(file, { resizeWidth: across, resizeHeight: down }).catch(() => null);
-    if (bitmap && noted(/alpha channel|transparency/) && !opaque(bitmap)) return { why: "parts of the picture are transparent, which the net does not see" };
+    if (bitmap && hasTransparency && !opaque(bitmap)) return { why: "parts of the picture are transparent, which the net does not see" };
   }
-  if (bitmap) return { bitmap };
+  if (bitmap) return isDeep ? { bitmap, why: "the picture is shown by the upper 8 of its 16 bits" } : { bitmap };
   return isTiff && height * width > MOST_SHOWN ? tooLarge : unknown;
 }
 
-// Grey values from the darkest to the brightest half percent, as a bitmap.
+// Grey or red, green and blue from the darkest to the brightest half percent, as a bitmap.
 function stretched(values, width, height) {
+  const colours = values.length / (width * height), line = width * colours;
   let step = Math.ceil(values.length / 10_000);
-  while (step > 1 && (width % step === 0 || step % width === 0)) step++;   // else few columns would stand for all
+  while (step > 1 && (line % step === 0 || step % width === 0 || (colours > 1 && step % colours === 0))) step++;   // else few columns, or one colour, would stand for all
   const some = Float32Array.from({ length: Math.ceil(values.length / step) }, (_, index) => values[step * index]).sort();
   const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);
-  const pixels = new ImageData(width, height), grey = new Uint8ClampedArray(1), whole = new Uint32Array(pixels.data.buffer);
-  for (let index = 0; index < values.length; index++) {
-    grey[0] = (values[index] - low) * gain;
-    whole[index] = 0xff << 24 | 0x010101 * grey[0];   // red is the lowest byte wherever browsers run
+  const pixels = new ImageData(width, height), grey = new Uint8ClampedArray(3), whole = new Uint32Array(pixels.data.buffer);
+  for (let index = 0; index < whole.length; index++) {
+    for (let c = 0; c < 3; c++) grey[c] = (values[colours * index + c % colours] - low) * gain;
+    whole[index] = 0xff << 24 | grey[2] << 16 | grey[1] << 8 | grey[0];   // red is the lowest byte wherever browsers run
   }
   return createImageBitmap(pixels);
 }

@@ -8,6 +8,7 @@ import json
 import struct
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ DRAG = """
       while (noted.planes.length === 0) await new Promise((resume) => setTimeout(resume));
     }
 """
+
+ANSWER = {
+    "size": [256, 384],
+    "output": "labels",
+    "objects": [],
+    "receipt": {"input": {"notes": []}, "output": {}},
+}
 
 
 def bits_in_reverse(content: bytes) -> bytes:
@@ -180,3 +188,39 @@ def test_of_the_planes_that_a_drag_passes_few_are_read_and_one_at_a_time(page: P
     x, y = np.argwhere(np.roll(IMAGE, 11, axis=1) == 200)[0][::-1]
     assert page.pixel(int(x), int(y))[:3] == [255, 255, 255]
     assert page.pixel(int(x) - 1, int(y))[:3] == [0, 0, 0]
+
+
+def greys(page: Page) -> NDArray[np.uint8]:
+    """Return what the canvas shows without objects, red, green and blue (y, x, 3)."""
+    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    packed = base64.b64decode(page.script("return canvas.toDataURL()").partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(packed)).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["NONE", "SUB", "UP", "AVG", "PAETH"])
+@pytest.mark.parametrize("colours", [1, 2, 3, 4])
+def test_all_bits_of_a_dim_png_are_shown(page: Page, kind: str, colours: int) -> None:
+    rng = np.random.default_rng(0)
+    image = (IMAGE[..., None] + rng.integers(0, 40, (*IMAGE.shape, colours))).astype(np.uint16)  # of 16 bits below 240
+    if colours in {2, 4}:
+        image[..., -1] = 65535
+    content = imagecodecs.png_encode(image[..., 0] if colours == 1 else image, filter=imagecodecs.PNG.FILTER[kind])
+    if colours > 2:
+        page.script(f"ask = async () => ({{body: {json.dumps(ANSWER)}}})")  # the net takes grey alone
+    page.choose("dim.png", content)
+    assert page.text("status").endswith(" s")
+    seen = greys(page).astype(float)
+    for channel in range(3):
+        expected = image[..., channel if colours > 2 else 0].astype(float)
+        middle = (expected > 25) & (expected < 230)
+        line = np.polyfit(expected[middle], seen[..., channel][middle], 1)
+        assert np.abs(np.polyval(line, expected[middle]) - seen[..., channel][middle]).max() < 2
+        assert line[0] > 1
+    assert seen.min() == 0
+    assert seen.max() == 255
+
+
+def test_a_deep_png_that_the_page_cannot_unpack_is_shown_in_part_and_says_so(page: Page) -> None:
+    page.script("png16 = async () => null")
+    page.choose("deep.png", imagecodecs.png_encode(IMAGE.astype(np.uint16) * 200))
+    assert page.text("status").endswith("; the picture is shown by the upper 8 of its 16 bits")

@@ -196,7 +196,7 @@ def test_work_is_cancelled(page: Page, server: LiveServer, as_job: bool) -> None
     assert page.text("clock") == ""
 
     def idle() -> bool:
-        return httpx.get(f"{server.url}/plan", params={"size": "64x64"}).json()["backlog_seconds"] == 0
+        return bool(httpx.get(f"{server.url}/plan", params={"size": "64x64"}).json()["backlog_seconds"] == 0)
 
     page.until(idle)
     page.script("$('mirror').checked = false")
