@@ -92,12 +92,13 @@ async def segment(
 def answer_headers(answer: Answer, wanted: SegmentRequest) -> dict[str, str]:
     """Headers of an answer beside its type and length."""
     name = answer.model.partition("@")[0]
+    kind = f".{wanted.format}" if answer.extension == ".json" else ""  # which several formats share
     stages = ", ".join(f"{stage};dur={milliseconds:.1f}" for stage, milliseconds in answer.stages_ms.items())
     return {
         "X-UNet-Receipt": receipt_header(answer),
         "Server-Timing": stages,
         "Vary": "Accept",
-        "Content-Disposition": f'inline; filename="{name}-{wanted.output}{answer.extension}"',
+        "Content-Disposition": f'inline; filename="{name}-{wanted.output}{kind}{answer.extension}"',
     }
 
 

@@ -45,6 +45,8 @@ function draw() {
   canvas.width = across;
   canvas.height = down;
   $("stage").hidden = $("zoom").hidden = false;
+  $("zoom").textContent = step > 1 ? `Largest, 1:${step}` : "Each pixel as it is";   // canvases have a limit
+  canvas.title = `Click: ${step > 1 ? `the largest, 1:${step}` : "each pixel as it is"}, or all of the image`;
   const enlarged = Math.max(2, Math.ceil(128 / Math.max(across, down)));   // small ones
   canvas.style.width = canvas.classList.contains("whole") ? "" : `min(${enlarged * across}px, ${80 * across / down}vh)`;
   context.fillStyle = "#000";

@@ -87,6 +87,16 @@ async function turn() {
   draw();
 }
 
+// Shows each drawn pixel as it is, or all of the image. What was clicked stays under the pointer, else the middle is shown.
+function zoom(click) {
+  const [stage, canvas] = [$("stage"), $("canvas")], [frame, before] = [stage.getBoundingClientRect(), canvas.getBoundingClientRect()];
+  const place = click ? [(click.clientX - before.left) / before.width, (click.clientY - before.top) / before.height] : [0.5, 0.5];
+  $("zoom").setAttribute("aria-pressed", canvas.classList.toggle("whole"));
+  draw();
+  const seen = click ? [click.clientX - frame.left, click.clientY - frame.top] : [stage.clientWidth / 2, stage.clientHeight / 2];
+  stage.scrollTo({ left: place[0] * canvas.offsetWidth - seen[0], top: place[1] * canvas.offsetHeight - seen[1], behavior: "instant" });
+}
+
 async function download() {
   const file = image, line = $("saved"), work = new Work({ line, clock: $("saved-clock"), cancel: $("cancel-download") }, `Writing the file of ${file.name} …`);
   saving = work;   // another file may be chosen meanwhile
@@ -168,13 +178,11 @@ $("fit").addEventListener("change", () => {
 $("opacity").addEventListener("input", draw);
 $("plane").addEventListener("input", turn);
 for (const name of ["canvas", "zoom"]) {
-  $(name).addEventListener("click", () => {
-    $("zoom").setAttribute("aria-pressed", $("canvas").classList.toggle("whole"));
-    draw();
-  });
+  $(name).addEventListener("click", (event) => zoom(name === "canvas" ? event : null));
 }
 $("download").addEventListener("click", download);
 $("again").addEventListener("click", () => segment());
 $("options").addEventListener("submit", (event) => event.preventDefault());
+for (const label of document.querySelectorAll("label[title]")) label.control.title = label.title;   // where assistive technology finds it
 $("format").append(...Object.entries(FORMATS).map(([name, title]) => new Option(title, name)));
 listModels();

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -357,6 +358,60 @@ def test_all_is_done_by_keyboard(page: Page) -> None:
     assert zoom.get_attribute("aria-pressed") == "true"
     page.browser.find_element(By.ID, "stage").send_keys(Keys.ARROW_RIGHT)
     page.until(lambda: page.script("return $('stage').scrollLeft") > 0)
+
+
+UNDER = """
+    window.under = ([x, y]) => {
+      const found = $("canvas").getBoundingClientRect();
+      return [(x - found.left) / found.width, (y - found.top) / found.height];
+    };
+    window.clicked = null;
+    addEventListener("click", ({clientX, clientY}) => {
+      clicked ??= {at: [clientX, clientY], place: under([clientX, clientY])};
+    }, {capture: true});
+"""
+
+
+def test_a_click_enlarges_what_was_clicked_and_the_button_the_middle(page: Page) -> None:
+    page.choose("wide.png", png(np.tile(IMAGE, (12, 8))))
+    page.script(UNDER)
+    canvas, zoom = (page.browser.find_element(By.ID, name) for name in ("canvas", "zoom"))
+    assert zoom.text == "Each pixel as it is"
+    right, down = round(0.25 * canvas.rect["width"]), round(0.1 * canvas.rect["height"])
+    ActionChains(page.browser).move_to_element_with_offset(canvas, right, down).click().perform()
+    assert canvas.rect["width"] == 3072
+    clicked = page.script("return clicked")
+    assert min(abs(part - 0.5) for part in clicked["place"]) > 0.05
+    assert page.script("return under(clicked.at)") == pytest.approx(clicked["place"], abs=0.01)
+    zoom.click()
+    zoom.click()
+    frame = "const {left, top} = $('stage').getBoundingClientRect();"
+    middle = page.script(
+        f"{frame} return under([left + $('stage').clientWidth / 2, top + $('stage').clientHeight / 2])"
+    )
+    assert middle == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_what_explains_a_field_is_found_by_assistive_technology(page: Page) -> None:
+    page.browser.execute_cdp_cmd("Accessibility.enable", {})
+    document = page.browser.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+    for name, word in (
+        ("channel", "its number"),
+        ("axes", "a letter"),
+        ("scale", "0.5 where"),
+        ("mirror", "a little"),
+    ):
+        node = page.browser.execute_cdp_cmd("DOM.querySelector", {"nodeId": document, "selector": f"#{name}"})
+        found = page.browser.execute_cdp_cmd("Accessibility.getPartialAXTree", {**node, "fetchRelatives": False})
+        assert found["nodes"][0]["description"]["value"].startswith(word)
+
+
+@pytest.mark.parametrize("form", ["coco", "rle"])
+def test_both_kinds_of_json_are_told_apart_by_name(page: Page, form: str) -> None:
+    page.choose("cells.png", png(IMAGE))
+    page.set("format", form)
+    page.browser.find_element(By.ID, "download").click()
+    page.until(lambda: page.text("saved") == f"Saved cells-tiny-labels.{form}.json")
 
 
 def test_a_refused_file_shows_the_words_of_the_problem_and_no_older_result(page: Page) -> None:
