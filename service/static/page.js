@@ -67,8 +67,8 @@ async function segment(renewed = false) {
     if (error.unknownModel && !renewed) await listModels();
     if (running !== mine) return;
     if (error.unknownModel && !renewed) return segment(true);
-    const isCancelled = mine.signal.aborted, older = result ? " What is shown is the result before." : "";
-    say((isCancelled ? `Cancelled ${file.name}.` : error.message) + older + note, !isCancelled);
+    const isCancelled = mine.signal.aborted, words = isCancelled ? `Cancelled ${file.name}.` : error.message;
+    say((result ? words.replace(/\.$/, "") + "; what is shown is the result before." : words) + note, !isCancelled);
     $("again").hidden = !(isCancelled || error.again);
     if (isCancelled) $("again").focus();
   } finally {

@@ -205,7 +205,9 @@ def test_all_bits_of_a_dim_png_are_shown(page: Page, kind: str, colours: int) ->
     image = (IMAGE[..., None] + rng.integers(0, 40, (*IMAGE.shape, colours))).astype(np.uint16)  # of 16 bits below 240
     if colours in {2, 4}:
         image[..., -1] = 65535
-    content = imagecodecs.png_encode(image[..., 0] if colours == 1 else image, filter=imagecodecs.PNG.FILTER[kind])
+    content = bytes(
+        imagecodecs.png_encode(image[..., 0] if colours == 1 else image, filter=imagecodecs.PNG.FILTER[kind])
+    )
     if colours > 2:
         page.script(f"ask = async () => ({{body: {json.dumps(ANSWER)}}})")  # the net takes grey alone
     page.choose("dim.png", content)
@@ -223,5 +225,5 @@ def test_all_bits_of_a_dim_png_are_shown(page: Page, kind: str, colours: int) ->
 
 def test_a_deep_png_that_the_page_cannot_unpack_is_shown_in_part_and_says_so(page: Page) -> None:
     page.script("png16 = async () => null")
-    page.choose("deep.png", imagecodecs.png_encode(IMAGE.astype(np.uint16) * 200))
+    page.choose("deep.png", bytes(imagecodecs.png_encode(IMAGE.astype(np.uint16) * 200)))
     assert page.text("status").endswith("; the picture is shown by the upper 8 of its 16 bits")

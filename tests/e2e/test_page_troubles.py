@@ -139,7 +139,7 @@ def test_what_is_no_number_is_not_taken_for_an_empty_field(page: Page) -> None:
     page.set("min_area", "1e")
     page.until(page.failed)
     assert page.text("status").startswith(
-        "Smallest object, px is no number; left empty it is model's own. What is shown is"
+        "Smallest object, px is no number; left empty it is model's own; what is shown is"
     )
     assert page.outdated()
     assert page.paths().count("/segment") == 1

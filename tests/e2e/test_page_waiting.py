@@ -95,7 +95,7 @@ def test_a_service_that_stays_away_is_named_and_asked_again_by_hand(page: Page) 
     go_away(page, away=True)
     page.set("threshold", "0.6")
     page.until(page.failed)
-    assert page.text("status") == "The service does not answer. What is shown is the result before."
+    assert page.text("status") == "The service does not answer; what is shown is the result before."
     assert page.outdated()
     pauses = [seconds for _, seconds in page.script("return pauses")]
     assert pauses[:5] == [0.5, 1, 2, 4, 8]
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_read_any_more_is_named_at_once(page: Page) -> Non
     (page.folder / "a.png").unlink()
     page.set("threshold", "0.6")
     page.until(page.failed)
-    assert page.text("status").startswith("a.png cannot be read any more; choose it again.")
+    assert page.text("status").startswith("a.png cannot be read any more; choose it again;")
     assert not page.shown("again")
 
 
@@ -141,7 +141,7 @@ def test_a_wrong_value_keeps_the_result_before_without_its_download(page: Page) 
     page.set("threshold", "7")
     page.until(page.failed)
     refusal = httpx.post(f"{page.url}/segment", params={"threshold": "7"}, content=png(IMAGE)).json()
-    assert page.text("status") == f"{refusal['detail']} What is shown is the result before."
+    assert page.text("status") == f"{refusal['detail'].rstrip('.')}; what is shown is the result before."
     assert page.shown("canvas")
     assert page.outdated()
     page.set("threshold", "0.6")
