@@ -84,7 +84,10 @@ class Receipts:
         receipt = self.read(target)
         if receipt.get("name") != image.name.as_posix():
             return None
-        return str(receipt.get("identity", {}).get("options", {}).get("format", ""))
+        try:
+            return str(receipt["identity"]["options"]["format"])
+        except (KeyError, TypeError):
+            return ""
 
     def made(self, file: Path) -> bool:
         """Whether a file is a result of this ledger."""

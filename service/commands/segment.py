@@ -150,12 +150,11 @@ def _say_notes(notes: Notes) -> None:
     kinds: dict[str, Notes] = {}
     for note, images in notes.items():
         kinds.setdefault(_FIGURES.sub("0", note), {})[note] = images
-    merged = [
-        (sorted((image, note) for note in kind for image in kind[note]), len(kind) > 1) for kind in kinds.values()
-    ]
-    for ((first, note), *others), differ in sorted(merged, key=lambda kind: -len(kind[0])):
-        more = f" and{' with other figures' if differ else ''} {len(others)} more" if others else ""
-        _say_aside(f"note on {shown(first)}{more}: {note}")
+    for kind in sorted(kinds.values(), key=lambda kind: -sum(map(len, kind.values()))):
+        (first, note), *others = sorted((image, note) for note, images in kind.items() for image in images)
+        more = f" and {len(others)} more" if others else ""
+        differ = ", with other figures" if len(kind) > 1 else ""
+        _say_aside(f"note on {shown(first)}{more}{differ}: {note}")
 
 
 def _say_some(what: str, files: list[Path], remedy: str = "") -> None:

@@ -49,7 +49,7 @@ def test_notes_that_differ_in_their_figures_are_said_once_and_those_of_most_imag
         faint = (disc() * 10.0 ** -(8 + number)).astype(np.float32)
         np.save(images / f"{number:02d}.npy", faint)
     assert main(["segment", str(images), "-o", str(images.parent / "out"), "--format", "npy"]) == 0
-    faint, equal = capsys.readouterr().err.splitlines()
-    assert faint.startswith(f"note on {images / '01.npy'} and with other figures 10 more: ")
-    assert "hardly anything stands out" in faint
+    most, equal = capsys.readouterr().err.splitlines()
+    assert most.startswith(f"note on {images / '01.npy'} and 10 more, with other figures: ")
+    assert "hardly anything stands out" in most
     assert equal == f"note on {images / 'a.png'} and 2 more: {GREY}"
