@@ -45,10 +45,7 @@ function [result, receipt] = segment_unet(image, varargin)
   mkdir(folder);
   cleaner = onCleanup(@() remove_folder(folder));
   if ischar(image) || isa(image, 'string')
-    sent = char(image);
-    if exist(sent, 'file') ~= 2
-      error('segment_unet:file', 'there is no file ''%s''', sent);
-    end
+    sent = place_of(char(image));
   else
     sent = fullfile(folder, 'image.npy');
     write_npy(sent, image);
@@ -72,6 +69,19 @@ function [result, receipt] = segment_unet(image, varargin)
   receipt = read_receipt(header_file);
 end
 
+function path = place_of(name)
+  % Of a file as fopen finds it, in the home of ~ and on the load path too: curl looks into the folder alone.
+  file = -1;
+  if exist(name, 'file') == 2
+    file = fopen(name);
+  end
+  if file < 0
+    error('segment_unet:file', 'there is no file ''%s'' that can be read', name);
+  end
+  path = fopen(file);
+  fclose(file);
+end
+
 function url = address(options)
   url = '/segment?format=npy';
   names = setdiff(fieldnames(options), {'url'});
@@ -92,7 +102,7 @@ function status = transfer(folder, sent, result_file, header_file, url)
   config = fullfile(folder, 'curl.txt');
   file = fopen(config, 'w');
   options = {'url', url; 'output', result_file; 'dump-header', header_file; 'stderr', '-'; ...
-    'write-out', '\n%{http_code}'; 'retry', '3'; 'retry-max-time', '60'};
+    'write-out', '\n%{http_code}'};
   if ~isempty(sent)
     options = [options; {'data-binary', ['@' sent]; 'header', 'Content-Type: application/octet-stream'; ...
       'header', 'Expect:'}];
@@ -110,16 +120,30 @@ function status = transfer(folder, sent, result_file, header_file, url)
   if isunix()
     command = ['LD_LIBRARY_PATH= DYLD_LIBRARY_PATH= ' command]; % MATLAB's own libraries are not the system curl's
   end
-  for pause_s = [0 0.5 1 2]
-    pause(pause_s);
+  pauses_s = 120; % of a busy service that says when to ask again, together
+  patience_s = 600; % from the first time it is asked to the last
+  begun = tic();
+  waited_s = 0;
+  breaks = 0;
+  while true
     [failure, said] = system(command);
     status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
     words = strtrim(regexprep(said, '\d{3}\s*$', ''));
     % the connection ended in the body of the answer, or (52, 55, 56) before its status
     broke_off = failure ~= 0 && (any(status == [200 202]) || status == 0 && any(failure == [52 55 56]));
-    if ~broke_off
+    if broke_off
+      breaks = breaks + 1;
+      pause_s = 0.25 * 2 ^ breaks; % half a second, then twice as long each time
+      again = breaks < 4;
+    else
+      pause_s = retry_after(status, header_file);
+      waited_s = waited_s + pause_s;
+      again = pause_s > 0 && waited_s <= pauses_s && toc(begun) + pause_s <= patience_s;
+    end
+    if ~again
       break
     end
+    pause(pause_s);
   end
   if broke_off
     error('segment_unet:incomplete', 'the answer broke off 4 times; see the log of the service, and try again: %s', ...
@@ -128,6 +152,17 @@ function status = transfer(folder, sent, result_file, header_file, url)
     error('segment_unet:curl', 'curl does not run, install it or put it on the PATH: %s', said);
   elseif status == 0
     error('segment_unet:unreachable', 'no service answers: %s', words);
+  end
+end
+
+function seconds = retry_after(status, header_file)
+  % After which a refusal asks to come again, 1 at least; 0 where there is none or it names none.
+  seconds = 0;
+  if status >= 400 && status ~= 409 % not done
+    named = regexpi(fileread(header_file), '^retry-after: *(\d+)\s*$', 'tokens', 'once', 'lineanchors');
+    if ~isempty(named)
+      seconds = max(1, str2double(named{1}));
+    end
   end
 end
 

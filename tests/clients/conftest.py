@@ -91,12 +91,20 @@ class Proxy:
     asked: list[str] = field(default_factory=list)
 
 
+def refusal(status: int, retry_after: str | None = None) -> httpx.Response:
+    """What a service says that does not do what it is asked for; when to ask again where it is given."""
+    headers = {"Content-Type": "application/problem+json"}
+    if retry_after is not None:
+        headers["Retry-After"] = retry_after
+    return httpx.Response(status, headers=headers, json={"type": "/problems/refused", "detail": "it is refused"})
+
+
 @contextmanager
-def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
+def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> Iterator[Proxy]:
     """A proxy on a free port; of each answer its next loss keeps ``half`` of the body, or ``nothing``, then hangs up.
 
-    One that comes ``early`` says that a job is not done. Answers come whole where a loss is ``none``, and when
-    ``losses`` are used up.
+    One that comes ``early`` says that a job is not done; an answer is given in place of the service's. Answers come
+    whole where a loss is ``none``, and when ``losses`` are used up.
     """
     left = iter(losses)
 
@@ -105,7 +113,8 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.pass_on(lambda: httpx.post(server.url + self.path, content=body, timeout=60))
+            wishes = {name: self.headers[name] for name in ("Prefer",) if name in self.headers}
+            self.pass_on(lambda: httpx.post(server.url + self.path, content=body, headers=wishes, timeout=60))
 
         def do_GET(self) -> None:
             self.pass_on(lambda: httpx.get(server.url + self.path, timeout=60))
@@ -116,9 +125,11 @@ def losing_proxy(server: LiveServer, losses: Iterable[str]) -> Iterator[Proxy]:
             self.close_connection = loss in {"half", "nothing"}
             if loss == "nothing":
                 return
-            answer = httpx.Response(409, json={"detail": "it is queued"}) if loss == "early" else ask()
+            if loss == "early":
+                loss = httpx.Response(409, json={"detail": "it is queued"})
+            answer = loss if isinstance(loss, httpx.Response) else ask()
             self.send_response(answer.status_code)
-            for name in ("Content-Type", "Content-Length", "X-UNet-Receipt"):
+            for name in ("Content-Type", "Content-Length", "Retry-After", "X-UNet-Receipt"):
                 if name in answer.headers:
                     self.send_header(name, answer.headers[name])
             self.end_headers()
@@ -219,6 +230,21 @@ def assert_patience_ends(script: ModuleType, ask: Callable[[str], object], monke
             ask(hasty.url)
         assert len(busy.asked) == len(hasty.asked) == 1
 
+
+BUSY: tuple[str | httpx.Response, ...] = (
+    refusal(503, "0"),
+    *(refusal(status, "1") for status in (504, 502, 503, 503)),
+    "half",
+)
+"""Losses of a service that has work for some seconds."""
+
+REFUSALS_TO_THE_END = [
+    pytest.param([refusal(504)], id="no word of when"),
+    pytest.param([refusal(500)], id="failed"),
+    pytest.param([refusal(503, "1000")], id="too long"),
+    pytest.param([refusal(503, "0"), refusal(503, "120")], id="too long together"),
+]
+"""Refusals of which the last one is final."""
 
 refusals_of_a_proxy = pytest.mark.parametrize(
     ("status", "user", "words"),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from service.client import Client
 from tests.clients.conftest import (
+    BUSY,
+    CLIENTS,
     IMAGE,
     LOSSES_OF_A_JOB,
+    REFUSALS_TO_THE_END,
     SECRET,
     Cells,
     Program,
     assert_asked_as_a_job,
     gate,
     losing_proxy,
+    refusal,
     refusals_of_a_proxy,
     with_key,
 )
@@ -159,6 +165,47 @@ def test_an_answer_that_broke_off_is_asked_for_again(octave: Program, server: Li
         code = f"disp(max(segment_unet('{cells.path}', 'url', '{proxy.url}')(:)))"
         assert answer(octave, code) == ["24"]
     assert len(proxy.asked) == 3
+
+
+def test_a_busy_service_is_asked_again_as_long_as_it_says_when(
+    octave: Program, server: LiveServer, cells: Cells
+) -> None:
+    with losing_proxy(server, BUSY) as proxy:
+        code = f"disp(max(segment_unet('{cells.path}', 'url', '{proxy.url}')(:)))"
+        assert answer(octave, code) == ["24"]
+    assert len(proxy.asked) == len(BUSY) + 1
+
+
+@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
+def test_what_is_refused_for_good_or_for_too_long_is_not_asked_for_again(
+    octave: Program, server: LiveServer, cells: Cells, losses: list[httpx.Response]
+) -> None:
+    with losing_proxy(server, losses) as proxy:
+        code = f"try, segment_unet('{cells.path}', 'url', '{proxy.url}'); catch failure, disp(failure.message), end"
+        assert " ".join(answer(octave, code)) == "it is refused"
+    assert len(proxy.asked) == len(losses)
+
+
+def test_a_service_that_hangs_is_not_asked_for_ever(
+    octave: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    hasty = (CLIENTS / "matlab" / "segment_unet.m").read_text()
+    (tmp_path / "segment_unet.m").write_text(hasty.replace("patience_s = 600;", "patience_s = 3;"))
+    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
+        code = f"try, segment_unet('{cells.path}', 'url', '{proxy.url}'); catch failure, disp(failure.message), end"
+        assert " ".join(answer(octave, code)) == "it is refused"
+    assert 2 <= len(proxy.asked) <= 4
+
+
+@pytest.mark.parametrize("name", ["~/cells.tif", "here.tif", "there.tif"], ids=["home", "folder", "load path"])
+def test_a_file_is_found_at_home_in_the_folder_and_on_the_load_path(
+    octave: Program, server: LiveServer, cells: Cells, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "path").mkdir()
+    for file in ("cells.tif", "here.tif", "path/there.tif"):
+        shutil.copy(cells.path, tmp_path / file)
+    code = f"addpath('{tmp_path}/path'), disp(max(segment_unet('{name}', 'url', '{server.url}')(:)))"
+    assert answer(octave, code) == ["24"]
 
 
 def test_the_result_of_a_job_is_that_of_a_request(octave: Program, server: LiveServer, cells: Cells) -> None:
