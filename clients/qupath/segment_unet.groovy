@@ -39,6 +39,8 @@ import qupath.lib.scripting.QP
 
 // an answer is waited for twice as long as the service takes at most unless told otherwise (UNET_DEADLINE_S, 300)
 @Field final int SILENCE_S = 600
+@Field final int PAUSES_S = 120 // of a busy service that says when to ask again, together
+@Field final int PATIENCE_S = 600 // from the first time it is asked to the last
 @Field final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1)
     .connectTimeout(Duration.ofSeconds(10)).build()
 
@@ -117,12 +119,13 @@ String reason(HttpResponse<byte[]> answer) {
 }
 
 /**
- * Send a TIFF, return the bytes of the answer; waits as long as a busy service asks, for a minute at most, and asks again
- * where an answer broke off, three times at most.
+ * Send a TIFF, return the bytes of the answer; asks again as long as a busy service says when, and where an answer broke
+ * off, three times at most.
  */
 byte[] ask(Map<String, String> query, Path tiff) {
     String url = shown(options.url)
     HttpRequest request = request(query, tiff)
+    long begun = System.currentTimeMillis()
     int waited = 0
     for (int brokeOff = 0; ; ) {
         HttpResponse<byte[]> answer
@@ -145,11 +148,14 @@ byte[] ask(Map<String, String> query, Path tiff) {
         if (answer.statusCode() == 200) {
             return answer.body()
         }
-        String pause = answer.headers().firstValue('Retry-After').orElse('')
-        if (pause.isInteger() && waited + pause.toInteger() <= 60) {
-            waited += pause.toInteger()
-            sleep(1000L * pause.toInteger())
-            continue
+        String named = answer.headers().firstValue('Retry-After').orElse('')
+        if (named.isInteger()) {
+            int pause = Math.max(1, named.toInteger())
+            waited += pause
+            if (waited <= PAUSES_S && System.currentTimeMillis() - begun + 1000L * pause <= 1000L * PATIENCE_S) {
+                sleep(1000L * pause)
+                continue
+            }
         }
         throw new Refused(reason(answer))
     }

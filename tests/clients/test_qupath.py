@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tifffile
 
 from service.client import Client
-from tests.clients.conftest import CLIENTS, IMAGE, SECRET, Program, installed, with_key
+from tests.clients.conftest import (
+    BUSY,
+    CLIENTS,
+    IMAGE,
+    REFUSALS_TO_THE_END,
+    SECRET,
+    Program,
+    installed,
+    losing_proxy,
+    refusal,
+    with_key,
+)
 from tests.live import LiveServer
 
 SCRIPT = CLIENTS / "qupath" / "segment_unet.groovy"
@@ -25,7 +38,9 @@ def qupath(tmp_path: Path) -> Program:
     return Program(("groovy", "-cp", f"/usr/share/java/ij.jar:{STAND_INS}"), tmp_path)
 
 
-def run(qupath: Program, image: Path, *options: str, box: tuple[int, ...] | None = BOX, z: int = 0) -> dict[str, Any]:
+def run(
+    qupath: Program, image: Path, *options: str, box: tuple[int, ...] | None = BOX, z: int = 0, script: Path = SCRIPT
+) -> dict[str, Any]:
     """Run the script twice on an image with one annotation, selected where ``box`` is given; what is there then."""
     driver = qupath.folder / "driver.groovy"
     driver.write_text(f"""
@@ -43,7 +58,7 @@ def run(qupath: Program, image: Path, *options: str, box: tuple[int, ...] | None
         QP.selected = {"[annotation]" if box else "[]"}
         2.times {{
             def binding = new Binding({json.dumps(list(options))} as String[])
-            new GroovyShell(this.class.classLoader, binding).evaluate(new File('{SCRIPT}'))
+            new GroovyShell(this.class.classLoader, binding).evaluate(new File('{script}'))
         }}
         def told = {{ it.childObjects.collect {{ [kind: it.kind, x: it.ROI.boundsX, y: it.ROI.boundsY,
             width: it.ROI.boundsWidth, height: it.ROI.boundsHeight, z: it.ROI.z] }} }}
@@ -154,3 +169,35 @@ def test_the_service_says_that_it_wants_a_key(qupath: Program, locked: LiveServe
     tifffile.imwrite(image, IMAGE, imagej=True)
     with pytest.raises(AssertionError, match="no key was sent"):
         run(qupath, image, f"url={locked.url}")
+
+
+def test_a_busy_service_is_asked_again_as_long_as_it_says_when(
+    qupath: Program, server: LiveServer, tmp_path: Path
+) -> None:
+    image = tmp_path / "image.tif"
+    tifffile.imwrite(image, IMAGE, imagej=True)
+    with losing_proxy(server, BUSY) as proxy:
+        found = run(qupath, image, f"url={proxy.url}")
+    assert boxes(found["annotation"]) == expected(server.url, IMAGE, BOX)
+    assert len(proxy.asked) == len(BUSY) + 2, "the script runs twice"
+
+
+@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
+def test_what_is_refused_for_good_or_for_too_long_is_not_asked_for_again(
+    qupath: Program, server: LiveServer, tmp_path: Path, losses: list[httpx.Response]
+) -> None:
+    image = tmp_path / "image.tif"
+    tifffile.imwrite(image, IMAGE, imagej=True)
+    with losing_proxy(server, losses) as proxy, pytest.raises(AssertionError, match="it is refused"):
+        run(qupath, image, f"url={proxy.url}")
+    assert len(proxy.asked) == len(losses)
+
+
+def test_a_service_that_hangs_is_not_asked_for_ever(qupath: Program, server: LiveServer, tmp_path: Path) -> None:
+    image, hasty = tmp_path / "image.tif", tmp_path / "hasty.groovy"
+    tifffile.imwrite(image, IMAGE, imagej=True)
+    hasty.write_text(SCRIPT.read_text().replace("PATIENCE_S = 600 ", "PATIENCE_S = 3 "))
+    refusals = repeat(refusal(504, "1"))
+    with losing_proxy(server, refusals) as proxy, pytest.raises(AssertionError, match="it is refused"):
+        run(qupath, image, f"url={proxy.url}", script=hasty)
+    assert 2 <= len(proxy.asked) <= 4
