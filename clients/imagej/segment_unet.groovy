@@ -4,7 +4,7 @@
 //
 //   groovy -cp ij.jar segment_unet.groovy url=http://127.0.0.1:8000 "image=/data/my cells.tif" save=labels.tif
 //
-// url, image, output, model, threshold, min_area, min_score, link, channel, mirror, scale, pixel_size, timeout,
+// url, image, output, model, threshold, min_area, min_score, link, channel, axes, mirror, scale, pixel_size, timeout,
 // respond_async, rois, save: as in segment_unet.ijm.
 
 import groovy.json.JsonSlurper
@@ -27,6 +27,8 @@ import javax.net.ssl.SSLException
 
 // an answer is waited for twice as long as the service takes at most unless told otherwise (UNET_DEADLINE_S, 300)
 @Field final int SILENCE_S = 600
+@Field final int PAUSES_S = 120 // of a busy service that says when to ask again, together
+@Field final int PATIENCE_S = 600 // from the first time it is asked to the last
 @Field final String DEFAULT_MODEL = "the service's default"
 
 class Refused extends Exception {
@@ -139,10 +141,11 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
 }
 
 /**
- * Send a TIFF, or ask where it is null; returns status (200, 202, 409) and bytes of the answer. Waits as long as a busy
- * service asks, for a minute at most, and asks again where an answer broke off, three times at most.
+ * Send a TIFF, or ask where it is null; returns status (200, 202, 409) and bytes of the answer. Asks again as long as a busy
+ * service says when, and where an answer broke off, three times at most.
  */
 Map<String, Object> exchange(String url, String path, byte[] tiff) {
+    long begun = System.currentTimeMillis()
     int waited = 0
     for (int brokeOff = 0; ; ) {
         HttpURLConnection connection = connected(url, path, 1000 * SILENCE_S) {
@@ -174,11 +177,14 @@ Map<String, Object> exchange(String url, String path, byte[] tiff) {
         if (status in [200, 202, 409]) {
             return [status: status, body: body]
         }
-        String pause = connection.getHeaderField('Retry-After')
-        if (pause?.isInteger() && waited + pause.toInteger() <= 60) {
-            waited += pause.toInteger()
-            sleep(1000L * pause.toInteger())
-            continue
+        String named = connection.getHeaderField('Retry-After')
+        if (named?.isInteger()) {
+            int pause = Math.max(1, named.toInteger())
+            waited += pause
+            if (waited <= PAUSES_S && System.currentTimeMillis() - begun + 1000L * pause <= 1000L * PATIENCE_S) {
+                sleep(1000L * pause)
+                continue
+            }
         }
         throw new Refused(reason(url, connection, body))
     }
@@ -198,8 +204,8 @@ List<Roi> roisIn(byte[] zip) {
 
 Map<String, String> defaults() {
     [url: Prefs.get('unet.url', 'http://127.0.0.1:8000'), output: 'labels', model: '', threshold: '', min_area: '',
-     min_score: '', link: '', channel: '', mirror: '', scale: '', pixel_size: '', timeout: '', respond_async: '',
-     rois: 'false', image: '', save: '']
+     min_score: '', link: '', channel: '', axes: '', mirror: '', scale: '', pixel_size: '', timeout: '',
+     respond_async: '', rois: 'false', image: '', save: '']
 }
 
 Map<String, String> fromDialog(Map<String, String> options) {
@@ -237,19 +243,36 @@ Map<String, String> fromDialog(Map<String, String> options) {
     chosen
 }
 
+/** The image as a TIFF, all of it even where a part is selected. */
+byte[] tiffOf(ImagePlus image) {
+    Roi selected = image.roi
+    image.deleteRoi()
+    // planes that are read when they are looked at have to be in memory
+    byte[] tiff = new FileSaver(image.stack.isVirtual() ? image.duplicate() : image).serialize()
+    if (selected != null) {
+        image.setRoi(selected)
+    }
+    if (tiff == null) {
+        throw new Refused("ImageJ cannot write '${image.title}' as a TIFF in memory; save it as a TIFF, open that, and try again")
+    }
+    tiff
+}
+
 ImagePlus segment(ImagePlus image, Map<String, String> options) {
     String url = options.url.replaceAll('/+$', '')
     Map<String, String> query = options.subMap(['output', 'model', 'threshold', 'min_area', 'min_score', 'link', 'channel',
-        'mirror', 'scale', 'pixel_size', 'timeout', 'respond_async'])
-    byte[] tiff = new FileSaver(image).serialize()
+        'axes', 'mirror', 'scale', 'pixel_size', 'timeout', 'respond_async'])
+    byte[] tiff = tiffOf(image)
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output
-    ImagePlus result = new Opener().deserialize(answer)
-    result.title = title
-    // the service knows micrometres; this keeps other units, the depth and the time too
-    Calibration scale = image.calibration.copy()
-    scale.disableDensityCalibration() // of signed 16 bit images, whose values ImageJ shifts
-    result.calibration = scale
+    ImagePlus result = new Opener().openTiff(new ByteArrayInputStream(answer), title)
+    double interval = image.calibration.frameInterval
+    if (!options.pixel_size) { // the service knows micrometres; this keeps other units and the depth too
+        Calibration scale = image.calibration.copy()
+        scale.disableDensityCalibration() // of signed 16 bit images, whose values ImageJ shifts
+        result.calibration = scale
+    }
+    result.calibration.frameInterval = interval
     if (options.output == 'labels') {
         result.lut = new LUT(LutLoader.getLut('3-3-2 RGB'), 0, 255) // neighbours in number differ in colour
     }
@@ -272,6 +295,16 @@ ImagePlus opened(String path) {
     image
 }
 
+/** Refuse what would be found out after the work else. */
+void checked(Map<String, String> options) {
+    if (!(options.rois in ['', 'true', 'false'])) {
+        throw new Refused("rois is '${options.rois}', it should be true or false")
+    }
+    if (options.save && !new File(options.save).absoluteFile.parentFile?.isDirectory()) {
+        throw new Refused("save is '${options.save}', which cannot be written; name a file in a folder that exists")
+    }
+}
+
 boolean unattended = binding.hasVariable('args') && args.length > 0
 Map<String, String> options = defaults()
 try {
@@ -282,6 +315,7 @@ try {
             throw new Refused("There is no option ${unknown.join(', ')}; there are ${options.keySet().join(', ')}")
         }
         options += given
+        checked(options)
     }
     ImagePlus image = options.image ? opened(options.image) : WindowManager.currentImage
     if (image == null) {

@@ -11,6 +11,7 @@
 // output   labels (numbered objects), mask, or probabilities        labels
 // model    name or name@version                                     the service's default
 // threshold, min_area, min_score, channel                           the model's own
+// axes     ZYX, CYX...: what the planes of a stack are               what the image says
 // link     0.25: objects of neighbouring planes of a stack that      each plane is
 //          overlap so much, at least, have one number (labels)       numbered by itself
 // scale    0.5 where objects are twice as large as the model knows   1
@@ -27,6 +28,8 @@
 requires("1.53");
 
 // what the functions below see too
+var PAUSES_S = 120; // of a busy service that says when to ask again, together
+var PATIENCE_S = 600; // from the first time it is asked to the last
 var arguments = "";
 var url = "";
 var output = "";
@@ -36,14 +39,17 @@ var minArea = "";
 var minScore = "";
 var link = "";
 var channel = "";
+var axes = "";
 var mirror = "";
 var scale = "";
 var pixelSize = "";
 var timeout = "";
 var respondAsync = "";
 var sent = "";
+var headers = "";
 
 arguments = getArgument();
+readOptions();
 url = option("url", call("ij.Prefs.get", "unet.url", "http://127.0.0.1:8000"));
 image = option("image", "");
 output = option("output", "labels");
@@ -53,13 +59,19 @@ minArea = option("min_area", "");
 minScore = option("min_score", "");
 link = option("link", "");
 channel = option("channel", "");
+axes = option("axes", "");
 mirror = option("mirror", "");
+mirrored = isTrue("mirror");
 scale = option("scale", "");
 pixelSize = option("pixel_size", "");
 timeout = option("timeout", "");
 respondAsync = option("respond_async", "");
-rois = isTrue(option("rois", "false"));
+rois = isTrue("rois");
 target = option("save", "");
+folder = File.getDirectory(target);
+if (folder != "" && !File.isDirectory(folder)) {
+    exit("save is '" + target + "', which cannot be written; name a file in a folder that exists");
+}
 
 if (image != "") {
     open(image);
@@ -86,8 +98,8 @@ if (arguments == "") {
     Dialog.addString("Pixel size, um (empty: as in the image)", pixelSize, 8);
     Dialog.addString("Seconds to wait at most (empty: the service's)", timeout, 8);
     Dialog.addCheckbox("Outlines into the ROI Manager", rois);
-    Dialog.addCheckbox("Mean of mirrored views (eight times the time)", isTrue(mirror));
-    Dialog.addCheckbox("Job (for what takes longer than a proxy waits)", isTrue(respondAsync));
+    Dialog.addCheckbox("Mean of mirrored views (eight times the time)", mirrored);
+    Dialog.addCheckbox("Job (for what takes longer than a proxy waits)", false);
     Dialog.show();
     url = Dialog.getString();
     if (models.length > 1) {
@@ -134,6 +146,7 @@ if (!endsWith(temporary, File.separator)) {
 }
 temporary = temporary + "unet-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 sent = temporary + "-image.tif";
+headers = temporary + "-headers.txt";
 labels = temporary + "-" + output + ".tif";
 outlines = temporary + "-rois.zip";
 
@@ -154,13 +167,14 @@ ask("tiff", labels);
 if (rois) {
     ask("rois", outlines);
 }
-deleted = File.delete(sent);
+clean();
 
 open(labels);
 deleted = File.delete(labels);
 rename(title + "-" + output);
-// the service knows micrometres; this keeps other units, the depth and the time too
-setVoxelSize(width, height, depth, unit);
+if (pixelSize == "") { // the service knows micrometres; this keeps other units and the depth too
+    setVoxelSize(width, height, depth, unit);
+}
 if (nSlices > 1) {
     Stack.setFrameInterval(interval);
 }
@@ -187,9 +201,9 @@ if (rois) {
 function ask(format, path) {
     query = "?output=" + output + "&format=" + format;
     query = query + given("model", model) + given("threshold", threshold) + given("min_area", minArea);
-    query = query + given("min_score", minScore) + given("link", link) + given("channel", channel) + given("mirror", mirror);
-    query = query + given("scale", scale) + given("pixel_size", pixelSize) + given("timeout", timeout);
-    query = query + given("respond_async", respondAsync);
+    query = query + given("min_score", minScore) + given("link", link) + given("channel", channel) + given("axes", axes);
+    query = query + given("mirror", mirror) + given("scale", scale) + given("pixel_size", pixelSize);
+    query = query + given("timeout", timeout) + given("respond_async", respondAsync);
     said = insist("/segment" + query, "--data-binary", "@" + sent, path);
     if (said == "202") {
         job = idIn(File.openAsString(path));
@@ -204,7 +218,7 @@ function ask(format, path) {
     if (said == "200") {
         return;
     }
-    deleted = File.delete(sent);
+    clean();
     reason = said;
     if (brokeOff(said)) {
         reason = "The answer of " + shown(url) + " broke off 4 times; see the service's log, and try again:\n" + said;
@@ -220,23 +234,60 @@ function ask(format, path) {
     exit("The U-Net service gives no result.\n" + reason);
 }
 
-// What exchange says, where an answer broke off of the next one, three more at most.
+// What exchange says in the end: asked again as long as a busy service says when, and where an answer broke off, three
+// times at most.
 function insist(address, flag, value, path) {
-    said = exchange(address, flag, value, path);
-    for (asked = 1; asked < 4 && brokeOff(said); asked++) {
-        wait(250 * pow(2, asked)); // half a second, then twice as long each time
+    begun = getTime();
+    waited = 0;
+    broken = 0;
+    again = true;
+    while (again) {
         said = exchange(address, flag, value, path);
+        if (brokeOff(said)) {
+            broken++;
+            pause = 0.25 * pow(2, broken); // half a second, then twice as long each time
+            if (broken == 4) {
+                again = false;
+            }
+        } else {
+            pause = retryAfter(said);
+            waited += pause;
+            late = (getTime() - begun) / 1000 + pause > PATIENCE_S;
+            if (pause == 0 || waited > PAUSES_S || late) {
+                again = false;
+            }
+        }
+        if (again) {
+            wait(1000 * pause);
+        }
     }
     return said;
 }
 
 // The status of the answer, nothing else where all of it is in the file; what curl complains of stands before it.
 function exchange(address, flag, value, path) {
-    // without "Expect:" curl waits a second before it sends; 503 says how long to wait, and curl obeys
-    said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--retry", "3",
-        "--retry-max-time", "60", "--header", "Content-Type: image/tiff", flag, value,
-        "--output", path, "--write-out", "%{http_code}", url + address);
+    // without "Expect:" curl waits a second before it sends
+    said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--dump-header", headers,
+        "--header", "Content-Type: image/tiff", flag, value, "--output", path, "--write-out", "%{http_code}", url + address);
     return String.trim(said);
+}
+
+// The seconds after which a refusal asks to come again, 1 at least; 0 where there is none or it names none.
+function retryAfter(said) {
+    if (!matches(said, "[45][0-9][0-9]") || said == "409") {
+        return 0;
+    }
+    text = toLowerCase(File.openAsString(headers));
+    start = lastIndexOf(text, "retry-after:");
+    if (start < 0) {
+        return 0;
+    }
+    text = substring(text, start + 12);
+    seconds = parseInt(String.trim(substring(text, 0, indexOf(text, "\n"))));
+    if (isNaN(seconds)) {
+        return 0;
+    }
+    return maxOf(1, seconds);
 }
 
 // Whether the connection ended before all of the answer was here: in its body, or (52, 55, 56) before its status.
@@ -321,40 +372,69 @@ function given(name, value) {
 }
 
 function encoded(text) {
-    result = "";
-    for (i = 0; i < lengthOf(text); i++) {
-        c = substring(text, i, i + 1);
-        if (matches(c, "[A-Za-z0-9._@~-]")) {
-            result = result + c;
-        } else if (charCodeAt(text, i) < 128) {
-            result = result + "%" + IJ.pad(toHex(charCodeAt(text, i)), 2);
-        }
-    }
-    return result;
+    return call("java.net.URLEncoder.encode", text, "UTF-8");
 }
 
-function isTrue(text) {
-    if (text == "true") {
+// Delete what has been sent, and the headers of the last answer.
+function clean() {
+    deleted = File.delete(sent);
+    if (File.exists(headers)) {
+        deleted = File.delete(headers);
+    }
+}
+
+// Whether an option is true; one that is neither true nor false ends the macro.
+function isTrue(name) {
+    value = option(name, "false");
+    if (value == "true") {
         return true;
+    }
+    if (value != "false") {
+        exit(name + " is '" + value + "', it should be true or false");
     }
     return false;
 }
 
-// The value of name=value or name=[value with blanks] among the arguments.
+// The value of an option among the arguments.
 function option(name, otherwise) {
-    text = " " + arguments;
-    start = indexOf(text, " " + name + "=");
-    if (start < 0) {
+    value = List.get(name);
+    if (value == "") {
         return otherwise;
     }
-    rest = substring(text, start + lengthOf(name) + 2);
-    end = indexOf(rest, " ");
-    if (startsWith(rest, "[")) {
-        rest = substring(rest, 1);
-        end = indexOf(rest, "]");
+    return value;
+}
+
+// Split the arguments, name=value or name=[value with blanks], into the list that option looks into.
+function readOptions() {
+    known = newArray("url", "image", "output", "model", "threshold", "min_area", "min_score", "channel", "axes", "link", "scale",
+        "pixel_size", "timeout", "respond_async", "mirror", "rois", "save");
+    List.clear();
+    rest = String.trim(arguments);
+    while (rest != "") {
+        word = substring(rest, 0, indexOf(rest + " ", " "));
+        equals = indexOf(word, "=");
+        if (equals < 0) {
+            exit("'" + word + "' is no option; write name=value, and name=[value] where the value has blanks");
+        }
+        name = substring(word, 0, equals);
+        found = false;
+        for (i = 0; i < known.length; i++) {
+            found = found || known[i] == name;
+        }
+        if (!found) {
+            exit("There is no option " + name + "; there are " + String.join(known, ", "));
+        }
+        value = substring(word, equals + 1);
+        length = lengthOf(word);
+        if (startsWith(value, "[")) {
+            end = indexOf(rest, "]");
+            if (end < 0) {
+                exit("The value of " + name + " begins with [, and no ] ends it");
+            }
+            value = substring(rest, equals + 2, end);
+            length = end + 1;
+        }
+        List.set(name, value);
+        rest = String.trim(substring(rest, length));
     }
-    if (end < 0) {
-        return rest;
-    }
-    return substring(rest, 0, end);
 }

@@ -6,22 +6,28 @@ import re
 from itertools import repeat
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import roifile
 import tifffile
 
+from service.client import Client
+from service.formats.result import OutputKind
 from tests.clients.conftest import (
+    BUSY,
     CLIENTS,
     IMAGE,
     LOSSES_OF_A_JOB,
     PIXEL_UM,
+    REFUSALS_TO_THE_END,
     SECRET,
     Cells,
     Program,
     assert_asked_as_a_job,
     gate,
     losing_proxy,
+    refusal,
     refusals_of_a_proxy,
     with_key,
 )
@@ -35,10 +41,16 @@ def assert_calibrated_labels(path: Path, cells: Cells) -> None:
     with tifffile.TiffFile(path) as file:
         np.testing.assert_array_equal(file.asarray(), cells.labels)
         assert file.pages[0].dtype == np.uint16
-        numerator, denominator = file.pages[0].tags["XResolution"].value
-        assert denominator / numerator == pytest.approx(PIXEL_UM, rel=1e-5)
         assert file.imagej_metadata is not None
         assert file.imagej_metadata["unit"] in {"micron", "microns"}
+    assert pixel_size(path) == pytest.approx(PIXEL_UM, rel=1e-5)
+
+
+def pixel_size(path: Path) -> float:
+    """Width of a pixel in the unit of the file."""
+    with tifffile.TiffFile(path) as file:
+        numerator, denominator = file.pages[0].tags["XResolution"].value
+    return float(denominator / numerator)
 
 
 @pytest.fixture
@@ -101,7 +113,11 @@ def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
     ("options", "words"),
     [
         ("threshold=7", "threshold is '7', it should be less than 1"),
-        ("mirror=often", "mirror is 'often'"),
+        ("mirror=often", "mirror is 'often', it should be true or false"),
+        ("rois=1", "rois is '1', it should be true or false"),
+        ("min_aera=3000", "There is no option min_aera; there are url, image"),
+        ("image=/data/my cells.tif", "'cells.tif' is no option"),
+        ("model=[no end", "The value of model begins with [, and no ] ends it"),
         ("scale=half", "scale is 'half'"),
         ("link=2", "link is '2', it should be less than or equal to 1"),
         ("model=[no such & model]", "no model 'no such & model' is served; there are tiny@1.0.0"),
@@ -185,6 +201,81 @@ def test_the_macro_asks_again_where_an_answer_broke_off(
     assert imagej.left_behind() == []
 
 
+def test_the_macro_asks_again_as_long_as_a_busy_service_says_when(
+    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, BUSY) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}]")
+    assert saved.exists(), done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert len(proxy.asked) == len(BUSY) + 1
+    assert imagej.left_behind() == []
+
+
+@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
+def test_the_macro_gives_up_what_is_refused_for_good_or_for_too_long(
+    imagej: Program, server: LiveServer, cells: Cells, losses: list[httpx.Response]
+) -> None:
+    with losing_proxy(server, losses) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}]")
+    assert "it is refused" in done.stdout
+    assert len(proxy.asked) == len(losses)
+    assert imagej.left_behind() == []
+
+
+def test_the_macro_loses_patience_with_a_service_that_hangs(
+    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    hasty = tmp_path / "hasty.ijm"
+    hasty.write_text(MACRO.read_text().replace("PATIENCE_S = 600;", "PATIENCE_S = 3;"))
+    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
+        done = imagej.run("-b", hasty, f"url={proxy.url} image=[{cells.path}]")
+    assert "it is refused" in done.stdout
+    assert 2 <= len(proxy.asked) <= 4
+
+
+def test_the_macro_names_channels_in_any_script(imagej: Program, server: LiveServer, tmp_path: Path) -> None:
+    image, saved, caller = tmp_path / "image.tif", tmp_path / "labels.tif", tmp_path / "caller.ijm"
+    channels = np.stack([np.zeros_like(IMAGE), IMAGE])
+    tifffile.imwrite(image, channels, imagej=True, metadata={"axes": "CYX", "Labels": ["Tub", "βTub"]})
+    options = f'"url={server.url} image=[{image}] save=[{saved}] channel=" + fromCharCode(0x3b2) + "Tub"'
+    caller.write_text(f'runMacro("{MACRO}", {options});')
+    done = imagej.run("-b", caller)
+    assert saved.exists(), done.stdout + done.stderr
+    assert tifffile.imread(saved).max() == 24
+
+
+def test_the_macro_takes_slices_for_channels_where_axes_say_so(
+    imagej: Program, server: LiveServer, tmp_path: Path
+) -> None:
+    image, saved = tmp_path / "image.tif", tmp_path / "labels.tif"
+    tifffile.imwrite(image, np.stack([np.zeros_like(IMAGE), IMAGE]), imagej=True, metadata={"axes": "ZYX"})
+    done = imagej.run("-b", MACRO, f"url={server.url} image=[{image}] save=[{saved}] axes=CYX channel=1")
+    assert saved.exists(), done.stdout + done.stderr
+    labels = tifffile.imread(saved)
+    assert labels.shape == IMAGE.shape
+    assert labels.max() == 24
+
+
+def test_the_macro_gives_the_result_the_pixel_size_that_is_asked_for(
+    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    done = imagej.run("-b", MACRO, f"url={server.url} image=[{cells.path}] save=[{saved}] pixel_size=0.65")
+    assert saved.exists(), done.stdout + done.stderr
+    assert pixel_size(saved) == pytest.approx(0.65, rel=1e-5)
+
+
+def test_the_macro_says_before_the_work_that_a_folder_is_missing(
+    imagej: Program, server: LiveServer, cells: Cells
+) -> None:
+    with losing_proxy(server, []) as proxy:
+        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[/no/such folder/labels.tif]")
+    assert "save is '/no/such folder/labels.tif', which cannot be written" in done.stdout
+    assert proxy.asked == []
+
+
 def test_the_macro_takes_the_result_of_a_job(imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path) -> None:
     saved = tmp_path / "labels.tif"
     with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
@@ -245,7 +336,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
     """)
     done = groovy.run(driver)
     told = next((line for line in done.stdout.splitlines() if line.startswith("told")), done.stdout + done.stderr)
-    assert told == f"told|my cells-labels|24.0|16|{PIXEL_UM}|micron"
+    assert told == "told|my cells-labels|24.0|16|0.5|micron"
     assert len(roifile.roiread(outlines)) == 24
 
 
@@ -259,6 +350,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         (("pixel_size=0.5,wide",), "pixel_size is '0.5,wide'"),
         (("timeout=-1",), "timeout is '-1'"),
         (("treshold=0.5",), "There is no option treshold"),
+        (("rois=1",), "rois is '1', it should be true or false"),
         (("url=http://127.0.0.1:1",), "No service answers at http://127.0.0.1:1"),
         (("url=http://127.0.0.1:99999",), "No service answers at http://127.0.0.1:99999: port out of range"),
         (("url=127.0.0.1:8000",), "url is '127.0.0.1:8000', it should begin with http:// or https://"),
@@ -266,8 +358,6 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         (("url=https://alice:100%@host",), "In the user name or password for https://host a % stands alone"),
         (("image=nowhere.tif",), "image is 'nowhere.tif', which ImageJ cannot open"),
         (("image=",), "No image is open"),
-        (("save=/no/such folder/labels.tif",), "save is '/no/such folder/labels.tif', which cannot be written"),
-        (("save=/no/such folder/labels.tif", "rois=true"), "/no/such folder/labels.zip"),
     ],
     ids=[
         "by the service",
@@ -277,6 +367,7 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         "by the service for a size",
         "by the service for a time",
         "by the script",
+        "neither true nor false",
         "nobody there",
         "no such port",
         "no address",
@@ -284,8 +375,6 @@ def test_the_groovy_script_takes_the_active_image_and_its_dialog(
         "no encoding",
         "no such file",
         "no image",
-        "no such folder",
-        "no such folder for outlines",
     ],
 )
 def test_the_groovy_script_shows_the_words_of_a_refusal(
@@ -344,6 +433,110 @@ def test_the_groovy_script_asks_again_where_an_answer_broke_off(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_calibrated_labels(saved, cells)
     assert len(proxy.asked) == 3
+
+
+def test_the_groovy_script_asks_again_as_long_as_a_busy_service_says_when(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, BUSY) as proxy:
+        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", f"save={saved}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_calibrated_labels(saved, cells)
+    assert len(proxy.asked) == len(BUSY) + 1
+
+
+@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
+def test_the_groovy_script_gives_up_what_is_refused_for_good_or_for_too_long(
+    groovy: Program, server: LiveServer, cells: Cells, losses: list[httpx.Response]
+) -> None:
+    with losing_proxy(server, losses) as proxy:
+        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}")
+    assert "it is refused" in done.stdout
+    assert len(proxy.asked) == len(losses)
+
+
+def test_the_groovy_script_loses_patience_with_a_service_that_hangs(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    hasty = tmp_path / "hasty.groovy"
+    hasty.write_text(SCRIPT.read_text().replace("PATIENCE_S = 600 ", "PATIENCE_S = 3 "))
+    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
+        done = groovy.run(hasty, f"url={proxy.url}", f"image={cells.path}")
+    assert "it is refused" in done.stdout
+    assert 2 <= len(proxy.asked) <= 4
+
+
+@pytest.mark.parametrize("output", ["labels", "mask", "probabilities"])
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TZYX"])
+def test_the_groovy_script_keeps_every_plane_and_its_place(
+    groovy: Program, server: LiveServer, tmp_path: Path, axes: str, output: OutputKind
+) -> None:
+    image, saved, expected = tmp_path / "image.tif", tmp_path / "saved.tif", tmp_path / "expected.tif"
+    shape = {"T": 3, "Z": 2}
+    planes = [np.roll(IMAGE, 7 * index, axis=0) for index in range(6)]
+    stack = np.stack(planes).reshape(3, 2, *IMAGE.shape)[(0,) * (4 - len(axes))]
+    tifffile.imwrite(image, stack, imagej=True, metadata={"axes": axes, "finterval": 2.5})
+    with Client(server.url) as client:
+        expected.write_bytes(client.segment(image, output=output, format="tiff"))
+    done = groovy.run(SCRIPT, f"url={server.url}", f"image={image}", f"output={output}", f"save={saved}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tifffile.TiffFile(saved) as file, tifffile.TiffFile(expected) as straight:
+        np.testing.assert_array_equal(file.asarray(), straight.asarray())
+        assert file.series[0].axes == straight.series[0].axes
+        assert file.asarray().shape[: len(axes) - 2] == tuple(shape[axis] for axis in axes[:-2])
+
+
+def test_the_groovy_script_sends_all_of_a_virtual_stack(groovy: Program, server: LiveServer, tmp_path: Path) -> None:
+    image, driver = tmp_path / "image.tif", tmp_path / "driver.groovy"
+    tifffile.imwrite(image, np.stack([IMAGE, np.flip(IMAGE)]), imagej=True, metadata={"axes": "ZYX"})
+    driver.write_text(f"""
+        ij.ImagePlus image = ij.IJ.openVirtual('{image}')
+        image.setRoi(10, 20, 50, 60)
+        ij.WindowManager.tempCurrentImage = image
+        println "virtual|${{image.stack.isVirtual()}}"
+        Runtime.runtime.addShutdownHook {{ println "selected|${{image.roi.bounds.width}}" }}
+        def binding = new Binding(['url={server.url}', 'save={tmp_path}/labels.tif'] as String[])
+        new GroovyShell(binding).evaluate(new File('{SCRIPT}'))
+    """)
+    done = groovy.run(driver)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "virtual|true\n" in done.stdout
+    assert "selected|50.0\n" in done.stdout
+    labels = tifffile.imread(tmp_path / "labels.tif")
+    assert labels.shape == (2, *IMAGE.shape)
+    assert [plane.max() for plane in labels] == [24, 24]
+
+
+def test_the_groovy_script_takes_slices_for_channels_where_axes_say_so(
+    groovy: Program, server: LiveServer, tmp_path: Path
+) -> None:
+    image, saved = tmp_path / "image.tif", tmp_path / "labels.tif"
+    tifffile.imwrite(image, np.stack([np.zeros_like(IMAGE), IMAGE]), imagej=True, metadata={"axes": "ZYX"})
+    done = groovy.run(SCRIPT, f"url={server.url}", f"image={image}", f"save={saved}", "axes=CYX", "channel=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    labels = tifffile.imread(saved)
+    assert labels.shape == IMAGE.shape
+    assert labels.max() == 24
+
+
+def test_the_groovy_script_gives_the_result_the_pixel_size_that_is_asked_for(
+    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    done = groovy.run(SCRIPT, f"url={server.url}", f"image={cells.path}", f"save={saved}", "pixel_size=0.65")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pixel_size(saved) == pytest.approx(0.65, rel=1e-5)
+
+
+def test_the_groovy_script_says_before_the_work_that_a_folder_is_missing(
+    groovy: Program, server: LiveServer, cells: Cells
+) -> None:
+    with losing_proxy(server, []) as proxy:
+        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", "save=/no/such folder/labels.tif")
+    assert done.returncode == 1
+    assert "save is '/no/such folder/labels.tif', which cannot be written" in done.stdout
+    assert proxy.asked == []
 
 
 def test_the_groovy_script_takes_the_results_of_jobs(
