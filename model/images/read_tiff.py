@@ -28,7 +28,7 @@ from model.images.palette import expand, grey_only, palette_note
 from model.images.tiff_bands import is_planar, is_raw, is_swapped, page_bands, raw_rows, rows_of_bands
 from model.images.tiff_ifd import ORIENTATION, main_page, walk_directories
 from model.images.tiff_lzw import LZW
-from model.images.tiff_segments import COMPRESSIONS, check_page, codec_bytes
+from model.images.tiff_segments import COMPRESSIONS, MIN_JPEG2000_BYTES, check_page, codec_bytes
 from model.images.tiff_stack import PageFacts, arrange
 
 # tifffile reports the defects of a file through logging; here they become errors or notes of the request.
@@ -197,6 +197,10 @@ class TiffReader(ReaderOfParts):
         if number != self._main or first.compression == LZW:
             page = self._page(number)
             _check_kind(page)
+        # memory is charged for the segments of the main page
+        if codec_bytes(page) > (limit := max(self.part_bytes, self.plane_bytes + MIN_JPEG2000_BYTES)):
+            msg = f"page {number} of the TIFF has strips or tiles of {codec_bytes(page)} bytes, the limit is {limit}"
+            raise UndecodableImage(f"{msg} by the first page; send pages of one kind")
         check_page(page, self._tiff.filehandle.size)
         if sample is not None and not (is_planar(page) and page.samplesperpixel == first.samplesperpixel):
             msg = f"page {number} of the TIFF has no {first.samplesperpixel} images, as the first one has"

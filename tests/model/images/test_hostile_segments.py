@@ -157,6 +157,23 @@ def test_a_tile_larger_than_its_image_is_charged_and_in_jpeg_2000_bounded() -> N
         read(large)
 
 
+def test_a_later_page_in_far_larger_tiles_than_the_first_is_refused() -> None:
+    """Memory is charged by the first page."""
+    small = np.zeros((64, 64), dtype=np.uint8)
+    for side, is_read in ((1024, True), (4096, False)):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            writer.write(small, metadata=None, compression="zlib", rowsperstrip=16)
+            writer.write(small, metadata=None, compression="zlib", tile=(side, side))
+        if is_read:
+            assert read(file.getvalue())[0].planes == 2
+            continue
+        with pytest.raises(
+            UndecodableImage, match="page 1 of the TIFF has strips or tiles of 16777216 bytes, the limit"
+        ):
+            read(file.getvalue())
+
+
 def test_a_strip_that_says_it_has_more_than_any_scheme_needs_is_refused() -> None:
     stream = zlib.compress(bytes(64 * 64))
     data = with_segments(write(np.zeros((64, 64), np.uint8), compression="zlib", rowsperstrip=64), stream)
