@@ -46,8 +46,8 @@ def test_notes_that_differ_in_their_figures_are_said_once_and_those_of_most_imag
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(1, 12):
-        faint = (disc() * 10.0 ** -(8 + number)).astype(np.float32)
-        np.save(images / f"{number:02d}.npy", faint)
+        image = (disc() * 10.0 ** -(8 + number)).astype(np.float32)
+        np.save(images / f"{number:02d}.npy", image)
     assert main(["segment", str(images), "-o", str(images.parent / "out"), "--format", "npy"]) == 0
     most, equal = capsys.readouterr().err.splitlines()
     assert most.startswith(f"note on {images / '01.npy'} and 10 more, with other figures: ")
