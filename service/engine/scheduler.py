@@ -219,7 +219,7 @@ class BatchDone(NamedTuple):
     pixels: int
     """Input pixels of the tiles that the net was run for, and that came to a good end."""
     seconds: float
-    """That all of it took."""
+    """That all of it took, but for what was only repeated."""
 
 
 def run_batch(batch: Sequence[Entry], clock: Clock) -> BatchDone:
@@ -237,11 +237,14 @@ def run_batch(batch: Sequence[Entry], clock: Clock) -> BatchDone:
     outcomes: list[Exception | None] = [None] * len(batch)
     inputs: dict[int, NDArray[np.float32]] = {}
     for place, (job, tile) in enumerate(batch):
+        began = clock()
         try:
             read = job.read(tile)
             done = job.blank.like(read)
             if done is None or not job.repeat(done, tile):
                 inputs[place] = read
+            else:
+                started += clock() - began
         except Exception as error:
             outcomes[place] = error
     passing = len(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from model.stitching import reflect_indices
-from model.tiling import TilePlan, plan_with_stride, valid_unet_geometry
+from model.tiling import Tile, TilePlan, plan_with_stride, valid_unet_geometry
 from service.engine import accepted
 from service.engine.blank import BlankTile
 from service.engine.plane import chosen_run
 from service.engine.request import Answer, SegmentRequest
+from service.engine.scheduler import BatchDone, run_batch
 from tests.engines import running
 from tests.packages import edit, write_tiny_package
+from tests.service.engine.test_scheduler import job
 
 GEOMETRY = valid_unet_geometry(1)
 
@@ -113,3 +116,31 @@ def test_a_stack_of_blank_planes_is_answered_plane_by_plane(packages: Path, runs
     ((_, receipt),) = answers(packages, image, [SegmentRequest(output="labels", format="tiff")])
     assert receipt["output"]["objects"] == 0
     assert sum(runs) == 3
+
+
+def test_only_the_time_of_what_is_run_counts_for_the_speed_of_the_net() -> None:
+    """Reading takes a second of this clock, running ten."""
+    now = 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def net(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        passes(10)
+        return tiles[:, :, 8:-8, 8:-8]
+
+    async def scenario() -> list[BatchDone]:
+        one = job(net, [3.0] * 5)
+        read = one.read
+
+        def slow_read(tile: Tile) -> NDArray[np.float32]:
+            passes(1)
+            return read(tile)
+
+        one = replace(one, read=slow_read, repeat=lambda _done, _tile: True)
+        tiles = list(one.tiles)
+        return [run_batch([(one, tile) for tile in batch], lambda: now) for batch in (tiles[:1], tiles[1:4])]
+
+    first, second = asyncio.run(scenario())
+    assert (first.seconds, second.seconds, second.pixels) == (11, 0, 0)
