@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict
 
 
 class Content(TypedDict):
@@ -44,20 +45,26 @@ def stamp(image: Path) -> dict[str, int]:
 
 
 def replace(target: Path, content: bytes, part: Path) -> None:
-    """Write ``content`` to ``part`` and, once it is on the disk, give it the name ``target``; folders are made."""
+    """Write ``content`` to ``part``, and :func:`put` that in its place."""
+    part.write_bytes(content)
+    put(target, part)
+
+
+def put(target: Path, part: Path) -> None:
+    """Give a file that is written, once it is on the disk, the name ``target``; folders are made."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
+    with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(target)
 
 
-def write_alone(target: Path, content: bytes) -> None:
+def write_alone(target: Path, content: IO[bytes]) -> None:
     """Write a file without a ledger so that it is there whole or not at all; missing folders are made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        replace(target, content, part)
+        with part.open("wb") as file:
+            shutil.copyfileobj(content, file)
+        put(target, part)
     finally:
         part.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from service.batch.failures import list_name, lists, of_others, still_true
-from service.batch.files import Content, replace, stamp
+from service.batch.files import Content, content_of, put, replace, stamp
 from service.batch.locks import idle, wait_for
 from service.batch.receipts import BEFORE, FINISHED, FOLDER, NotReplaced, Receipts
 from service.batch.shard import WHOLE, Shard, hashed
@@ -114,10 +113,11 @@ class Ledger:
         try:
             with self._room():
                 part.touch()
-            yield part
+                yield part
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+            for left in (part, _receipt_part(part)):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
 
     def check(self, work: Work) -> Content | None:
         """Say what the result is made of that a new one would replace; None where there is none to be spared.
@@ -135,8 +135,10 @@ class Ledger:
                 return None
             raise
 
-    def finish(self, work: Work, part: Path, body: bytes, receipt: Mapping[str, Any]) -> None:
-        """Put a result in its place, between two receipts; killed in between, the image is done again.
+    def finish(self, work: Work, part: Path, receipt: Mapping[str, Any]) -> None:
+        """Put a result, which ``part`` holds, in its place, between two receipts.
+
+        Killed in between, the image is done again.
 
         Raises
         ------
@@ -148,14 +150,14 @@ class Ledger:
             Where this result cannot be written.
 
         """
-        record = {**receipt, "result": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}}
+        record = {**receipt, "result": content_of(part)}
         before = self.check(work)
-        place = self.receipts.place(work.target)
+        place, receipt_part = self.receipts.place(work.target), _receipt_part(part)
         with self._room():
             # this one knows either result for its own again, and vouches for none
-            replace(place, _json({**record, BEFORE: before}), part)
-            replace(work.target, body, part)
-            replace(place, _json({**record, FINISHED: datetime.now(UTC).isoformat(timespec="seconds")}), part)
+            replace(place, _json({**record, BEFORE: before}), receipt_part)
+            put(work.target, part)
+            replace(place, _json({**record, FINISHED: datetime.now(UTC).isoformat(timespec="seconds")}), receipt_part)
 
     def withdraw(self, work: Work) -> bool:
         """Take away a result whose image has changed since, but none that people changed; returns whether it did."""
@@ -237,6 +239,11 @@ def _json(record: Mapping[str, Any]) -> bytes:
 def key(work: Work) -> str:
     """Name of an image in file names: short and of plain characters, whatever it is called."""
     return hashed(work.image.name)
+
+
+def _receipt_part(part: Path) -> Path:
+    """Where the receipt of what a part holds is written."""
+    return part.with_name(f"{part.name}.receipt")
 
 
 def _whose(part: Path) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from service.client import RECEIPT, Client
+from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.request import Answer, SegmentRequest
@@ -26,17 +26,9 @@ SERVER_AWAY_S = 1800.0
 answer on: long enough to update a fleet, or wake one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One segmented image, encoded, and the receipt that came with it."""
-
-    body: bytes
-    receipt: Mapping[str, Any]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the receipt says of how the image was read."""
-        return tuple(self.receipt.get("input", {}).get("notes", ()))
+def notes_of(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a receipt says of how the image was read."""
+    return tuple(receipt.get("input", {}).get("notes", ()))
 
 
 class Segmenter(Protocol):
@@ -47,8 +39,8 @@ class Segmenter(Protocol):
         """What results depend on besides the image: software, package and options; fit for JSON."""
         ...
 
-    def segment(self, image: Path) -> Result:
-        """Segment one file."""
+    def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
+        """Segment one file, write the result piece by piece into another, empty one; returns the receipt."""
         ...
 
     def close(self) -> None:
@@ -128,7 +120,7 @@ class _Local:
             "options": {**_chosen(self._request), **self._asked},
         }
 
-    def segment(self, image: Path) -> Result:
+    def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         request = replace(self._request, file_name=image.name)
         with image.open("rb") as file:
             while True:
@@ -144,7 +136,8 @@ class _Local:
                     file.seek(0)
                 else:
                     with closing(answer.body) as body:
-                        return Result(body.read(), answer.receipt)
+                        shutil.copyfileobj(body, into)
+                    return answer.receipt
                 finally:
                     self._running.discard(running)
 
@@ -181,11 +174,10 @@ class _Remote:
             "options": _chosen(self.request),
         }
 
-    def segment(self, image: Path) -> Result:
+    def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result
         asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
-        response = self.client.answer(image, model=self.request.model, **asked)
-        return Result(response.content, json.loads(response.headers[RECEIPT]))
+        return self.client.segment_into(into, image, model=self.request.model, **asked)
 
     def close(self) -> None:
         self.client.close()

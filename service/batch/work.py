@@ -16,7 +16,7 @@ from service.batch.files import stamp
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
 from service.batch.receipts import NotReplaced
-from service.batch.segmenters import Segmenter, seen_identity
+from service.batch.segmenters import Segmenter, notes_of, seen_identity
 from service.batch.targets import Work
 from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, PROBLEMS, problem_kind
@@ -135,17 +135,17 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
             with ledger.begun(item) as part:
                 ledger.check(item)  # before the net runs
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
-                result = segmenter.segment(item.source)
-                seen = seen_identity(identity, result.receipt)
+                with part.open("wb") as into:
+                    receipt = segmenter.segment(item.source, into)
                 record = {
                     "path": str(item.source),
                     "name": item.image.name.as_posix(),
                     "image": image,
-                    "identity": seen,
-                    "receipt": result.receipt,
+                    "identity": seen_identity(identity, receipt),
+                    "receipt": receipt,
                 }
-                ledger.finish(item, part, result.body, record)
-                return result.notes
+                ledger.finish(item, part, record)
+                return notes_of(receipt)
         except (NoRoomForResults, ServiceGone):  # as for all the others
             raise
         except Exception as error:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from .answers import ServiceProblem, json_object, somebody_else  # noqa: TID252 - the folder can stand anywhere
+from .answers import RECEIPT, ServiceProblem, json_object, somebody_else  # noqa: TID252 - the folder can stand anywhere
 from .exchange import SEGMENT, Exchange, Image, Option, Request  # noqa: TID252
 from .jobs import Job, array_of  # noqa: TID252
 from .keys import key_for  # noqa: TID252
@@ -120,6 +121,15 @@ class Client:
     def answer(self, image: Image, **options: Option) -> httpx.Response:
         """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         return self._done_here(Request("POST", SEGMENT, options, image))
+
+    def segment_into(self, into: IO[bytes], image: Image, **options: Option) -> dict[str, Any]:
+        """Segment one image as :meth:`segment` does, write the result to a file as it comes, and return the receipt.
+
+        The file is written from its start, and again from there where an answer breaks off; it is not kept in memory.
+        """
+        response = self._done_here(Request("POST", SEGMENT, options, image, into))
+        receipt: dict[str, Any] = json.loads(response.headers[RECEIPT])
+        return receipt
 
     def segment_array(self, image: Image, **options: Option) -> NDArray[Any]:
         """Segment one image as :meth:`segment` does, and return an array: (y, x) or with leading stack axes."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Union
+from typing import IO, Any, Union
 from urllib.parse import quote
 
 import httpx
@@ -60,6 +60,8 @@ class Request:
     path: str
     params: Mapping[str, Option]
     image: Image = b""
+    into: IO[bytes] | None = None
+    """Where a result goes; it is kept in memory where None."""
 
 
 class Exchange:
@@ -179,7 +181,7 @@ class Exchange:
         content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
 
         def send() -> httpx.Response:
-            ask = partial(line.ask, request.method, request.path, params)
+            ask = partial(line.ask, request.method, request.path, params, into=request.into)
             if isinstance(content, bytes):
                 return ask(content)
             path = Path(content)
@@ -192,7 +194,7 @@ class Exchange:
             if response.status_code != ACCEPTED:
                 return response
             try:
-                over = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}")
+                over = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}", request.into)
             except ServiceProblem as problem:
                 if problem.type not in _REPLICA_HAS_ENDED or not again:
                     raise
@@ -205,7 +207,7 @@ class Exchange:
             (self._sleep or job.wait)(wait)
         raise AssertionError("the last time returns or raises")
 
-    def _when_over(self, job: Job, line: Line, path: str) -> httpx.Response | ServiceProblem:
+    def _when_over(self, job: Job, line: Line, path: str, into: IO[bytes] | None) -> httpx.Response | ServiceProblem:
         """Result of the service's job, or why it failed; where nobody waits any more, the service has to drop it."""
         wait = partial(line.ask, "GET", path, {"wait": self._poll_s})
         self._followed.add(job)
@@ -218,7 +220,7 @@ class Exchange:
                 if report["state"] == "failed":
                     return ServiceProblem(report["problem"])
                 if report["state"] == "done":
-                    return self._until_answered(job, partial(line.ask, "GET", f"{path}/result"))
+                    return self._until_answered(job, partial(line.ask, "GET", f"{path}/result", into=into))
         except ServiceProblem:
             raise
         except BaseException:  # Ctrl-C too

@@ -13,6 +13,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from .answers import RECEIPT  # noqa: TID252 - the folder can stand anywhere
+
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")  # events of httpcore
 
 
@@ -43,10 +45,22 @@ class Line:
         params: Mapping[str, str | float | bool] | None = None,
         content: bytes | IO[bytes] = b"",
         headers: Mapping[str, str] | None = None,
+        *,
+        into: IO[bytes] | None = None,
     ) -> httpx.Response:
-        """Send one request, and wait for its answer."""
+        """Send one request, and wait for its answer; a result is written to ``into`` as it comes, if that is given."""
         trace = {"trace": self.trace}
-        return self.http.request(method, path, params=params, content=content, headers=headers, extensions=trace)
+        with self.http.stream(
+            method, path, params=params, content=content, headers=headers, extensions=trace
+        ) as response:
+            if into is None or not response.is_success or RECEIPT not in response.headers:
+                response.read()
+                return response
+            into.seek(0)
+            into.truncate()  # what came of an answer that broke off
+            for piece in response.iter_bytes():
+                into.write(piece)
+            return response
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of each new connection."""

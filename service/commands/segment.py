@@ -8,6 +8,7 @@ import re
 import sys
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from service.api.parameters import SegmentParameters, combined
 from service.batch.files import write_alone
@@ -15,7 +16,7 @@ from service.batch.images import find_images
 from service.batch.ledger import Ledger, NoRoomForResults
 from service.batch.progress import Progress
 from service.batch.receipts import made_by_any
-from service.batch.segmenters import Segmenter, by_server, in_process
+from service.batch.segmenters import Segmenter, by_server, in_process, notes_of
 from service.batch.shard import WHOLE, parse_shard
 from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
 from service.batch.work import (
@@ -126,17 +127,18 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
     """One image to one file, every time anew."""
-    with opened as segmenter:
+    with opened as segmenter, TemporaryFile() as result:
         try:
-            result = segmenter.segment(item.source)
-            write_alone(item.target, result.body)
+            receipt = segmenter.segment(item.source, result)
+            result.seek(0)
+            write_alone(item.target, result)
         except KeyboardInterrupt as end:
             return fail(
                 f"interrupted; {shown(item.target)} is not written, the same command begins anew", status_of(end)
             )
         except Exception as error:
             return fail(f"{shown(item.source)}: {failure_of(item.source, error).message}", 1)
-    _say_notes({note: [item.source] for note in result.notes})
+    _say_notes({note: [item.source] for note in notes_of(receipt)})
     say(f"wrote {shown(item.target)}")
     return 0
 

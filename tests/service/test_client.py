@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -190,6 +191,38 @@ def test_after_an_answer_patience_begins_anew_and_ends_for_one_image_all_the_sam
             client.segment(b"image")
     assert slept[5:] == [0.5, 1, 2, 4]
     assert len(told) == 2
+
+
+def test_a_result_is_written_as_it_comes_and_anew_where_it_breaks_off() -> None:
+    into, written = io.BytesIO(), list[int]()
+
+    def pieces(number: int) -> Iterator[bytes]:
+        for _ in range(number):
+            written.append(into.tell())
+            yield b"12345"
+        if number > 3:
+            raise httpx.ReadError("reset")
+
+    left = [4, 3]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        request.read()
+        return httpx.Response(200, headers={RECEIPT: '{"service": "1"}'}, content=pieces(left.pop(0)))
+
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=lambda _: None) as client:
+        assert client.segment_into(into, b"image", format="png") == {"service": "1"}
+    assert into.getvalue() == b"12345" * 3
+    assert written == [0, 5, 10, 15, 0, 5, 10], "what has come is kept in memory"
+
+
+def test_what_is_no_result_is_not_written() -> None:
+    into = io.BytesIO()
+    for other in (httpx.Response(200, text="a proxy"), httpx.Response(422, text="no image")):
+        handler, _ = scripted(other)
+        transport = httpx.MockTransport(handler)
+        with Client("http://x", transport=transport) as client, pytest.raises(ServiceProblem):
+            client.segment_into(into, b"image")
+    assert into.getvalue() == b""
 
 
 def test_a_slow_server_is_not_asked_twice() -> None:

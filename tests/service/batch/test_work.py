@@ -6,20 +6,19 @@ import errno
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from model.images import UndecodableImage
-from service.batch.files import replace, stamp, write_alone
+from service.batch.files import put, replace, stamp, write_alone
 from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
 from service.batch.receipts import NotReplaced
-from service.batch.segmenters import Result
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import Tally, left_to_do, segment_all
@@ -39,11 +38,12 @@ class Scripted:
     seen: list[str] = field(default_factory=list)
     closed: int = 0
 
-    def segment(self, image: Path) -> Result:
+    def segment(self, image: Path, into: IO[bytes]) -> dict[str, Any]:
         self.seen.append(image.name)
         if image.name in self.raises:
             raise self.raises[image.name]
-        return Result(image.read_bytes(), {"service": self.identity["service"], "model": self.identity["model"]})
+        into.write(image.read_bytes())
+        return {"service": self.identity["service"], "model": self.identity["model"]}
 
     def close(self) -> None:
         self.closed += 1
@@ -167,16 +167,19 @@ def test_killed_between_a_result_and_its_receipts_the_image_is_done_again(
     (work,) = works(tmp_path, "a")
     do([work], Scripted(), tmp_path / "out")
     ledger = Ledger(tmp_path / "out")
-    left = [replace] * files
+    left: list[Callable[..., None]] = [replace, put]
+    del left[files:]
 
     def until_killed(*given: Any) -> None:
-        left.pop()(*given)
+        left.pop(0)(*given)
 
     receipt = {"name": "a", "identity": Scripted().identity, "image": stamp(work.source)}
     with ledger.begun(work) as part, monkeypatch.context() as patched:
-        patched.setattr("service.batch.ledger.replace", until_killed)
+        part.write_bytes(b"X")
+        for name in ("replace", "put"):
+            patched.setattr(f"service.batch.ledger.{name}", until_killed)
         with pytest.raises(IndexError):
-            ledger.finish(work, part, b"X", receipt)
+            ledger.finish(work, part, receipt)
     assert work.target.read_bytes() == (b"a" if files == 1 else b"X")
     assert not ledger.receipts.finished(work, Scripted().identity)
     again = Scripted()
@@ -224,7 +227,7 @@ def test_what_is_changed_while_its_image_is_segmented_is_not_replaced(tmp_path: 
         ledger.check(work)
         work.target.write_bytes(b"by hand")
         with pytest.raises(NotReplaced, match=r"was not made here; move it, or give --overwrite"):
-            ledger.finish(work, part, b"X", {})
+            ledger.finish(work, part, {})
     assert work.target.read_bytes() == b"by hand"
 
 
@@ -434,7 +437,7 @@ def test_what_a_process_of_another_share_was_killed_over_comes_last_and_is_remov
 def test_a_result_that_cannot_be_written_leaves_no_debris(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
-        write_alone(tmp_path / "taken", b"mask")
+        write_alone(tmp_path / "taken", io.BytesIO(b"mask"))
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
