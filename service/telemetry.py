@@ -59,7 +59,7 @@ class Metrics:
             ("outcome", "status"),
             registry=registry,
         )
-        for outcome, status in (("failed", "500"), ("deleted", "404"), ("lost", "503")):
+        for outcome, status in (("failed", "500"), ("failed", "504"), ("deleted", "404"), ("lost", "503")):
             self._jobs_ended.labels(outcome=outcome, status=status)  # from 0: the first is not hidden from rates
         self.jobs = Gauge("unet_jobs", "Jobs in the folder of jobs, whoever shares it", ("state",), registry=registry)
         self.job_result_bytes = Gauge("unet_job_result_bytes", "Room that their results take", registry=registry)
@@ -69,7 +69,12 @@ class Metrics:
         )
         self.backlog_seconds = Gauge(
             "unet_backlog_seconds",
-            "Seconds that the backlog takes at the measured speed: scale on this",
+            "Seconds that requests in work take at the measured speed, jobs left out: scale on this",
+            registry=registry,
+        )
+        self.jobs_backlog_seconds = Gauge(
+            "unet_jobs_backlog_seconds",
+            "Seconds that jobs of this replica take at the measured speed: no other one can do them",
             registry=registry,
         )
         self.pixels_per_second = Gauge(
@@ -97,6 +102,7 @@ class Metrics:
         *,
         backlog_pixels: Callable[[], float],
         backlog_seconds: Callable[[], float],
+        jobs_backlog_seconds: Callable[[], float],
         pixels_per_second: Callable[[], float],
         in_flight: Callable[[], float],
         ready: Callable[[], bool],
@@ -104,6 +110,7 @@ class Metrics:
         """Let the gauges ask the engine whenever they are read."""
         self.backlog_pixels.set_function(backlog_pixels)
         self.backlog_seconds.set_function(backlog_seconds)
+        self.jobs_backlog_seconds.set_function(jobs_backlog_seconds)
         self.pixels_per_second.set_function(pixels_per_second)
         self.in_flight.set_function(in_flight)
         self.ready.set_function(lambda: float(ready()))

@@ -68,8 +68,9 @@ class Engine:
         self._active = 0
         self._idle = asyncio.Event()
         metrics.bind(
-            backlog_pixels=lambda: self.backlog_pixels,
-            backlog_seconds=lambda: self.backlog_seconds,
+            backlog_pixels=lambda: self._admission.backlog_pixels,
+            backlog_seconds=lambda: self._admission.backlog_seconds_of(background=False),
+            jobs_backlog_seconds=lambda: self._admission.backlog_seconds_of(background=True),
             pixels_per_second=lambda: self.pixels_per_second,
             in_flight=lambda: self._active,
             ready=lambda: self.readiness().ready,
@@ -207,13 +208,8 @@ class Engine:
         return None if self._running is None else self._running.soundness.lost
 
     @property
-    def backlog_pixels(self) -> int:
-        """Accepted input pixels that are not through the net yet."""
-        return self._admission.backlog_pixels
-
-    @property
     def backlog_seconds(self) -> float:
-        """Seconds that they will take at the measured throughput."""
+        """Seconds that all accepted work will take at the measured throughput."""
         return self._admission.backlog_seconds
 
     @property

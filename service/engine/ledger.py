@@ -46,6 +46,10 @@ class Ledger:
         """Seconds that they will take at the measured throughput."""
         return sum(ticket.seconds_left for ticket in self._tickets)
 
+    def backlog_seconds_of(self, *, background: bool) -> float:
+        """Seconds of those in the background, or of those that somebody waits for."""
+        return sum(ticket.seconds_left for ticket in self._tickets if ticket.background == background)
+
     @property
     def memory_in_use(self) -> int:
         """Bytes held by accepted requests and by answers that are being sent."""

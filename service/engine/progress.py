@@ -16,6 +16,7 @@ from service.engine.ticket import Ticket
 from service.engine.turn_order import TurnOrder
 
 _LOOK_S = 0.1
+_TOLD_S = 1.0
 
 
 class Progress:
@@ -64,6 +65,16 @@ class Progress:
     def job(self) -> Ticket | None:
         """What was accepted, where nobody waits for it."""
         return self._ticket if self._ticket is not None and self._ticket.background else None
+
+    @property
+    def waiting(self) -> str:
+        """For who is told that the time is over: how long it waited for its turn; empty where it did for no second."""
+        waited_s = ((self.began_at or datetime.now(UTC)) - self.made_at).total_seconds()
+        if self.job is None or waited_s < _TOLD_S:
+            return ""
+        return f", for {waited_s:.0f} s of which the job waited for its turn" + (
+            "" if self.began_at else ", to the end"
+        )
 
     def claim(self) -> bool:
         """Ask for what was promised to it, where nobody waits for it; see :meth:`Admission.claim`."""

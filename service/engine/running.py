@@ -101,7 +101,8 @@ class Running:
         except TimeoutError:
             with telling(progress.auto_scale):
                 raise DeadlineExceeded(
-                    f"the answer was not ready in the {timeout_s:g} s allowed; raise the timeout or send less"
+                    f"the answer was not ready in the {timeout_s:g} s allowed{progress.waiting}; raise the timeout or "
+                    f"send less{' at a time' if progress.waiting else ''}"
                 ) from None
 
     async def stop(self) -> None:

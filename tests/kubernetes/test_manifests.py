@@ -190,7 +190,7 @@ def test_both_autoscalers_go_by_the_backlog_before_anybody_is_refused() -> None:
     assert name in {family.name for family in Metrics().registry.collect()}
     target = quantity(metric["pods"]["target"]["averageValue"])
     assert target < settings("cpu").max_backlog_s / 2
-    backlog, demand = keda["triggers"]
+    backlog, _, demand = keda["triggers"]
     assert name in backlog["metadata"]["query"]
     assert quantity(backlog["metadata"]["threshold"]) == target
     # of `demand`, 1 divided by the threshold is the most that it asks for
@@ -225,7 +225,7 @@ def test_the_adapter_offers_what_the_autoscaler_asks_for() -> None:
 def test_a_request_wakes_a_replica_from_zero_for_two_minutes(
     tmp_path: Path, series: dict[str, str], wakes: bool
 ) -> None:
-    """KEDA's demand trigger on samples each 5 s in promtool's notation; the first series would be new until 2 min."""
+    """The first series would be new until 2 min."""
     (demand,) = [each for each in the("keda", "ScaledObject")["spec"]["triggers"] if each["name"] == "demand"]
     name = "nginx_ingress_controller_requests"
     inputs = [
@@ -234,9 +234,32 @@ def test_a_request_wakes_a_replica_from_zero_for_two_minutes(
     ]
     inputs.append({"series": f'{name}{{exported_namespace="other",exported_service="unet"}}', "values": "0+1x240"})
     expected = {"9m": 0, "10m5s": wakes, "11m50s": wakes, "12m30s": 0, "19m": 0}
+    check_values(tmp_path, inputs, demand, expected)
+
+
+@needs_prometheus
+def test_jobs_that_are_not_done_keep_the_last_replica_and_ask_for_no_other(tmp_path: Path) -> None:
+    backlog, jobs, _ = the("keda", "ScaledObject")["spec"]["triggers"]
+    inputs = [
+        {"series": f'unet_jobs_backlog_seconds{{namespace="{namespace}",pod="{pod}"}}', "values": values}
+        for namespace, pod, values in (
+            ("unet", "a", "_x20 900x20 0x20"),
+            ("unet", "b", "_x20 0x40"),
+            ("other", "c", "9x60"),
+        )
+    ]
+    check_values(tmp_path, inputs, jobs, {"1m": 0, "2m": 1, "4m": 0})
+    check_values(tmp_path, inputs, backlog, {"2m": 0})
+    assert (jobs["metricType"], jobs["metadata"]["threshold"]) == ("AverageValue", "1")
+
+
+def check_values(
+    tmp_path: Path, inputs: list[dict[str, str]], trigger: dict[str, Any], expected: dict[str, int | bool]
+) -> None:
+    """Check what one of KEDA's triggers is at some times, on samples each 5 s in promtool's notation."""
     samples = [
         {
-            "expr": demand["metadata"]["query"],
+            "expr": trigger["metadata"]["query"],
             "eval_time": when,
             "exp_samples": [{"labels": "{}", "value": int(value)}],
         }

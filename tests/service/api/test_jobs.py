@@ -310,7 +310,7 @@ def test_a_job_of_a_replica_that_has_gone_is_counted_as_lost(
         until(lambda: ended(client)["lost", "503"] == 1)
         assert client.get(f"/jobs/{done}").json()["problem"]["type"] == "/problems/job-lost"
         until(lambda: metric(client, "unet_jobs", state="failed") == 1)
-        assert ended(client) == {("failed", "500"): 0, ("deleted", "404"): 0, ("lost", "503"): 1}
+        assert ended(client) == {("failed", "500"): 0, ("failed", "504"): 0, ("deleted", "404"): 0, ("lost", "503"): 1}
 
 
 def test_who_hangs_up_while_a_job_is_made_leaves_none(
@@ -475,11 +475,28 @@ def test_users_take_turns_and_a_plan_counts_on_that(keyed: AppClient, gate: thre
     jobs = [submit(keyed, headers=ALICE) for _ in range(at_once + 20)]
     until(lambda: all(started(job, ALICE) for job in jobs[:at_once]))
     assert not any(started(job, ALICE) for job in jobs[at_once:])
+    assert metric(keyed, "unet_jobs_backlog_seconds") > 0
+    assert metric(keyed, "unet_backlog_seconds") == 0
     assert expected_s(BOB) < expected_s(ALICE) / 4
     thumbnail = submit(keyed, headers=BOB)
     gate.set()
     later = sorted(started(job, ALICE) or "" for job in jobs[at_once:])
     assert (started(thumbnail, BOB) or "") < later[at_once - 1]
+
+
+def test_one_that_never_gets_its_turn_says_how_long_it_waited(keyed: AppClient, gate: threading.Event) -> None:
+    before = [submit(keyed, headers=ALICE) for _ in range(keyed.app.state.engine._admission.order.turns)]
+    late = submit(keyed, params={"timeout": 2}, headers=ALICE)
+    report = keyed.get(f"/jobs/{late}", params={"wait": 20}, headers=ALICE).json()
+    assert (report["state"], report["started"], report["problem"]["status"]) == ("failed", None, 504)
+    assert report["problem"]["detail"] == (
+        "the answer was not ready in the 2 s allowed, for 2 s of which the job waited for its turn, to the end; raise "
+        "the timeout or send less at a time"
+    )
+    assert metric(keyed, "unet_jobs_ended_total", outcome="failed", status="504") == 1
+    gate.set()
+    for job in before:
+        assert keyed.get(f"/jobs/{job}/result", params={"wait": 20}, headers=ALICE).status_code == 200
 
 
 def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another(
         assert admission.seconds_left(job) == 50 + 2
         with admission.admit(speed, 8 * MB, MB, 60):
             assert admission.backlog_seconds == 50 + 2 + 8
+            assert admission.backlog_seconds_of(background=True) == 50 + 2
+            assert admission.backlog_seconds_of(background=False) == 8
             assert admission.seconds_left(job) == 50 + 2 + 8
             with pytest.raises(Overloaded, match="8 s of work wait and this request adds 3 s, the limit is 10 s"):
                 admission.check(speed, 3 * MB, MB, 60)

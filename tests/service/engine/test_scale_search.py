@@ -241,7 +241,7 @@ def test_the_search_is_promised_work_that_ends_when_nobody_waits(
             progress = Progress()
             task = asyncio.create_task(engine.segment(io.BytesIO(npy(IMAGE)), request, progress))
             assert await asyncio.to_thread(begun.wait, 30)
-            assert engine.backlog_pixels > 0
+            assert engine._admission.backlog_pixels > 0
             assert (progress.pixels, progress.pixels_done) == (IMAGE.size, 0)
             assert progress.seconds_left is None
             task.cancel()
@@ -249,7 +249,7 @@ def test_the_search_is_promised_work_that_ends_when_nobody_waits(
                 await task
             go_on.set()
             async with asyncio.timeout(30):
-                while engine.backlog_pixels:  # noqa: ASYNC110 - the thread ends when it likes
+                while engine._admission.backlog_pixels:  # noqa: ASYNC110 - the thread ends when it likes
                     await asyncio.sleep(0.01)
         finally:
             go_on.set()
