@@ -266,7 +266,7 @@ class Exchange:
                 if not away:
                     sleep(wait)
                 elif since := self._outage.wait(wait, sleep, str(cause)):
-                    raise ServiceGone(f"{cause}; it has been away since {since:%H:%M:%S}") from cause
+                    raise ServiceGone(f"the server has been away since {since:%H:%M:%S}: {cause}") from cause
                 waited += wait
         raise HungUp("there is nobody any more who waits for it")
 

@@ -67,7 +67,7 @@ class Outage:
             if until > self._limit_s:
                 return since
         if begins and self._waiting is not None:
-            self._waiting(f"{what}; waiting for it, {self._limit_s:g} s at most")
+            self._waiting(f"waiting for the server, {self._limit_s:g} s at most: {what}")
         how(seconds)
         with self._lock:
             if self._since is since:  # others may have waited meanwhile, and had an answer

@@ -169,11 +169,11 @@ def test_a_server_that_is_gone_is_waited_for_by_all_requests_together(away: http
         assert it.segment(b"before") == b"mask"
         jobs = [it.submit(b"image", format="png") for _ in range(4)]
         for job in jobs:
-            with pytest.raises(ServiceGone, match="it has been away since"):
+            with pytest.raises(ServiceGone, match="the server has been away since"):
                 job.result()
     assert slept == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
     assert len(told) == 1
-    assert "waiting for it, 5 s at most" in told[0]
+    assert "waiting for the server, 5 s at most: " in told[0]
 
 
 def test_after_an_answer_patience_begins_anew_and_ends_for_one_image_all_the_same() -> None:
