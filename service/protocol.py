@@ -96,7 +96,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection for the answers to requests that came whole, and look whether somebody waits for them."""
-        self._has_ended = can_tell() and not self._body_is_coming and self._is_in_work()
+        if can_tell():
+            self._break_off_last()
+            self._has_ended = self._is_in_work()
         self._look_for_hang_up()
         return self._has_ended
 
@@ -140,16 +142,20 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, answer: Callable[[], None]) -> None:
         """End the connection by an answer to what is no request, once those before it have theirs."""
-        self._refusal = answer
-        if self._body_is_coming:  # of the last of them, which is broken by that
-            broken = self._unanswered.pop()
-            broken.disconnected = True
-            broken.message_event.set()
-            self.pipeline = deque(waiting for waiting in self.pipeline if waiting[0] is not broken)
-            self._body_is_coming = False
-            if broken.response_started:
-                self._refusal = self.transport.close
+        broken = self._break_off_last()
+        self._refusal = self.transport.close if broken and broken.response_started else answer
         self._refuse_in_turn()
+
+    def _break_off_last(self) -> RequestResponseCycle | None:
+        """End the last request where the rest of its body will not come; return it."""
+        if not self._body_is_coming:
+            return None
+        self._body_is_coming = False
+        broken = self._unanswered.pop()
+        broken.disconnected = True
+        broken.message_event.set()
+        self.pipeline = deque(waiting for waiting in self.pipeline if waiting[0] is not broken)
+        return broken
 
     def _refuse_in_turn(self) -> None:
         if self._refusal is not None and not self._is_in_work() and not self.transport.is_closing():
@@ -210,8 +216,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._has_last or self._will_be_read_again():
             return
         self._pending_bytes = 0
+        super().on_headers_complete()  # fails where the address is none
         self._body_is_coming = True
-        super().on_headers_complete()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)

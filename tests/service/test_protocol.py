@@ -164,6 +164,7 @@ LARGE = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" + bytes(
         pytest.param(LARGE, [bytes(500_000)], id="a body that is read bit by bit"),
         pytest.param(GET + POST + GET, [b"", b"body", b""], id="three"),
         pytest.param(POST + b"GET / HT", [b"body"], id="half of another"),
+        pytest.param(POST + GET + POST[:-1], [b"body", b""], id="another whose body is cut off"),
     ],
 )
 def test_who_only_ends_his_direction_gets_his_answers(sent: bytes, answers: list[bytes], work_s: float) -> None:
@@ -214,6 +215,8 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         pytest.param(b"nothing\r\n\r\n", 400, id="no request"),
         pytest.param(b"GET / HTTP/1.1\r\nX: " + bytes(b"a" * 200_000), 431, id="endless headers"),
         pytest.param(CHUNKED + b"no length\r\n", 400, id="a broken body"),
+        pytest.param(b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400, id="an address without a path"),
+        pytest.param(GET.replace(b"/ ", b"http://x:99999999/ "), 400, id="no port"),
     ],
 )
 @pytest.mark.parametrize("before", [[], [b"body"], [b"body", b"", b"body"]], ids=["alone", "one before", "three"])
