@@ -233,6 +233,11 @@ class Admission(KeptRoom):
         asked = Ticket(throughput, pixels, 0, background=background, user=user, queued=background)
         return seconds_beside(asked, self._tickets, self.order)
 
+    def jobs_before(self, ticket: Ticket) -> int:
+        """How many get their turn before an accepted request in the background that waits for its own."""
+        waiting = self.order.ordered(each for each in self._tickets if each.waits_for_turn)
+        return next(place for place, each in enumerate(waiting) if each is ticket)
+
     def seconds_left(self, ticket: Ticket) -> float:
         """Seconds until an accepted request is through the net, counted likewise."""
         return seconds_beside(ticket, self._tickets - {ticket}, self.order)

@@ -91,13 +91,19 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it is through the net beside all others, by measured speed; None once it is, and before.
+        """Seconds until it is through the net beside all others, by measured speed; None once it is.
 
         None, too, while it is prepared: what the work takes is known after that.
         """
         if self._ticket is None or self._admission is None or self._preparing or not self._ticket.pixels_left:
             return None
         return round(self._admission.seconds_left(self._ticket), 1)
+
+    @property
+    def jobs_before(self) -> int | None:
+        """How many get their turn before it, if no more come; None where it has its own, or needs none."""
+        job, admission = self.job, self._admission
+        return admission.jobs_before(job) if job and admission and job.waits_for_turn else None
 
 
 class Turns:

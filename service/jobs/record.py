@@ -27,7 +27,13 @@ class JobReport(BaseModel):
     pixels_done: int = Field(description="Of these, how many are through the net.")
     seconds_left: float | None = Field(
         description="Until all are, by measured speed, beside whatever else is in work; objects and the file come on "
-        "top. Null where it is not known: in the queue, while the scale is looked for, and after the net."
+        "top. Null where it is not known: while the scale is looked for, after the net, and in the queue of another "
+        "replica than the one that answers."
+    )
+    jobs_before: int | None = Field(
+        default=None,
+        description="While it is queued: how many others get their turn before it if no more come. Null once it has "
+        "its turn, and where another replica than the one that answers is going to work on it.",
     )
     submitted: datetime
     started: datetime | None

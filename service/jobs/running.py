@@ -47,6 +47,13 @@ class Running:
 
     def current(self) -> Record:
         """Return the record with what the engine tells now."""
+        if self.record.report.over or self.progress.began_at is not None:
+            return self.to_write()
+        before, left_s = self.progress.jobs_before, self.progress.seconds_left
+        return self.record.with_report(jobs_before=before, seconds_left=left_s)
+
+    def to_write(self) -> Record:
+        """Return the same for its file: its place in the queue changes too often for that."""
         began = self.progress.began_at
         if self.record.report.over or began is None:
             return self.record

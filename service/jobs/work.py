@@ -122,9 +122,9 @@ class Work:
                 f"the service stops, and this job was not finished in the {grace_s} s that it had left for that; send "
                 "it again, or raise UNET_SHUTDOWN_GRACE_S"
             )
-            running.last = running.current().failed(self._problem_of(error))
+            running.last = running.to_write().failed(self._problem_of(error))
         except Exception as error:
-            running.last = running.current().failed(self._problem_of(error))
+            running.last = running.to_write().failed(self._problem_of(error))
         await self._save(running)
         report = running.record.report
         if not report.over:
@@ -136,7 +136,7 @@ class Work:
 
     async def _save(self, running: Running) -> None:
         """Write a job's record; one that is over is no longer ours, and where that fails the next beat tries again."""
-        record = running.last or running.current()
+        record = running.last or running.to_write()
         job_id = record.report.id
         try:
             await call_in(self._threads.beats, self._folder.write, record)

@@ -472,13 +472,27 @@ def test_users_take_turns_and_a_plan_counts_on_that(keyed: AppClient, gate: thre
         return when
 
     at_once = keyed.app.state.engine._admission.order.turns
-    jobs = [submit(keyed, headers=ALICE) for _ in range(at_once + 20)]
+    large = tiff(disc(900, 900, 300))
+    jobs = [submit(keyed, large if place >= at_once else IMAGE, headers=ALICE) for place in range(at_once + 20)]
     until(lambda: all(started(job, ALICE) for job in jobs[:at_once]))
     assert not any(started(job, ALICE) for job in jobs[at_once:])
     assert metric(keyed, "unet_jobs_backlog_seconds") > 0
     assert metric(keyed, "unet_backlog_seconds") == 0
     assert expected_s(BOB) < expected_s(ALICE) / 4
     thumbnail = submit(keyed, headers=BOB)
+    answers = [
+        keyed.get(f"/jobs/{job}", headers=user)
+        for job, user in ((jobs[0], ALICE), (thumbnail, BOB), (jobs[at_once], ALICE), (jobs[-1], ALICE))
+    ]
+    working, *queued = [answer.json() for answer in answers]
+    assert working["jobs_before"] is None
+    places = [report["jobs_before"] for report in queued]
+    assert places[0] in range(at_once)
+    assert places[2] == 20
+    assert places[1] < places[2]
+    assert 0 <= queued[0]["seconds_left"] < queued[2]["seconds_left"]
+    again = [int(answer.headers["retry-after"]) for answer in answers]
+    assert again[3] == min(30, max(1, round(queued[2]["seconds_left"] / 2)))
     gate.set()
     later = sorted(started(job, ALICE) or "" for job in jobs[at_once:])
     assert (started(thumbnail, BOB) or "") < later[at_once - 1]
