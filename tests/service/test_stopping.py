@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
+
+from service.interrupts import TERMINATED
 
 WHILE_IMPORTING = """
 import signal, sys
@@ -46,7 +47,7 @@ def test_a_service_that_is_stopped_while_it_starts_ends_with_0(script: str) -> N
 
 
 def test_a_command_that_is_stopped_does_not_say_that_it_is_done() -> None:
-    assert said(WHILE_IMPORTING, "segment", "image.png") == (-signal.SIGTERM, "", "")
+    assert said(WHILE_IMPORTING, "segment", "image.png") == (TERMINATED, "", "")
 
 
 def test_who_has_switched_the_signal_off_is_not_stopped_by_it() -> None:
