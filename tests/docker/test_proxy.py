@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.docker.containers import PROJECT, Container, docker, started
+from tests.live import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -122,6 +123,14 @@ def test_without_replicas_the_proxy_refuses_as_the_service_would(proxy_image: st
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["status"] == 503
+
+
+def test_who_hangs_up_ends_the_replicas_work(proxy_image: str) -> None:
+    with proxied(proxy_image, "waiting") as proxy:
+        with _connected(proxy) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: proxy\r\nContent-Length: 1\r\n\r\nx")
+            wait_until(lambda: httpx.get(proxy.url).text == "1 wait, 0 hung up")
+        wait_until(lambda: httpx.get(proxy.url).text == "0 wait, 1 hung up")
 
 
 def test_half_a_head_from_everybody_leaves_room_for_the_health_check(proxy_image: str) -> None:
