@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -69,15 +70,35 @@ class Demand:
         """See :meth:`~service.engine.admission.Admission.waits_for_package`; jobs wait for their turn."""
         return not self.background and admission.waits_for_package(self.room.memory_bytes, self.series)
 
-    async def let_package_pass(self, admission: Admission) -> None:
-        """See :meth:`~service.engine.admission.Admission.let_package_pass`."""
-        await admission.let_package_pass(self.room.memory_bytes, self.series)
+    async def let_package_pass(self, admission: Admission, speed: Throughput) -> Demand:
+        """Wait while :meth:`waits_for_package`, and as long as there is time for the work after it.
+
+        Returns
+        -------
+        What is asked for then: less time is left.
+
+        Raises
+        ------
+        Overloaded
+            Where it has no room even then.
+        TooLargeForMemory, DeadlineExceeded
+            At once, where waiting would be in vain.
+
+        """
+        self.check(admission, speed)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        work_s = admission.seconds_until_done(speed, self.pixels * self.series.runs, user=self.user) + self.finishing_s
+        await admission.let_package_pass(self.room.memory_bytes, self.series, self.left_s - work_s)
+        self.check_room(admission)
+        return replace(self, series=replace(self.series, seconds=self.series.seconds + loop.time() - began))
 
     def check(self, admission: Admission, speed: Throughput) -> None:
-        """See :meth:`~service.engine.admission.Admission.check`."""
+        """See :meth:`~service.engine.admission.Admission.check`; a package that it waits for counts as gone."""
         self.check_alone(admission)
+        asked = replace(self, room=replace(self.room, memory_bytes=0)) if self.waits_for_package(admission) else self
         with telling(self.auto_scale):
-            self._ask(admission.check, speed, background=self.background, user=self.user)
+            asked._ask(admission.check, speed, background=self.background, user=self.user)
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
@@ -153,8 +174,7 @@ def first_refusal(demands: Sequence[Demand], admission: Admission, speed: Throug
         try:
             asked.check(admission, speed)
         except EngineError as error:
-            if not asked.waits_for_package(admission):
-                return error
+            return error
     return None
 
 

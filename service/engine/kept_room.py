@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from service.engine.alone import check_load_alone
 from service.engine.growth import Growth
@@ -49,6 +50,12 @@ class KeptRoom(Ledger):
     def _wishes_of_jobs(self) -> list[Wish]:
         return [ticket.wish for ticket in self._tickets if ticket.wish]
 
+    def _holders(self, in_work: int, owner: object | None) -> str:
+        if not self._package.held:
+            return super()._holders(in_work, owner)
+        requests = in_work + self._unsent.count(owner) - 1  # what a package holds is kept as an answer is
+        return f"{requests} requests and a package hold" if requests else "a package holds"
+
     def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
         """Charge memory for a package until the returned function is called; None where it is not free.
 
@@ -78,12 +85,15 @@ class KeptRoom(Ledger):
         self._package.expect(wish if memory_bytes else None)
 
     def waits_for_package(self, memory_bytes: int, series: Series) -> bool:
-        """Whether a request that somebody waits for lacks memory for nothing but a package."""
+        """Whether a request that somebody waits for lacks memory for nothing but a package, or who waits for it."""
+        return self._package_blocks(memory_bytes, series, self._package.awaited)
+
+    def _package_blocks(self, memory_bytes: int, series: Series, before: int) -> bool:
         others = self._precedence.bytes_kept("memory_bytes", [*self._growth.wishes, *self._wishes_of_jobs])
         in_use = self._in_use("memory_bytes", series.owner) + series.memory_bytes
         free = self.memory_limit - in_use - memory_bytes
-        return free < self._kept_from_requests("memory_bytes") and free + self._package.held >= others
+        return free < self._kept_from_requests("memory_bytes") + before and free + self._package.held >= others
 
-    async def let_package_pass(self, memory_bytes: int, series: Series) -> None:
-        """Wait while :meth:`waits_for_package`, for 10 s at most."""
-        await self._package.passed(lambda: self.waits_for_package(memory_bytes, series))
+    async def let_package_pass(self, memory_bytes: int, series: Series, most_s: float) -> None:
+        """Wait while :meth:`waits_for_package`, in the order of requests, for 10 s and ``most_s`` at most."""
+        await self._package.passed(memory_bytes, partial(self._package_blocks, memory_bytes, series), most_s)

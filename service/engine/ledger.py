@@ -122,12 +122,16 @@ class Ledger:
         others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
         beside = f" beside {megabytes(ready)} MB of its other results" if ready else ""
         raise Overloaded(
-            f"{len(work) + self._unsent.count(series.owner)} requests hold {megabytes(in_use)} MB{of}{others} and this "
+            f"{self._holders(len(work), series.owner)} {megabytes(in_use)} MB{of}{others} and this "
             f"one needs {megabytes(needed)} MB{beside}, the {name} is {megabytes(self._limit(kind))} MB; try again in "
             f"{wait} s",
             reason,
             wait,
         )
+
+    def _holders(self, in_work: int, owner: object | None) -> str:
+        """Say who holds memory or disk: so many requests in work, and those whose answers are being sent."""
+        return f"{in_work + self._unsent.count(owner)} requests hold"
 
     def _wait_s(self, work: list[Ticket], missing: int, kind: Kind, owner: object | None, asking: Ticket | None) -> int:
         """Seconds until bytes that are missing may be free: from work first, else from answers of others, too."""

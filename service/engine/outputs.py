@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from typing import BinaryIO
 
 from model.images import ImageReader
+from service.engine.admission import Admission
 from service.engine.auto_scale import ScaledRequest, all_at_scale, by_pixel_size
 from service.engine.demand import Demand
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
@@ -74,7 +76,16 @@ async def _in_turn(
 ) -> list[Answer]:
     series = Series(runs=len(requests), owner=object())
     with await pipeline.opened(source, requests[0].axes) as reader:
-        in_turn = _order(pipeline, reader, requests, chosen, series=series, scaled=first.scaled)
+        so_far = replace(series, seconds=asyncio.get_running_loop().time() - began)
+        demands = partial(_demands, pipeline, reader, chosen, timeout_s=timeout_s, series=so_far, scaled=first.scaled)
+        try:
+            in_turn = _order(requests, demands, pipeline.admission)
+        except Overloaded:
+            largest = max(demands(requests), key=lambda asked: asked.room.memory_bytes + asked.series.memory_bytes)
+            if not largest.waits_for_package(pipeline.admission):
+                raise
+            await largest.let_package_pass(pipeline.admission, chosen.throughput)
+            in_turn = _order(requests, demands, pipeline.admission)
     answers: dict[OutputKind, Answer] = {}
     with ExitStack() as bodies:
         for request in in_turn:
@@ -90,13 +101,9 @@ async def _in_turn(
 
 
 def _order(
-    pipeline: Pipeline,
-    reader: ImageReader,
     requests: Sequence[SegmentRequest],
-    chosen: LoadedModel,
-    *,
-    series: Series,
-    scaled: ScaledRequest | None,
+    demands: Callable[[Sequence[SegmentRequest]], Sequence[Demand]],
+    admission: Admission,
 ) -> Sequence[SegmentRequest]:
     """Return an order in which each has room now beside the answers before it; what has none in any is refused.
 
@@ -113,11 +120,11 @@ def _order(
     refusals: list[TooLargeForMemory | Overloaded] = []
     for order in permutations(sorted(requests, key=lambda request: _IN_TURN.index(request.output))):
         try:
-            demands = _demands(pipeline, reader, order, chosen, series=series, scaled=scaled)
-            for asked in demands:
-                asked.check_alone(pipeline.admission)
-            for asked in demands:
-                asked.check_room(pipeline.admission)
+            asked_for = demands(order)
+            for asked in asked_for:
+                asked.check_alone(admission)
+            for asked in asked_for:
+                asked.check_room(admission)
         except (TooLargeForMemory, Overloaded) as error:
             refusals.append(error)
         else:
@@ -128,19 +135,20 @@ def _order(
 def _demands(
     pipeline: Pipeline,
     reader: ImageReader,
-    order: Sequence[SegmentRequest],
     chosen: LoadedModel,
+    order: Sequence[SegmentRequest],
     *,
+    timeout_s: float,
     series: Series,
     scaled: ScaledRequest | None,
 ) -> list[Demand]:
-    """Say what each asks for, whatever time there is, with the answers before it ready."""
+    """Say what each asks for with the answers before it ready."""
     header, spec = reader.header, chosen.package.spec
     pixels = header.planes * math.prod(header.size_yx)
     scaled = scaled or by_pixel_size(order[0], header, spec) or (order[0], ())
     demands: list[Demand] = []
     for request in all_at_scale(order, scaled):
-        asked = pipeline.demand(header, [request], chosen, reader.part_bytes, math.inf, series=series)
+        asked = pipeline.demand(header, [request], chosen, reader.part_bytes, timeout_s, series=series)
         least = NpyEncoder.least_bytes(request.output, pixels, len(spec.classes)) if request.format == "npy" else 0
         series = series.plus(least, in_memory=not asked.room.on_disk)
         demands.append(asked)

@@ -192,8 +192,9 @@ class Pipeline:
             requests = all_at_scale(requests, scaled)
             seconds = series.seconds + asyncio.get_running_loop().time() - began
             asked = demand(requests, series=replace(series, seconds=seconds))
-            # of several outputs each is made in turn where there is no room for all
-            await asked.go_on(self.admission, search.ticket, patient=len(requests) == 1)
+            # of several outputs each is made in turn where there is no room for all, but for a package
+            patient = len(requests) == 1 or asked.waits_for_package(self.admission)
+            await asked.go_on(self.admission, search.ticket, patient=patient)
             await self.turns.room(progress)
             progress.accept(header, search.ticket, self.admission)
             with telling(asked.auto_scale):
@@ -215,7 +216,7 @@ class Pipeline:
         """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
         if asked.waits_for_package(self.admission):
             with clock.stage(WAIT):
-                await asked.let_package_pass(self.admission)
+                asked = await asked.let_package_pass(self.admission, chosen.throughput)
         with asked.admit(self.admission, chosen.throughput) as ticket:
             ticket.beside = partial(clock.seconds_beside, "inference")
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from tests.images import npy
 from tests.packages import write_tiny_package
 from tests.service.engine.test_on_disk import MB, blobs
 from tests.service.engine.test_outputs import ASKED, NPY_HEADER, OUTPUTS, Runs, alone, content, needed, scarce, together
+from tests.service.engine.test_watching import until
 
 STACK = np.stack([blobs()] * 40)
 LABELS_FIRST: tuple[OutputKind, ...] = ("labels", "probabilities", "mask")
@@ -62,6 +64,25 @@ def test_later_outputs_without_room_beside_others_are_told_before_the_net_runs(p
             assert f"try again in {refusal.value.retry_after_s} s" in str(refusal.value)
             with admission.admit(Throughput(MB), 0, held - 3 * NPY_HEADER - 1, 60):
                 content(await together(engine, npy(STACK)))
+            assert runs.since()[1] == 3 * STACK.size
+
+    asyncio.run(scenario())
+
+
+def test_outputs_in_turn_wait_for_a_package_before_the_first(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            runs, admission = Runs(engine), engine._admission
+            scarce(engine, needed(engine, STACK, *OUTPUTS) - 1)
+            release = admission.reserve(admission.memory_limit)
+            assert release is not None
+            asked = asyncio.create_task(together(engine, npy(STACK)))
+            await until(lambda: admission._package.awaited > 0 or asked.done())
+            assert runs.since() == (0, 0)
+            release()
+            content(await asked)
             assert runs.since()[1] == 3 * STACK.size
 
     asyncio.run(scenario())

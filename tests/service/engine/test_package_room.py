@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from service.engine import loading
 from service.engine.admission import Admission
-from service.engine.errors import Overloaded
+from service.engine.demand import Demand
+from service.engine.engine import Engine
+from service.engine.errors import DeadlineExceeded, Overloaded
 from service.engine.request import SegmentRequest
 from service.engine.series import SINGLE, Series
 from service.engine.ticket import Throughput
@@ -111,6 +114,54 @@ def test_who_has_waited_for_a_package_for_long_is_told_to_come_back(
                 await engine.segment(image(disc()), SegmentRequest())
             release()
             await engine.segment(image(disc()), SegmentRequest())
+
+    asyncio.run(scenario())
+
+
+def test_memory_that_is_freed_beside_a_package_goes_to_who_has_waited_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+    admission = Admission(10 * MB, 100)
+    assert admission.reserve(6 * MB)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            with admission.admit(SPEED, 1, 3 * MB, 60):
+                first = asyncio.create_task(admission.let_package_pass(3 * MB, SINGLE, math.inf))
+                await asyncio.sleep(0)
+            assert not first.done()
+            assert admission.waits_for_package(2 * MB, SINGLE), "it would take what the first waits for"
+            assert not admission.waits_for_package(MB, SINGLE)
+            second = asyncio.create_task(admission.let_package_pass(2 * MB, SINGLE, math.inf))
+            await first
+            await second
+        assert not admission.waits_for_package(4 * MB, SINGLE)
+
+    asyncio.run(scenario())
+
+
+async def demand(engine: Engine, timeout_s: float) -> Demand:
+    pipeline = engine._working().pipeline
+    with await pipeline.opened(image(disc()), None) as reader:
+        return pipeline.demand(reader.header, [SegmentRequest()], engine.model(None), reader.part_bytes, timeout_s)
+
+
+def test_nobody_waits_for_a_package_who_would_have_no_time_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(tmp_path)
+    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+
+    async def scenario() -> None:
+        async with running(tmp_path, memory_budget_mb=128, cache_dir="none") as engine, asyncio.timeout(60):
+            ledger, asked = engine._admission, await demand(engine, 4.2)
+            speed = Throughput(asked.pixels / 4)  # 4 s of work
+            assert ledger.reserve(ledger.memory_limit)
+            with pytest.raises(Overloaded, match=r"^a package holds 8[0-9] MB and this one needs"):
+                await asked.let_package_pass(ledger, speed)
+            with pytest.raises(DeadlineExceeded, match="would be ready in about"):
+                await replace(asked, timeout_s=1).let_package_pass(ledger, speed)
+            refusal = (await engine.forecast((64, 64), 1, SegmentRequest(timeout_s=1e-6))).refusal
+            assert isinstance(refusal, DeadlineExceeded)
 
     asyncio.run(scenario())
 

@@ -321,3 +321,21 @@ def test_a_search_is_no_time_beside_the_net_of_what_is_asked_for(
 
     asyncio.run(scenario())
     assert 0 <= told_s[0] < long_s, "what is left of it after the search is no less"
+
+
+def test_outputs_whose_scale_has_been_searched_wait_together_for_a_package(packages: Path) -> None:
+    async def scenario() -> None:
+        async with running(packages) as engine:
+            at_scale, admission, runs = await settled_at(engine), engine._admission, Runs(engine)
+            expected = content(await together(engine, npy(STACK), AUTO, OUTPUTS))
+            once, _ = runs.since()
+            release = admission.reserve(admission.memory_limit - needed(engine, at_scale, *OUTPUTS) + 1)
+            assert release is not None
+            task = asyncio.create_task(together(engine, npy(STACK), AUTO, OUTPUTS))
+            await eventually(lambda: admission._growth.wishes or task.done())
+            assert not task.done()
+            release()
+            assert content(await task) == expected
+            assert runs.since()[0] == once
+
+    asyncio.run(scenario())
