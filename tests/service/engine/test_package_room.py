@@ -153,8 +153,8 @@ def test_nobody_waits_for_a_package_who_would_have_no_time_after_it(
 
     async def scenario() -> None:
         async with running(tmp_path, memory_budget_mb=128, cache_dir="none") as engine, asyncio.timeout(60):
-            ledger, asked = engine._admission, await demand(engine, 4.2)
-            speed = Throughput(asked.pixels / 4)  # 4 s of work
+            ledger, asked = engine._admission, await demand(engine, 1_000_000.2)
+            speed = Throughput(asked.pixels / 1_000_000)  # so many seconds of work
             assert ledger.reserve(ledger.memory_limit)
             with pytest.raises(Overloaded, match=r"^a package holds 8[0-9] MB and this one needs"):
                 await asked.let_package_pass(ledger, speed)
