@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from model.images import UndecodableImage, open_image, png_bands
 from model.images.png_bands import RowLayout, passes
 from model.images.read_png import DEPTHS, MAX_CHUNKS, PALETTE, SAMPLES
+from tests.model.images.test_read_png_jpeg_npy import Counting
 from tests.model.images.tiffs import LIMITS, read
 
 GREY = 0
@@ -99,15 +99,6 @@ def test_what_follows_the_picture_is_not_inflated(handed_over: list[int], interl
 
 def test_what_is_no_picture_is_not_read(handed_over: list[int]) -> None:
     """Texts, profiles and EXIF data of any length."""
-
-    class Counting(io.BytesIO):
-        taken = 0
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            data = super().read(size)
-            self.taken += len(data)
-            return data
-
     rows = filtered(RowLayout(64, 64, 8, 1), interlaced=False, seed=0)
     others = [(kind, bytes(1 << 20)) for kind in (b"zTXt", b"iCCP", b"eXIf", b"tRNS", b"pHYs", b"PLTE")]
     source = Counting(png((64, 64), (8, GREY, False), *others, (b"IDAT", zlib.compress(rows))))
