@@ -91,6 +91,17 @@ class Proxy:
     asked: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests on a free port in a thread; yields the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 def refusal(status: int, retry_after: str | None = None) -> httpx.Response:
     """What a service says that does not do what it is asked for; when to ask again where it is given."""
     headers = {"Content-Type": "application/problem+json"}
@@ -138,13 +149,9 @@ def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        proxy = Proxy(f"http://127.0.0.1:{listening.server_port}")
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            yield proxy
-        finally:
-            listening.shutdown()
+    with listening(Handler) as url:
+        proxy = Proxy(url)
+        yield proxy
 
 
 def assert_asked_as_a_job(proxy: Proxy) -> None:
@@ -179,13 +186,9 @@ def hasty_server(*refusals: str) -> Iterator[Proxy]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        hasty = Proxy(f"http://127.0.0.1:{listening.server_port}")
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            yield hasty
-        finally:
-            listening.shutdown()
+    with listening(Handler) as url:
+        hasty = Proxy(url)
+        yield hasty
 
 
 @contextmanager
@@ -205,13 +208,9 @@ def busy_server(retry_after: str) -> Iterator[Proxy]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        busy = Proxy(f"http://127.0.0.1:{listening.server_port}")
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            yield busy
-        finally:
-            listening.shutdown()
+    with listening(Handler) as url:
+        busy = Proxy(url)
+        yield busy
 
 
 def assert_patience_ends(script: ModuleType, ask: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,12 +316,8 @@ def gate(status: int, **headers: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            yield f"http://127.0.0.1:{listening.server_port}"
-        finally:
-            listening.shutdown()
+    with listening(Handler) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

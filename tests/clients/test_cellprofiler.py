@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,7 +13,17 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, LARGE, SECRET, Cells, assert_patience_ends, hasty_server, loaded, with_key
+from tests.clients.conftest import (
+    IMAGE,
+    LARGE,
+    SECRET,
+    Cells,
+    assert_patience_ends,
+    hasty_server,
+    listening,
+    loaded,
+    with_key,
+)
 from tests.live import LiveServer
 
 
@@ -124,13 +133,8 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
     for name, value in given.items():
         getattr(module, name).value = value
     colours = np.stack([np.zeros_like(IMAGE), IMAGE, np.zeros_like(IMAGE)], axis=-1)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Listening) as listening:
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            module.url.value = f"http://127.0.0.1:{listening.server_port}"
-            found = run(module, colours, multichannel=True).object_set.objects["Nuclei"].segmented
-        finally:
-            listening.shutdown()
+    with listening(Listening) as module.url.value:
+        found = run(module, colours, multichannel=True).object_set.objects["Nuclei"].segmented
     assert dict(parse_qsl(asked[0].partition("?")[2])) == {
         **given,
         "mirror": "true",
@@ -210,13 +214,8 @@ def test_a_busy_service_is_asked_again_when_it_says(module: Any, server: LiveSer
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as listening:
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            module.url.value = f"http://127.0.0.1:{listening.server_port}"
-            assert run(module, IMAGE).measured == 24
-        finally:
-            listening.shutdown()
+    with listening(Busy) as module.url.value:
+        assert run(module, IMAGE).measured == 24
     assert len(asked) == 3
 
 

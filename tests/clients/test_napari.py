@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.clients.conftest import (
     assert_patience_ends,
     busy_server,
     hasty_server,
+    listening,
     loaded,
     with_key,
 )
@@ -210,13 +210,9 @@ def silent() -> Iterator[Silent]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        told = Silent(f"http://127.0.0.1:{listening.server_port}")
-        threading.Thread(target=listening.serve_forever).start()
-        try:
-            yield told
-        finally:
-            listening.shutdown()
+    with listening(Handler) as url:
+        told = Silent(url)
+        yield told
 
 
 def test_what_is_cancelled_hangs_up_and_ends_without_a_result(silent: Silent) -> None:
