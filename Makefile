@@ -27,12 +27,12 @@ help: ## list the targets
 $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[$(BACKEND)]' --constraint $(CONSTRAINTS)
+	$(PIP) --editable '.[$(BACKEND),zarr]' --constraint $(CONSTRAINTS)
 	$(COMPILE)
 	touch $@
 
 $(VENV)/everything: $(VENV)/service
-	$(PIP) --editable '.[$(BACKEND),training,dev]' --constraint $(CONSTRAINTS)
+	$(PIP) --editable '.[$(BACKEND),zarr,training,dev]' --constraint $(CONSTRAINTS)
 	$(COMPILE)
 	touch $@
 
@@ -81,9 +81,9 @@ alerts: ## renew the cluster's alert rules from docker/monitoring/rules.yml
 
 lock: $(VENV)/service ## renew requirements/*.txt from pyproject.toml
 	$(PIP) uv
-	$(UV) pyproject.toml --extra cpu --extra openvino --extra training --extra dev -o $(CONSTRAINTS)
-	$(HASHED) pyproject.toml --extra cpu --extra openvino -o requirements/service-cpu.txt
-	$(HASHED) pyproject.toml --extra gpu -o requirements/service-gpu.txt
+	$(UV) pyproject.toml --extra cpu --extra openvino --extra zarr --extra training --extra dev -o $(CONSTRAINTS)
+	$(HASHED) pyproject.toml --extra cpu --extra openvino --extra zarr -o requirements/service-cpu.txt
+	$(HASHED) pyproject.toml --extra gpu --extra zarr -o requirements/service-gpu.txt
 	$(HASHED) pyproject.toml --extra cpu --extra training -o requirements/training.txt
 	echo 'setuptools>=77' | $(HASHED) - -o requirements/build.txt
 

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import IO, TypedDict
 
+from service.batch.ome_zarr import files_of
+
 
 class Content(TypedDict):
     """What a file holds: its size and its SHA-256, in hexadecimal digits."""
@@ -32,7 +34,7 @@ def content_of(file: Path) -> Content:
 
 
 def stamp(image: Path) -> dict[str, int]:
-    """What tells a changed image: its size and the time of its last change.
+    """What tells a changed image: its size and the time of its last change, of OME-Zarr those of all its files.
 
     Raises
     ------
@@ -40,8 +42,11 @@ def stamp(image: Path) -> dict[str, int]:
         Where there is no such file.
 
     """
-    found = image.stat()
-    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+    found = [file.stat() for file in files_of(image)]
+    return {
+        "bytes": sum(status.st_size for status in found),
+        "modified_ns": max((status.st_mtime_ns for status in found), default=0),
+    }
 
 
 def replace(target: Path, content: bytes, part: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from service.batch.ome_zarr import SUFFIX, images_in, is_zarr, stem_of
 from service.batch.patterns import matches
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
@@ -23,7 +24,7 @@ class NoImages(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image file.
+    """One image file, or a folder that is one (OME-Zarr).
 
     Parameters
     ----------
@@ -57,6 +58,8 @@ def find_images(
     named: Sequence[str], listed: str | None = None, is_made: Callable[[Path], bool] = lambda _: False
 ) -> Found:
     """Images for files, folders (theirs alone, none hidden, no earlier results), patterns and a list, each once.
+
+    A folder that is OME-Zarr counts as a file, or, where it is a plate or a series, as as many as it has images.
 
     Parameters
     ----------
@@ -92,7 +95,8 @@ def find_images(
         if not own:
             others = f", but for {len(left_out)} that are called as results are" if left_out else ""
             raise NoImages(
-                f"{text!r} leads to no image{others}; name files, folders of TIFF, PNG, JPEG or .npy, or a pattern"
+                f"{text!r} leads to no image{others}; name files, folders of TIFF, PNG, JPEG, .npy or OME-Zarr, or a "
+                "pattern"
             )
         for image in own:
             # abspath, not resolve: links to one file are different images, and a million of them need no look each
@@ -103,7 +107,7 @@ def find_images(
         list(images.values()),
         [path for path in like_results if os.path.abspath(path) not in images],  # noqa: PTH100
         links,
-        unreadable,
+        list({error.filename: error for error in unreadable}.values()),
     )
 
 
@@ -122,23 +126,40 @@ class _Link:
 def _named(text: str, is_made: Callable[[Path], bool]) -> Iterator[Image | _LeftOut | _Link | OSError]:
     """Images, what is left out, and folders that cannot be looked into."""
     path = Path(text)
-    if path.is_dir():
+    if path.is_dir() and is_zarr(path):
+        yield from _in_zarr(path, PurePosixPath(path.name))
+    elif path.is_dir():
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
                 yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
+            elif entry.suffix == SUFFIX:
+                yield from _in_zarr(entry, PurePosixPath(entry.name))
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
     else:
         found = matches(text)
         yield from found.unreadable
         yield from map(_Link, found.links)
-        for entry in filter(_may_be_image, found.paths):
-            if _is_result(entry) and is_made(entry):
+        for entry in found.paths:
+            name = PurePosixPath(entry.relative_to(found.fixed).as_posix())
+            if not _may_be_image(entry):
+                yield from _in_zarr(entry, name)
+            elif _is_result(entry) and is_made(entry):
                 yield _LeftOut(entry)
             else:
-                yield Image(entry, PurePosixPath(entry.relative_to(found.fixed).as_posix()))
+                yield Image(entry, name)
+
+
+def _in_zarr(folder: Path, name: PurePosixPath) -> Iterator[Image | OSError]:
+    """Images of a folder that is OME-Zarr; of any other none."""
+    try:
+        for image in images_in(folder):
+            # a folder of results is no Zarr, and must not be called so
+            yield Image(image, name if image == folder else name.parent / stem_of(folder) / image.relative_to(folder))
+    except OSError as error:
+        yield error
 
 
 def _may_be_image(entry: Path) -> bool:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.batch.ome_zarr import is_zarr
+
 _PASSED_BY = {"lost+found"}
 """Folders that no wildcard takes, as it takes no hidden ones: file systems keep what is nobody's in it."""
 
@@ -74,7 +76,7 @@ def _look(folder: Path, parts: Sequence[str], found: Matches) -> None:
 
 
 def _all_folders(top: Path, found: Matches) -> Iterator[Path]:
-    """A folder and all below it, behind links too, each once."""
+    """A folder and all below it, behind links too, each once; none in Zarr."""
     seen = _around(top)
     links = [top]
     for link in links:  # grows meanwhile
@@ -86,6 +88,8 @@ def _all_folders(top: Path, found: Matches) -> Iterator[Path]:
                 found.links.append(folder)
                 continue
             seen.add(real)
+            if is_zarr(folder):  # of its files none is an image by itself, and they may be a million
+                continue
             yield folder
             below = sorted(filter(_is_folder, _visible(folder, found)), key=lambda entry: entry.name)
             links += [Path(entry) for entry in below if entry.is_symlink()]

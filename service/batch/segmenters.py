@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from service.batch.ome_zarr import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
@@ -40,7 +41,7 @@ class Segmenter(Protocol):
         ...
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
-        """Segment one file, write the result piece by piece into another, empty one; returns the receipt."""
+        """Segment one image, write the result piece by piece into a file, an empty one; returns the receipt."""
         ...
 
     def close(self) -> None:
@@ -121,8 +122,8 @@ class _Local:
         }
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
-        request = replace(self._request, file_name=image.name)
-        with image.open("rb") as file:
+        with readable(image) as path, path.open("rb") as file:
+            request = replace(self._request, file_name=path.name)
             while True:
                 running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
                 self._running.add(running)
@@ -177,7 +178,8 @@ class _Remote:
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result
         asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
-        return self.client.segment_into(into, image, model=self.request.model, **asked)
+        with readable(image) as path:
+            return self.client.segment_into(into, path, model=self.request.model, **asked)
 
     def close(self) -> None:
         self.client.close()

@@ -191,9 +191,9 @@ def _count_finished(running: Mapping[Future[_Outcome], Work], tally: Tally) -> N
 
 
 def size_bytes(item: Work) -> int:
-    """Size of an image file; 0 where there is none, which shows when it is read."""
+    """Size of an image; 0 where there is none, which shows when it is read."""
     try:
-        return item.source.stat().st_size
+        return stamp(item.source)["bytes"]
     except OSError:
         return 0
 

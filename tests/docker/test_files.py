@@ -16,10 +16,10 @@ from service.settings import PREFIX, Settings
 from tests.docker.containers import PROJECT
 
 LOCKS = {
-    "service-cpu.txt": ("cpu", "openvino"),
-    "service-gpu.txt": ("gpu",),
+    "service-cpu.txt": ("cpu", "openvino", "zarr"),
+    "service-gpu.txt": ("gpu", "zarr"),
     "training.txt": ("cpu", "training"),
-    "constraints.txt": ("cpu", "openvino", "training", "dev"),
+    "constraints.txt": ("cpu", "openvino", "zarr", "training", "dev"),
 }
 DOCKERFILES = sorted(path.name for path in (PROJECT / "docker").glob("*.Dockerfile"))
 HASHED = ["service-cpu.txt", "service-gpu.txt", "training.txt", "build.txt"]

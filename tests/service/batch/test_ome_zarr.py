@@ -1,0 +1,260 @@
+"""Folders that are images: OME-Zarr of either version of Zarr, alone, in plates and in series."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from model.images import FormatError, ReadLimits, open_image
+from service.batch.files import stamp
+from service.batch.images import NoImages, find_images
+from service.batch.ome_zarr import readable
+from service.cli import main
+from tests.live import live_server
+from tests.packages import write_tiny_package
+from tests.permissions import open_to_all, shut
+
+UNITS = {"z": "micrometer", "y": "nanometer", "x": "nanometer", "t": "second"}
+VERSIONS = pytest.mark.parametrize("version", [2, 3], ids=["zarr2-ngff0.4", "zarr3-ngff0.5"])
+
+
+def write(
+    folder: Path,
+    pixels: NDArray[Any],
+    axes: str,
+    version: int = 3,
+    *,
+    names: tuple[str, ...] = (),
+    chunk: tuple[int, int] = (48, 40),
+) -> Path:
+    """Write an image with a second level of half its size, as NGFF has it."""
+    group = zarr.open_group(folder, mode="w", zarr_format=version)  # type: ignore[arg-type]
+    for level in (0, 1):
+        at = pixels[..., :: 2**level, :: 2**level]
+        array = group.create_array(
+            f"s{level}", shape=at.shape, dtype=at.dtype, chunks=(1,) * (at.ndim - 2) + chunk, overwrite=True
+        )
+        array[...] = at
+    scale = [{"t": 5.0, "c": 1.0, "z": 2.5}.get(axis, 325.0) for axis in axes]
+    attributes: dict[str, Any] = {
+        "multiscales": [
+            {
+                "axes": [{"name": axis} | ({"unit": UNITS[axis]} if axis in UNITS else {}) for axis in axes],
+                "datasets": [
+                    {"path": f"s{level}", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+                    for level in (0, 1)
+                ],
+            }
+        ]
+    }
+    if names:
+        attributes["omero"] = {"channels": [{"label": name} for name in names]}
+    group.attrs.update({"ome": {"version": "0.5", **attributes}} if version == 3 else attributes)
+    return folder
+
+
+def noise(*shape: int, dtype: str = "uint16") -> NDArray[Any]:
+    return np.random.default_rng(1).integers(0, 250, shape).astype(dtype)
+
+
+def plate(folder: Path, *fields: str) -> Path:
+    for field in fields:
+        for above in (folder, folder / field.split("/")[0], (folder / field).parent):
+            zarr.open_group(above, mode="a", zarr_format=2)
+        write(folder / field, noise(1, 60, 70), "cyx", 2)
+    return folder
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_tiny_package(tmp_path / "packages" / "tiny").path
+    monkeypatch.setenv("UNET_MODELS_DIR", str(folder))
+    monkeypatch.setenv("UNET_BACKEND", "cpu")
+    return folder
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("pixels", "axes", "chunk"),
+    [
+        (noise(130, 90, dtype="uint16"), "yx", (48, 40)),
+        (noise(2, 3, 2, 40, 50, dtype="uint8"), "tczyx", (40, 50)),
+        (noise(2, 1100, 530, dtype=">u2"), "zyx", (1025, 100)),
+        (noise(2, 520, 33, dtype="float32"), "cyx", (7, 33)),
+        (noise(1, 1, dtype="int16"), "yx", (1, 1)),
+        (noise(20, 30, dtype="float16"), "yx", (20, 30)),
+        (noise(20, 30, dtype="bool"), "yx", (20, 30)),
+    ],
+)
+def test_every_pixel_is_there(
+    tmp_path: Path, version: int, pixels: NDArray[Any], axes: str, chunk: tuple[int, int]
+) -> None:
+    with readable(write(tmp_path / "a.zarr", pixels, axes, version, chunk=chunk)) as copy:
+        with tifffile.TiffFile(copy) as tiff:
+            series = tiff.series[0]
+            found = series.asarray()
+        assert (series.axes, found.shape) == (axes.upper(), pixels.shape)
+        np.testing.assert_array_equal(found, pixels.astype(found.dtype))
+    assert not copy.exists()
+
+
+@VERSIONS
+def test_axes_names_and_sizes_are_there(tmp_path: Path, version: int) -> None:
+    folder = write(tmp_path / "x.ome.zarr", noise(2, 3, 2, 40, 50), "tczyx", version, names=("DAPI", "β", "c"))
+    with readable(folder) as copy, copy.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
+        header = image.header
+    assert copy.name == "x.ome.tif"
+    assert header.channel_names == ("DAPI", "β", "c")
+    assert header.pixel_size_um == pytest.approx((0.325, 0.325))
+    assert header.spacing_um == pytest.approx(2.5)
+    assert header.interval_s == pytest.approx(5)
+
+
+@VERSIONS
+def test_the_result_is_that_of_the_same_pixels_in_a_tiff(packages: Path, tmp_path: Path, version: int) -> None:
+    pixels = noise(2, 2, 90, 130)
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", pixels, metadata={"axes": "ZCYX", "PhysicalSizeX": 0.325, "PhysicalSizeY": 0.325}
+    )
+    folder = write(tmp_path / "b.ome.zarr", pixels, "zcyx", version)
+    options = ["--channel", "1", "--output", "labels", "--format", "tiff"]
+    for image in (tmp_path / "a.ome.tif", folder):
+        assert main(["segment", str(image), "-o", str(tmp_path / "out"), *options]) == 0
+    a, b = (tifffile.imread(tmp_path / "out" / f"{name}.ome_labels.tif") for name in "ab")
+    assert a.max() > 10
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_server_gets_the_same(packages: Path, tmp_path: Path) -> None:
+    folder = plate(tmp_path / "p.zarr", "A/1/0")
+    assert main(["segment", str(folder), "-o", str(tmp_path / "here"), "--format", "coco"]) == 0
+    with live_server(tmp_path, packages) as server:
+        options = ["--format", "coco", "--url", server.url]
+        assert main(["segment", str(folder), "-o", str(tmp_path / "there"), *options]) == 0
+    here, there = (json.loads((tmp_path / at / "p/A/1/0_mask.coco.json").read_bytes()) for at in ("here", "there"))
+    assert here["images"][0]["file_name"] == "p_A_1_0.ome.tif"
+    assert (here["images"], here["annotations"]) == (there["images"], there["annotations"])
+
+
+@pytest.mark.parametrize("named", ["plates", "plates/*", "plates/**", "plates/**/*.zarr", "plates/p.ome.zarr"])
+def test_a_plate_stands_for_its_fields_in_order_and_its_files_for_no_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plate(tmp_path / "plates/p.ome.zarr", "B/1/0", "A/10/0", "A/9/10", "A/9/2")
+    write(tmp_path / "plates/p.ome.zarr/A/9/2/labels/cells", noise(60, 70), "yx", 2)
+    found = [image.name.as_posix() for image in find_images([named]).images]
+    assert found == ["p/A/9/2", "p/A/9/10", "p/A/10/0", "p/B/1/0"]
+    assert [image.name.as_posix() for image in find_images(["plates/p.ome.zarr/A/*"]).images] == [
+        "10/0",
+        "9/2",
+        "9/10",
+    ]
+
+
+def test_a_folder_of_zarr_without_images_leads_to_none(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "empty.zarr", mode="w")
+    with pytest.raises(NoImages, match=r"empty.zarr' leads to no image; name .*OME-Zarr"):
+        find_images([str(tmp_path / "empty.zarr")])
+
+
+def test_fields_whose_chunks_change_are_done_again_and_segmentations_beside_them_change_nothing(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = plate(tmp_path / "p.zarr", "A/1/0", "A/1/1")
+    call = ["segment", str(folder), "-o", str(tmp_path / "out")]
+    assert main(call) == 0
+    write(folder / "A/1/1/labels/cells", noise(60, 70), "yx", 2)
+    assert main(call) == 0
+    assert "wrote 0 results" in capsys.readouterr().out.splitlines()[-1]
+    before = stamp(folder / "A/1/1")
+    zarr.open_array(folder / "A/1/1/s0", mode="r+")[...] = 7
+    assert stamp(folder / "A/1/1") != before
+    assert main(call) == 0
+    assert "wrote 1 results" in capsys.readouterr().out.splitlines()[-1]
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "zarr.json"
+        found = json.loads(file.read_bytes())
+        change(found["attributes"]["ome"])
+        file.write_text(json.dumps(found))
+
+    return edit
+
+
+def garbage_in_a_chunk(folder: Path) -> None:
+    next(path for path in (folder / "s0/c").rglob("*") if path.is_file()).write_bytes(b"garbage")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (edited(lambda ome: ome.clear()), "no image in OME-Zarr"),
+        (edited(lambda ome: ome["multiscales"].clear()), "metadata .* damaged"),
+        (edited(lambda ome: ome["multiscales"][0]["datasets"][0].pop("path")), "metadata .* damaged"),
+        (edited(lambda ome: ome["multiscales"][0]["datasets"][0].update(path="../../s0")), "outside of it"),
+        (edited(lambda ome: ome["multiscales"][0]["axes"].pop(0)), "metadata .* damaged"),
+        (
+            edited(lambda ome: ome.update(multiscales=[{"axes": list("yx"), "datasets": [{"path": "s0"}]}])),
+            "3 dimensions",
+        ),
+        (edited(lambda ome: ome["multiscales"][0]["axes"][0].update(name="angle")), "axes angle, y, x; what can be"),
+        (lambda folder: shutil.rmtree(folder / "s0"), "'s0' in .* cannot be decoded"),
+        (garbage_in_a_chunk, "'s0' in .* cannot be decoded"),
+        (lambda folder: write(folder, noise(2, 40, 50, dtype="uint64"), "cyx"), "type uint64; what can be read are"),
+        (lambda folder: write(folder, noise(2, 40, 50), "cyx") and (folder / "s0").rename(folder / "s"), "cannot be"),
+    ],
+)
+def test_what_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
+    folder = write(tmp_path / "a.zarr", noise(2, 40, 50), "cyx")
+    damage(folder)
+    with pytest.raises(FormatError, match=said), readable(folder):
+        pass
+    stamp(folder)  # no reason to end the run
+
+
+def test_a_damaged_field_keeps_no_other_from_its_result(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = plate(tmp_path / "p.zarr", "A/1/0", "A/1/1")
+    shutil.rmtree(folder / "A/1/0/s0")
+    assert main(["segment", str(folder), "-o", str(tmp_path / "out")]) == 1
+    (failure,) = json.loads((tmp_path / "out/failures.json").read_bytes())
+    assert (failure["image"], failure["type"]) == (str(folder / "A/1/0"), "/problems/undecodable-image")
+    assert (tmp_path / "out/p/A/1/1_mask.png").exists()
+
+
+def test_without_the_library_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "a.zarr", noise(40, 50), "yx")
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(FormatError, match="pip install zarr"), readable(folder):
+        pass
+
+
+def test_a_link_to_a_plate_is_one(tmp_path: Path) -> None:
+    (tmp_path / "here.zarr").symlink_to(plate(tmp_path / "far/p.zarr", "A/1/0"))
+    assert [image.name.as_posix() for image in find_images([str(tmp_path / "here.zarr")]).images] == ["here/A/1/0"]
+
+
+@pytest.mark.parametrize("named", ["plates", "plates/*", "plates/**"])
+def test_one_that_may_not_be_looked_into_is_said(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    with open_to_all() as place:
+        monkeypatch.chdir(place)
+        write(place / "plates/a.zarr", noise(40, 50), "yx")
+        with shut(write(place / "plates/b.zarr", noise(40, 50), "yx")):
+            found = find_images([named])
+        monkeypatch.undo()
+    assert [image.name.as_posix() for image in found.images] == ["a.zarr"]
+    assert [error.filename for error in found.unreadable] == ["plates/b.zarr"]
