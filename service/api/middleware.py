@@ -12,9 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import ACCESS, PROBES, Access
-from service.api.problems import problem_response, refused
+from service.api.problems import refused
 from service.engine.errors import Draining
-from service.errors import INTERNAL, BodyTooLarge
+from service.errors import BodyTooLarge
 from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
 
 HEAD = "unet.head"
@@ -146,10 +146,7 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise
-            _LOG.exception("unforeseen %s", type(error).__name__)
-            scope[ACCESS].problem = INTERNAL.slug
-            detail = "the service failed on this request; its log has the reason under the request_id given here"
-            await problem_response(scope, INTERNAL, detail)(scope, receive, send)
+            await refused(scope, self._metrics, error)(scope, receive, send)
 
 
 class UnaskedBody:

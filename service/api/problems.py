@@ -92,7 +92,7 @@ def response_of(scope: Scope, document: Mapping[str, Any]) -> Response:
 
 
 def refused(scope: Scope, metrics: Metrics, error: Exception) -> Response:
-    """Return the answer to an error that was raised on purpose, counted and noted for the access log."""
+    """Return the answer to an error, raised on purpose or not, counted and noted for the access log."""
     return _noted(scope, metrics, problem_kind(error), response_of(scope, problem_of(error)))
 
 

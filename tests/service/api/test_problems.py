@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,11 +284,17 @@ def test_what_nobody_foresaw_is_a_500_that_tells_the_log_and_not_the_client(
         raise ZeroDivisionError("secret of the inside")
 
     monkeypatch.setattr(client.app.state.engine, "segment", fail)
+    counted = partial(
+        client.app.state.metrics.registry.get_sample_value, "unet_rejected_total", {"reason": "internal-error"}
+    )
+    before = counted()
     with caplog.at_level(logging.ERROR, "unet.api"):
         answer = client.segment(GOOD)
     assert "secret" not in answer.text
     assert_problem(answer, 500, "internal-error")
-    assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in caplog.records)
+    (logged,) = (record for record in caplog.records if record.exc_info)
+    assert "secret" in str(logged.exc_info and logged.exc_info[1])
+    assert counted() == before + 1
 
 
 def test_a_draining_service_refuses_with_a_time_to_come_back(settings: Settings) -> None:
