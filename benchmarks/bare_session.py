@@ -19,7 +19,7 @@ from benchmarks.serving import Row, environment, row
 from benchmarks.worker import Job, Worker, answer, working
 from service.bench import blobs
 from service.engine.loading import load_model
-from service.engine.options import plan_limits, session_options
+from service.engine.options import budget_of, plan_limits, session_options
 from service.settings import Settings
 
 
@@ -48,7 +48,8 @@ def main() -> None:
 
     def build() -> Job:
         settings = Settings()  # out of the environment, where the service has the same
-        loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
+        budget = budget_of(settings)
+        loaded = load_model(arguments.package, session_options(settings, budget), plan_limits(settings, budget))
         session, channels = loaded.session, len(loaded.package.spec.channels)
         counts = Counter(arguments.images)
         batches = {

@@ -35,7 +35,7 @@ from model.stitching import read_tiles
 from model.tiling import plan_with_stride
 from service.engine.finding import find_packages
 from service.engine.loading import LoadedModel, load_model
-from service.engine.options import plan_limits, session_options
+from service.engine.options import budget_of, plan_limits, session_options
 from service.engine.planning import most_batch_pixels
 from service.engine.resources import available_cpus
 from service.settings import Settings
@@ -74,7 +74,8 @@ def main() -> None:
     tifffile.imwrite(buffer, image_yx)
     cache = tempfile.TemporaryDirectory()
     settings = Settings(backend=backend, precision=precision, cache_dir=cache.name)
-    loaded = load_model(arguments.package, session_options(settings), plan_limits(settings))
+    budget = budget_of(settings)
+    loaded = load_model(arguments.package, session_options(settings, budget), plan_limits(settings, budget))
     turns: list[tuple[float, float]] = []
     served = running_service(
         UNET_MODELS_DIR=str(arguments.package),

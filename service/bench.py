@@ -24,7 +24,7 @@ from model.stitching import read_tiles
 from service.engine.engine import Engine
 from service.engine.errors import NotReady
 from service.engine.loading import LoadedModel
-from service.engine.options import plan_limits, session_options
+from service.engine.options import budget_of, plan_limits, session_options
 from service.engine.planning import measure_cost
 from service.engine.request import SegmentRequest
 from service.settings import Settings
@@ -94,7 +94,8 @@ def measure_backend(settings: Settings, seconds: float, clients: int, size: int)
     """
     if settings.models_dir is None or len(settings.models_dir) != 1:
         raise NotReady(f"one package is measured, UNET_MODELS_DIR names {len(settings.models_dir or ())}; name one")
-    options, limits = session_options(settings), plan_limits(settings)
+    budget = budget_of(settings)
+    options, limits = session_options(settings, budget), plan_limits(settings, budget)
     opened = open_checked(read_package(*settings.models_dir), options)
     measure_cost(opened.package, opened.session, options, limits, seconds * _CALIBRATION_SHARE)
     del opened

@@ -17,7 +17,7 @@ from service.bench import Result, measure_backend
 from service.commands.common import add_local_options, fail, say, table
 from service.engine.finding import locate_package
 from service.engine.machine import this_machine
-from service.engine.options import session_options
+from service.engine.options import budget_of, session_options
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -113,8 +113,9 @@ def runnable(settings: Settings, package: Package) -> list[tuple[str, str]]:
     else:
         candidates = [settings.backend]
     found: list[tuple[str, str]] = []
+    budget = budget_of(settings)
     for backend in candidates:
-        options = session_options(settings.model_copy(update={"backend": backend}))
+        options = session_options(settings.model_copy(update={"backend": backend}), budget)
         if settings.backend == "auto":
             try:
                 resolve_backend(options)

@@ -9,7 +9,7 @@ from model.channels import in_words
 from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
 from service.engine.loading import load_model, unforeseen
-from service.engine.options import plan_limits, session_options
+from service.engine.options import budget_of, plan_limits, session_options
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -29,8 +29,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Check one package and say what it is; exit status 1 where it would not be served."""
     configure_logging("warning", "text")
+    budget = budget_of(settings)
     try:
-        found = load_model(options.package, session_options(settings), plan_limits(settings))
+        found = load_model(options.package, session_options(settings, budget), plan_limits(settings, budget))
     except ModelError as error:
         return fail(f"refused: {error}", 1)
     except Exception as error:

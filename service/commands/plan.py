@@ -18,7 +18,7 @@ from service.engine.forecast import imagined, usual_part_bytes
 from service.engine.loading import LoadedModel, load_model
 from service.engine.machine import this_machine
 from service.engine.needs import Needs, needs
-from service.engine.options import memory_bytes, plan_limits, session_options
+from service.engine.options import budget_of, plan_limits, session_options
 from service.engine.planning import PlanLimits, most_batch_pixels
 from service.engine.request import SegmentRequest
 from service.engine.scale_search import search_of
@@ -76,10 +76,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     given = {"output": options.output, "mirror": str(options.mirror).lower(), "scale": options.scale or ""}
     request = combined(SegmentParameters(), given).request("tiff")
     check_scale(size_yx, request.scale, settings.max_pixels)
-    limits = plan_limits(settings)
+    budget = budget_of(settings)
+    limits = plan_limits(settings, budget)
     path = locate_package(settings.models_dir, options.model or settings.default_model)
-    loaded = load_model(path, session_options(settings), limits, _CALIBRATION_S)
-    most = Needs(memory_bytes(settings) - limits.tile_memory_bytes, settings.spool_limit_mb << 20)
+    loaded = load_model(path, session_options(settings, budget), limits, _CALIBRATION_S)
+    most = Needs(budget.images, settings.spool_limit_mb << 20)
     report = describe(loaded, limits, size_yx, request, most)
     if options.json:
         say(json.dumps(report, indent=2))

@@ -20,7 +20,7 @@ from service.engine.errors import Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
 from service.engine.loading import LoadedModel
 from service.engine.memory_fit import MemoryFit
-from service.engine.options import memory_bytes, plan_limits, session_options, tile_memory_bytes
+from service.engine.options import budget_of, plan_limits, session_options
 from service.engine.outputs import segment_outputs
 from service.engine.progress import Progress
 from service.engine.registry import Registry, load_registry
@@ -50,16 +50,16 @@ class Engine:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         share_one_heap()
-        self.memory_fit = MemoryFit(settings)
+        self._budget = budget_of(settings)
+        self.memory_fit = MemoryFit(self._budget, is_set=settings.memory_budget_mb > 0)
         """Whether memory suffices for all that is served."""
         self._settings = settings
         self._metrics = metrics
-        free_memory = memory_bytes(settings) - tile_memory_bytes(settings)
         self._spool = Spool(settings.spool_dir or None)
         # what its disk could not hold if it were empty is refused for good, not until later
         disk = min(settings.spool_limit_mb << 20, self._spool.capacity)
         self._cpus = settings.threads or available_cpus()
-        self._admission = Admission(free_memory, settings.max_backlog_s, disk, turns=max(2, self._cpus))
+        self._admission = Admission(self._budget.images, settings.max_backlog_s, disk, turns=max(2, self._cpus))
         self._workers = Workers(max(4, 2 * self._cpus))
         self._registry: Registry | None = None
         self._running: Running | None = None
@@ -78,7 +78,8 @@ class Engine:
 
     async def start(self) -> None:
         """Load the packages in a thread and start the scheduler; what cannot be served is noted in ``refused``."""
-        settings, options = self._settings, session_options(self._settings)
+        settings, options = self._settings, session_options(self._settings, self._budget)
+        limits = plan_limits(settings, self._budget)
         try:
             backend = resolve_backend(options)
             for spool in (self._spool, Spool(None)):  # uploads go to the temporary folder in any case
@@ -89,7 +90,7 @@ class Engine:
             return
         try:
             registry = await self._workers.call(
-                math.inf, load_registry, settings.models_dir, settings.default_model, options, plan_limits(settings)
+                math.inf, load_registry, settings.models_dir, settings.default_model, options, limits
             )
         except OSError as error:
             self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
@@ -97,9 +98,10 @@ class Engine:
         self._running = begin(
             settings,
             options,
+            limits,
             backend,
             registry,
-            self._serve,
+            serve=self._serve,
             admission=self._admission,
             workers=self._workers,
             spool=self._spool,

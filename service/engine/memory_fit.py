@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from service.engine.options import memory_bytes, nets_bytes
+from service.engine.options import Budget
 from service.engine.resources import memory_conflict, memory_limit, temporary_memory
-from service.settings import Settings
 from service.telemetry import fields
 
 _LOG = logging.getLogger("unet.engine")
@@ -17,30 +16,32 @@ class MemoryFit:
 
     Parameters
     ----------
-    settings
-        What it is, and where the packages are of which it is looked at first.
+    budget
+        What it is, and what the nets take beside which it is looked at first.
+    is_set
+        Whether the settings say it.
 
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._is_set = settings.memory_budget_mb > 0
-        self._budget, nets = memory_bytes(settings), nets_bytes(settings)
+    def __init__(self, budget: Budget, *, is_set: bool) -> None:
+        self._is_set = is_set
+        self._total = budget.total
         limit = memory_limit()
         shown = fields(
-            budget_mb=self._budget >> 20,
+            budget_mb=self._total >> 20,
             limit_mb=limit and limit >> 20,
             temporary_mb=temporary_memory() >> 20,
-            nets_mb=nets >> 20,
+            nets_mb=budget.nets >> 20,
         )
         _LOG.info("working memory", extra=shown)
         self.conflict: str | None = None
         """What does not fit, by which figures, and what to change; None where all does."""
-        self.look(nets)
+        self.look(budget.nets)
 
     def look(self, nets: int) -> None:
         """Look whether it fits beside nets of so many bytes; reads files of the system, so call it in a thread."""
         former = self.conflict
-        self.conflict = memory_conflict(self._budget, memory_limit(), temporary_memory(), nets, is_set=self._is_set)
+        self.conflict = memory_conflict(self._total, memory_limit(), temporary_memory(), nets, is_set=self._is_set)
         if self.conflict is not None and self.conflict != former:
             _LOG.warning("%s", self.conflict)
         elif former is not None and self.conflict is None:

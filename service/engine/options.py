@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import suppress
+from dataclasses import dataclass
 
 from model.activations import Activations
 from model.session import SessionOptions, gpu_count
@@ -25,13 +26,31 @@ _LOG = logging.getLogger("unet.engine")
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
-def memory_bytes(settings: Settings) -> int:
-    """Working memory of all requests together, bytes: as set, else what the container allows."""
-    return memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), nets_bytes(settings))
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much memory there is, bytes; it stays what it is at the start."""
+
+    total: int
+    """Working memory of all requests together."""
+    tiles: int
+    """Part of it that a batch of tiles may take while the net runs."""
+    nets: int
+    """Beside it: what the nets of all packages that are in the folders take once they are loaded."""
+
+    @property
+    def images(self) -> int:
+        """Part of the working memory that is for images and results."""
+        return self.total - self.tiles
 
 
-def nets_bytes(settings: Settings) -> int:
-    """Memory that the nets of all packages that are in the folders take once they are loaded, bytes."""
+def budget_of(settings: Settings) -> Budget:
+    """Say how much memory there is: as set, else what the container allows. All packages are looked at for that."""
+    nets = _nets_bytes(settings)
+    total = memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), nets)
+    return Budget(total, int(total * _TILE_SHARE), nets)
+
+
+def _nets_bytes(settings: Settings) -> int:
     size = 0
     for folder in package_folders(settings.models_dir):
         with suppress(OSError):
@@ -39,13 +58,8 @@ def nets_bytes(settings: Settings) -> int:
     return size
 
 
-def tile_memory_bytes(settings: Settings) -> int:
-    """Part of the memory budget that a batch of tiles may take while the net runs, bytes."""
-    return int(memory_bytes(settings) * _TILE_SHARE)
-
-
-def session_options(settings: Settings) -> SessionOptions:
-    """How the settings say that nets are opened."""
+def session_options(settings: Settings, budget: Budget) -> SessionOptions:
+    """How the settings say that nets are opened, and how much memory there is for their tiles."""
     return SessionOptions(
         backend=settings.backend,
         precision=settings.precision,
@@ -54,7 +68,7 @@ def session_options(settings: Settings) -> SessionOptions:
         devices=_devices(settings),
         gpu_mem_limit_mb=settings.gpu_mem_limit_mb,
         engine_cache=settings.engine_cache_dir,
-        activations=Activations(tile_memory_bytes(settings), give_memory_back),
+        activations=Activations(budget.tiles, give_memory_back),
     )
 
 
@@ -64,10 +78,10 @@ def _devices(settings: Settings) -> tuple[int, ...]:
     return tuple(int(number) for number in settings.devices.split(","))
 
 
-def plan_limits(settings: Settings) -> PlanLimits:
-    """What the settings say that plans keep within."""
+def plan_limits(settings: Settings, budget: Budget) -> PlanLimits:
+    """What plans keep within, by the settings and the memory for tiles."""
     return PlanLimits(
-        tile_memory_bytes=tile_memory_bytes(settings),
+        tile_memory_bytes=budget.tiles,
         tile_seconds=settings.tile_ms / 1000 if settings.tile_ms else math.inf,
         batch_tiles=settings.batch_tiles,
         store=cost_store(settings.cache_dir),

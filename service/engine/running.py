@@ -17,8 +17,8 @@ from service.engine.demand import telling
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
 from service.engine.memory_fit import MemoryFit
-from service.engine.options import plan_limits
 from service.engine.pipeline import Pipeline
+from service.engine.planning import PlanLimits
 from service.engine.progress import Progress, Turns
 from service.engine.registry import Registry, dropped
 from service.engine.rescan import Rescan
@@ -115,10 +115,11 @@ class Running:
 def begin(
     settings: Settings,
     options: SessionOptions,
+    limits: PlanLimits,
     backend: str,
     registry: Registry,
-    serve: Callable[[Registry], None],
     *,
+    serve: Callable[[Registry], None],
     admission: Admission,
     workers: Workers,
     spool: Spool,
@@ -129,7 +130,7 @@ def begin(
 
     Parameters
     ----------
-    settings, options, backend
+    settings, options, limits, backend
         What is set, and what it means on this machine.
     registry
         What is served at first.
@@ -162,7 +163,7 @@ def begin(
         return (between and between.in_work) or (scheduler.longest_s, "a batch of tiles")
 
     soundness = Soundness(threads, longest, patience_s)
-    rescan = Rescan(registry, settings.default_model, options, plan_limits(settings), between)
+    rescan = Rescan(registry, settings.default_model, options, limits, between)
     watch = Watch(rescan, settings.rescan_s, serve, admission, memory_fit)
     watch.start()
     return Running(threads, pipeline, soundness, watch)

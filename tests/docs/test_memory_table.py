@@ -14,7 +14,7 @@ import pytest
 from model.images import ReadLimits, open_image
 from model.package import read_package
 from service.engine.needs import Needs, needs
-from service.engine.options import memory_bytes, tile_memory_bytes
+from service.engine.options import budget_of
 from service.engine.request import SegmentRequest
 from service.engine.resources import memory_budget
 from service.settings import Settings
@@ -32,8 +32,7 @@ def most_megapixels(output: Literal["mask", "labels"], working_mb: int) -> float
     """Largest square 16-bit image that the shipped ``nuclei`` takes in memory, Mpx."""
     spec = read_package(PROJECT / "model" / "zoo" / "nuclei").spec
     header = open_image(io.BytesIO(tiff(np.zeros((9, 9), np.uint16))), ReadLimits(10**9, 10**9)).header
-    settings = Settings(memory_budget_mb=working_mb)
-    room = Needs(memory_bytes(settings) - tile_memory_bytes(settings), 0)
+    room = Needs(budget_of(Settings(memory_budget_mb=working_mb)).images, 0)
     side = 10
     while (
         needs(replace(header, size_yx=(side, side)), spec, [SegmentRequest(output=output)], 0, room).memory_bytes

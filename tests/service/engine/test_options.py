@@ -1,15 +1,19 @@
-"""Working memory beside the nets of many packages."""
+"""Working memory beside the nets of many packages, which are looked at once."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from service.engine.finding import packages_in
 from service.engine.memory_fit import MemoryFit
-from service.engine.options import memory_bytes
+from service.engine.options import budget_of
 from service.settings import Settings
+from tests.engines import running
 from tests.packages import write_tiny_package
 
 _MIB = 1 << 20
@@ -34,12 +38,12 @@ def _packages(folder: Path, graph_mb: int) -> Settings:
 
 @pytest.mark.usefixtures("small_machine")
 def test_the_packages_that_ship_leave_what_the_docs_say() -> None:
-    assert 636 * _MIB < memory_bytes(Settings()) <= 640 * _MIB
+    assert 636 * _MIB < budget_of(Settings()).total <= 640 * _MIB
 
 
 @pytest.mark.usefixtures("small_machine")
 def test_the_nets_of_large_packages_are_left_room(tmp_path: Path) -> None:
-    few, many = (memory_bytes(_packages(tmp_path / str(size), size)) for size in (1, 50))
+    few, many = (budget_of(_packages(tmp_path / str(size), size)).total for size in (1, 50))
     assert few == 640 * _MIB
     assert 640 - (2.5 * 100 - 96) - 3 < many / _MIB < 640 - (2.5 * 100 - 96)
 
@@ -47,13 +51,34 @@ def test_the_nets_of_large_packages_are_left_room(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_machine")
 def test_packages_that_leave_too_little_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = _packages(tmp_path, 150)
-    assert memory_bytes(settings) == 128 * _MIB
+    budget = budget_of(settings)
+    assert budget.total == 128 * _MIB
     with caplog.at_level(logging.INFO, "unet.engine"):
-        conflict = MemoryFit(settings).conflict
+        conflict = MemoryFit(budget, is_set=False).conflict
     assert conflict is not None
     assert "serve fewer packages, or lower UNET_MEMORY_BUDGET_MB" in conflict, "a new start takes no less"
     assert conflict in caplog.text
 
 
+def test_the_packages_are_looked_at_once_for_the_memory_of_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+
+    def noting(folder: Path, warn: Callable[[str], None]) -> list[Path]:
+        looked.append(folder)
+        return packages_in(folder, warn)
+
+    write_tiny_package(tmp_path)
+    monkeypatch.setattr("service.engine.options.packages_in", noting)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as engine:
+            assert engine.readiness().ready
+
+    asyncio.run(scenario())
+    assert looked == [tmp_path]
+
+
 def test_a_folder_that_may_not_be_looked_into_takes_none(tmp_path: Path) -> None:
-    assert memory_bytes(Settings(models_dir=(tmp_path / "missing",))) > 0
+    assert budget_of(Settings(models_dir=(tmp_path / "missing",))).total > 0
