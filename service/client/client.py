@@ -181,7 +181,8 @@ class Client:
         planes
             Of a stack.
         options
-            Parameters of ``GET /plan``: model, output, mirror, scale, pixel_size, timeout.
+            Other parameters of ``GET /plan``: model, output, format, channel, mirror, scale, pixel_size, timeout,
+            respond_async.
 
         Raises
         ------

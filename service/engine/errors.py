@@ -4,7 +4,7 @@
 
     EngineError
     ├── UnknownModel       no such package is served
-    ├── NotReady           no package is served yet
+    ├── NotReady           no package is served yet, its net is broken, or the scheduler does not run
     ├── Draining           the service is about to stop and takes nothing new
     ├── Overloaded         more work or memory is asked for than can be promised now; comes with a time to wait
     ├── TooLargeForMemory  this image alone is beyond the memory budget, or beyond the spool's limit
@@ -33,7 +33,7 @@ class UnknownModel(EngineError):
 
 
 class NotReady(EngineError):
-    """No package is served yet."""
+    """No package is served yet, its net fails its examinations, or the scheduler has not begun or has stopped."""
 
     retry_after_s = 5
 
