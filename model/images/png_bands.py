@@ -8,7 +8,6 @@ before.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+
+from model.images.png_chunks import IHDR, SIGNATURE, chunk
 
 BAND_BYTES = 1 << 20
 """Of inflated rows at a time: what the caches of a processor hold."""
@@ -115,23 +116,18 @@ def _unfilter(layout: RowLayout, above: bytes, filtered: bytes) -> NDArray[np.ui
     """Undo the filters of some rows, given the row above them (none at the top) behind a byte of 0, "no filter"."""
     depth, colour = _CARRIERS[layout.pixel_bytes]
     width, rows = layout.row_bytes // layout.pixel_bytes, len(filtered) // (1 + layout.row_bytes)
-    head = struct.pack(">IIBBBBB", width, rows + bool(above), depth, colour, 0, 0, 0)
     carrier = b"".join(
         [
-            b"\x89PNG\r\n\x1a\n",
-            _chunk(b"IHDR", head),
-            _chunk(b"IDAT", zlib.compress(above + filtered, 0)),
-            _chunk(b"IEND", b""),
+            SIGNATURE,
+            chunk(b"IHDR", IHDR.pack(width, rows + bool(above), depth, colour, 0, 0, 0)),
+            chunk(b"IDAT", zlib.compress(above + filtered, 0)),
+            chunk(b"IEND", b""),
         ]
     )
     decoded: NDArray[Any] = imagecodecs.png_decode(carrier)
     if depth == 16:
         decoded = decoded.astype(">u2").view(np.uint8)
     return decoded.reshape(-1, layout.row_bytes)[bool(above) :]
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 class Inflated:

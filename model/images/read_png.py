@@ -17,8 +17,8 @@ from model.images.errors import UndecodableImage, undecodable
 from model.images.image import ImageHeader, Part, ReaderOfParts, ReadLimits, believed_um, check_index
 from model.images.palette import expand, grey_only, palette_note
 from model.images.png_bands import Inflated, RowLayout, passes, raw_bands
+from model.images.png_chunks import IHDR, METRE, PHYS, SIGNATURE, checksum
 
-MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 1 << 17
 """Of 8 KiB, as libpng writes them, a picture of 1 GiB."""
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -32,8 +32,6 @@ CHUNK_NOTES = {
     b"eXIf": "EXIF data, orientation among it, is not applied",
 }
 CHUNK_BYTES = 1 << 20
-IHDR = struct.Struct(">IIBBBBB")
-PHYS, METRE = struct.Struct(">IIB"), 1  # ISO 15948, 11.3.5.3: pixels per unit in x and y, and which unit
 
 
 class PngReader(ReaderOfParts):
@@ -44,7 +42,7 @@ class PngReader(ReaderOfParts):
     def __init__(self, source: IO[bytes], limits: ReadLimits, axes: str | None = None) -> None:
         self._source, self._lock = source, threading.Lock()
         with undecodable("the PNG header"):
-            source.seek(len(MAGIC))
+            source.seek(len(SIGNATURE))
             length, kind = struct.unpack(">I4s", source.read(8))
             if kind != b"IHDR" or length != IHDR.size:
                 raise ValueError(f"first chunk {kind!r} of {length} bytes")
@@ -85,7 +83,7 @@ class PngReader(ReaderOfParts):
         palette: NDArray[np.uint8] | None = None
         size_um = None
         size = self._source.seek(0, 2)
-        position = len(MAGIC)
+        position = len(SIGNATURE)
         for _ in range(MAX_CHUNKS):
             self._source.seek(position)
             head = self._source.read(8)
@@ -203,7 +201,7 @@ class PngReader(ReaderOfParts):
 def _checked(kind: bytes, body: bytes) -> bytes:
     """Return a chunk's body without the checksum behind it, which is compared."""
     data, expected = body[:-4], body[-4:]
-    if struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))) != expected:
+    if checksum(kind, data) != expected:
         raise ValueError(f"the checksum of the chunk {kind.decode('latin-1')} is not the one declared")
     return data
 
@@ -211,5 +209,5 @@ def _checked(kind: bytes, body: bytes) -> bytes:
 def _size_um(chunk: bytes) -> tuple[float, float] | None:
     """Height and width of a pixel by a ``pHYs`` chunk, its checksum included, where it is whole and believable."""
     x, y, unit = PHYS.unpack_from(chunk)
-    whole = chunk[PHYS.size :] == struct.pack(">I", zlib.crc32(b"pHYs" + chunk[: PHYS.size]))
+    whole = chunk[PHYS.size :] == checksum(b"pHYs", chunk[: PHYS.size])
     return believed_um(1e6 / y, 1e6 / x) if whole and unit == METRE and x and y else None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from model.images import read_npy, read_png
+from model.images import read_npy
 from model.images.errors import UnsupportedImageFormat, undecodable
 from model.images.image import ImageReader, ReadLimits
+from model.images.png_chunks import SIGNATURE
 from model.images.read_jpeg import JpegReader
 from model.images.read_npy import NpyReader
 from model.images.read_png import PngReader
 from model.images.read_tiff import TiffReader
 
 READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits, str | None], ImageReader]] = {
-    read_png.MAGIC: PngReader,
+    SIGNATURE: PngReader,
     b"\xff\xd8\xff": JpegReader,
     b"II*\x00": TiffReader,
     b"MM\x00*": TiffReader,
@@ -66,9 +67,9 @@ def open_image(source: IO[bytes], limits: ReadLimits, axes: str | None = None) -
         if head.startswith(magic):
             with undecodable("the header of the image"):
                 return reader(source, limits, axes)
-    if head.startswith(read_png.MAGIC[:4]):
+    if head.startswith(SIGNATURE[:4]):
         raise UnsupportedImageFormat(
-            f"the body is a PNG file whose name is not followed by {read_png.MAGIC[4:]!r}, as of one sent as text; "
+            f"the body is a PNG file whose name is not followed by {SIGNATURE[4:]!r}, as of one sent as text; "
             "send it as it is (curl: --data-binary in place of --data)"
         )
     named = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)

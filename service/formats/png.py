@@ -6,19 +6,17 @@ A mask of two classes is 0 and 255, of more classes the class index; labels are 
 
 from __future__ import annotations
 
-import struct
 import zlib
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
-from model.images.read_png import METRE, PHYS
+from model.images.png_chunks import IHDR, METRE, PHYS, SIGNATURE, chunk
 from service.formats.errors import UnsupportedOutput
 from service.formats.json_text import dump
 from service.formats.result import SegmentationResult, refuse_kind
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 UP = 2  # ISO 15948, 9.2
 MAX_LABELS = 65_535
 
@@ -49,9 +47,9 @@ class PngEncoder:
                 raise UnsupportedOutput(msg)
         height, width = result.size_yx
         depth = 8 if result.kind == "mask" else 16
-        target.write(SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)))
+        target.write(SIGNATURE + chunk(b"IHDR", IHDR.pack(width, height, depth, 0, 0, 0, 0)))
         target.write(_pixels_per_metre(result.pixel_size_um))
-        target.write(_chunk(b"tEXt", b"unet-receipt\x00" + dump(dict(result.receipt))))
+        target.write(chunk(b"tEXt", b"unet-receipt\x00" + dump(dict(result.receipt))))
         # Label images repeat the row above: the Up filter leaves zeros, of which run lengths make little.
         deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
         above = np.zeros((1, width * depth // 8), dtype=np.uint8)
@@ -63,15 +61,11 @@ class PngEncoder:
             filtered[:, 1:] = rows - np.concatenate((above, rows[:-1]))
             above = rows[-1:]
             if piece := deflate.compress(filtered.data):
-                target.write(_chunk(b"IDAT", piece))
-        target.write(_chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b""))
+                target.write(chunk(b"IDAT", piece))
+        target.write(chunk(b"IDAT", deflate.flush()) + chunk(b"IEND", b""))
 
 
 def _pixels_per_metre(size_um: tuple[float, float] | None) -> bytes:
     """Chunk of whole pixels per metre; nothing where the size is not known, or that number is none that PNG holds."""
     y, x = (0, 0) if size_um is None else (round(1e6 / length) for length in size_um)
-    return _chunk(b"pHYs", PHYS.pack(x, y, METRE)) if min(y, x) > 0 and max(y, x) < 1 << 31 else b""
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+    return chunk(b"pHYs", PHYS.pack(x, y, METRE)) if min(y, x) > 0 and max(y, x) < 1 << 31 else b""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from model.images import UndecodableImage, open_image, png_bands
 from model.images.png_bands import RowLayout, passes
+from model.images.png_chunks import IHDR, SIGNATURE, chunk
 from model.images.read_png import DEPTHS, MAX_CHUNKS, PALETTE, SAMPLES
 from tests.model.images.test_read_png_jpeg_npy import Counting
 from tests.model.images.tiffs import LIMITS, read
@@ -25,13 +25,8 @@ PALETTE_CHUNK = (b"PLTE", bytes(range(256)) * 3)
 def png(shape_yx: tuple[int, int], kind: tuple[int, int, bool], *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of a depth, a colour type and interlaced or not, of the given chunks."""
     (height, width), (depth, colour, interlaced) = shape_yx, kind
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    body = b"".join(chunk(*each) for each in ((b"IHDR", head), *chunks, (b"IEND", b"")))
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    head = IHDR.pack(width, height, depth, colour, 0, 0, interlaced)
+    return SIGNATURE + b"".join(chunk(*each) for each in ((b"IHDR", head), *chunks, (b"IEND", b"")))
 
 
 def filtered(layout: RowLayout, *, interlaced: bool, seed: int) -> bytes:

@@ -27,6 +27,7 @@ from model.images import (
 )
 from model.images.jpeg_markers import MAX_FILL_BYTES, MAX_SCANS, MAX_SEGMENTS
 from model.images.png_bands import Inflated, RowLayout, raw_bands
+from model.images.png_chunks import IHDR, PHYS, SIGNATURE, chunk
 
 LIMITS = ReadLimits(max_pixels=1 << 24, max_bytes=1 << 26)
 RAMP = (np.arange(20 * 30) * 7 % 256).astype(np.uint8).reshape(20, 30)
@@ -88,10 +89,11 @@ def test_png_notes_what_it_changes(mode: str, channels: int, note: str) -> None:
 
 
 def with_resolution(y: int, x: int, unit: int, *, damaged: bool = False) -> bytes:
-    chunk = b"pHYs" + struct.pack(">IIB", x, y, unit)
+    resolution = bytearray(chunk(b"pHYs", PHYS.pack(x, y, unit)))
+    resolution[-1] ^= damaged
     data = save(Image.fromarray(RAMP), "PNG")
     behind = 33  # of signature and header
-    return data[:behind] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk) ^ damaged) + data[behind:]
+    return data[:behind] + resolution + data[behind:]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +131,7 @@ def test_a_png_palette_of_colours_becomes_rgb() -> None:
 
 
 def test_a_png_that_declares_gigapixels_is_refused_from_its_header() -> None:
-    body = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    data = SIGNATURE + chunk(b"IHDR", IHDR.pack(60_000, 60_000, 8, 0, 0, 0, 0))
     with pytest.raises(ImageTooLarge, match="3600000000 pixels, the limit is 16777216"):
         read(data)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.images import ReadLimits, open_image
+from model.images.png_chunks import IHDR, SIGNATURE, checksum, chunk
 from training.datasets import load_images
 from training.errors import UnreadableFile
 from training.layouts.files import is_one_page, read_array, read_image, read_planes
@@ -102,13 +103,9 @@ def grey_of_bits(numbers_yx: NDArray[np.uint8], depth: int) -> bytes:
         b"\0" + np.packbits(np.unpackbits(row[:, np.newaxis], axis=1)[:, -depth:].ravel()).tobytes()
         for row in numbers_yx
     ]
-    header = (
-        numbers_yx.shape[1].to_bytes(4, "big") + numbers_yx.shape[0].to_bytes(4, "big") + bytes([depth, 0, 0, 0, 0])
-    )
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks
-    )
+    height, width = numbers_yx.shape
+    header = chunk(b"IHDR", IHDR.pack(width, height, depth, 0, 0, 0, 0))
+    return SIGNATURE + header + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -209,7 +206,7 @@ def test_a_stack_is_read_into_its_own_memory(tmp_path: Path) -> None:
 def test_memory_alone_limits_an_image(tmp_path: Path) -> None:
     content = bytearray(png(GREY))
     content[16:24] = (2**31 - 1).to_bytes(4, "big") * 2  # width and height
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    content[29:33] = checksum(b"IHDR", bytes(content[16:29]))
     path = tmp_path / "a.png"
     path.write_bytes(bytes(content))
     with pytest.raises(UnreadableFile, match=r"a.png cannot be read: .*damaged"):
