@@ -11,11 +11,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from service.engine.unsent import MOST_S
 from service.protocol import HANG_UP
 
 _PART_BYTES = 1 << 20  # read at a time
 _PIECE_BYTES = 128 << 10  # sent at a time; half of it made answers on a loopback half as fast
-_PATIENCE_S = 60.0  # for one piece; measured on a loopback, 31 kbit/s are too slow and 47 are not
+_PATIENCE_S = MOST_S  # for one piece; measured on a loopback, 31 kbit/s are too slow and 47 are not
 
 _LOG = logging.getLogger("unet.api")
 _T = TypeVar("_T")

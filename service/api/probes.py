@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from service.api.dependencies import EngineOf, MetricsOf
+from service.api.dependencies import EngineOf, MetricsOf, ReadinessOf
 from service.api.schemas import Liveness, ReadinessReport
 
 router = APIRouter(tags=["operations"])
@@ -29,12 +29,8 @@ async def livez(engine: EngineOf, response: Response) -> Liveness:
     summary="Should requests come here?",
     responses={503: {"model": ReadinessReport, "description": "Not ready; `reasons` says why."}},
 )
-async def readyz(engine: EngineOf, response: Response) -> ReadinessReport:
+async def readyz(engine: EngineOf, readiness: ReadinessOf) -> ReadinessReport:
     """200 once packages are loaded and self-tested; 503 and why before, while draining, or lacking a required GPU."""
-    readiness = engine.readiness()
-    if not readiness.ready:
-        response.status_code = 503
-        response.headers["Retry-After"] = "5"
     return ReadinessReport(
         ready=readiness.ready,
         reasons=list(readiness.reasons),

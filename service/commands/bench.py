@@ -14,14 +14,13 @@ from model.errors import ModelError
 from model.package import Package, read_package
 from model.session import gpu_count, resolve_backend, runnable_precisions
 from service.bench import Result, measure_backend
-from service.commands.common import add_local_options, fail, say, table
+from service.commands.common import UNHURRIED, add_local_options, fail, say, table
 from service.engine.finding import locate_package
 from service.engine.machine import this_machine
 from service.engine.options import budget_of, session_options
 from service.settings import Settings
 from service.telemetry import configure_logging
 
-_DAY_S = 86_400.0
 _MOST_SIZE_PX = 8192  # of an image that is made, sent and answered within this process
 _MOST_CLIENTS = 256
 _HEADER = (
@@ -53,8 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_local_options(parser, "threads", "tile_ms", "cache_dir")
-    # a benchmark refuses nothing for want of time
-    parser.set_defaults(run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "rescan_s": 0.0})
+    parser.set_defaults(run=run, defaults=UNHURRIED)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

@@ -31,13 +31,12 @@ from service.batch.work import (
     size_bytes,
 )
 from service.client import ServiceGone
-from service.commands.common import add_local_options, fail, say, shown
+from service.commands.common import UNHURRIED, add_local_options, fail, say, shown
 from service.formats import negotiate
 from service.interrupts import status_of
 from service.settings import Settings
 from service.telemetry import configure_logging
 
-_DAY_S = 86_400.0
 _IN_FLIGHT = {"here": 2, "server": 4}
 _SHOWN_FAILURES = 20
 _FIGURES = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -78,9 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 parser.add_argument(flag, metavar="VALUE", help=text)
     add_local_options(parser, "threads", "memory_budget_mb", "cache_dir")
     # nobody else waits: one image may take as long as it takes
-    parser.set_defaults(
-        run=run, defaults={"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "tile_ms": 0.0, "rescan_s": 0.0}
-    )
+    parser.set_defaults(run=run, defaults={**UNHURRIED, "tile_ms": 0.0})
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ Kind: TypeAlias = Literal["memory_bytes", "disk_bytes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MOST_S = 60.0
-"""A client that takes next to nothing for a minute is dropped: nobody is told to wait for longer."""
+"""A client that takes no piece of its answer for so long is dropped: nobody is told to wait for longer."""
 
 
 @dataclass(eq=False, frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.access import ACCESS, Access
-from service.api.dependencies import EngineOf, SettingsOf, UploadRoomOf
+from service.api.dependencies import EngineOf, ReadinessOf, SettingsOf, UploadRoomOf
 from service.api.open_inference.metadata import Health, ModelHealth, ModelMetadata, ServerMetadata
 from service.api.open_inference.request import Inference, read_inference
 from service.api.open_inference.response import InferenceContent, check_values, written
@@ -48,12 +48,8 @@ async def live(engine: EngineOf, response: Response) -> Health:
 
 
 @router.get("/health/ready", summary="Should requests come here?", responses=_UNREADY)
-async def ready(engine: EngineOf, response: Response) -> Health:
+async def ready(engine: EngineOf, readiness: ReadinessOf) -> Health:
     """Answer as `/readyz` does."""
-    readiness = engine.readiness()
-    if not readiness.ready:
-        response.status_code = 503
-        response.headers["Retry-After"] = "5"
     return Health(live=engine.lost is None, ready=readiness.ready, error="; ".join(readiness.reasons) or None)
 
 
