@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+
+from pydantic import AfterValidator
 
 from model.images import PIXEL_SIZE_LIMITS_UM
 from service.formats.placement import ORIGIN_LIMIT_PX
@@ -52,19 +56,29 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
     return lengths[0], lengths[-1]
 
 
-def given_pixel_size(text: str | None) -> tuple[float, float] | None:
-    """Height and width of a pixel in micrometres, where they are given; see :func:`parse_pixel_size`."""
-    return None if text is None else parse_pixel_size(text)
-
-
-def checked_pixel_size(text: str) -> str:
-    """Return a text that :func:`parse_pixel_size` takes.
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in px from ``4096x4096``.
 
     Raises
     ------
     ValueError
-        As that.
+        Where it is none.
 
     """
-    parse_pixel_size(text)
-    return text
+    match = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text, re.ASCII)
+    if match is None:
+        raise ValueError("should be height and width in px, each from 1 to 999999999; write it as 4096x4096")
+    return int(match[1]), int(match[2])
+
+
+def checked_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return a validator of what ``parse`` takes; the field stays a text, as queries, forms and combinations have it.
+
+    FastAPI would read a field of two numbers as one that may be given several times.
+    """
+
+    def checked(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(checked)

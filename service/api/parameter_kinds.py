@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from model.images import MOST_NAME_CHARACTERS
-from service.api.pairs import checked_pixel_size
+from service.api.pairs import checked_by, parse_pixel_size
 from service.engine.scaling import AUTO, SCALE_LIMITS
 from service.formats import OutputKind
 
@@ -45,7 +45,7 @@ Scale: TypeAlias = Annotated[
     ),
 ]
 PixelSize: TypeAlias = Annotated[
-    Annotated[str, AfterValidator(checked_pixel_size)] | None,
+    Annotated[str, checked_by(parse_pixel_size)] | None,
     Field(
         description="Size of a pixel in micrometres, `0.65` or `height,width`; it replaces what the file says.",
         json_schema_extra={"examples": ["0.65", "0.65,0.5"]},

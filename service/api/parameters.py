@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from model.images import parse_axes
 from service.api.invalid import describe_invalid
-from service.api.pairs import given_pixel_size, parse_origin
+from service.api.pairs import checked_by, parse_origin, parse_pixel_size, parse_size
 from service.api.parameter_kinds import Channel, Mirror, Model, Output, PixelSize, RespondAsync, Scale, Timeout
 from service.engine.request import SegmentRequest
 from service.engine.scaling import AUTO, other_scale
@@ -72,7 +72,7 @@ class SegmentParameters(Parameters):
     mirror: Mirror = False
     scale: Scale = None
     pixel_size: PixelSize = None
-    origin: str | None = Field(
+    origin: Annotated[str, checked_by(parse_origin)] | None = Field(
         None,
         description="`Y,X`: where the image begins in a larger one, px of that one; coordinates of the answer are "
         "those of the larger image (`format=geojson`).",
@@ -88,13 +88,6 @@ class SegmentParameters(Parameters):
     @classmethod
     def _are_axes(cls, text: str | None) -> str | None:
         return None if text is None else parse_axes(text)
-
-    @field_validator("origin")
-    @classmethod
-    def _has_two_coordinates(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_origin(text)
-        return text
 
     def request(self, format_name: str) -> SegmentRequest:
         """Return what is asked of the engine, given the format that was negotiated.
@@ -114,22 +107,14 @@ class SegmentParameters(Parameters):
                 f"link is {self.link:g}, output={self.output} has no numbered objects; ask for output=labels, or leave "
                 "link out"
             )
-        return SegmentRequest(
-            model=self.model,
-            output=self.output,
-            format=format_name,
+        return replace(
+            _common(self, format_name),
             threshold=self.threshold,
             min_area=self.min_area,
             min_score=self.min_score,
             link=self.link,
-            channel=numbered(self.channel),
             axes=self.axes,
-            mirror=self.mirror,
-            scale=other_scale(self.scale),
-            auto_scale=self.scale == AUTO,
-            pixel_size_um=given_pixel_size(self.pixel_size),
             placement=self.placement(format_name),
-            timeout_s=self.timeout,
         )
 
     def placement(self, format_name: str) -> Placement:
@@ -157,7 +142,7 @@ class SegmentParameters(Parameters):
 class PlanParameters(Parameters):
     """What may be asked of ``GET /plan``; the same names as in :class:`SegmentParameters` mean the same."""
 
-    size: str = Field(
+    size: Annotated[str, checked_by(parse_size)] = Field(
         description="Height and width of the image in px.", json_schema_extra={"examples": ["4096x4096", "1024x1360"]}
     )
     planes: Annotated[int, Field(ge=1)] = Field(1, description="Planes of the stack.")
@@ -171,31 +156,25 @@ class PlanParameters(Parameters):
     timeout: Timeout = None
     respond_async: RespondAsync = False
 
-    @field_validator("size")
-    @classmethod
-    def _is_a_size(cls, text: str) -> str:
-        parse_size(text)
-        return text
+    def request(self, format_name: str) -> SegmentRequest:
+        """Return what would be asked of the engine, given the format that was negotiated."""
+        return _common(self, format_name)
 
 
-def numbered(channel: str | None) -> int | str | None:
-    """Return a channel's number where it is one, and else its name."""
-    return int(channel) if channel is not None and channel.isascii() and channel.isdecimal() else channel
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width in px from ``4096x4096``.
-
-    Raises
-    ------
-    ValueError
-        Where it is none.
-
-    """
-    match = re.fullmatch(r"([1-9]\d{0,8})[xX]([1-9]\d{0,8})", text, re.ASCII)
-    if match is None:
-        raise ValueError("should be height and width in px, each from 1 to 999999999; write it as 4096x4096")
-    return int(match[1]), int(match[2])
+def _common(parameters: SegmentParameters | PlanParameters, format_name: str) -> SegmentRequest:
+    """What a segmentation and its plan are asked alike."""
+    channel = parameters.channel
+    return SegmentRequest(
+        model=parameters.model,
+        output=parameters.output,
+        format=format_name,
+        channel=int(channel) if channel is not None and channel.isascii() and channel.isdecimal() else channel,
+        mirror=parameters.mirror,
+        scale=other_scale(parameters.scale),
+        auto_scale=parameters.scale == AUTO,
+        pixel_size_um=None if parameters.pixel_size is None else parse_pixel_size(parameters.pixel_size),
+        timeout_s=parameters.timeout,
+    )
 
 
 def seconds_allowed(timeout_s: float | None, settings: Settings, *, background: bool) -> float:

@@ -12,11 +12,9 @@ from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, JobsOf, SettingsOf
 from service.api.invalid import refuse_repeated
 from service.api.openapi import problem_responses
-from service.api.pairs import given_pixel_size
-from service.api.parameters import PlanParameters, numbered, parse_size, seconds_allowed
+from service.api.pairs import parse_size
+from service.api.parameters import PlanParameters, seconds_allowed
 from service.api.schemas import Plan
-from service.engine.request import SegmentRequest
-from service.engine.scaling import AUTO, other_scale
 from service.formats import negotiate
 from service.jobs.errors import JobsOff, ResultTooLarge
 
@@ -35,15 +33,8 @@ async def plan(
     """
     refuse_repeated(request.query_params.multi_items())
     access: Access = request.scope[ACCESS]
-    wanted = SegmentRequest(
-        model=query.model,
-        output=query.output,
-        format=negotiate(None, query.format or "tiff"),
-        mirror=query.mirror,
-        channel=numbered(query.channel),
-        scale=other_scale(query.scale),
-        auto_scale=query.scale == AUTO,
-        pixel_size_um=given_pixel_size(query.pixel_size),
+    wanted = replace(
+        query.request(negotiate(None, query.format or "tiff")),
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
         user=access.user,

@@ -11,7 +11,8 @@ from model.planner import Choice, Planner, batch_room
 from model.session import activation_bytes_per_pixel
 from model.tiling import plan_whole, plan_with_stride
 from model.views import mirrored_views, planner_of_views
-from service.api.parameters import SegmentParameters, combined, parse_size
+from service.api.pairs import parse_size
+from service.api.parameters import SegmentParameters, combined
 from service.commands.common import add_local_options, say, table
 from service.engine.finding import locate_package
 from service.engine.forecast import imagined, usual_part_bytes
