@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from benchmarks.probes import listener
 from benchmarks.random_package import passing_net, write_package
 from clients.demo import running_service
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from service.bench import blobs
 from service.engine.machine import this_machine
 

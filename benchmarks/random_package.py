@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.agreement import MOST
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import ScaleRange
 from model.package import Package
 from model.package import write_package as write_files

@@ -29,7 +29,7 @@ from benchmarks.rivals import BLOCKS_PX, RIVALS, starting
 from benchmarks.serving import ROWS, Row, checked_receipt, row, serving, tiff
 from benchmarks.turns import Turn, median_s, ratio, take_turns
 from benchmarks.worker import LeftOut
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.package import Package, read_package
 from model.unet import UNet
 from service.commands.common import table

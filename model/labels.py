@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.components import label_components, present_objects
 from model.flooding import WINDOWS, flood
 from model.holes import number_background
-from model.label_rule import LabelRule as LabelRule  # noqa: PLC0414 - whoever labels needs the rule
+from model.label_rule import LabelRule
 from model.pixels import BAND_PX, Pixels, row_bands
 from model.seeds import Components, drop_small_seeds
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -38,8 +37,3 @@ def row_bands(rows: int, row_elements: int, elements: int = BAND_PX) -> Iterator
     step = max(1, elements // max(1, row_elements))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
-
-
-def nbytes(pixels: Pixels) -> int:
-    """Bytes of all elements."""
-    return math.prod(pixels.shape) * pixels.dtype.itemsize

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 
 EVIDENCE = "unet.evidence"
 """Name of the output, (b, 1, y, x) float32."""

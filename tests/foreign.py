@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.package import RDF_NAME, tensor_bytes, write_package
 from model.spec import ModelSpec, PackageFile
 from model.tiling import AxisGeometry, Geometry

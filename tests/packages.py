@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.agreement import LIMIT, Agreement
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import ScaleRange, Step, fit
 from model.package import RDF_NAME, Package, tensor_bytes, write_package
 from model.spec import ModelSpec, PackageFile, Person, Variant

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import ScaleRange
 from training.choose_size import Budget, Size, choose_schedule, choose_size
 from training.choose_validation import choose_validation

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-from model.labels import LabelRule, foreground_probability, instance_labels
+from model.label_rule import LabelRule
+from model.labels import foreground_probability, instance_labels
 from training.datasets import AnnotatedImage
 from training.measures.foreground import foreground_overlap
 from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_errors

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import Step, fit
 from model.package import Package, read_package, tensor_bytes
 from model.session import SessionOptions, open_session, self_test

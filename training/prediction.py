@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import Step, fit
 from model.package import Package
 from model.planner import Planner

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import ScaleRange, Step
 from model.tiling import Geometry, valid_unet_geometry
 from training.assignments import assign, example_of, nearest_key, told

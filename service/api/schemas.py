@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.agreement import Agreement
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.spec import Citation, Person
 from service.engine.engine import Engine
 from service.engine.forecast import Forecast

@@ -11,6 +11,7 @@ from pathlib import Path
 from model.session import gpu_names
 from service.engine.resources import available_cpus
 
+_CPUINFO = Path("/proc/cpuinfo")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 
@@ -66,10 +67,10 @@ def runtime_versions() -> dict[str, str]:
     return found
 
 
-def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def _cpu_model() -> str:
     """Model name with family, model and stepping: virtual machines call different CPUs by one name."""
     try:
-        lines = [line.partition(":") for line in cpuinfo.read_text().split("\n\n", maxsplit=1)[0].splitlines()]
+        lines = [line.partition(":") for line in _CPUINFO.read_text().split("\n\n", maxsplit=1)[0].splitlines()]
     except OSError:
         lines = []
     fields = {name.strip(): value.strip() for name, _, value in lines}

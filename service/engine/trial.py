@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
-from model.cost import Clock, measure
+from model.cost import measure
 from service.engine.errors import EngineError
 from service.engine.loading import LoadedModel, pixels_per_second
 from service.engine.ticket import Throughput
@@ -79,7 +78,7 @@ class Trials:
             _LOG.info("a trial corrects %.3g Mpx/s to %.3g", before / 1e6, speed.pixels_per_second / 1e6)
 
 
-def tried_speed(model: LoadedModel, input_yx: tuple[int, int], clock: Clock = time.perf_counter) -> float:
+def tried_speed(model: LoadedModel, input_yx: tuple[int, int]) -> float:
     """Input pixels per second of a net on tiles of noise of one shape.
 
     Raises
@@ -87,7 +86,7 @@ def tried_speed(model: LoadedModel, input_yx: tuple[int, int], clock: Clock = ti
     InferenceFailed
 
     """
-    (tile,) = measure(model.session.run, len(model.package.spec.channels), [input_yx], 0.0, clock)
+    (tile,) = measure(model.session.run, len(model.package.spec.channels), [input_yx], 0.0)
     return pixels_per_second(model.session, input_yx, tile.seconds)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from model.channels import in_words, kind_of, rule_from_names
 from model.errors import InvalidPackage, UnsupportedPackage
-from model.labels import LabelRule, class_mask, instance_labels
+from model.label_rule import LabelRule
+from model.labels import class_mask, instance_labels
 from model.package import ZOO, read_package
 from tests.foreign import BOUNDARY, touching_pair, write_foreign_package
 

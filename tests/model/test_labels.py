@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from skimage.measure import label as skimage_label
 
-from model.labels import LabelRule, class_mask, foreground_probability, instance_labels
+from model.label_rule import LabelRule
+from model.labels import class_mask, foreground_probability, instance_labels
 
 
 def two_classes(foreground_yx: NDArray[np.floating]) -> NDArray[np.float32]:

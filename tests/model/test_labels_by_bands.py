@@ -14,7 +14,8 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from model.flooding import flood
-from model.labels import LabelRule, evidence_of, foreground_probability, instance_labels, label_evidence
+from model.label_rule import LabelRule
+from model.labels import evidence_of, foreground_probability, instance_labels, label_evidence
 from model.pixels import BAND_PX
 
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))

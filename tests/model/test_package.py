@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from model.errors import InvalidPackage, UnsupportedPackage
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import Clip, FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step, ZeroMeanUnitVariance
 from model.package import RDF_NAME, RDF_NAMES, Package, read_package, tensor_bytes, write_package
 from model.tiling import AxisGeometry, Geometry

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 import model
 from model import backends
 from model.half import half_graph
-from model.labels import LabelRule, evidence_of
+from model.label_rule import LabelRule
+from model.labels import evidence_of
 from model.package import Package, read_package
 from model.reduced import EVIDENCE, with_evidence
 from model.session import Precision, SessionOptions, gpu_count, open_session

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import ScaleRange, Step
 from model.package import Package
 from model.spec import Person

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.cross_validation import REPORT_NAME, cross_validate, fold_folder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from training.checkpoint import build_net
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, evaluate_images, figures, parted

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from PIL import Image
 
 from model.backends import Backend
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.package import Package, read_package
 from model.rdf import to_rdf
 from model.session import SessionOptions, open_session

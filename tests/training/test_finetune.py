@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.normalization import FixedZeroMeanUnitVariance, ScaleLinear, ScaleRange, Step
 from model.package import RDF_NAMES, read_package, write_package
 from model.tiling import valid_unet_geometry

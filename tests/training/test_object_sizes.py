@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from training.datasets import IGNORE, AnnotatedImage
 from training.object_sizes import learnt_diameters
 from training.options import Data

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.tiling import AxisGeometry, Geometry
 from training.checkpoint import build_net
 from training.prediction import Predictor, net_predictor

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.package import Package, read_package
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_images

@@ -21,7 +21,7 @@ from scipy import ndimage
 from model.errors import ImageMismatch
 from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from model.linking import band_bytes
 from service.engine import accepted, demand, encoding, linking
 from service.engine import needs as needs_module

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from model import backends
 from model.images import ImageHeader, ReadLimits, open_image
-from model.labels import LabelRule, label_evidence
+from model.label_rule import LabelRule
+from model.labels import label_evidence
 from service.engine import accepted, demand, encoding
 from service.engine.encoding import write_body
 from service.engine.engine import Engine

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from model import backends
-from model.labels import LabelRule
+from model.label_rule import LabelRule
 from service.engine.engine import Engine
 from service.engine.request import SegmentRequest
 from service.formats import OutputKind
