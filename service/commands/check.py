@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from model.channels import in_words
-from model.errors import ModelError
 from service.commands.common import add_local_options, fail, say
-from service.engine.loading import load_model, unforeseen
+from service.engine.loading import load_model, refusal_of
 from service.engine.options import budget_of, plan_limits, session_options
 from service.settings import Settings
 from service.telemetry import configure_logging
@@ -32,10 +31,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     budget = budget_of(settings)
     try:
         found = load_model(options.package, session_options(settings, budget), plan_limits(settings, budget))
-    except ModelError as error:
-        return fail(f"refused: {error}", 1)
     except Exception as error:
-        return fail(f"refused: {unforeseen(error)}", 1)
+        return fail(f"refused: {refusal_of(error)}", 1)
     spec, geometry = found.package.spec, found.package.spec.geometry
     say(f"{spec.reference}: {spec.title}")
     say(f"  channels   {', '.join(spec.channels)}")

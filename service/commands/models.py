@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from model.errors import ModelError
 from model.package import read_package
+from model.spec import ModelSpec
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
-from service.engine.finding import find_packages, missing_folders, none_in, package_folders
-from service.engine.loading import unforeseen
+from service.engine.finding import find_packages, missing_folders, none_in, package_folders, twins_among
+from service.engine.loading import refusal_of
 from service.settings import Settings
 
 
@@ -26,7 +26,6 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Print a table; exit status 1 where a package is not served."""
     rows: list[tuple[str, ...]] = [("MODEL", "CHANNELS", "CLASSES", "TITLE")]
     refused: dict[str, str] = {}
-    served: dict[str, str] = {}
     if options.url is not None:
         with Client(options.url) as client:
             listed = client.models()
@@ -40,22 +39,21 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         if not (packages := find_packages(folders)):
             return fail(f"no model package is there: {none_in(folders)}", 2)
         refused = missing_folders(folders)
+        found: dict[str, ModelSpec] = {}
         for name, path in packages.items():
             try:
                 package = read_package(path)
                 package.check_files()
-            except ModelError as error:
-                refused[name] = str(error)
-                continue
             except Exception as error:
-                refused[name] = unforeseen(error)
-                continue
-            spec = package.spec
-            if spec.reference in served:
-                refused[name] = f"{spec.reference} is served from {served[spec.reference]} already"
+                refused[name] = refusal_of(error)
             else:
-                served[spec.reference] = name
-                rows.append((spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title))
+                found[name] = package.spec
+        refused |= twins_among({name: spec.reference for name, spec in found.items()})
+        rows += [
+            (spec.reference, ",".join(spec.channels), ",".join(spec.classes), spec.title)
+            for name, spec in found.items()
+            if name not in refused
+        ]
     for line in table(rows):
         say(line)
     for name, reason in refused.items():

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -98,6 +98,25 @@ def _marks(name: str, file: Path) -> Fingerprint:
     except OSError:  # it went meanwhile, or is a link to nowhere
         return ()
     return ((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino),)
+
+
+def twins_among(references: Mapping[str, str]) -> dict[str, str]:
+    """Return which packages are not served, and why: the first of a name and version is.
+
+    Parameters
+    ----------
+    references
+        Name and version by the package's own name (:func:`package_names`), in the order in which they are served.
+
+    """
+    first: dict[str, str] = {}
+    for name, reference in references.items():
+        first.setdefault(reference, name)
+    return {
+        name: f"{reference} is served from {first[reference]} already"
+        for name, reference in references.items()
+        if first[reference] != name
+    }
 
 
 def is_gone(path: Path) -> bool:

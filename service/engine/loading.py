@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.agreement import Agreement
 from model.devices import each_device
-from model.errors import UnsupportedPackage
+from model.errors import ModelError, UnsupportedPackage
 from model.package import Package, read_package
 from model.planner import Planner
-from model.precision import open_checked
+from model.precision import InTurn, open_checked
 from model.session import InferenceSession, SessionOptions
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint
@@ -65,9 +66,9 @@ def net_bytes(files: Fingerprint) -> int:
     return int(_KEPT * sum(size for name, size, *_ in files if not name or ".onnx" in name))
 
 
-def unforeseen(error: Exception) -> str:
-    """Say why a package is refused that is odd in a way nobody has thought of."""
-    return f"it cannot be loaded: {type(error).__name__}: {error}"
+def refusal_of(error: Exception) -> str:
+    """Say why a package is refused, odd as it may be in a way that nobody has thought of."""
+    return str(error) if isinstance(error, ModelError) else f"it cannot be loaded: {type(error).__name__}: {error}"
 
 
 def pixels_per_second(session: InferenceSession, input_yx: tuple[int, int], tile_seconds: float) -> float:
@@ -111,17 +112,16 @@ def load_model(
     package, files = read_package(path), fingerprint(path)
     package.check_files()
     _check_test_input(package, limits)
-    net = open_checked(package, options, between.of) if between else open_checked(package, options)
+    in_turn: InTurn = between.of if between else lambda session: session
+    net = open_checked(package, options, in_turn)
     package, session = net.package, net.session
     give_memory_back()  # files, graphs and activations took several times what the net does
     if opened:
         opened()
     if package.spec.label_rule_note is not None:
         _LOG.warning("%s: %s", package.spec.reference, package.spec.label_rule_note)
-    if between:
-        planner = make_planner(package, between.of(session), options, limits, calibration_s, clock=between.clock)
-    else:
-        planner = make_planner(package, session, options, limits, calibration_s)
+    clock = between.clock if between else time.perf_counter
+    planner = make_planner(package, in_turn(session), options, limits, calibration_s, clock=clock)
     typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
     throughput = Throughput(pixels_per_second(session, typical.plan.input_yx, typical.tile_seconds))
     _LOG.info(

@@ -20,9 +20,10 @@ from service.engine.finding import (
     none_in,
     package_folders,
     package_names,
+    twins_among,
     unknown_model,
 )
-from service.engine.loading import CALIBRATION_S, LoadedModel, load_model, unforeseen
+from service.engine.loading import CALIBRATION_S, LoadedModel, load_model, refusal_of
 from service.engine.planning import PlanLimits
 
 _LOG = logging.getLogger("unet.engine")
@@ -139,11 +140,11 @@ def load_entry(
     except ModelError as error:
         kind = "backend" if isinstance(error, BackendUnavailable) else "package"
         _LOG.error("%s %s is not served: %s", kind, name, error)
-        return Entry(files, refusal=str(error))
+        return Entry(files, refusal=refusal_of(error))
     except Exception as error:
         # one package, however odd, must not keep the others from being served
         _LOG.exception("package %s is not served", name)
-        return Entry(files, refusal=unforeseen(error))
+        return Entry(files, refusal=refusal_of(error))
 
 
 def make_registry(
@@ -162,23 +163,22 @@ def make_registry(
 
     """
     names = package_names(entries)
-    taken: dict[str, str] = {}
+    references = {names[path]: entry.model.package.spec.reference for path, entry in entries.items() if entry.model}
+    twins = twins_among(references)
+    told = {
+        path: replace(entry, model=None, refusal=twins[name], twin=references[name])
+        if (name := names[path]) in twins
+        else entry
+        for path, entry in entries.items()
+    }
+    models = [entry.model for entry in told.values() if entry.model is not None]
+    taken = set(references.values())
     kept: dict[str, str] = {}
-    models: list[LoadedModel] = []
-    told: dict[Path, Entry] = {}
-    for path, entry in entries.items():
-        told[path] = entry
-        if entry.model is not None and (reference := entry.model.package.spec.reference) in taken:
-            refusal = f"{reference} is served from {taken[reference]} already"
-            told[path] = replace(entry, model=None, refusal=refusal, twin=reference)
-        elif entry.model is not None:
-            taken[reference] = names[path]
-            models.append(entry.model)
     for path, entry in told.items():
         still = tuple(model for model in entry.before if model.package.spec.reference not in taken)
         told[path] = replace(entry, before=still)
         kept |= {model.package.spec.reference: entry.reason for model in still}
-        taken |= dict.fromkeys(kept, names[path])
+        taken.update(kept)
         models += still
     told = {path: entry for path, entry in told.items() if entry.refusal is not None or entry.served}
     refused = missing_folders(folders) if entries else {}  # else the problem says it of all
