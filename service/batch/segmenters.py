@@ -107,16 +107,9 @@ class _Local:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        chosen = self._engine.model(self._request.model)
-        spec = chosen.package.spec
         return {
             "service": version("unet-service"),
-            "model": {
-                "name": spec.name,
-                "version": spec.version,
-                "sha256": chosen.sha256,
-                "variants": dict(chosen.variants),
-            },
+            "model": self._engine.model(self._request.model).identity,
             # as asked for, not as found: a job that goes on on another node need not begin anew
             "options": {**_chosen(self._request), **self._asked},
         }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model.agreement import Agreement
 from model.devices import each_device
@@ -54,6 +55,12 @@ class LoadedModel:
     """Memory that loading it takes, most of which the net keeps."""
     net_bytes: int
     """What the net keeps of it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from every other package, fit for JSON: name, version and the hashes of its graphs."""
+        spec = self.package.spec
+        return {"name": spec.name, "version": spec.version, "sha256": self.sha256, "variants": dict(self.variants)}
 
 
 def working_bytes(files: Fingerprint) -> int:

@@ -53,7 +53,6 @@ def build_receipt(
         Objects of the stack, where they were linked from plane to plane.
 
     """
-    spec = chosen.package.spec
     receipt: dict[str, Any] = {
         "service": version("unet-service"),
         "input": {
@@ -78,12 +77,7 @@ def build_receipt(
             "stride_yx": list(plan.tiles.stride_yx),
             **({"views": len(plan.views)} if len(plan.views) > 1 else {}),
         },
-        "model": {
-            "name": spec.name,
-            "version": spec.version,
-            "sha256": chosen.sha256,
-            "variants": dict(chosen.variants),
-        },
+        "model": chosen.identity,
         "backend": chosen.session.backend,
         "provider": chosen.session.provider,
         "precision": chosen.session.precision,
