@@ -17,8 +17,8 @@ from service.client import ServiceProblem, ServiceUnreachable
 from service.commands import bench, check, models, plan, segment, serve
 from service.commands.common import fail
 from service.engine.errors import EngineError
-from service.errors import InvalidParameter
 from service.interrupts import once_in_order, status_of
+from service.request_errors import InvalidParameter
 from service.server import CannotListen
 from service.settings import InvalidSettings, load_settings
 

@@ -1,7 +1,7 @@
 """What each error becomes over HTTP: one table from error class to problem type, status and title (RFC 9457).
 
 ``model``, ``service.formats`` and ``service.engine`` raise errors that know nothing of HTTP; those that only a request
-can cause are here. A test walks all subclasses and fails where one is not in the table.
+can cause are in :mod:`service.request_errors`. A test walks all subclasses and fails where one is not in the table.
 """
 
 from __future__ import annotations
@@ -10,64 +10,11 @@ from collections.abc import Collection, Mapping
 
 from model import errors as model_errors
 from model.images import errors as image_errors
+from service import request_errors
 from service.engine import errors as engine_errors
 from service.formats import errors as format_errors
 from service.jobs import errors as job_errors
 from service.problem_kind import ProblemKind
-
-
-class RequestError(Exception):
-    """Base of what is wrong with a request before the engine sees it."""
-
-
-class EmptyBody(RequestError):
-    """The request has no body."""
-
-
-class MissingImage(RequestError):
-    """The multipart body has no file part called ``image``."""
-
-
-class BrokenMultipart(RequestError):
-    """The multipart body cannot be taken apart."""
-
-
-class BodyTooLarge(RequestError):
-    """The body is larger than the service takes."""
-
-    def __init__(self, found: str, limit_bytes: int) -> None:
-        super().__init__(
-            f"the body {found}, the limit is {limit_bytes} bytes; compress the image (TIFF with Deflate or ZSTD), crop "
-            "it, or raise UNET_MAX_BODY_MB"
-        )
-        self.limit_bytes = limit_bytes
-
-
-class UploadTooSlow(RequestError):
-    """The body did not arrive in the time allowed."""
-
-
-class NoRoomForUpload(RequestError):
-    """Other uploads hold the room for them, or the temporary folder is full."""
-
-    retry_after_s = 5
-
-
-class EncodedBody(RequestError):
-    """The body is compressed as a whole."""
-
-
-class BrokenInference(RequestError):
-    """A request of the Open Inference Protocol is not as the protocol wants it."""
-
-
-class Unauthorized(RequestError):
-    """The request came without a key, or with one that is not known."""
-
-
-class InvalidParameter(RequestError):
-    """A parameter does not exist, or has a value that it cannot have."""
-
 
 INTERNAL = ProblemKind("internal-error", 500, "The service failed", "Report the `request_id`; the log has the cause.")
 _NET_FAILED = ProblemKind("inference-failed", 500, "The net failed", "Report the `request_id`; the log has the cause.")
@@ -89,50 +36,50 @@ HTTP_PROBLEMS: Mapping[int, ProblemKind] = {
 """Refusals by the router, by status."""
 
 PROBLEMS: Mapping[type[Exception], ProblemKind] = {
-    RequestError: _BAD_REQUEST,
-    EmptyBody: ProblemKind(
+    request_errors.RequestError: _BAD_REQUEST,
+    request_errors.EmptyBody: ProblemKind(
         "empty-body", 400, "The request has no body", "Send the image as the body, or as field `image`."
     ),
-    MissingImage: ProblemKind(
+    request_errors.MissingImage: ProblemKind(
         "missing-image", 400, "The multipart body has no image", "Name the file field `image` and give it a file name."
     ),
-    BrokenMultipart: ProblemKind(
+    request_errors.BrokenMultipart: ProblemKind(
         "broken-multipart",
         400,
         "The multipart body is malformed",
         "Send one form, whole, with a single file field `image`.",
     ),
-    BrokenInference: ProblemKind(
+    request_errors.BrokenInference: ProblemKind(
         "broken-inference",
         400,
         "The inference request is malformed",
         "`detail` names the member; `GET /v2/models/{name}` has the tensors.",
     ),
-    UploadTooSlow: ProblemKind(
+    request_errors.UploadTooSlow: ProblemKind(
         "upload-too-slow", 408, "The body took too long to arrive", "Send less, or over a faster line."
     ),
-    NoRoomForUpload: ProblemKind(
+    request_errors.NoRoomForUpload: ProblemKind(
         "no-room-for-upload",
         503,
         "There is no room for the body",
         "Try again after `Retry-After`; give the temporary folder more room, or raise `UNET_UPLOAD_LIMIT_MB`.",
     ),
-    BodyTooLarge: ProblemKind(
+    request_errors.BodyTooLarge: ProblemKind(
         "body-too-large",
         413,
         "The body is too large",
         "Compress inside the file (TIFF with Deflate or ZSTD), crop, or raise `UNET_MAX_BODY_MB`.",
     ),
-    EncodedBody: ProblemKind(
+    request_errors.EncodedBody: ProblemKind(
         "encoded-body", 415, "The body has a content encoding", "Send the file without `Content-Encoding`."
     ),
-    Unauthorized: ProblemKind(
+    request_errors.Unauthorized: ProblemKind(
         "unauthorized",
         401,
         "The service wants a key",
         "Send a key that the operator gave you: `Authorization: Bearer KEY`, or in the address: `https://any:KEY@host`.",
     ),
-    InvalidParameter: INVALID_PARAMETER,
+    request_errors.InvalidParameter: INVALID_PARAMETER,
     image_errors.FormatError: INTERNAL,
     image_errors.UndecodableImage: ProblemKind(
         "undecodable-image",
@@ -182,6 +129,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         503,
         "The service has as much work as it can promise",
         "Try again after `Retry-After` seconds: queued pixels over measured speed.",
+    ),
+    engine_errors.ShareExceeded: ProblemKind(
+        "share-exceeded",
+        503,
+        "The user has an equal share of the service",
+        "Try again after `Retry-After` seconds, and send fewer requests at a time: others are served meanwhile.",
     ),
     engine_errors.TooLargeForMemory: ProblemKind(
         "too-large-for-memory",
@@ -286,7 +239,7 @@ KINDS: Collection[ProblemKind] = (*PROBLEMS.values(), *HTTP_PROBLEMS.values())
 """All kinds of failure; some more than once."""
 
 ERROR_TREES = (
-    RequestError,
+    request_errors.RequestError,
     image_errors.FormatError,
     engine_errors.EngineError,
     job_errors.JobError,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -46,6 +47,18 @@ def _device_list(text: str) -> str:
     if len({int(number) for number in numbers}) < len(numbers):
         raise PydanticCustomError("devices", "Input should name each GPU once")
     return ",".join(str(int(number)) for number in numbers)
+
+
+def _network_list(text: str) -> str:
+    networks = [network.strip() for network in text.split(",") if network.strip()]
+    try:
+        return ",".join(str(ipaddress.ip_network(network)) for network in networks)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "trusted_proxies",
+            "Input should be addresses and networks with commas between, such as 127.0.0.1,10.0.0.0/8: {why}",
+            {"why": str(error)},
+        ) from None
 
 
 def _package_folders(given: object) -> object:
@@ -89,6 +102,11 @@ class Settings(BaseSettings):
     )
     root_path: Annotated[str, AfterValidator(_path_prefix)] = Field(
         "", description="Path prefix under which a proxy shows the service and which it strips, such as /unet."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_network_list)] = Field(
+        "127.0.0.1,::1",
+        description="Addresses and networks of proxies, with commas between, whose X-Forwarded-For tells the client's "
+        "address, by which clients without keys share the service; empty for none.",
     )
     api_keys_file: Path | None = Field(
         None,
@@ -161,7 +179,9 @@ class Settings(BaseSettings):
         "temporary one that ends with the process.",
     )
     max_backlog_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        120.0, description="Most seconds of accepted work that may wait, by measured speed; above it 503."
+        120.0,
+        description="Most seconds of accepted work that may wait, by measured speed, twice as many for users with less "
+        "than an equal share of it; above it 503.",
     )
     batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the net.")
     tile_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(

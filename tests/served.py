@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,7 +17,7 @@ from service.protocol import LimitedProtocol
 
 
 @contextmanager
-def served(app: ASGIApp, keep_alive_s: int = 5) -> Iterator[int]:
+def served(app: ASGIApp, keep_alive_s: int = 5, lifespan: Literal["on", "off"] = "off") -> Iterator[int]:
     """Serve an application in a thread; gives the port."""
     http = partial(LimitedProtocol, linger=LingerLimits(1 << 20, 10))
     config = uvicorn.Config(
@@ -24,7 +25,7 @@ def served(app: ASGIApp, keep_alive_s: int = 5) -> Iterator[int]:
         port=0,
         loop="uvloop",
         http=http,  # type: ignore[arg-type]  # it is only called
-        lifespan="off",
+        lifespan=lifespan,
         log_config=None,
         timeout_keep_alive=keep_alive_s,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ class Access:
     bytes_out: int = 0
     user: str | None = None
     """To whom the key belongs that it came with."""
+    address: str | None = None
+    """Whence it came, beyond proxies that are trusted; None where that is no address of the internet's."""
     segments: bool = False
     """Whether it is a request for a segmentation, which the request metrics count."""
     model: str | None = None
@@ -34,6 +37,20 @@ class Access:
     provider: str | None = None
     problem: str | None = None
     """Slug of the problem it was answered with."""
+
+    @property
+    def party(self) -> str | None:
+        """Who shares the service with others: the user, or where there are no keys the address, of IPv6 its /64."""
+        if self.user is not None or self.address is None:
+            return self.user
+        try:
+            address = ipaddress.ip_address(self.address)
+        except ValueError:
+            return self.address
+        if address.version == 4:
+            return str(address)
+        # one machine has all of the lower half to itself, and takes another part of it every day
+        return str(address.ipv4_mapped or ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
 
     @staticmethod
     def path(scope: Scope) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from service.errors import InvalidParameter
+from service.request_errors import InvalidParameter
 
 _MOST_DESCRIBED = 5
 _ALL_BUT_A_LETTER = 0.9

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import refused
-from service.errors import Unauthorized
+from service.request_errors import Unauthorized
 from service.settings import InvalidSettings
 from service.telemetry import Metrics
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import refused
 from service.engine.errors import Draining
-from service.errors import BodyTooLarge
+from service.request_errors import BodyTooLarge
 from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
 
 HEAD = "unet.head"
@@ -62,7 +62,8 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         path = Access.path(scope)
-        access = scope[ACCESS] = Access(segments=scope["method"] == "POST" and _SEGMENTS.fullmatch(path) is not None)
+        segments = scope["method"] == "POST" and _SEGMENTS.fullmatch(path) is not None
+        access = scope[ACCESS] = Access(address=(scope.get("client") or [None])[0], segments=segments)
         started = time.perf_counter()
 
         async def counting_receive() -> Message:
@@ -103,7 +104,7 @@ class AccessLog:
             job=access.job,
             provider=access.provider,
             problem=access.problem,
-            client=(scope.get("client") or [None])[0],
+            client=access.address,
         )
         ACCESS_LOG.log(logging.DEBUG if path in _QUIET else logging.INFO, "request", extra=shown)
 

@@ -66,6 +66,8 @@ _DETAILS = {
     "image-too-large": "the image declares 900 x 65535 x 65535 (planes, height, width) = 3865352602500 pixels, ...",
     "invalid-parameter": "parameter 'thresold' does not exist; did you mean 'threshold'?",
     "overloaded": "118 s of work wait and this request adds 9 s, the limit is 120 s; try again in 7 s",
+    "share-exceeded": "130 s of work wait and this request adds 2 s, the limit is 120 s; 120 s of that are requests of "
+    "the user who asks, of 2 users each may have 60 s in any case; try again in 12 s",
 }
 
 

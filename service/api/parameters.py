@@ -14,9 +14,9 @@ from service.api.pairs import checked_by, parse_origin, parse_pixel_size, parse_
 from service.api.parameter_kinds import Channel, Mirror, Model, Output, PixelSize, RespondAsync, Scale, Timeout
 from service.engine.request import SegmentRequest
 from service.engine.scaling import AUTO, other_scale
-from service.errors import InvalidParameter
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement, refuse_kind
 from service.formats.placement import DOWNSAMPLE_LIMITS
+from service.request_errors import InvalidParameter
 from service.settings import Settings
 
 _FORMAT = Field(json_schema_extra={"enum": list(ENCODERS)})

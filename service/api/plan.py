@@ -37,7 +37,7 @@ async def plan(
         query.request(negotiate(None, query.format or "tiff")),
         timeout_s=seconds_allowed(query.timeout, settings, background=query.respond_async),
         background=query.respond_async,
-        user=access.user,
+        user=access.party,
     )
     size_yx = parse_size(query.size)
     forecast = await engine.forecast(size_yx, query.planes, wanted)

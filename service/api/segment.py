@@ -75,7 +75,7 @@ async def segment(
             parameters.request(negotiate(accept, parameters.format)),
             timeout_s=seconds_allowed(parameters.timeout, settings, background=background),
             background=background,
-            user=access.user,
+            user=access.party,
             file_name=upload.file_name,
         )
         access.format = wanted.format

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from service.api.upload_room import Share, UploadRoom
 from service.engine.spool import MORE_FILES
-from service.errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
+from service.request_errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
 _MOST_FIELDS = 32

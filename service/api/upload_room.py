@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.engine.spool import MORE_FILES
-from service.errors import NoRoomForUpload
+from service.request_errors import NoRoomForUpload
 
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 

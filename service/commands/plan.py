@@ -25,8 +25,8 @@ from service.engine.request import SegmentRequest
 from service.engine.scale_search import search_of
 from service.engine.scaling import AUTO, check_scale, scaled_size
 from service.engine.series import SINGLE
-from service.errors import InvalidParameter
 from service.formats import OutputKind
+from service.request_errors import InvalidParameter
 from service.settings import Settings
 from service.telemetry import configure_logging
 

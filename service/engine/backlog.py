@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from service.engine.errors import DeadlineExceeded, Overloaded
+from service.engine.errors import DeadlineExceeded, Overloaded, ShareExceeded
 from service.engine.sharing import seconds_beside
 from service.engine.ticket import Ticket
 from service.engine.turn_order import TurnOrder
 
 _IDLE_DOUBT = 2.0  # an idle service tries what should be late by less than this factor: the estimate may be wrong
+_MOST_LIMITS = 2.0  # how often the limit may wait, where users with less than an equal share of it come when it is full
 _TOLD_S = 1.0  # what is left is told once so much of the time is gone
 
 
@@ -20,44 +22,61 @@ def check_time(
 ) -> None:
     """Refuse a request beside those accepted where it had to wait, or would take, longer than so many seconds.
 
-    One in the background is accepted beyond that, too, where those of the same user keep within an equal share: they
-    go before what others have beyond theirs.
+    Beyond that, too, a user is accepted who has less than an equal share of it: as many requests as keep within it
+    where they are in the background, as they go before what others have beyond theirs; else any, until twice as much
+    waits.
 
     Raises
     ------
     Overloaded
         Where more seconds of work would wait than may.
+    ShareExceeded
+        Where that is so for the user who asks, and not for one who has less.
     DeadlineExceeded
         Where it would not be finished in the time allowed.
 
     """
     # one that somebody waits for passes those in the background
     ahead = [ticket for ticket in tickets if asked.background or not ticket.background]
-    waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
     limit_s = timeout_s if asked.background else max_backlog_s
-    if ahead and waiting_s + own_s > limit_s:
-        wait_s, share = min(waiting_s, waiting_s + own_s - limit_s), ""
-        jobs = [ticket for ticket in tickets if ticket.background and ticket.pixels_left]
-        users = len({asked.user, *(job.user for job in jobs)})
-        if asked.background and users > 1:
-            users_s = sum(job.seconds_left for job in jobs if job.user == asked.user)
-            too_much_s = users_s + own_s - limit_s / users
-            if too_much_s <= 0:
-                check_deadline(asked, tickets, timeout_s, order)
-                return
-            wait_s = min(wait_s, too_much_s * users)
-            share = (
-                f"; {users_s:.0f} s of that are jobs of the user who asks, of {users} users each may have "
-                f"{limit_s / users:.0f} s in any case"
-            )
-        wait = max(1, math.ceil(wait_s))
-        raise Overloaded(
-            f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is "
-            f"{limit_s:.0f} s{share}; try again in {wait} s",
-            "backlog",
-            wait,
-        )
+    if ahead and sum(ticket.seconds_left for ticket in ahead) + asked.seconds_left > limit_s:
+        _check_share(asked, ahead, limit_s)
     check_deadline(asked, tickets, timeout_s, order)
+
+
+def _check_share(asked: Ticket, ahead: Collection[Ticket], limit_s: float) -> None:
+    waiting_s, own_s = sum(ticket.seconds_left for ticket in ahead), asked.seconds_left
+    alike = [ticket for ticket in ahead if ticket.background == asked.background and ticket.pixels_left]
+    users = len({asked.user, *(ticket.user for ticket in alike)})
+    users_s, share_s = sum(ticket.seconds_left for ticket in alike if ticket.user == asked.user), limit_s / users
+    wait_s, share, refusal = min(waiting_s, waiting_s + own_s - limit_s), "", Overloaded
+    if users > 1 and (asked.background or users_s >= share_s):
+        too_much_s = users_s + own_s - share_s
+        if too_much_s <= 0:
+            return
+        if asked.background:  # users have equal shares of the net there
+            wait_s = min(wait_s, too_much_s * users)
+        whose = "jobs" if asked.background else "requests"
+        refusal, share = (
+            ShareExceeded,
+            (
+                f"; {users_s:.0f} s of that are {whose} of the user who asks, of {users} users each may have "
+                f"{share_s:.0f} s in any case"
+            ),
+        )
+    elif users > 1:
+        most_s = _MOST_LIMITS * limit_s
+        if waiting_s + own_s <= most_s:
+            return
+        wait_s = min(waiting_s, waiting_s + own_s - most_s)
+        share = f", and {most_s:.0f} s for users with less than an equal share of it"
+    wait = max(1, math.ceil(wait_s))
+    raise refusal(
+        f"{waiting_s:.0f} s of work wait and this request adds {own_s:.0f} s, the limit is {limit_s:.0f} s{share}; try "
+        f"again in {wait} s",
+        "backlog",
+        wait,
+    )
 
 
 def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, order: TurnOrder) -> None:

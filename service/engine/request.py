@@ -51,7 +51,7 @@ class SegmentRequest:
     background
         Whether nobody waits for the answer: all such requests together get the net as often as one other does.
     user
-        Whose it is; those in the background take turns by that, and all whose user is None are one user's.
+        Whose it is: users have equal shares where there is not enough for all, and all whose user is None are one.
     file_name
         Of the image, without folders, for formats that name it; None where nobody has said it.
 

@@ -75,7 +75,7 @@ class Ticket:
     background: bool = False
     """Nobody waits for it: together such requests get the share of one."""
     user: str | None = None
-    """Whose it is; those in the background take turns by that."""
+    """Whose it is; users have equal shares where there is not enough for all."""
     queued: bool = False
     """In the background, and behind others: nothing of it is done, and it holds nothing, before it is its turn."""
     has_turn: bool = False

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from service.api.open_inference.tensors import Tensor, datatype
-from service.errors import BrokenInference
+from service.request_errors import BrokenInference
 
 QUICK_BYTES = 1 << 20
 """Of JSON that is read or written at once, whoever comes."""

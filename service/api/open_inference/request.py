@@ -20,8 +20,8 @@ from service.api.parameters import SegmentParameters, combined
 from service.api.upload import kept_beside
 from service.api.upload_room import UploadRoom
 from service.engine.request import SegmentRequest
-from service.errors import BrokenInference, InvalidParameter
 from service.formats import OutputKind
+from service.request_errors import BrokenInference, InvalidParameter
 
 _MOST_JSON_BYTES = 16 << 20
 _MOST_OTHER_BYTES = 64 << 10  # of JSON beside the values

@@ -22,7 +22,7 @@ from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
 from service.engine.loading import LoadedModel
-from service.errors import BrokenInference, InvalidParameter
+from service.request_errors import BrokenInference, InvalidParameter
 from service.settings import Settings
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -133,7 +133,8 @@ async def _infer(reference: str, request: Request, engine: Engine, settings: Set
                 access.model = chosen.package.spec.reference
                 turn = request.app.state.json_turn
                 reading = read_inference(upload.image, json_bytes, reference, room, turn)
-                content = await unless_gone(request, _content(engine, chosen, reading, settings, room=room, turn=turn))
+                work = _content(engine, chosen, reading, settings, user=access.party, room=room, turn=turn)
+                content = await unless_gone(request, work)
     access.fill(content.receipt)
     headers = {_JSON_LENGTH: str(content.json_bytes)} if content.any_binary else {}
     media_type = "application/octet-stream" if content.any_binary else "application/json"
@@ -155,6 +156,7 @@ async def _content(
     reading: AbstractAsyncContextManager[Inference],
     settings: Settings,
     *,
+    user: str | None,
     room: UploadRoom,
     turn: asyncio.Lock,
 ) -> InferenceContent:
@@ -165,7 +167,7 @@ async def _content(
         async with asyncio.timeout_at(until), reading as inference:
             allowed_s = seconds_allowed(inference.request.timeout_s, settings, background=False)
             left_s = min(allowed_s, max(_LEAST_S, round(until + allowed_s - settings.deadline_s - clock(), 1)))
-            request = replace(inference.request, timeout_s=left_s)
+            request = replace(inference.request, timeout_s=left_s, user=user)
             kinds = [output.kind for output in inference.outputs]
             if not all(output.binary for output in inference.outputs):
                 header = await engine.header(inference.image, request.axes)

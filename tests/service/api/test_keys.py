@@ -15,7 +15,7 @@ import pytest
 from service.api.keys import ApiKeys
 from service.cli import main
 from service.client import Client
-from service.errors import Unauthorized
+from service.request_errors import Unauthorized
 from service.settings import InvalidSettings, Settings
 from tests.app_client import AppClient, running_app
 from tests.images import disc, png

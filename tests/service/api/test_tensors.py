@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.json_values import check_nesting, cut_values, json_values, packed_blocks
 from service.api.open_inference.tensors import DTYPES, Tensor, as_npy, datatype
-from service.errors import BrokenInference
+from service.request_errors import BrokenInference
 
 ANY_ARRAY = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda name: arrays.arrays(

@@ -15,7 +15,7 @@ from starlette.types import Message
 
 from service.api.upload import Upload, received
 from service.api.upload_room import UploadRoom
-from service.errors import EmptyBody, NoRoomForUpload
+from service.request_errors import EmptyBody, NoRoomForUpload
 from service.settings import Settings
 
 SPOOL = 1000
