@@ -144,14 +144,16 @@ class Turns:
         except asyncio.CancelledError:
             self._waiting.pop(job, None)
             if not called.cancelled():
-                self._leave()
+                self._leave(job)
             raise
         try:
             yield
         finally:
-            self._leave()
+            self._leave(job)
 
-    def _leave(self) -> None:
+    def _leave(self, job: Ticket) -> None:
+        """Give the turn back, and to the user what was not worked of it: it was deleted, or failed, or was late."""
+        self._order.charge(job, -job.seconds_left)
         self._free += 1
         self._call()
 

@@ -50,7 +50,7 @@ class TurnOrder:
         self.charge(ticket, ticket.seconds_left)
 
     def charge(self, ticket: Ticket, seconds: float) -> None:
-        """Note so many seconds of the net that one which has its turn is going to take."""
+        """Note so many seconds of the net that one which has its turn is going to take; below 0, that it does not."""
         self._begun_s[ticket.user] = self._begun(ticket.user) + seconds
 
     def _begun(self, user: str | None) -> float:

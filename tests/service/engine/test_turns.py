@@ -11,7 +11,7 @@ from service.engine.admission import Admission
 from service.engine.errors import Overloaded
 from service.engine.forecast import imagined
 from service.engine.progress import Progress, Turns
-from service.engine.ticket import Throughput
+from service.engine.ticket import Throughput, Ticket
 
 MB = 1_000_000
 SPEED = Throughput(MB)
@@ -25,6 +25,7 @@ class Service:
         self.turns = Turns(self.admission.order)
         self.begun: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.tickets: dict[str, Ticket] = {}
         self._ends: dict[str, asyncio.Event] = {}
 
     async def send(self, *names: str, seconds: int = 8) -> None:
@@ -36,12 +37,18 @@ class Service:
 
     async def end(self, *names: str) -> None:
         for name in names:
+            self.tickets[name].done(self.tickets[name].pixels_left)
             self._ends[name].set()
             await self.tasks[name]
             await asyncio.sleep(0)
 
+    async def delete(self, name: str) -> None:
+        self.tasks[name].cancel()
+        await asyncio.gather(self.tasks[name], return_exceptions=True)
+
     async def _job(self, name: str, seconds: int) -> None:
         with self.admission.admit(SPEED, seconds * MB, MB, 10_000, background=True, user=name[0]) as ticket:
+            self.tickets[name] = ticket
             progress = Progress()
             progress.accept(imagined((10, 10), 1, 1), ticket, self.admission)
             async with self.turns.turn(progress):
@@ -104,6 +111,20 @@ def test_who_had_no_jobs_for_long_has_saved_nothing_up() -> None:
         await service.send(*(f"b{number}" for number in range(3)))
         await service.end_all()
         assert service.begun[10:16] == ["a10", "b0", "a11", "b1", "a12", "b2"]
+
+    asyncio.run(scenario())
+
+
+def test_who_deletes_a_job_gets_back_the_seconds_that_nobody_worked() -> None:
+    async def scenario() -> None:
+        service = Service(turns=1)
+        await service.send("a0", seconds=100)
+        await service.send("a1", "b0", "b1", "b2")
+        service.tickets["a0"].done(10 * MB)
+        await service.delete("a0")
+        await service.end("b0", "b1")
+        assert service.begun == ["a0", "b0", "b1", "a1"], "10 s were worked for user a then, and 16 s for user b"
+        await service.end_all()
 
     asyncio.run(scenario())
 
