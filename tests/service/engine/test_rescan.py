@@ -19,7 +19,7 @@ from service.engine.rescan import Rescan
 from tests.packages import put_package, write_tiny_package
 from tests.permissions import open_to_all, shut
 
-OPTIONS, LIMITS = SessionOptions(backend="cpu", threads=1), PlanLimits(1 << 28)
+OPTIONS, LIMITS = SessionOptions(backend="cpu", threads=1), PlanLimits(1 << 22)
 
 
 def watched(*folders: Path, default: str | None = None) -> Rescan:
