@@ -6,6 +6,7 @@ import csv
 import functools
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from model.agreement import agreement
 from model.backends import InferenceSession
 from model.labels import class_mask, instance_labels
 from model.normalization import fit
-from model.package import read_package
+from model.package import Package, read_package
 from model.precision import limit_of, open_checked
 from model.session import Backend, SessionOptions, open_session, runnable_precisions
 from model.stitching import predict_tiled
@@ -167,7 +168,7 @@ def test_memory_does_not_grow_with_the_shapes_seen(engine: tuple[Path, SessionOp
     """Images of any size come to a service that runs for weeks."""
     path, options = engine
     package = read_package(path)
-    session = open_session(package, options)
+    session = open_session(package, replace(options, threads=1))
     edges = [package.spec.geometry.y.input_for(edge) for edge in range(1, 190, 16)]
     shapes = list(itertools.product(edges, repeat=2))
     process = psutil.Process()
@@ -193,6 +194,21 @@ def real_images(data_root: Path, package: str) -> list[tuple[NDArray[Any], NDArr
     return [(np.asarray(Image.open(image).convert("L")), np.asarray(Image.open(labels))) for image, labels in pairs]
 
 
+@functools.lru_cache(maxsize=1)  # those of one backend follow each other
+def exact_probabilities(data_root: Path, path: Path, backend: Backend) -> list[NDArray[np.float32]]:
+    """What a package says of each of its real images in fp32."""
+    package = read_package(path)
+    session = open_session(package, SessionOptions(backend=backend, threads=1))
+    return [whole_image(package, grey_yx, session) for grey_yx, _ in real_images(data_root, path.name)]
+
+
+def whole_image(package: Package, grey_yx: NDArray[Any], session: InferenceSession) -> NDArray[np.float32]:
+    """Probabilities of an image (y, x) as one tile."""
+    image_yxc = grey_yx[..., np.newaxis]
+    plan = plan_whole((grey_yx.shape[0], grey_yx.shape[1]), package.spec.geometry)
+    return predict_tiled(image_yxc, fit(package.spec.normalization, image_yxc), plan, session.run)
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("lower", [engine for engine in ENGINES if engine[1].precision != "fp32"], ids=name)
@@ -200,18 +216,15 @@ def test_a_lower_precision_agrees_on_real_images(data_root: Path, lower: tuple[P
     """What is promised holds on images: other classes in 0.1 % of pixels, IoU (against the labels) within 0.002."""
     path, options = lower
     package = read_package(path)
-    spec = package.spec
-    sessions = [open_session(package, chosen) for chosen in (SessionOptions(backend=options.backend), options)]
+    session = open_session(package, replace(options, threads=1))
     other, pixels = 0.0, 0
     overlaps = np.zeros((3, 2))  # fp32 with the labels, the lower precision with them, and with fp32: both, either
-    for grey_yx, labels_yx in real_images(data_root, path.name):
-        image_yxc = grey_yx[..., np.newaxis]
-        size_yx = image_yxc.shape[0], image_yxc.shape[1]
-        normalization, plan = fit(spec.normalization, image_yxc), plan_whole(size_yx, spec.geometry)
-        exact, rounded = (predict_tiled(image_yxc, normalization, plan, session.run) for session in sessions)
+    all_exact = exact_probabilities(data_root, path, options.backend)
+    for exact, (grey_yx, labels_yx) in zip(all_exact, real_images(data_root, path.name), strict=True):
+        rounded = whole_image(package, grey_yx, session)
         other += agreement(rounded[np.newaxis], exact[np.newaxis]).other_class * exact[0].size
         pixels += exact[0].size
-        masks = [class_mask(probabilities, spec.label_rule) > 0 for probabilities in (exact, rounded)]
+        masks = [class_mask(probabilities, package.spec.label_rule) > 0 for probabilities in (exact, rounded)]
         for row, (one, two) in enumerate(((masks[0], labels_yx > 0), (masks[1], labels_yx > 0), tuple(masks))):
             overlaps[row] += (one & two).sum(), (one | two).sum()
     against_labels, lower_against_labels, against_each_other = overlaps[:, 0] / overlaps[:, 1]
@@ -223,12 +236,9 @@ def test_a_lower_precision_agrees_on_real_images(data_root: Path, lower: tuple[P
 def test_nuclei_finds_most_synthetic_nuclei() -> None:
     """Another kind of image than it was trained on: synthetic, 16 bit."""
     package = read_package(ZOO / "nuclei")
-    session = open_session(package, SessionOptions(backend="cpu"))
+    session = open_session(package, SessionOptions(backend="cpu", threads=1))
     image_yx, truth = render_nuclei(NucleiScene(size_yx=(384, 384), bit_depth=16), seed=5)
-    image_yxc = image_yx[..., np.newaxis]
-    plan = plan_whole((384, 384), package.spec.geometry)
-    probabilities = predict_tiled(image_yxc, fit(package.spec.normalization, image_yxc), plan, session.run)
-    labels = instance_labels(probabilities, package.spec.label_rule)
+    labels = instance_labels(whole_image(package, image_yx, session), package.spec.label_rule)
     overlap = np.count_nonzero((labels > 0) & (truth > 0)) / np.count_nonzero((labels > 0) | (truth > 0))
     assert overlap > 0.8
     assert 0.7 < labels.max() / truth.max() < 1.3
