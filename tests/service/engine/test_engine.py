@@ -205,12 +205,12 @@ def test_what_is_late_is_told_so_and_the_next_request_is_answered(packages: Path
 
 def test_a_mirrored_request_gets_the_mean_of_eight_views_to_the_last_bit() -> None:
     """On the shipped net, cut into tiles; told in the receipt."""
-    image = np.random.default_rng(0).integers(0, 4000, (330, 290), dtype=np.uint16)
+    image = np.random.default_rng(0).integers(0, 4000, (200, 180), dtype=np.uint16)
     package = read_package(ZOO / "nuclei")
     alone = session_predictor(
         package, open_session(package, SessionOptions(backend="cpu", precision="fp32", threads=1))
     )
-    options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 400}
+    options = {"precision": "fp32", "threads": 1, "memory_budget_mb": 256}
 
     async def scenario() -> list[Answer]:
         async with running(package.path, **options) as engine:
