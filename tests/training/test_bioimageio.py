@@ -49,7 +49,9 @@ def package_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return package.path
 
 
+@pytest.mark.parametrize("package_path", EXPORTED, indirect=True)
 def test_its_test_passes(package_path: Path) -> None:
+    """As its command line does with those that ship."""
     from bioimageio.core import test_description
 
     summary = test_description(package_path, expected_type="model")
