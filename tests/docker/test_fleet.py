@@ -20,7 +20,7 @@ from tests.images import disc, npy
 from tests.packages import write_tiny_package
 
 EVER = datetime.min.replace(tzinfo=UTC)
-QUICK = {"stop_grace_period": "15s", "healthcheck": {"interval": "1s"}}
+QUICK = {"stop_grace_period": "8s", "healthcheck": {"interval": "1s", "timeout": "2s"}}
 """Of replicas one of which will hang: it is unhealthy after three checks, and takes all of its grace to stop."""
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
