@@ -54,6 +54,8 @@ class Program:
 
     command: tuple[str, ...]
     folder: Path
+    screen: str = ""
+    """Where its windows are shown."""
 
     @property
     def temporary(self) -> Path:
@@ -69,6 +71,8 @@ class Program:
             "TMPDIR": str(self.temporary),
             "JAVA_TOOL_OPTIONS": java,
         }
+        if self.screen:
+            environment["DISPLAY"] = self.screen
         return subprocess.run(
             ["timeout", "--kill-after=5", "120", *self.command, *map(str, arguments)],
             cwd=self.folder,
@@ -333,18 +337,30 @@ def cells(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Cells
     return Cells(path, labels, rois)
 
 
-@pytest.fixture
-def imagej(tmp_path: Path) -> Program:
-    """ImageJ 1.x on a screen that nobody sees."""
-    installed("imagej", "xvfb-run", "curl")
-    return Program(("xvfb-run", "-a", "imagej"), tmp_path)
+@pytest.fixture(scope="session")
+def screen() -> Iterator[str]:
+    """A screen that nobody sees, for one program after the other."""
+    installed("Xvfb")
+    told, tells = os.pipe()
+    with subprocess.Popen(["Xvfb", "-displayfd", str(tells), "-noreset"], pass_fds=[tells]) as server:
+        os.close(tells)
+        with open(told) as number:  # noqa: PTH123 - it has no path
+            yield f":{number.readline().strip()}"
+        server.terminate()
 
 
 @pytest.fixture
-def groovy(tmp_path: Path) -> Program:
+def imagej(tmp_path: Path, screen: str) -> Program:
+    """ImageJ 1.x."""
+    installed("imagej", "curl")
+    return Program(("imagej",), tmp_path, screen)
+
+
+@pytest.fixture
+def groovy(tmp_path: Path, screen: str) -> Program:
     """Groovy with ImageJ's classes, as Fiji has them."""
-    installed("imagej", "xvfb-run", "groovy")
-    return Program(("xvfb-run", "-a", "groovy", "-cp", "/usr/share/java/ij.jar"), tmp_path)
+    installed("imagej", "groovy")
+    return Program(("groovy", "-cp", "/usr/share/java/ij.jar"), tmp_path, screen)
 
 
 @pytest.fixture
