@@ -24,16 +24,19 @@ SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+# where everything is asked for first, it is installed at once
+EXTRAS := $(BACKEND),zarr
+$(VENV)/everything: EXTRAS := $(EXTRAS),training,dev
+
 $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[$(BACKEND),zarr]' --constraint $(CONSTRAINTS)
+	$(PIP) --editable '.[$(EXTRAS)]' --constraint $(CONSTRAINTS)
 	$(COMPILE)
-	touch $@
+	echo '$(EXTRAS)' >$@
 
 $(VENV)/everything: $(VENV)/service
-	$(PIP) --editable '.[$(BACKEND),zarr,training,dev]' --constraint $(CONSTRAINTS)
-	$(COMPILE)
+	grep -qx '$(EXTRAS)' $< || { $(PIP) --editable '.[$(EXTRAS)]' --constraint $(CONSTRAINTS) && { $(COMPILE); }; }
 	touch $@
 
 demo: $(VENV)/service ## segment a generated sample on the shipped package: demo/mask.png, demo/overlay.png
