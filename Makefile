@@ -30,7 +30,7 @@ $(VENV)/everything: EXTRAS := $(EXTRAS),training,dev
 
 $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) # one that was broken off is made whole
 	$(PIP) --editable '.[$(EXTRAS)]' --constraint $(CONSTRAINTS)
 	$(COMPILE)
 	echo '$(EXTRAS)' >$@

@@ -49,19 +49,26 @@ def running_service(**settings: str) -> Iterator[str]:
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     reason = "it does not answer"
-    for _ in range(_START_S * 10):
-        if process.poll() is not None:
-            sys.exit(f"the service ended with exit code {process.returncode}")
-        try:
-            answer = httpx.get(f"{url}/readyz")
-        except httpx.TransportError:
+    until = time.monotonic() + _START_S
+    with client_of(url) as client:
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                sys.exit(f"the service ended with exit code {process.returncode}")
+            try:
+                answer = client.get("/readyz")
+            except httpx.TransportError:
+                time.sleep(0.1)
+                continue
+            if answer.status_code == 200:
+                return
+            reason = answer.text
             time.sleep(0.1)
-            continue
-        if answer.status_code == 200:
-            return
-        reason = answer.text
-        time.sleep(0.1)
     sys.exit(f"the service is not ready after {_START_S} s: {reason}")
+
+
+def client_of(url: str) -> httpx.Client:
+    """Client of a service on this machine, to which no proxy of the environment leads."""
+    return httpx.Client(base_url=url, timeout=300, trust_env=False)
 
 
 def overlay(image_yx: NDArray[Any], labels_yx: NDArray[Any]) -> NDArray[np.uint8]:
@@ -77,7 +84,7 @@ def main(folder: Path) -> None:
     """Segment ``folder / sample.tif``."""
     sample = folder / "sample.tif"
     body = sample.read_bytes()
-    with running_service() as url, httpx.Client(base_url=url, timeout=300) as client:
+    with running_service() as url, client_of(url) as client:
         answers = {}
         for output in ("mask", "labels"):
             answer = client.post("/segment", params={"output": output}, content=body)

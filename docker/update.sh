@@ -71,3 +71,10 @@ for container in $old; do
   before= leaving=
 done
 echo "$count of $count replicas of $service are new"
+case $service in service-gpu) proxy=proxy-gpu ;; *) proxy=proxy ;; esac
+for container in $(docker compose ps --quiet "$proxy"); do
+  running=$(docker inspect --format '{{.Image}}' "$container")
+  built=$(docker image inspect --format '{{.Id}}' "$(docker inspect --format '{{.Config.Image}}' "$container")" || true)
+  [ "$running" = "$built" ] ||
+    echo "$proxy runs with an older image than there is; \"Updates\" in docs/operations.md says how it is replaced" >&2
+done

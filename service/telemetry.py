@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 ACCESS_LOG = logging.getLogger("unet.access")
 """One line per request, with its figures."""
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 60, 100, 250, 300)
 _EXTRA = "fields"
 
 
@@ -81,6 +82,13 @@ class Metrics:
             "unet_pixels_per_second", "Measured speed of the default model", registry=registry
         )
         self.ready = Gauge("unet_ready", "1 where new requests should come here", registry=registry)
+        start = Gauge(
+            "unet_start_time_seconds",
+            "When the process started, by host: a new container may have the address of one that went",
+            ("host",),
+            registry=registry,
+        )
+        start.labels(socket.gethostname()).set_to_current_time()
         self.model_info = Gauge(
             "unet_model_info",
             "1 for each package that is served",

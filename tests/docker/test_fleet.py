@@ -23,6 +23,8 @@ EVER = datetime.min.replace(tzinfo=UTC)
 QUICK = {"stop_grace_period": "8s", "healthcheck": {"interval": "1s", "timeout": "2s"}}
 """Of replicas one of which will hang: it is unhealthy after three checks, and takes all of its grace to stop."""
 
+PROXY = f"unet-fleet-proxy:{os.getpid()}"
+
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -97,7 +99,7 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
         "stop_grace_period": "60s",
     }
     override = folder / "override.json"
-    override.write_text(json.dumps({"services": {"service": service}}))
+    override.write_text(json.dumps({"services": {"service": service, "proxy": {"image": PROXY}}}))
     running = Fleet(
         {
             "COMPOSE_PROJECT_NAME": f"unet-fleet-{os.getpid()}",
@@ -112,6 +114,7 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
         yield running
     finally:
         running.compose("down", "--volumes", "--timeout=10")
+        docker("image", "rm", "--force", PROXY)
 
 
 def report(text: str) -> None:
@@ -162,13 +165,23 @@ def test_a_rolling_update_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
         tally.wait_for(5)
         status, said = fleet.update(tmp_path / "newer.json", environment={"UNET_LOG_LEVEL": "debug"})
         tally.wait_for(5)
-    assert status == 0, said
+    assert (status, "proxy runs" in said) == (0, False), said
     report(f"rolling update of 2 replicas: {tally}")
     assert tally.failed == []
     after = fleet.replicas()
     assert len(after) == 2
     assert {container.name for container in before}.isdisjoint(container.name for container in after)
     assert all("UNET_LOG_LEVEL=debug" in container.inspect()["Config"]["Env"] for container in after)
+
+
+def test_an_update_says_that_the_proxy_has_an_older_image(fleet: Fleet, tmp_path: Path) -> None:
+    docker("build", "--file=docker/haproxy.Dockerfile", f"--tag={PROXY}", "--label=newer=1", ".")
+    try:
+        status, said = fleet.update(tmp_path / "newer.json")
+    finally:
+        fleet.compose("build", "--quiet", "proxy")
+    assert status == 0
+    assert "proxy runs with an older image than there is" in said
 
 
 def test_an_update_replaces_a_replica_that_was_killed_and_then_one_that_hangs(fleet: Fleet, tmp_path: Path) -> None:
