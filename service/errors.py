@@ -165,6 +165,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "There is no such job",
         "Send the image again: it is deleted, was kept for `UNET_JOB_KEEP_S`, or another user's or replica's.",
     ),
+    job_errors.JobExists: ProblemKind(
+        "job-exists",
+        409,
+        "There is a job of this id",
+        "Ask for it, where its answer was lost; else choose another `id` at random, or none.",
+    ),
     job_errors.JobNotDone: ProblemKind(
         "job-not-done", 409, "The job is not done", "Ask again after `Retry-After` seconds, or with `wait=50`."
     ),

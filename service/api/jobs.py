@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -19,11 +20,13 @@ from service.api.parameters import Parameters
 from service.api.piecewise import PiecewiseResponse, unless_gone
 from service.api.problems import response_of
 from service.engine.request import Body
+from service.jobs.files import JOB_ID
 from service.jobs.owner import Jobs
 from service.jobs.record import JobReport, Record, retry_after_s
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
+_CHOSEN = re.compile(rf"(?:^|,)\s*(?i:respond-async)\s*;(?:[^,]*;)?\s*(?i:id)=(?P<id>{JOB_ID.pattern})\s*(?:[;,]|$)")
 _MOST_WAIT_S = 50  # below the minute after which proxies hang up
 
 
@@ -86,6 +89,12 @@ def prefers_async(request: Request) -> bool:
     """Whether a client asks by header to be answered before the work is done (RFC 7240, section 4.1)."""
     listed = ",".join(request.headers.getlist("prefer")).lower()
     return any(preference.partition(";")[0].strip() == "respond-async" for preference in listed.split(","))
+
+
+def chosen_id(request: Request) -> str | None:
+    """Id that a client chooses for its job in that header, ``respond-async; id=``; None where it chooses none."""
+    found = _CHOSEN.search(",".join(request.headers.getlist("prefer")))
+    return found["id"] if found else None
 
 
 def job_accepted(request: Request, report: JobReport) -> Response:

@@ -84,7 +84,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
 def response_of(scope: Scope, document: Mapping[str, Any]) -> Response:
     """Return the answer that carries a problem, with the headers that belong to it."""
     headers = {}
-    if document["status"] in {409, 503}:
+    if "retry_after_s" in document:
         headers["Retry-After"] = str(document["retry_after_s"])
     elif document["status"] == 401:
         headers["WWW-Authenticate"] = _CHALLENGE

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.access import ACCESS, Access
 from service.api.dependencies import EngineOf, JobsOf, SettingsOf, UploadRoomOf
 from service.api.invalid import refuse_repeated
-from service.api.jobs import job_accepted, prefers_async
+from service.api.jobs import chosen_id, job_accepted, prefers_async
 from service.api.openapi import JOB_RESPONSE, SEGMENT_BODY, SEGMENT_RESPONSES, problem_responses
 from service.api.parameters import SegmentParameters, combined, seconds_allowed
 from service.api.piecewise import PiecewiseResponse, unless_gone
@@ -33,7 +33,7 @@ _LONG_OF_INPUT = ("channel_names", "notes")
     "/segment",
     summary="Segment an image",
     response_class=Response,
-    responses={**SEGMENT_RESPONSES, 202: JOB_RESPONSE, **problem_responses(501)},
+    responses={**SEGMENT_RESPONSES, 202: JOB_RESPONSE, **problem_responses(409, 501)},
     openapi_extra={"requestBody": SEGMENT_BODY},
 )
 async def segment(
@@ -82,7 +82,7 @@ async def segment(
         access.model = engine.model(wanted.model).package.spec.reference
         if background:
             await upload.give_to_job()
-            submitted = jobs.submit(upload.image, wanted, access.model, access.user, held)
+            submitted = jobs.submit(upload.image, wanted, access.model, access.user, held, job_id=chosen_id(request))
             return job_accepted(request, await unless_gone(request, submitted))
         answer = await unless_gone(request, engine.segment(upload.image, wanted))
     access.fill(answer.receipt)

@@ -4,6 +4,7 @@
 
     JobError
     ├── UnknownJob     there is none of that id, for this user, any more
+    ├── JobExists      one that is to be made has the id of another
     ├── JobNotDone     its result is asked for too early
     ├── JobLost        the replica that worked on it has ended
     ├── JobsOff        this service takes none
@@ -26,6 +27,16 @@ class UnknownJob(JobError):
         super().__init__(
             f"there is no job {job_id[:40]!r} (any more); results are kept for {keep_s:g} s, and jobs of replicas that "
             "share no folder only by their own: send the image again, or see UNET_JOB_KEEP_S and UNET_JOBS_DIR"
+        )
+
+
+class JobExists(JobError):
+    """Whoever sends the image has chosen the id of another job, or sends it for the second time."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"there is a job {job_id} already; where its answer was lost ask GET /jobs/{job_id}, else choose 32 other "
+            "hexadecimal digits at random, or none"
         )
 
 

@@ -14,7 +14,7 @@ from typing import IO, TypeAlias
 
 from pydantic import ValidationError
 
-from service.jobs.errors import JobUnavailable, NoRoomForJobs
+from service.jobs.errors import JobExists, JobUnavailable, NoRoomForJobs
 from service.jobs.record import Record
 
 JOB_ID = re.compile("[0-9a-f]{32}")
@@ -29,6 +29,31 @@ Stamp: TypeAlias = tuple[int, int]
 def private(path: str, flags: int) -> int:
     """Open a file that nobody else may read: an ``opener`` of :func:`open`."""
     return os.open(path, flags, mode=0o600)
+
+
+def new_name() -> str:
+    """Name a folder that is being made, whatever its job's id will be."""
+    return f".new-{secrets.token_hex(16)}"
+
+
+def give_name(new: Path, job_id: str) -> None:
+    """Make a job known, whose folder is complete.
+
+    Raises
+    ------
+    JobExists
+        Where there is one of this id; the new one is removed.
+    OSError
+        Where it cannot be.
+
+    """
+    try:
+        new.rename(new.with_name(job_id))
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        clear(new)
+        raise JobExists(job_id) from error
 
 
 def read_record(folder: Path) -> Record:

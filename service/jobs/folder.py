@@ -25,6 +25,8 @@ from service.jobs.files import (
     RESULT,
     Stamp,
     clear,
+    give_name,
+    new_name,
     note_fetched,
     open_result,
     private,
@@ -79,19 +81,18 @@ class JobsFolder:
 
         Raises
         ------
-        NoRoomForJobs
-            Where there are too many, results fill their room, or the disk takes none.
+        JobExists, NoRoomForJobs
+            Where there is one of its id, or there are too many, results fill their room, or the disk takes none.
 
         """
-        job_id = record.report.id
-        new = self._path / f".new-{job_id}"
+        new = self._path / new_name()
         try:
             with self._room.made(1, record.user, jobs=1):
                 pass
             self._room.on_disk(partial(new.mkdir, mode=0o700), 1)
             stamp = self._room.on_disk(partial(replace_record, new, record), 1)
-            new.rename(self._path / job_id)
-            self._own[job_id] = stamp, record
+            give_name(new, record.report.id)
+            self._own[record.report.id] = stamp, record
         except OSError as error:
             clear(new)
             raise refused("a job is", error) from error
@@ -149,11 +150,13 @@ class JobsFolder:
         """Be the owner no more."""
         self._own.pop(job_id, None)
 
-    def withdraw(self, job_id: str) -> None:
-        """Remove a job of this process that nobody will ask for, if there is one; the sweep has what cannot be."""
-        self.forget(job_id)
-        with suppress(UnknownJob, JobUnavailable):
-            self.delete(job_id)
+    def withdraw(self, record: Record) -> None:
+        """Remove a job that was to be made and that nobody will ask for, if it was; the sweep has what cannot be."""
+        job_id = record.report.id
+        if job_id in self._own and self._own[job_id][1] is record:  # else it is another one of the same id
+            self.forget(job_id)
+            with suppress(UnknownJob, JobUnavailable):
+                self.delete(job_id)
 
     def keep_result(self, job_id: str, size: int, read: Callable[[int], bytes]) -> None:
         """Write a result.

@@ -92,7 +92,14 @@ class Jobs:
         return self._keeper.result_bytes if self._temporary is not None else 0
 
     async def submit(
-        self, image: BinaryIO, wanted: SegmentRequest, model: str, user: str | None, held: AsyncExitStack
+        self,
+        image: BinaryIO,
+        wanted: SegmentRequest,
+        model: str,
+        user: str | None,
+        held: AsyncExitStack,
+        *,
+        job_id: str | None = None,
     ) -> JobReport:
         """Begin a job.
 
@@ -108,9 +115,13 @@ class Jobs:
             Who will be able to ask for it.
         held
             What is held until the job is over; left empty.
+        job_id
+            32 hexadecimal digits that nobody else can know; None for new ones.
 
         Raises
         ------
+        JobExists
+            Where there is one of that id.
         NoRoomForJobs
             Where there is no room for another.
         ResultTooLarge
@@ -127,7 +138,7 @@ class Jobs:
             if not progress.accepted.is_set():
                 await work
             self.check_size(wanted, progress.pixels)
-            running = Running.begun(wanted, model, user, progress)
+            running = Running.begun(job_id, wanted, model, user, progress)
             await self._create(running.record)
         except BaseException:
             work.cancel()
@@ -163,7 +174,7 @@ class Jobs:
             await call_in(self._threads.maker, self._folder.create, record)
         except asyncio.CancelledError:
             # its one thread may be at it nevertheless, and takes it back right afterwards
-            self._threads.maker.submit(self._folder.withdraw, record.report.id)
+            self._threads.maker.submit(self._folder.withdraw, record)
             raise
 
     async def look(self, job_id: str, user: str | None, wait_s: float) -> Record:

@@ -26,10 +26,12 @@ class Running:
     task: asyncio.Task[None] | None = None
 
     @classmethod
-    def begun(cls, wanted: SegmentRequest, model: str, user: str | None, progress: Progress) -> Running:
-        """Make a job of an accepted request."""
+    def begun(
+        cls, job_id: str | None, wanted: SegmentRequest, model: str, user: str | None, progress: Progress
+    ) -> Running:
+        """Make a job of an accepted request, of a new id where it has none yet."""
         report = JobReport(
-            id=secrets.token_hex(16),
+            id=job_id or secrets.token_hex(16),
             state="queued",
             model=model,
             output=wanted.output,
