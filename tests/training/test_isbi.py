@@ -56,6 +56,13 @@ def test_rand_error_of_a_split_by_hand() -> None:
     assert errors(["##.#.##"], ["####.##"])["rand_error"] == pytest.approx(1 - 2 * 2 / (2 + 7))
 
 
+def test_cells_are_not_joined_through_pixels_that_nobody_has_annotated() -> None:
+    reference = cells(["###..###"] * 3)
+    reference[:, 3:5] = IGNORE
+    found = isbi_errors([isbi_counts(certain(["########"] * 3), reference)])
+    assert {name: error for name, (error, _) in found.items()} == dict.fromkeys(ISBI_ERRORS, 0)
+
+
 def test_rand_error_of_a_merge_by_hand() -> None:
     # pairs: 6 + 1 in the reference; 15 among its 6 cell pixels in the one found cell
     assert errors(["#######"], ["####.##"])["rand_error"] == pytest.approx(1 - 2 * 7 / (15 + 7))

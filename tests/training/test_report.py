@@ -24,7 +24,7 @@ from training.cli import main
 from training.commands.report import add_parser, command_of
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures
-from training.measures.objects import match_objects
+from training.measures.objects import Matches, match_objects
 from training.pictures import FOUND, REFERENCE
 from training.prediction import net_predictor
 from training.recipe import Recipe
@@ -292,6 +292,15 @@ def test_missed_and_false_objects_are_named() -> None:
     found = np.zeros((40, 40), dtype=np.int32)
     found[2:12, 2:11], found[20:24, 2:12], found[32:38, 32:38] = 1, 2, 5
     assert unmatched(found, objects()) == ([7, 9], [2, 5])
+
+
+def test_of_an_object_found_as_two_halves_one_is_false() -> None:
+    reference, found = np.zeros((12, 12), dtype=np.int32), np.zeros((12, 12), dtype=np.int32)
+    reference[2:10, 2:10] = 3
+    found[2:10, 2:6], found[2:10, 6:10] = 1, 2
+    missed, false = unmatched(found, reference)
+    assert (missed, len(false)) == ([], 1)
+    assert match_objects(found, reference, [0.5]) == [Matches(1, 1, 0)]
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -92,8 +92,8 @@ def isbi_counts(probability_yx: NDArray[np.float32], reference_yx: NDArray[Any])
         Probability of cell (y, x), 0 to 1.
     reference_yx
         0 membrane, above 0 cell (y, x); cells are its connected components, so touching cells must be parted by
-        membrane. Pixels marked :data:`training.datasets.IGNORE` are membrane on both sides for the warp and count for
-        nothing.
+        membrane. Pixels marked :data:`training.datasets.IGNORE` are membrane on both sides, so that no cell is joined
+        through them, and count for nothing.
 
     """
     known, cell = reference_yx != IGNORE, reference_yx > 0
@@ -101,13 +101,13 @@ def isbi_counts(probability_yx: NDArray[np.float32], reference_yx: NDArray[Any])
     levels = []
     for threshold in THRESHOLDS:
         found = probability_yx > np.float32(threshold)
-        both_pairs, found_pairs = _pairs(cells, ndimage.label(found)[0])
         proposal = found & known
+        both_pairs, found_pairs = _pairs(cells, ndimage.label(proposal)[0])
         warped = warp(cell, proposal, np.abs(probability_yx - np.float32(threshold)))
         left = classify_mismatches(warped, proposal)
         levels.append(
             LevelCounts(
-                both_px=int(np.count_nonzero(found & cell)),
+                both_px=int(np.count_nonzero(proposal & cell)),
                 found_px=int(np.count_nonzero(proposal)),
                 both_pairs=both_pairs,
                 found_pairs=found_pairs,

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
-from skimage.metrics import contingency_table
 
-from training.datasets import IGNORE
-from training.weight_map import close_numbers
+from training.measures.overlaps import annotated_overlaps
 
 AP_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -47,23 +43,10 @@ def match_objects(
         IoU, above 0 to 1.
 
     """
-    known = reference_yx != IGNORE
-    found, wanted = (close_numbers(np.where(known, plane, 0)).astype(np.int64) for plane in (labels_yx, reference_yx))
-    table = contingency_table(wanted, found).tocoo()
-    areas_wanted, areas_found = (np.bincount(plane.ravel()) for plane in (wanted, found))
-    inside = (table.row > 0) & (table.col > 0)
-    rows, columns = table.row[inside], table.col[inside]
-    both = np.bincount(np.arange(rows.size), weights=table.data[inside], minlength=rows.size)
-    iou = both / (areas_wanted[rows] + areas_found[columns] - both)
-    n_wanted, n_found = (int(np.count_nonzero(areas[1:])) for areas in (areas_wanted, areas_found))
+    pairs = annotated_overlaps(labels_yx, reference_yx)
+    n_wanted, n_found = (int(np.count_nonzero(areas)) for areas in (pairs.wanted_px, pairs.found_px))
     results = []
     for threshold in thresholds:
-        good = iou >= threshold
-        pairs = sparse.csr_matrix(
-            (np.ones(np.count_nonzero(good), dtype=np.int8), (rows[good], columns[good])),
-            shape=(areas_wanted.size, areas_found.size),
-        )
-        # below IoU 0.5 an object may have several partners: the largest one-to-one matching decides
-        matched = int(np.count_nonzero(csgraph.maximum_bipartite_matching(pairs, perm_type="column") >= 0))
+        matched = pairs.matched(threshold)[0].size
         results.append(Matches(matched, n_found - matched, n_wanted - matched))
     return results

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import contingency_table
 
-from training.weight_map import close_numbers
+from training.measures.overlaps import overlaps
 
 
 def seg_jaccards(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> NDArray[np.float64]:
@@ -31,13 +30,8 @@ def seg_jaccards(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> NDArray
         0 to 1, in the order of the reference's numbers; empty where the reference has no object.
 
     """
-    wanted, found = (close_numbers(np.maximum(plane, 0)).astype(np.int64) for plane in (reference_yx, labels_yx))
-    areas_wanted, areas_found = (np.bincount(plane.ravel()) for plane in (wanted, found))
-    jaccards = np.zeros(areas_wanted.size)
-    table = contingency_table(wanted, found).tocoo()
-    covers = (table.row > 0) & (table.col > 0) & (2 * table.data > areas_wanted[table.row])
-    rows, columns, both = table.row[covers], table.col[covers], table.data[covers]
-    jaccards[rows] = both / (areas_wanted[rows] + areas_found[columns] - both)  # at most one covers more than half
-    there = areas_wanted > 0
-    there[0] = False
-    return jaccards[there]
+    pairs = overlaps(labels_yx, reference_yx)
+    covers = 2 * pairs.both_px > pairs.wanted_px[pairs.wanted]
+    jaccards = np.zeros(pairs.wanted_px.size)
+    jaccards[pairs.wanted[covers]] = pairs.iou[covers]  # at most one covers more than half
+    return jaccards[pairs.wanted_px > 0]

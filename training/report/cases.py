@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.metrics import contingency_table
 
 from model.labels import foreground_probability, instance_labels
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures, row_as_json
+from training.measures.overlaps import annotated_overlaps
 from training.pictures import (
     BOTH,
     FOUND,
@@ -99,18 +99,12 @@ def show_case(image: AnnotatedImage, row: ImageFigures, predictor: Predictor, *,
 def unmatched(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> tuple[list[int], list[int]]:
     """Numbers of the reference objects without a partner, and of the found ones.
 
-    Partners overlap with an IoU of :data:`MATCHED_IOU` or more; as in the figures, what nobody has annotated counts on
-    neither side.
+    Partners are matched one to one, as in the figures (:func:`training.measures.objects.match_objects`), with an IoU of
+    :data:`MATCHED_IOU` or more; what nobody has annotated counts on neither side.
     """
-    known = reference_yx != IGNORE
-    found, wanted = (np.where(known, plane, 0).astype(np.int64) for plane in (labels_yx, reference_yx))
-    table = contingency_table(wanted, found).tocoo()
-    areas_wanted, areas_found = np.bincount(wanted.ravel()), np.bincount(found.ravel())
-    iou = table.data / (areas_wanted[table.row] + areas_found[table.col] - table.data)
-    good = (table.row > 0) & (table.col > 0) & (iou >= MATCHED_IOU)
-    matched_wanted, matched_found = set(table.row[good].tolist()), set(table.col[good].tolist())
-    missed = [number for number in np.flatnonzero(areas_wanted).tolist() if number and number not in matched_wanted]
-    false = [number for number in np.flatnonzero(areas_found).tolist() if number and number not in matched_found]
+    pairs = annotated_overlaps(labels_yx, reference_yx)
+    sides = zip((pairs.wanted_px, pairs.found_px), pairs.matched(MATCHED_IOU), strict=True)
+    missed, false = (np.setdiff1d(np.flatnonzero(areas), matched).tolist() for areas, matched in sides)
     return missed, false
 
 
