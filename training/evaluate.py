@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from skimage.segmentation import watershed
 from tqdm import tqdm
 
 from model.label_rule import LabelRule
-from model.labels import foreground_probability, instance_labels
+from model.labels import class_mask, foreground_probability, instance_labels
 from training.datasets import AnnotatedImage
-from training.measures.foreground import foreground_overlap
+from training.measures.foreground import Overlap, class_overlaps, foreground_overlap, overlap_figures
 from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_errors
 from training.measures.objects import AP_THRESHOLDS, match_objects
 from training.measures.seg import seg_jaccards
@@ -31,10 +31,9 @@ class ImageFigures:
     ----------
     stem
         Name of the image.
-    iou, dice
-        Of the foreground.
-    foreground_both_px, foreground_either_px
-        Foreground pixels on both sides, and on either.
+    overlaps
+        Of the foreground alone, under that name; where the served mask tells several classes, of each of them but the
+        background, by its name.
     objects, found
         Reference and found objects.
     ap
@@ -47,15 +46,22 @@ class ImageFigures:
     """
 
     stem: str
-    iou: float
-    dice: float
-    foreground_both_px: int
-    foreground_either_px: int
+    overlaps: dict[str, Overlap]
     objects: int | None
     found: int | None
     ap: dict[str, float] | None
     jaccards: tuple[float, ...] | None = None
     isbi: IsbiCounts | None = None
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, 0 to 1; of several classes the mean over those that are there on either side."""
+        return overlap_figures([self.overlaps])["iou"]
+
+    @property
+    def dice(self) -> float:
+        """Dice coefficient, 0 to 1; of several classes as for :attr:`iou`."""
+        return overlap_figures([self.overlaps])["dice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,17 @@ class Evaluation:
         """Figures of all images, as far as they are measured and defined.
 
         ``iou``, ``dice``, ``ap@0.5`` ...: unweighted means over images. ``pooled_iou``: intersection over union of the
-        pixels of all images together. ``seg``: mean over the reference objects of all images; absent where there are
-        none. ``warping_error``, ``warping_error_all``, ``rand_error``, ``pixel_error``: of all images as one stack,
-        each at the best threshold for that stack.
+        pixels of all images together. Where the served mask tells several classes, ``iou@CLASS`` is the mean over the
+        images that show the class on either side, absent where none does, and ``iou``, ``dice`` and ``pooled_iou`` are
+        means over the classes but the background. ``seg``: mean over the reference objects of all images; absent where
+        there are none. ``warping_error``, ``warping_error_all``, ``rand_error``, ``pixel_error``: of all images as one
+        stack, each at the best threshold for that stack.
         """
         figures: dict[str, float] = {}
         if not self.rows:
             return figures
         if self.scoring.measures is None or "foreground" in self.scoring.measures:
-            figures |= {name: float(np.mean([getattr(row, name) for row in self.rows])) for name in ("iou", "dice")}
-            either = sum(row.foreground_either_px for row in self.rows)
-            figures["pooled_iou"] = sum(row.foreground_both_px for row in self.rows) / either if either else 1.0
+            figures |= overlap_figures([row.overlaps for row in self.rows])
         if all(row.ap is not None for row in self.rows):
             for threshold in AP_THRESHOLDS:
                 key = str(threshold)
@@ -95,7 +101,7 @@ class Evaluation:
         return {name: threshold for name, (_, threshold) in self._isbi().items()}
 
     def score(self) -> float:
-        """One number, 0 to 1, to choose the best net by: see :attr:`training.scoring.Scoring.choose_by`.
+        """Return one number, 0 to 1, to choose the best net by: see :attr:`training.scoring.Scoring.choose_by`.
 
         Of an error it is what is missing from 1. A figure that these images do not define is 0.
         """
@@ -138,11 +144,14 @@ def format_figure(name: str, value: float) -> str:
 
 def row_as_json(row: ImageFigures) -> dict[str, Any]:
     """One image's figures for JSON; its errors of the ISBI 2012 challenge are those at its own best thresholds."""
-    entry = asdict(row)
-    jaccards = entry.pop("jaccards")
-    del entry["isbi"]
-    if jaccards is not None:
-        entry["seg"] = float(np.mean(jaccards)) if jaccards else None
+    entry: dict[str, Any] = {"stem": row.stem, "iou": row.iou, "dice": row.dice}
+    if len(row.overlaps) > 1:
+        entry |= {f"iou@{name}": overlap.iou if overlap.either else None for name, overlap in row.overlaps.items()}
+    for name, overlap in row.overlaps.items():
+        entry |= {f"{name}_both_px": overlap.both, f"{name}_either_px": overlap.either}
+    entry |= {"objects": row.objects, "found": row.found, "ap": row.ap}
+    if row.jaccards is not None:
+        entry["seg"] = float(np.mean(row.jaccards)) if row.jaccards else None
     if row.isbi is not None:
         entry |= {name: error for name, (error, _) in isbi_errors([row.isbi]).items()}
     return entry
@@ -155,11 +164,30 @@ def figures(
     *,
     instances: bool,
     scoring: Scoring | None = None,
+    classes: Sequence[str] = (),
 ) -> ImageFigures:
-    """Score one image's probabilities (c, y, x) by the package's rule."""
+    """Score one image by the package's rule.
+
+    Parameters
+    ----------
+    probabilities_cyx
+        What the net gives for it, (c, y, x), 0 to 1.
+    image, rule
+        The image with its reference, and how probabilities become a mask and objects.
+    instances
+        Whether the reference numbers objects; else it gives classes.
+    scoring
+        What is measured; None: what such a reference allows.
+    classes
+        Names of the net's classes, asked for where :func:`model.labels.class_mask` tells several apart.
+
+    """
     measured = (scoring or Scoring()).measured("instances" if instances else "semantic")
-    foreground = foreground_probability(probabilities_cyx, rule)
-    overlap = foreground_overlap(foreground > np.float32(rule.threshold), image.labels_yx)
+    mask = class_mask(probabilities_cyx, rule)
+    if instances or rule.tells_object_or_not(len(probabilities_cyx)):
+        overlaps = {"foreground": foreground_overlap(mask, image.labels_yx)}
+    else:
+        overlaps = class_overlaps(mask, image.labels_yx, classes)
     objects = found = ap = jaccards = None
     if "ap" in measured or "seg" in measured:
         labels = instance_labels(probabilities_cyx, rule)
@@ -172,10 +200,7 @@ def figures(
             jaccards = tuple(seg_jaccards(labels, image.labels_yx).tolist())
     return ImageFigures(
         image.stem,
-        overlap.iou,
-        overlap.dice,
-        overlap.both,
-        overlap.either,
+        overlaps,
         objects,
         found,
         ap,
@@ -205,7 +230,12 @@ def evaluate_images(
     """Run a net over whole images as served, and score each."""
     rows = tuple(
         figures(
-            predictor.probabilities(image.image_yxc), image, predictor.label_rule, instances=instances, scoring=scoring
+            predictor.probabilities(image.image_yxc),
+            image,
+            predictor.label_rule,
+            instances=instances,
+            scoring=scoring,
+            classes=predictor.classes,
         )
         for image in tqdm(images, desc="evaluate", unit="image", leave=False, disable=None)
     )
@@ -217,6 +247,8 @@ def _table_cells(row: ImageFigures, scoring: Scoring) -> dict[str, str]:
     cells: dict[str, str] = {}
     if scoring.measures is None or "foreground" in scoring.measures:
         cells |= {"IoU": f"{row.iou:.4f}", "Dice": f"{row.dice:.4f}"}
+        if len(row.overlaps) > 1:
+            cells |= {f"IoU {name}": f"{one.iou:.4f}" if one.either else "-" for name, one in row.overlaps.items()}
     cells |= {
         name: "-" if count is None else str(count) for name, count in (("objects", row.objects), ("found", row.found))
     }

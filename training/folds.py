@@ -66,6 +66,10 @@ class CrossValidation:
                     f"{first.name} and {fold.name} are judged by different measures ([scoring] of their recipes); name "
                     "one recipe for both (--recipe), or score them one by one"
                 )
+        classes = list(dict.fromkeys(tuple(row.overlaps) for row in self.pooled.rows))
+        if len(classes) > 1:
+            told = " and ".join(", ".join(names) for names in classes[:2])
+            raise FoldsMismatch(f"the folds' nets tell different classes apart ({told}); score them one by one")
         holders = Counter(row.stem for row in self.pooled.rows)
         twice = [stem for stem, count in holders.items() if count > 1]
         if twice:

@@ -35,17 +35,24 @@ class Judged:
             return (
                 f"the class differs in {self.agreement.other_class:.3%} of pixels, {_MOST_OTHER_CLASS:.1%} is the limit"
             )
-        for name, most in _MOST_LOSS.items():
-            if name in self.fp32 and self.fp32[name] - self.lower[name] > most:
-                return (
-                    f"{name} falls from {self.fp32[name]:.4f} to {self.lower[name]:.4f}, by {most} at most is the limit"
-                )
+        for name in self._limited():
+            most, lower = _MOST_LOSS[_measure_of(name)], self.lower.get(name, 0.0)
+            if self.fp32[name] - lower > most:
+                return f"{name} falls from {self.fp32[name]:.4f} to {lower:.4f}, by {most} at most is the limit"
         return None
 
     def __str__(self) -> str:
-        names = [name for name in _MOST_LOSS if name in self.fp32]
-        changes = ", ".join(f"{name} {self.fp32[name]:.4f} -> {self.lower[name]:.4f}" for name in names)
-        return f"{self.agreement}; {changes}"
+        changes = [f"{name} {self.fp32[name]:.4f} -> {self.lower.get(name, 0.0):.4f}" for name in self._limited()]
+        return f"{self.agreement}; {', '.join(changes)}"
+
+    def _limited(self) -> list[str]:
+        """Names of the figures that may fall by so much alone."""
+        return [name for name in self.fp32 if _measure_of(name) in _MOST_LOSS]
+
+
+def _measure_of(name: str) -> str:
+    """Name by which a figure has its limit: that of a class is that of all."""
+    return "iou" if name.startswith("iou@") else name
 
 
 def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage], options: SessionOptions) -> Judged:
@@ -80,7 +87,14 @@ def judge(package: Package, recipe: Recipe, images: Sequence[AnnotatedImage], op
         pixels.append(fp32[0].size)
         for side, probabilities in zip(rows, (fp32, lower), strict=True):
             side.append(
-                figures(probabilities, image, package.spec.label_rule, instances=instances, scoring=recipe.scoring)
+                figures(
+                    probabilities,
+                    image,
+                    package.spec.label_rule,
+                    instances=instances,
+                    scoring=recipe.scoring,
+                    classes=package.spec.classes,
+                )
             )
     means = [Evaluation(tuple(side), recipe.scoring).means() for side in rows]
     return Judged(pooled(parts, pixels), means[0], means[1])

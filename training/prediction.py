@@ -32,6 +32,8 @@ class Predictor:
     ----------
     run, normalization, geometry, label_rule
         As the package declares them.
+    classes
+        Names of the net's classes.
     mirror
         Whether probabilities are the mean over mirrored and turned views (:mod:`model.views`), as the service gives
         where it is asked for; figures of a package's card are those of one view.
@@ -42,6 +44,7 @@ class Predictor:
     normalization: Sequence[Step]
     geometry: Geometry
     label_rule: LabelRule
+    classes: tuple[str, ...]
     mirror: bool = False
 
     def probabilities(self, image_yxc: NDArray[Any]) -> NDArray[np.float32]:
@@ -64,7 +67,7 @@ def net_predictor(net: UNet, recipe: Recipe) -> Predictor:
         probabilities: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
         return probabilities
 
-    return Predictor(run, recipe.normalization, recipe.geometry, recipe.labels)
+    return Predictor(run, recipe.normalization, recipe.geometry, recipe.labels, recipe.targets.classes)
 
 
 def package_predictor(package: Package, backend: Backend = "cpu") -> Predictor:
@@ -75,4 +78,4 @@ def package_predictor(package: Package, backend: Backend = "cpu") -> Predictor:
 def session_predictor(package: Package, session: InferenceSession) -> Predictor:
     """Return a predictor that runs a package's open session, as the service does."""
     spec = package.spec
-    return Predictor(session.run, spec.normalization, spec.geometry, spec.label_rule)
+    return Predictor(session.run, spec.normalization, spec.geometry, spec.label_rule, spec.classes)

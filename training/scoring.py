@@ -15,12 +15,12 @@ class Scoring(Part):
     Parameters
     ----------
     measures
-        ``foreground``: IoU and Dice. ``ap``: average precision at IoU 0.5 to 0.9. ``seg``: SEG of the Cell Tracking
-        Challenge. ``isbi``: pixel, Rand and warping error of the ISBI 2012 EM challenge. ``ap`` and ``seg`` need
-        instances. Without it: foreground, and ap where the masks are instances.
+        ``foreground``: IoU and Dice, of each class where the mask tells several. ``ap``: average precision at IoU 0.5
+        to 0.9. ``seg``: SEG of the Cell Tracking Challenge. ``isbi``: pixel, Rand and warping error of the ISBI 2012 EM
+        challenge. ``ap`` and ``seg`` need instances. Without it: foreground, and ap where the masks are instances.
     choose_by
         The figure that chooses the best net; of errors the lowest. Without it: the mean of IoU and AP at 0.5, or IoU
-        alone where there are no instances.
+        alone where there are no instances. IoU and Dice of several classes are means over them.
     mirror
         Whether ``evaluate`` and ``cross-validate`` average over the eight mirrored and turned views of an image, as the
         service does where it is asked to. Validation during training and the figures of a package's card never do.

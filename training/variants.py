@@ -56,8 +56,8 @@ def add_int8(
     Raises
     ------
     ExportError
-        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU or 0.005 in AP, or the package
-        cannot be replaced.
+        Where int8 differs from fp32 by more than 0.1 % of the pixels, 0.002 in IoU (of all classes or of one) or 0.005
+        in AP, or the package cannot be replaced.
     NothingToLearn
         Without an image on either side.
     ForeignPackage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def test_an_image_in_two_folds_is_refused() -> None:
 def test_folds_that_are_judged_differently_are_refused() -> None:
     with pytest.raises(FoldsMismatch, match="different measures"):
         CrossValidation((fold("1/2", ("a", True)), fold("2/2", ("b", True), scoring=Scoring(measures=("ap",)))), 2)
+
+
+def test_folds_of_other_classes_are_not_pooled() -> None:
+    (row,) = fold("a", ("one", True)).evaluation.rows
+    overlaps = {"cell": row.overlaps["foreground"], "ring": row.overlaps["foreground"]}
+    other = Fold("b", Evaluation((replace(row, stem="two", overlaps=overlaps),)))
+    with pytest.raises(FoldsMismatch, match=r"different classes apart \(foreground and cell, ring\); score them one"):
+        CrossValidation((fold("a", ("one", True)), other), 2)
 
 
 def test_what_was_not_run_is_said() -> None:

@@ -10,11 +10,12 @@ import pytest
 from scipy import ndimage
 
 from model.label_rule import LabelRule
+from model.labels import class_mask
 from training.checkpoint import build_net
 from training.datasets import IGNORE, AnnotatedImage
-from training.evaluate import Evaluation, evaluate_images, figures, parted
+from training.evaluate import Evaluation, ImageFigures, evaluate_images, figures, parted
 from training.prediction import net_predictor
-from training.recipe import Recipe
+from training.recipe import Recipe, recipe_from
 from training.scoring import Scoring
 
 
@@ -48,6 +49,69 @@ def test_semantic_masks_have_no_object_figures(image: AnnotatedImage) -> None:
     assert evaluation.means() == {"iou": 1.0, "dice": 1.0, "pooled_iou": 1.0}
     assert evaluation.score() == 1.0
     assert " - " in evaluation.as_table()
+
+
+CLASSES = ("background", "cell", "ring")
+BY_CLASS = LabelRule(foreground=(1, 2), seeds=(1, 2))
+
+
+def of_classes(image: AnnotatedImage, mask_yx: np.ndarray) -> ImageFigures:
+    """Figures of a net that is certain of a class for each pixel."""
+    probabilities = np.stack([mask_yx == number for number in range(3)]).astype(np.float32)
+    return figures(probabilities, image, BY_CLASS, instances=False, classes=CLASSES)
+
+
+def test_a_class_that_is_never_said_costs_the_score(image: AnnotatedImage) -> None:
+    missing = Evaluation((of_classes(image, (image.labels_yx > 0).astype(int)),))
+    wanted = {"iou": 8 / 43, "iou@cell": 16 / 43, "iou@ring": 0.0, "dice": 16 / 59, "pooled_iou": 8 / 43}
+    assert missing.means() == pytest.approx(wanted)
+    assert missing.score() == pytest.approx(8 / 43)
+    assert Evaluation((of_classes(image, image.labels_yx),)).means() == dict.fromkeys(wanted, 1.0)
+    line = missing.as_table().splitlines()[1].split()
+    assert line[:5] == ["two", "0.1860", "0.2712", "0.3721", "0.0000"]
+    assert missing.as_json()["rows"][0]["ring_either_px"] == 27
+
+
+def test_the_scored_class_is_the_served_one(image: AnnotatedImage) -> None:
+    rng = np.random.default_rng(1)
+    probabilities = rng.dirichlet((1, 1, 1), size=image.labels_yx.shape).transpose(2, 0, 1).astype(np.float32)
+    served = class_mask(probabilities, BY_CLASS)
+    assert ((served > 0) != (probabilities[1:].sum(axis=0) > 0.5)).any()
+    row = figures(probabilities, image, BY_CLASS, instances=False, classes=CLASSES)
+    assert row == of_classes(image, served)
+
+
+def test_images_without_a_class_say_nothing_of_it(image: AnnotatedImage) -> None:
+    one = AnnotatedImage("one", image.image_yxc, np.where(image.labels_yx == 1, 1, 0))
+    rows = (of_classes(image, np.minimum(image.labels_yx, 1)), of_classes(one, one.labels_yx))
+    means = Evaluation(rows).means()
+    assert means["iou@ring"] == 0, "it is in one image, and never found"
+    assert means["iou@cell"] == pytest.approx((16 / 43 + 1) / 2)
+    assert "iou@ring" not in Evaluation(rows[1:]).means()
+    assert Evaluation(rows[1:]).score() == 1
+    assert Evaluation(rows[1:]).as_json()["rows"][0]["iou@ring"] is None
+    nothing = AnnotatedImage("none", image.image_yxc, np.zeros_like(image.labels_yx))
+    assert Evaluation((of_classes(nothing, nothing.labels_yx),)).means() == {"iou": 1, "dice": 1, "pooled_iou": 1}
+
+
+def test_classes_of_unannotated_pixels_count_on_neither_side(image: AnnotatedImage) -> None:
+    partly = AnnotatedImage("partly", image.image_yxc, np.where(image.labels_yx == 2, IGNORE, image.labels_yx))
+    assert Evaluation((of_classes(partly, image.labels_yx),)).means()["iou"] == 1
+
+
+def test_a_net_of_classes_is_scored_by_its_own_names(image: AnnotatedImage) -> None:
+    values = {
+        "name": "three",
+        "tile_output_px": 60,
+        "data": {"kind": "semantic"},
+        "net": {"base_width": 4, "depth": 2},
+        "targets": {"scheme": "classes", "classes": CLASSES},
+        "labels": {"foreground": [1, 2], "seeds": [1, 2]},
+    }
+    recipe = recipe_from(values, "three")
+    predictor = net_predictor(build_net(recipe).eval(), recipe)
+    served = class_mask(predictor.probabilities(image.image_yxc), recipe.labels)
+    assert evaluate_images([image], predictor, instances=False).rows == (of_classes(image, served),)
 
 
 def test_pooled_figures_weigh_images_by_their_foreground(image: AnnotatedImage) -> None:

@@ -28,7 +28,7 @@ def image_yxc() -> NDArray[np.float32]:
 
 
 def test_mirroring_averages_over_all_eight_views(image_yxc: NDArray[np.float32]) -> None:
-    plain = Predictor(left_neighbour, (), Geometry(AXIS, AXIS), LabelRule())
+    plain = Predictor(left_neighbour, (), Geometry(AXIS, AXIS), LabelRule(), ("background", "object"))
     padded = np.pad(image_yxc[..., 0], 1, mode="reflect")
     assert np.array_equal(plain.probabilities(image_yxc)[0], padded[1:-1, :-2])
     sides = padded[1:-1, :-2] + padded[1:-1, 2:] + padded[:-2, 1:-1] + padded[2:, 1:-1]

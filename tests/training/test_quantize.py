@@ -202,6 +202,9 @@ def test_a_loss_beyond_a_limit_is_named() -> None:
         problem = Judged(Agreement(0.0, 0.0), good, {**good, name: lower}).problem()
         assert problem is not None
         assert problem.startswith(f"{name} falls from {good[name]:.4f} to {lower:.4f}")
+    classes = {"iou": 0.9, "iou@cell": 0.9, "iou@ring": 0.9, "dice": 0.9, "pooled_iou": 0.9}
+    problem = Judged(Agreement(0.0, 0.0), classes, {**classes, "iou": 0.899, "iou@ring": 0.897}).problem()
+    assert problem == "iou@ring falls from 0.9000 to 0.8970, by 0.002 at most is the limit"
 
 
 def test_a_zip_and_a_folder_with_more_in_it_are_replaced_as_a_whole(package: Package, tmp_path: Path) -> None:

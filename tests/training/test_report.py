@@ -19,18 +19,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.label_rule import LabelRule
+from model.tiling import AxisGeometry, Geometry
 from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.commands.report import add_parser, command_of
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures
+from training.measures.foreground import Overlap
 from training.measures.objects import Matches, match_objects
 from training.pictures import FOUND, REFERENCE
-from training.prediction import net_predictor
+from training.prediction import Predictor, net_predictor
 from training.recipe import Recipe
 from training.report.cases import overlay, show_case, unmatched, worst_rows
 from training.report.charts import Series, histogram, line_chart, number, ticks
-from training.report.page import table_of
+from training.report.page import table_of, title_of
 from training.report.run_log import best_point, read_log
 from training.scoring import Scoring
 from training.state import fresh_state
@@ -350,9 +353,8 @@ def test_differing_pixels_of_classes_are_tinted() -> None:
 
 
 def row(stem: str, iou: float, ap: float | None = None) -> ImageFigures:
-    return ImageFigures(
-        stem, iou, iou, 1, 1, None, None, None if ap is None else dict.fromkeys(map(str, (0.5, 0.6, 0.7, 0.8, 0.9)), ap)
-    )
+    precisions = None if ap is None else dict.fromkeys(map(str, (0.5, 0.6, 0.7, 0.8, 0.9)), ap)
+    return ImageFigures(stem, {"foreground": Overlap(round(10 * iou), 10)}, None, None, precisions)
 
 
 def test_the_worst_images_come_first_by_the_figure_that_the_recipe_names() -> None:
@@ -360,6 +362,31 @@ def test_the_worst_images_come_first_by_the_figure_that_the_recipe_names() -> No
     assert [found.stem for found in worst_rows(Evaluation(rows), 2)] == ["middle", "good"]
     by_iou = Evaluation(rows, Scoring(choose_by="iou"))
     assert [found.stem for found in worst_rows(by_iou, 9)] == ["bad", "middle", "good"]
+
+
+def test_pixels_of_the_wrong_class_are_tinted(tiny_recipe: Recipe) -> None:
+    classes = ("background", "cell", "ring")
+    rule = LabelRule(foreground=(1, 2), seeds=(1, 2))
+    wanted = np.zeros((40, 40), dtype=np.int32)
+    wanted[4:20, 4:20], wanted[24:36, 24:36] = 1, 2
+    image = AnnotatedImage("one", np.zeros((40, 40, 1), dtype=np.uint8), wanted)
+
+    def say_cell(tiles_bcyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        likely = np.zeros((len(tiles_bcyx), 3, 40, 40), dtype=np.float32)
+        likely[:, 1, 4:20, 4:20] = likely[:, 1, 24:36, 24:36] = 1
+        return likely
+
+    whole = AxisGeometry(minimum=40, step=40, shrink=0, halo=0, grid=40)
+    predictor = Predictor(say_cell, (), Geometry(whole, whole), rule, classes)
+    case = show_case(image, row("one", 0.5), predictor, instances=False)
+    scale = case.overlay.shape[0] // 40
+    assert (case.missed, case.false) == (None, None)
+    assert case.overlay[30 * scale, 30 * scale].any(), "ring, and cell was said"
+    assert not case.overlay[12 * scale, 12 * scale].any(), "cell, as was said"
+
+
+def test_figures_of_classes_are_called_by_them() -> None:
+    assert (title_of("iou@ring_cell"), title_of("iou"), title_of("ap@0.5")) == ("IoU ring_cell", "IoU", "AP@0.5")
 
 
 def test_a_table_has_a_column_for_whatever_is_measured() -> None:

@@ -3,7 +3,7 @@
 ==============  =======================================================================  ============================
 module          measure                                                                  pooled over images as
 ==============  =======================================================================  ============================
-``foreground``  IoU and Dice of foreground pixels                                        mean; IoU of all pixels too
+``foreground``  IoU and Dice of the foreground's pixels, or of each class's              mean; IoU of all pixels too
 ``objects``     average precision TP / (TP + FP + FN) at IoU 0.5 to 0.9 (DSB 2018)       mean
 ``seg``         SEG of the Cell Tracking Challenge                                       mean over all objects
 ``isbi``        pixel, Rand and warping error of the ISBI 2012 EM challenge              counts of all, one threshold

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.labels import foreground_probability, instance_labels
+from model.labels import class_mask, instance_labels
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures, row_as_json
 from training.measures.overlaps import annotated_overlaps
@@ -77,15 +77,17 @@ def worst_rows(evaluation: Evaluation, count: int) -> list[ImageFigures]:
 
 def show_case(image: AnnotatedImage, row: ImageFigures, predictor: Predictor, *, instances: bool) -> Case:
     """Predict an image again, and draw it."""
-    image = replace(image, labels_yx=close_numbers(image.labels_yx))
     probabilities, rule = predictor.probabilities(image.image_yxc), predictor.label_rule
     missed: list[int] | None = None
     false: list[int] | None = None
     if instances:
+        image = replace(image, labels_yx=close_numbers(image.labels_yx))
         labels: NDArray[Any] = instance_labels(probabilities, rule)
         missed, false = unmatched(labels, image.labels_yx)
     else:
-        labels = (foreground_probability(probabilities, rule) > np.float32(rule.threshold)).astype(np.int32)
+        labels = class_mask(probabilities, rule).astype(np.int32)
+        if rule.tells_object_or_not(len(probabilities)):  # the reference may tell more
+            image = replace(image, labels_yx=np.where(image.labels_yx == IGNORE, IGNORE, image.labels_yx != 0))
     return Case(
         stem=image.stem,
         figures=flatten(row_as_json(row)),
@@ -118,7 +120,7 @@ def overlay(
     image
         The image and its reference.
     labels_yx
-        What was found: object numbers, or 1 for foreground.
+        What was found: object numbers, or classes.
     missed, false
         Numbers of reference objects to tint and ring, and of found ones to tint and cross; None for semantic masks,
         where differing pixels are tinted.
@@ -130,7 +132,7 @@ def overlay(
     found = np.where(image.labels_yx == IGNORE, 0, labels_yx)
     wanted_shown, found_shown = resize_labels(reference, size), resize_labels(found, size)
     if missed is None or false is None:
-        tints = ((wanted_shown > 0) & (found_shown == 0), (found_shown > 0) & (wanted_shown == 0))
+        tints = ((wanted_shown > 0) & (found_shown != wanted_shown), (found_shown > 0) & (wanted_shown == 0))
     else:
         tints = (np.isin(wanted_shown, missed), np.isin(found_shown, false))
     for where, colour in zip(tints, (REFERENCE, FOUND), strict=True):

@@ -127,9 +127,10 @@ def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str
 
 
 def _pooled(runs: Sequence[ScoredRun]) -> CrossValidation | None:
-    """Return the runs as folds, where they are: alike in measures, no image scored twice, none seen in training."""
+    """Return the runs as folds, where they are: alike in measures and classes, no image scored twice, none learnt."""
     stems = Counter(row.stem for run in runs for row in run.evaluation.rows)
     alike = all(run.evaluation.scoring == runs[0].evaluation.scoring for run in runs)
+    alike = alike and len({tuple(row.overlaps) for run in runs for row in run.evaluation.rows}) < 2
     if (
         len(runs) < 2
         or not alike

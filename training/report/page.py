@@ -71,6 +71,9 @@ def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def title_of(name: str) -> str:
     """Name of a figure as people write it; of anything else as it is, but for underscores."""
+    measure, at, of_class = name.partition("iou@")
+    if at and not measure:
+        return f"IoU {of_class}"
     return _TITLES.get(name, name.replace("ap@", "AP@").replace("_", " "))
 
 
