@@ -48,6 +48,8 @@ def live_server(
 ) -> Iterator[LiveServer]:
     """Start the service on a free port, wait until it is ready, and end it afterwards.
 
+    Its nets have one thread where a test asks for no other number: they are tiny, and those of more wait busily.
+
     Parameters
     ----------
     folder
@@ -60,7 +62,7 @@ def live_server(
         Further settings by field name.
 
     """
-    given = {"port": 0, "models_dir": packages, "backend": "cpu", **settings}
+    given = {"port": 0, "models_dir": packages, "backend": "cpu", "threads": 1, **settings}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     log = folder / "service.log"
     with log.open("wb") as stream:

@@ -35,6 +35,7 @@ def settings(packages: Path) -> Settings:
             "models_dir": packages,
             "default_model": "tiny",
             "backend": "cpu",
+            "threads": 1,
             "max_body_mb": 2,
             "max_pixels": 4_000_000,
             "spool_mb": 0,

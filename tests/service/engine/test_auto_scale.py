@@ -45,7 +45,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(packages: Path) -> Iterator[AppClient]:
-    with running_app(Settings(models_dir=str(packages), backend="cpu", default_model="tiny")) as running:
+    with running_app(Settings(models_dir=str(packages), backend="cpu", threads=1, default_model="tiny")) as running:
         running.wait_until_ready()
         yield running
 

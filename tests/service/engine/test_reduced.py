@@ -53,7 +53,9 @@ def answers(packages: Path, *, reducing: bool) -> list[bytes]:
     np.save(buffer, image)
 
     async def scenario() -> list[bytes]:
-        settings = Settings(models_dir=packages, backend="cpu", default_model="components", memory_budget_mb=128)
+        settings = Settings(
+            models_dir=packages, backend="cpu", threads=1, default_model="components", memory_budget_mb=128
+        )
         engine = Engine(settings, Metrics())
         await engine.start()
         try:

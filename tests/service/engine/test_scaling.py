@@ -167,7 +167,7 @@ def test_nuclei_six_times_too_large_are_found_at_their_scale() -> None:
     scene = NucleiScene(size_yx=(160, 160), bit_depth=16)
     image, labels = render_nuclei(scene, 3)
     large = np.round(resampled(image[np.newaxis].astype(np.float32), (960, 960))[0]).astype(np.uint16)
-    settings = Settings(backend="cpu", default_model="nuclei", cache_dir="none")
+    settings = Settings(backend="cpu", threads=1, default_model="nuclei", cache_dir="none")
     with running_app(settings) as running:
         running.wait_until_ready()
         expected = array(running, image, output="labels")

@@ -163,7 +163,7 @@ def test_an_engine_that_measured_itself_too_slow_answers_and_plans(
     monkeypatch.setattr(loading, "Throughput", lambda speed: Throughput(speed / 1e9))
 
     async def scenario(*, plans: bool) -> None:
-        engine = Engine(Settings(models_dir=package.path, backend="cpu", cache_dir="none"), Metrics())
+        engine = Engine(Settings(models_dir=package.path, backend="cpu", threads=1, cache_dir="none"), Metrics())
         await engine.start()
         assert 512 * 512 / engine.pixels_per_second > 1000
         if plans:
