@@ -133,9 +133,9 @@ def describe(
     rooms = [needs(header, spec, [request], part_bytes, most)]
     search: dict[str, Any] | None = None
     if request.auto_scale:
-        trials, _, asked = search_of(header, request, loaded, part_bytes, math.inf, most=most, series=SINGLE)
+        crops, _, asked = search_of(header, request, loaded, part_bytes, math.inf, most=most, series=SINGLE)
         rooms.append(asked.room)
-        tried = [loaded.planner.expected(trial.plan.tiles) for trial in trials]
+        tried = [loaded.planner.expected(crop.plan.tiles) for crop in crops]
         search = {
             "tiles": sum(len(choice.plan) for choice in tried),
             "seconds": round(sum(choice.seconds for choice in tried), 4),

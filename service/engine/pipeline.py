@@ -27,7 +27,7 @@ from service.engine.linking import link_axis
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs
 from service.engine.plane import check_output
-from service.engine.progress import Progress, Turns
+from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
 from service.engine.scale_search import Search, found_scale, search_of
 from service.engine.scheduler import Scheduler
@@ -35,6 +35,7 @@ from service.engine.series import SINGLE, Series
 from service.engine.spool import Spool, SpoolShare
 from service.engine.tracebacks import errors_keep_nothing
 from service.engine.trial import Trials, tried_speed
+from service.engine.turns import Turns
 from service.engine.workers import Workers
 from service.formats import ENCODERS
 from service.telemetry import Metrics
@@ -179,14 +180,14 @@ class Pipeline:
                 with telling(asked.auto_scale):
                     yield work, scaled[1]
             return
-        trials, known, asked = self._search(header, request, chosen, reader.part_bytes, timeout_s, series=series)
+        crops, known, asked = self._search(header, request, chosen, reader.part_bytes, timeout_s, series=series)
         for each in requests:  # at no scale does one take less than at its own, alone
             demand([each], series=series).check_alone(self.admission)
         await self._try_speed(asked, chosen)
         async with accepted([request], asked, preparing=True) as search:
             beside = search.ticket.beside
             before_s = beside()
-            progress.scaled = scaled = settled(request, *await found_scale(search, trials, known))
+            progress.scaled = scaled = settled(request, *await found_scale(search, crops, known))
             searched_s = beside() - before_s
             search.ticket.beside = lambda: beside() - searched_s
             requests = all_at_scale(requests, scaled)

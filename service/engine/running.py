@@ -19,13 +19,14 @@ from service.engine.loading import LoadedModel
 from service.engine.memory_fit import MemoryFit
 from service.engine.pipeline import Pipeline
 from service.engine.planning import PlanLimits
-from service.engine.progress import Progress, Turns
+from service.engine.progress import Progress
 from service.engine.registry import Registry, dropped
 from service.engine.rescan import Rescan
 from service.engine.scheduler import Scheduler
 from service.engine.soundness import LEAST_PATIENCE_S, Soundness
 from service.engine.spool import Spool
 from service.engine.trial import Trials
+from service.engine.turns import Turns
 from service.engine.watching import Watch
 from service.engine.workers import Workers
 from service.settings import Settings

@@ -42,7 +42,7 @@ _LEAST_DIAMETER_PX = 4  # in the image: what is smaller there is mostly its nois
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ScaleCrop:
     """A crop of an image at a scale, and how it is cut into tiles."""
 
     scale: float
@@ -59,21 +59,21 @@ class Trial:
 class Search(NamedTuple):
     """What is tried of an image, for which objects, and what that asks for."""
 
-    trials: tuple[Trial, ...]
+    crops: tuple[ScaleCrop, ...]
     known_px: tuple[float, float, float]
     """See :attr:`model.spec.ModelSpec.object_diameter_px`."""
     asked: Demand
 
 
-def trials_of(header: ImageHeader, planner: Planner) -> tuple[Trial, ...]:
+def crops_of(header: ImageHeader, planner: Planner) -> tuple[ScaleCrop, ...]:
     """Return what is to be tried of an image; none where it is too small for that at any scale."""
-    trials = []
+    crops = []
     for scale in _SCALES:
         rows, columns = (_middle(length, round(_SIDE_PX / scale)) for length in header.size_yx)
         size_yx = scaled_size((rows.stop - rows.start, columns.stop - columns.start), scale)
         if min(size_yx) >= _LEAST_SIDE_PX:
-            trials.append(Trial(scale, rows, columns, plan_views(planner, size_yx, mirror=False)))
-    return tuple(trials)
+            crops.append(ScaleCrop(scale, rows, columns, plan_views(planner, size_yx, mirror=False)))
+    return tuple(crops)
 
 
 def search_needs(
@@ -83,21 +83,21 @@ def search_needs(
     part_bytes: int,
     most: Needs,
     *,
-    trials: Sequence[Trial],
+    crops: Sequence[ScaleCrop],
 ) -> Needs:
-    """Memory and disk for a decoded plane and the largest trial; others as for :func:`service.engine.needs.needs`."""
+    """Memory and disk for a decoded plane and the largest crop; others as for :func:`service.engine.needs.needs`."""
     reading = reading_bytes(header, part_bytes)
-    largest = max(_trial_bytes(header, request, spec, trial) for trial in trials)
+    largest = max(_crop_bytes(header, request, spec, crop) for crop in crops)
     in_memory = Needs(max(reading.into_memory, reading.decoded + reading.kept + largest), 0)
     in_files = Needs(reading.into_file + largest, reading.decoded)
     return in_memory if in_memory.within(most) or not most.on_disk else in_files
 
 
-def _trial_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, trial: Trial) -> int:
-    """Memory of a trial: while the crop is resampled, or while objects are looked for."""
-    crop = replace(header, size_yx=(trial.rows.stop - trial.rows.start, trial.columns.stop - trial.columns.start))
-    resampling = scaling_bytes(crop, trial.scale, 0) + scaling_work_bytes(crop, trial.scale, 0)
-    seen = replace(header, size_yx=trial.size_yx, planes=1, dtype=np.dtype(np.float32))
+def _crop_bytes(header: ImageHeader, request: SegmentRequest, spec: ModelSpec, crop: ScaleCrop) -> int:
+    """Memory of a crop: while it is resampled, or while objects are looked for."""
+    own = replace(header, size_yx=(crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start))
+    resampling = scaling_bytes(own, crop.scale, 0) + scaling_work_bytes(own, crop.scale, 0)
+    seen = replace(header, size_yx=crop.size_yx, planes=1, dtype=np.dtype(np.float32))
     return max(resampling, needs(seen, spec, [_for_objects(request)], 0, _IN_MEMORY).memory_bytes)
 
 
@@ -126,27 +126,27 @@ def search_of(
         Where objects can tell no scale, either.
 
     """
-    trials, spec = trials_of(header, chosen.planner), chosen.package.spec
+    crops, spec = crops_of(header, chosen.planner), chosen.package.spec
     known_px = spec.object_diameter_px
-    if known_px is None or not trials:
+    if known_px is None or not crops:
         raise nothing_tells(request, header, spec)
-    room = search_needs(header, request, spec, part_bytes, most.minus(series), trials=trials)
-    pixels, once = sum(trial.plan.input_pixels for trial in trials), replace(series, runs=1)
+    room = search_needs(header, request, spec, part_bytes, most.minus(series), crops=crops)
+    pixels, once = sum(crop.plan.input_pixels for crop in crops), replace(series, runs=1)
     background, user = request.background, request.user
-    asked = Demand(trials[-1].plan, pixels, room, timeout_s, background, user, relief="", series=once)
-    return Search(trials, known_px, asked)
+    asked = Demand(crops[-1].plan, pixels, room, timeout_s, background, user, relief="", series=once)
+    return Search(crops, known_px, asked)
 
 
 async def found_scale(
-    work: AcceptedRequest, trials: Sequence[Trial], known_px: tuple[float, float, float]
+    work: AcceptedRequest, crops: Sequence[ScaleCrop], known_px: tuple[float, float, float]
 ) -> tuple[float, str]:
     """Look for objects in the middle plane at some scales.
 
     Parameters
     ----------
     work
-        The request, accepted for the trials.
-    trials
+        The request, accepted for the search.
+    crops
         What to try.
     known_px
         :attr:`model.spec.ModelSpec.object_diameter_px` of the package.
@@ -163,21 +163,21 @@ async def found_scale(
     run, (reduce,) = chosen_run(work.chosen.session, spec, [_for_objects(request)])
     rule = spec.label_rule.with_values(threshold=request.threshold)
     believed: dict[float, tuple[float, float]] = {}
-    for trial in trials:
+    for crop in crops:
         with work.clock.stage("scale"):
-            scaled = np.empty((*trial.size_yx, image_yxc.shape[-1]), dtype=np.float32)
-            wanted, crop = WantedPixels(image_yxc, work.ticket), (trial.rows, trial.columns)
-            source = await work.in_worker(scaled_image, wanted, normalization, scaled, crop)
+            scaled = np.empty((*crop.size_yx, image_yxc.shape[-1]), dtype=np.float32)
+            wanted, part = WantedPixels(image_yxc, work.ticket), (crop.rows, crop.columns)
+            source = await work.in_worker(scaled_image, wanted, normalization, scaled, part)
         with work.clock.stage("inference"):
-            evidence_yx = empty_plane(trial.size_yx, spec, "labels", np.empty)
-            await replace(work, plan=trial.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
+            evidence_yx = empty_plane(crop.size_yx, spec, "labels", np.empty)
+            await replace(work, plan=crop.plan).run_tiles(source, run, Stitcher((evidence_yx, reduce)))
         with work.clock.stage("label"):
             objects = await work.in_worker(label_evidence, evidence_yx, rule)
-        median_px = _believed_px(trial.scale, objects, known_px)
+        median_px = _believed_px(crop.scale, objects, known_px)
         if median_px is not None:
             # the mean score alone prefers scales that lose all but a few
-            believed[trial.scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
-        if trial.scale > 1 and 1.0 in believed and believed.get(trial.scale) != max(believed.values()):
+            believed[crop.scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
+        if crop.scale > 1 and 1.0 in believed and believed.get(crop.scale) != max(believed.values()):
             break  # a still larger one is no better
     return _chosen(
         believed, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"

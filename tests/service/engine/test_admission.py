@@ -12,9 +12,10 @@ import pytest
 from service.engine.admission import Admission
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
 from service.engine.forecast import imagined
-from service.engine.progress import Progress, Turns
+from service.engine.progress import Progress
 from service.engine.series import Series
 from service.engine.ticket import Throughput
+from service.engine.turns import Turns
 
 MB = 1_000_000
 

@@ -26,7 +26,7 @@ from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemor
 from service.engine.needs import Needs, needs
 from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
-from service.engine.scale_search import found_scale, search_needs, trials_of
+from service.engine.scale_search import crops_of, found_scale, search_needs
 from service.engine.scaling import scaled_image
 from service.engine.ticket import Throughput, Ticket
 from service.formats import OutputKind
@@ -201,12 +201,12 @@ def test_a_search_takes_one_plane_and_one_crop(packages: Path) -> None:
             found = await alone(engine, npy(image), AUTO, ["mask"])
             assert found["mask"].body.read() == expected["mask"].body.read()
 
-            trials, most = trials_of(header, engine.models[0].planner), Needs(100 * MB, 1000 * MB)
-            room = search_needs(header, AUTO, spec, 1, most, trials=trials)
+            crops, most = crops_of(header, engine.models[0].planner), Needs(100 * MB, 1000 * MB)
+            room = search_needs(header, AUTO, spec, 1, most, crops=crops)
             assert image.nbytes < room.memory_bytes < image.nbytes + 20 * MB
             assert not room.on_disk
             less = replace(most, memory_bytes=room.memory_bytes - 1)
-            assert search_needs(header, AUTO, spec, 1, less, trials=trials).disk_bytes == image.nbytes
+            assert search_needs(header, AUTO, spec, 1, less, crops=crops).disk_bytes == image.nbytes
 
     asyncio.run(scenario())
 

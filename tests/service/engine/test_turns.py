@@ -10,8 +10,9 @@ import pytest
 from service.engine.admission import Admission
 from service.engine.errors import Overloaded
 from service.engine.forecast import imagined
-from service.engine.progress import Progress, Turns
+from service.engine.progress import Progress
 from service.engine.ticket import Throughput, Ticket
+from service.engine.turns import Turns
 
 MB = 1_000_000
 SPEED = Throughput(MB)
