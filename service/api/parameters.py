@@ -14,7 +14,7 @@ from service.api.pairs import checked_by, parse_origin, parse_pixel_size, parse_
 from service.api.parameter_kinds import Channel, Mirror, Model, Output, PixelSize, RespondAsync, Scale, Timeout
 from service.engine.request import SegmentRequest
 from service.engine.scaling import AUTO, other_scale
-from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement, refuse_kind
+from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
 from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.request_errors import InvalidParameter
 from service.settings import Settings
@@ -101,7 +101,7 @@ class SegmentParameters(Parameters):
             Where the format never holds such a result.
 
         """
-        refuse_kind(self.output, format_name)
+        ENCODERS[format_name].check_kind(self.output)
         if self.link is not None and self.output != "labels":
             raise InvalidParameter(
                 f"link is {self.link:g}, output={self.output} has no numbered objects; ask for output=labels, or leave "

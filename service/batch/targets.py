@@ -13,7 +13,7 @@ from service.batch.images import Image
 from service.formats import ENCODERS
 
 _FORMAT_OF_SUFFIX = {encoder.extension: name for name, encoder in reversed(list(ENCODERS.items()))} | {".tiff": "tiff"}
-_EXTENSION_IN_FOLDERS = {"coco": ".coco.json"}  # run lengths and COCO are JSON both, and no result replaces another
+_OWN_ENDINGS = {name: encoder.ending_in_folders for name, encoder in ENCODERS.items() if encoder.ending_in_folders}
 _MadeAs: TypeAlias = Callable[[Image, Path], "str | None"]
 
 
@@ -108,7 +108,7 @@ def plan(
 def _in_folder(images: Sequence[Image], out: Path, output: str, format_name: str, made_as: _MadeAs) -> list[Work]:
     stems = Counter(image.name.with_suffix("") for image in images)
     extension = ENCODERS[format_name].extension
-    ending = f"_{output}{_EXTENSION_IN_FOLDERS.get(format_name, extension)}"
+    ending = f"_{output}{_OWN_ENDINGS.get(format_name, extension)}"
     planned: dict[Path, Work] = {}
 
     def named(image: Image, ending: str) -> tuple[Path, str | None]:
@@ -122,11 +122,11 @@ def _in_folder(images: Sequence[Image], out: Path, output: str, format_name: str
 
     for image in images:
         target, was = named(image, ending)
-        if format_name in _EXTENSION_IN_FOLDERS:
+        if format_name in _OWN_ENDINGS:
             older = named(image, f"_{output}{extension}")
             if older[1] == format_name:
                 target, was = older
-        if was and was != format_name and was in _EXTENSION_IN_FOLDERS:
+        if was and was != format_name and was in _OWN_ENDINGS:
             raise BadTarget(f"{str(target)!r} was made as {was}, the format asked for is {format_name}; use another -o")
         if target in planned:
             other = planned[target].source

@@ -19,16 +19,13 @@ from service.engine.request import SegmentRequest
 from service.engine.scaling import scaling_bytes, scaling_work_bytes
 from service.engine.series import Series
 from service.engine.spool import MAPPED_BYTES
-from service.formats import SegmentationResult
-from service.formats.table import ROW_BYTES
+from service.formats import ENCODERS, SegmentationResult
 
 _BYTES_PER_EDGE = 100  # measured: 1.2 GB for the 12 million edges of a 3000 x 3000 px image of noise as GeoJSON
 _BYTES_PER_OUTLINED_PX = 24  # regions, their transpose and skimage's own labels, while outlines are traced
 _BYTES_PER_BANDED_PX = 24  # masks, numbers and their copies, of a band that is labelled
 _COPIES_OF_PART = 3  # of a part that is decoded: its bytes, as stored, as handed out
 _ARRAYS_AT_ONCE = 3  # that are worked on and so partly resident, each up to twice MAPPED_BYTES
-_OUTLINED = frozenset({"geojson", "rois"})
-_OF_EDGES = _OUTLINED | {"rle", "coco"}  # formats whose size follows the objects' edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def needs(
     arrays = max(reading.decoded + plane * filled, plane * (filled + finding))
     # the encoded result is as large as the plain one at worst
     held = arrays + 2 * plane * header.planes * kept
-    outlines = plane * _BYTES_PER_OUTLINED_PX if requests[0].format in _OUTLINED else 0
+    outlines = plane * _BYTES_PER_OUTLINED_PX if ENCODERS[requests[0].format].outlined else 0
     if scale is not None:
         held += scaling_bytes(header, scale, len(spec.classes))
         working = max(working, scaling_work_bytes(header, scale, len(spec.classes)))
@@ -130,9 +127,9 @@ def reading_bytes(header: ImageHeader, part_bytes: int) -> Reading:
 
 def encoder_memory(result: SegmentationResult, format_name: str) -> int:
     """Bytes that writing takes for what a result really holds, its objects or their edges."""
-    if format_name == "csv":
-        return sum(map(len, result.scores or ())) * ROW_BYTES
-    return outline_memory(result.planes) if format_name in _OF_EDGES else 0
+    encoder = ENCODERS[format_name]
+    objects = sum(map(len, result.scores or ()))
+    return objects * encoder.object_bytes + (outline_memory(result.planes) if encoder.of_edges else 0)
 
 
 def outline_memory(planes: Sequence[Pixels]) -> int:

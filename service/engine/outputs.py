@@ -21,8 +21,7 @@ from service.engine.pipeline import Pipeline
 from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
 from service.engine.series import Series
-from service.formats import OutputKind
-from service.formats.npy import NpyEncoder
+from service.formats import ENCODERS, OutputKind
 
 # what takes most beside its own answer, of a single plane, first: answers stay until all are there
 _IN_TURN: tuple[OutputKind, ...] = ("labels", "probabilities", "mask")
@@ -149,7 +148,7 @@ def _demands(
     demands: list[Demand] = []
     for request in all_at_scale(order, scaled):
         asked = pipeline.demand(header, [request], chosen, reader.part_bytes, timeout_s, series=series)
-        least = NpyEncoder.least_bytes(request.output, pixels, len(spec.classes)) if request.format == "npy" else 0
+        least = ENCODERS[request.format].least_bytes(request.output, pixels, len(spec.classes))
         series = series.plus(least, in_memory=not asked.room.on_disk)
         demands.append(asked)
     return demands

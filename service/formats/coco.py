@@ -11,20 +11,24 @@ its own, in each. The receipt stands under ``info``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO, Any
 
+from service.formats.encoder import NO_PROBABILITIES, Encoder
 from service.formats.json_text import dump_list, dump_object
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.result import SegmentationResult
 from service.formats.rle import objects
 
 
-@dataclass(frozen=True, slots=True)
-class CocoEncoder:
+class CocoEncoder(Encoder):
     """Writes the document that the module describes."""
 
-    media_type: str = "application/json"
-    extension: str = ".json"
+    name = "coco"
+    media_type = "application/json"
+    extension = ".json"
+    ending_in_folders = ".coco.json"
+    kinds = frozenset({"mask", "labels"})
+    refusal = f"coco {NO_PROBABILITIES}"
+    of_edges = True
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
@@ -34,7 +38,7 @@ class CocoEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_kind(result.kind, "coco")
+        self.check_kind(result.kind)
         height, width = result.size_yx
         images = [
             {"id": plane + 1, "file_name": result.file_name or f"plane-{plane}", "height": height, "width": width}

@@ -11,7 +11,6 @@ Properties are those of QuPath 0.4 and later (``qupath.lib.io.PathObjectTypeAdap
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import IO, Any
@@ -19,21 +18,26 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.formats.encoder import NO_PROBABILITIES, Encoder
 from service.formats.json_text import dump, dump_object, dump_rows, join_list
 from service.formats.outlines import Region, regions
 from service.formats.placement import Placement
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.result import SegmentationResult
 
 COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 114, 178), (204, 121, 167), (240, 228, 66))
 """Okabe and Ito's palette, told apart by the colour-blind."""
 
 
-@dataclass(frozen=True, slots=True)
-class GeoJsonEncoder:
+class GeoJsonEncoder(Encoder):
     """Writes the collection that the module describes."""
 
-    media_type: str = "application/geo+json"
-    extension: str = ".geojson"
+    name = "geojson"
+    media_type = "application/geo+json"
+    extension = ".geojson"
+    kinds = frozenset({"mask", "labels"})
+    refusal = f"geojson {NO_PROBABILITIES}"
+    placed = True  # run lengths and pixels cannot be, nor ImageJ's ROIs, which count in 16 bits
+    outlined = of_edges = True
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
@@ -43,7 +47,7 @@ class GeoJsonEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_kind(result.kind, "geojson")
+        self.check_kind(result.kind)
         features = (feature for plane in range(len(result.planes)) for feature in _features(result, plane))
         # feature by feature: as text they take more memory than the outlines that they are made of
         target.write(b'{"type":"FeatureCollection","features":[')

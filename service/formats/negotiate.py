@@ -6,20 +6,10 @@ from collections.abc import Collection, Mapping
 
 from service.formats.errors import UnknownFormat
 
-DEFAULT = "png"
-FORMAT_OF_MEDIA: Mapping[str, str] = {
-    "image/png": "png",
-    "image/tiff": "tiff",
-    "application/json": "rle",
-    "application/geo+json": "geojson",
-    "application/zip": "rois",
-    "text/csv": "csv",
-    "application/x-npy": "npy",
-}
-"""In the service's order of preference; ``coco`` shares ``application/json`` and is had by name only."""
 
-
-def choose_format(accept: str | None, format_name: str | None, known: Collection[str]) -> str:
+def choose_format(
+    accept: str | None, format_name: str | None, known: Collection[str], of_media: Mapping[str, str]
+) -> str:
     """Name the output format.
 
     Parameters
@@ -30,6 +20,8 @@ def choose_format(accept: str | None, format_name: str | None, known: Collection
         The query's ``format``; it beats the header.
     known
         Formats that exist.
+    of_media
+        Which of them is sent as a media type, in the order of preference.
 
     Raises
     ------
@@ -42,10 +34,10 @@ def choose_format(accept: str | None, format_name: str | None, known: Collection
         msg = f"format {format_name[:40]!r} does not exist; ask for one of {', '.join(sorted(known))}"
         raise UnknownFormat(msg)
     ranges = _ranges(accept or "*/*")
-    ranked = [(*_quality(media, ranges), -rank, name) for rank, (media, name) in enumerate(FORMAT_OF_MEDIA.items())]
+    ranked = [(*_quality(media, ranges), -rank, name) for rank, (media, name) in enumerate(of_media.items())]
     quality, _, _, name = max(ranked)
     if quality <= 0:
-        msg = f"nothing acceptable: {(accept or '')[:100]!r} allows none of {', '.join(FORMAT_OF_MEDIA)}"
+        msg = f"nothing acceptable: {(accept or '')[:100]!r} allows none of {', '.join(of_media)}"
         raise UnknownFormat(f"{msg}; name one, or ask with format=")
     return name
 

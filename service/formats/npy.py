@@ -6,20 +6,20 @@ probabilities: float32 (..stack.., c, y, x). A single plane has no stack axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
+from service.formats.encoder import Encoder
 from service.formats.result import OutputKind, SegmentationResult
 
 
-@dataclass(frozen=True, slots=True)
-class NpyEncoder:
+class NpyEncoder(Encoder):
     """Writes .npy."""
 
-    media_type: str = "application/x-npy"
-    extension: str = ".npy"
+    name = "npy"
+    media_type = "application/x-npy"
+    extension = ".npy"
 
     @staticmethod
     def least_bytes(output: OutputKind, pixels: int, classes: int) -> int:

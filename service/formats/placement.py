@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 DECIMALS = 4
 """Of coordinates in the larger image, px."""
-PLACED_FORMATS = ("geojson",)
-"""Formats whose coordinates can be those of the larger image; run lengths and pixels cannot, nor ImageJ's ROIs, which
-count in 16 bits."""
 ORIGIN_LIMIT_PX = 1e9
 DOWNSAMPLE_LIMITS = (0.01, 100_000.0)
 

@@ -7,26 +7,28 @@ A mask of two classes is 0 and 255, of more classes the class index; labels are 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
 from model.images.png_chunks import IHDR, METRE, PHYS, SIGNATURE, chunk
+from service.formats.encoder import Encoder
 from service.formats.errors import UnsupportedOutput
 from service.formats.json_text import dump
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.result import SegmentationResult
 
 UP = 2  # ISO 15948, 9.2
 MAX_LABELS = 65_535
 
 
-@dataclass(frozen=True, slots=True)
-class PngEncoder:
+class PngEncoder(Encoder):
     """Writes PNG, for speed with the least compression and run lengths only."""
 
-    media_type: str = "image/png"
-    extension: str = ".png"
+    name = "png"
+    media_type = "image/png"
+    extension = ".png"
+    kinds = frozenset({"mask", "labels"})
+    refusal = "PNG has no floating point samples; ask for format=tiff or npy"
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write the one plane of ``result``, a band of rows at a time.
@@ -36,7 +38,7 @@ class PngEncoder:
         UnsupportedOutput
             Probabilities, more than one plane, or more than 65,535 labels.
         """
-        refuse_kind(result.kind, "png")
+        self.check_kind(result.kind)
         if len(result.planes) != 1:
             msg = "PNG holds one plane, the result is a stack; ask for format=tiff"
             raise UnsupportedOutput(msg)

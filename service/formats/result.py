@@ -1,16 +1,15 @@
-"""What the engine hands to an encoder, and what an encoder is."""
+"""What the engine hands to an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.pixels import Pixels, row_bands
-from service.formats.errors import UnsupportedOutput
 from service.formats.placement import UNPLACED, Placement
 
 OutputKind: TypeAlias = Literal["mask", "labels", "probabilities"]
@@ -99,48 +98,3 @@ class SegmentationResult:
     def plane_index(self, plane: int) -> tuple[int, ...]:
         """Position of ``plane`` along the stack axes."""
         return tuple(int(i) for i in np.unravel_index(plane, self.stack_shape)) if self.stack_shape else ()
-
-
-class Encoder(Protocol):
-    """Writes results in one format."""
-
-    @property
-    def media_type(self) -> str:
-        """For the Content-Type header."""
-        ...
-
-    @property
-    def extension(self) -> str:
-        """For a file name, with its dot."""
-        ...
-
-    def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
-        """Write ``result`` into an empty file that can be read and rewound.
-
-        Raises
-        ------
-        UnsupportedOutput
-            The format cannot hold this result.
-        """
-        ...
-
-
-def refuse_kind(kind: OutputKind, format_name: str) -> None:
-    """Refuse a kind of result that a format never holds; what it may hold can still be too much of it.
-
-    Raises
-    ------
-    UnsupportedOutput
-        Where it is one.
-    """
-    if kind == "probabilities" and format_name == "png":
-        msg = "PNG has no floating point samples; ask for format=tiff or npy"
-        raise UnsupportedOutput(msg)
-    if kind != "labels" and format_name == "csv":
-        msg = f"csv has a row for each numbered object, output={kind} has none; ask for output=labels"
-        raise UnsupportedOutput(msg)
-    if kind == "probabilities" and format_name in {"coco", "geojson", "rle", "rois"}:
-        msg = (
-            f"{format_name} holds objects, not probabilities; ask for output=mask or labels, or for format=tiff or npy"
-        )
-        raise UnsupportedOutput(msg)

@@ -19,20 +19,23 @@ Where objects are linked through a stack, ``label`` is the same in every plane o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO, Any
 
+from service.formats.encoder import NO_PROBABILITIES, Encoder
 from service.formats.json_text import dump, dump_list, dump_object, join_list
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.result import SegmentationResult
 from service.formats.runs import ObjectRuns, empty_counts, object_runs
 
 
-@dataclass(frozen=True, slots=True)
-class RleEncoder:
+class RleEncoder(Encoder):
     """Writes the JSON that the module describes."""
 
-    media_type: str = "application/json"
-    extension: str = ".json"
+    name = "rle"
+    media_type = "application/json"
+    extension = ".json"
+    kinds = frozenset({"mask", "labels"})
+    refusal = f"rle {NO_PROBABILITIES}"
+    of_edges = True
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels.
@@ -42,7 +45,7 @@ class RleEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_kind(result.kind, "rle")
+        self.check_kind(result.kind)
         fields: dict[str, Any] = {
             "format": "coco_rle",
             "output": result.kind,

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 import roifile
 from numpy.typing import NDArray
 
+from service.formats.encoder import NO_PROBABILITIES, Encoder
 from service.formats.geojson import grouped
 from service.formats.outlines import Region
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.result import SegmentationResult
 
 MAX_INTEGER_COORDINATE = 32_767
 MOVE_TO, LINE_TO, CLOSE = 0.0, 1.0, 4.0  # java.awt.geom.PathIterator
 
 
-@dataclass(frozen=True, slots=True)
-class RoiZipEncoder:
+class RoiZipEncoder(Encoder):
     """Writes the zip that the module describes."""
 
-    media_type: str = "application/zip"
-    extension: str = ".zip"
+    name = "rois"
+    media_type = "application/zip"
+    extension = ".zip"
+    kinds = frozenset({"mask", "labels"})
+    refusal = f"rois {NO_PROBABILITIES}"
+    outlined = of_edges = True
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of a mask or of labels; names tell class, number and plane.
@@ -39,7 +42,7 @@ class RoiZipEncoder:
         UnsupportedOutput
             ``result`` holds probabilities.
         """
-        refuse_kind(result.kind, "rois")
+        self.check_kind(result.kind)
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, roi in _rois(result):
                 # ZipInfo without a date: the same result gives the same bytes.

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pixels import BAND_PX, Pixels, row_bands
-from service.formats.result import SegmentationResult, refuse_kind
+from service.formats.encoder import Encoder
+from service.formats.result import SegmentationResult
 from service.formats.runs import flat_nonzero
 
 COLUMNS = (
@@ -30,18 +31,19 @@ COLUMNS = (
     "bbox_width",
     "bbox_height",
 )
-ROW_BYTES = 160
-"""Of an object at most: its line, and its entries in the tables of the plane that is being written."""
 _ROWS_AT_ONCE = 4096
 _SIDES = np.iinfo(np.int32)
 
 
-@dataclass(frozen=True, slots=True)
-class CsvEncoder:
+class CsvEncoder(Encoder):
     """Writes the table that the module describes."""
 
-    media_type: str = "text/csv"
-    extension: str = ".csv"
+    name = "csv"
+    media_type = "text/csv"
+    extension = ".csv"
+    kinds = frozenset({"labels"})
+    refusal = "csv has a row for each numbered object, output={kind} has none; ask for output=labels"
+    object_bytes = 160  # at most: its line, and its entries in the tables of the plane that is being written
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write all planes of labels; the receipt has no room in this format.
@@ -51,7 +53,7 @@ class CsvEncoder:
         UnsupportedOutput
             ``result`` holds no numbered objects.
         """
-        refuse_kind(result.kind, "csv")
+        self.check_kind(result.kind)
         target.write(",".join(COLUMNS).encode("ascii") + b"\n")
         for plane, labels_yx in enumerate(result.planes):
             table = measure(labels_yx, BAND_PX)

@@ -11,7 +11,6 @@ viewers of slides (QuPath, napari, OpenSlide) decode only what they show.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import IO, Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from service.formats.encoder import Encoder
 from service.formats.json_text import dump
 from service.formats.result import SegmentationResult
 
@@ -31,12 +31,12 @@ TILED_ABOVE_PX = 1 << 28
 CLASSIC_LIMIT = (1 << 32) - (1 << 25)
 
 
-@dataclass(frozen=True, slots=True)
-class TiffEncoder:
+class TiffEncoder(Encoder):
     """Writes what the module describes."""
 
-    media_type: str = "image/tiff"
-    extension: str = ".tif"
+    name = "tiff"
+    media_type = "image/tiff"
+    extension = ".tif"
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write any result, stacks as stacks, strip by strip or tile by tile."""

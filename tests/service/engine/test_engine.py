@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from service.engine.engine import Engine
 from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, Overloaded, TooLargeForMemory
 from service.engine.plane import check_output
 from service.engine.request import Answer, SegmentRequest
-from service.formats import SegmentationResult
+from service.formats import Encoder, SegmentationResult
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.engines import running
@@ -91,13 +91,11 @@ def test_many_tiny_images_do_not_spoil_the_estimate_for_larger_ones(packages: Pa
     assert after > before / 100
 
 
-@dataclass
-class CountingEncoder:
+class CountingEncoder(Encoder):
     """Notes how many planes it is asked to write."""
 
-    media_type: str = "x/y"
-    extension: str = ".y"
-    planes: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.planes: list[int] = []
 
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         self.planes.append(len(result.planes))

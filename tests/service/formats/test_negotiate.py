@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.formats import ENCODERS, UnknownFormat, negotiate
-from service.formats.negotiate import FORMAT_OF_MEDIA
+from service.formats import ENCODERS, FORMAT_OF_MEDIA, UnknownFormat, negotiate
 
 
 @pytest.mark.parametrize(

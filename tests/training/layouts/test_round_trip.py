@@ -15,9 +15,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from service.formats.coco import CocoEncoder
+from service.formats.encoder import Encoder
 from service.formats.geojson import GeoJsonEncoder
 from service.formats.png import PngEncoder
-from service.formats.result import Encoder, SegmentationResult
+from service.formats.result import SegmentationResult
 from service.formats.rois import RoiZipEncoder
 from service.formats.tiff import TiffEncoder
 from training.datasets import load_images
