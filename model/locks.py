@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
+import time
+from collections.abc import Callable
 
-NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
-"""What some network file systems say, which have none."""
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF})
+"""What some network file systems say, which have none, or lock only what is open for writing: no folder."""
+_POLL_S = 0.2
 
 
 def take(file: int) -> bool:
@@ -27,6 +31,40 @@ def take(file: int) -> bool:
         _flock(file, "LOCK_EX", "LOCK_NB")
     except BlockingIOError:
         return False
+    return True
+
+
+def wait_for(file: int, patience_s: float = math.inf, *, waiting: Callable[[], object] = lambda: None) -> bool | None:
+    """Lock a file until it is closed or this process ends, once no other process holds it.
+
+    Parameters
+    ----------
+    file
+        Its descriptor.
+    patience_s
+        Seconds to wait for that; 0 to take it at once or not at all.
+    waiting
+        Told once, where another process holds it.
+
+    Returns
+    -------
+    bool or None
+        False where another process still holds it, None where the file system has no locks.
+
+    """
+    until, told = time.monotonic() + patience_s, False
+    try:
+        while not take(file):
+            if time.monotonic() >= until:
+                return False
+            if not told:
+                waiting()
+            told = True
+            time.sleep(_POLL_S)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
     return True
 
 

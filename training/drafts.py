@@ -6,19 +6,17 @@ process leaves that folder; the next one that writes to the same place takes it 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 from model.errors import PackageError
-from model.locks import NO_LOCKS, take
+from model.locks import wait_for
 from model.package import RDF_NAME, Package, read_package, write_package
 from model.spec import ModelSpec
 from training.errors import ExportError
@@ -27,8 +25,7 @@ from training.swapping import put_in_place
 _FORMER = "former"
 """Where a draft's folder keeps what lay at its place, on systems that cannot exchange the two."""
 _RANDOM = "[a-z0-9_]{8}"  # what tempfile makes of its part of a name
-_NO_LOCKS = NO_LOCKS | {errno.EBADF}  # some network file systems lock only what is open for writing: no folder
-_POLL_S, _PATIENCE_S = 0.05, 15.0
+_PATIENCE_S = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -190,23 +187,9 @@ def _locked(folder: Path, patience_s: float) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _taken(file, patience_s)
+        yield wait_for(file, patience_s) is True
     finally:
         os.close(file)
-
-
-def _taken(file: int, patience_s: float) -> bool:
-    until = time.monotonic() + patience_s
-    try:
-        while not take(file):
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_POLL_S)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return False
-    return True
 
 
 def _nearest(path: Path) -> Path:

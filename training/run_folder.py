@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.locks import NO_LOCKS, release, take
+from model.locks import release, wait_for
 from model.package import ZOO, description_name
 from training.errors import CheckpointError
 from training.paths import given_path
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-_POLL_S = 0.2
 _PATIENCE_S = 15.0
 """Processes that make tiles hold the lock, too, and notice a kill of the one that they work for after five seconds."""
 NET_HELP = "folder of a run, a .pt file, or a package (folder, zip, or the name of one that ships)"
@@ -97,11 +95,7 @@ class RunFiles:
             return False
         lock = _open_lock(path)
         try:
-            return not take(lock)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return False
+            return wait_for(lock, 0) is False
         finally:
             os.close(lock)  # which lets go of it
 
@@ -118,22 +112,12 @@ class RunFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = _open_lock(self.folder / ".lock")
         try:
-            self._wait_for(lock)
+            if wait_for(lock, _PATIENCE_S) is False:
+                raise self._busy()
             yield
         finally:
             release(lock)  # processes that make tiles have it open, too
             os.close(lock)
-
-    def _wait_for(self, lock: int) -> None:
-        until = time.monotonic() + _PATIENCE_S
-        try:
-            while not take(lock):
-                if time.monotonic() >= until:
-                    raise self._busy()
-                time.sleep(_POLL_S)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
 
     def _busy(self) -> CheckpointError:
         return CheckpointError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from model import atomic
 from training.errors import Unwritable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -36,19 +36,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     """
     stream = path.exists() and not path.is_file()
-    partial = path if stream else path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with path.open("wb") if stream else atomic.replacing(path, path.with_name(path.name + ".partial")) as file:
             yield file
-            file.flush()
-            if not stream:
-                os.fsync(file.fileno())
-        if not stream:
-            partial.replace(path)
     except BaseException as error:
-        if not stream and partial.is_file():
-            partial.unlink()
         cause = _cause(error)
         if cause is None:
             raise

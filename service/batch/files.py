@@ -1,14 +1,13 @@
-"""Files on the disk: there whole or not at all, and known again by their size, their time and their content."""
+"""Files of results and images: written whole, and known again by their size, their time and their content."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import IO, TypedDict
 
+from model.atomic import replacing
 from service.batch.ome_zarr import files_of
 
 
@@ -50,26 +49,12 @@ def stamp(image: Path) -> dict[str, int]:
 
 
 def replace(target: Path, content: bytes, part: Path) -> None:
-    """Write ``content`` to ``part``, and :func:`put` that in its place."""
-    part.write_bytes(content)
-    put(target, part)
-
-
-def put(target: Path, part: Path) -> None:
-    """Give a file that is written, once it is on the disk, the name ``target``; folders are made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(target)
+    """Write ``content`` in the place of what is there, by way of ``part``; see :func:`model.atomic.replacing`."""
+    with replacing(target, part) as file:
+        file.write(content)
 
 
 def write_alone(target: Path, content: IO[bytes]) -> None:
     """Write a file without a ledger so that it is there whole or not at all; missing folders are made."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        with part.open("wb") as file:
-            shutil.copyfileobj(content, file)
-        put(target, part)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as file:
+        shutil.copyfileobj(content, file)

@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from model.atomic import put
+from model.locks import wait_for
 from service.batch.failures import list_name, lists, of_others, still_true
-from service.batch.files import Content, content_of, put, replace, stamp
-from service.batch.locks import idle, wait_for
+from service.batch.files import Content, content_of, replace, stamp
+from service.batch.locks import idle
 from service.batch.receipts import BEFORE, FINISHED, FOLDER, NotReplaced, Receipts
 from service.batch.shard import WHOLE, Shard, hashed
 from service.batch.targets import BadTarget, Work
@@ -82,9 +84,8 @@ class Ledger:
         except OSError as error:
             raise BadTarget(f"no results can be written to {str(self.out)!r}: {error.strerror}") from error
         with lock:
-            wait_for(
-                lock, lambda: waiting(f"another process works on shard {self.shard} of {self.out}; waiting for it")
-            )
+            busy = f"another process works on shard {self.shard} of {self.out}; waiting for it"
+            wait_for(lock.fileno(), waiting=lambda: waiting(busy))
             left = [*self._parts.iterdir(), *self._left_by_others()]
             for part in left:
                 part.unlink(missing_ok=True)

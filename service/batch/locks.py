@@ -1,42 +1,12 @@
-"""Who works for which share of a batch: locks on files (:mod:`model.locks`)."""
+"""Which shares of a batch no process works for: locks on files (:mod:`model.locks`)."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
 
-from model.locks import NO_LOCKS, take
-
-_POLL_S = 1.0
-
-
-def wait_for(lock: IO[str], waiting: Callable[[], None]) -> None:
-    """Lock a file until it is closed or this process ends; where the file system has no locks, go on without.
-
-    Parameters
-    ----------
-    lock
-        The file.
-    waiting
-        Told once where another process holds it.
-
-    """
-    told = False
-    while True:
-        try:
-            if take(lock.fileno()):
-                return
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return
-        if not told:
-            waiting()
-        told = True
-        time.sleep(_POLL_S)
+from model.locks import take, wait_for
 
 
 def idle(locks: Path, labels: Collection[str]) -> Iterator[str]:
@@ -47,7 +17,7 @@ def idle(locks: Path, labels: Collection[str]) -> Iterator[str]:
     if not labels:
         return
     with contextlib.suppress(OSError), (locks / "others").open("w") as turn:
-        wait_for(turn, lambda: None)
+        wait_for(turn.fileno())
         for label in labels:
             with contextlib.suppress(OSError), (locks / label).open("w") as lock:
                 if take(lock.fileno()):

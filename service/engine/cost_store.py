@@ -10,11 +10,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.atomic import replacing
 from model.cost import CostModel, Measurement, fit_cost
 from service.engine.machine import this_machine
 
@@ -78,15 +78,8 @@ class CostStore:
         tiles = [[*measured.input_yx, measured.seconds] for measured in measurements]
         path = self.folder / _name(document)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # several services may share the folder: each file appears whole or not at all
-            with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".tmp", delete=False) as file:
-                draft = Path(file.name)
-            try:
-                draft.write_text(json.dumps(document | {"tiles": tiles}))
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            with replacing(path) as file:  # several services may share the folder
+                file.write(json.dumps(document | {"tiles": tiles}).encode())
         except OSError as error:
             _LOG.info("measured speeds are not kept: %s", error)
             return None

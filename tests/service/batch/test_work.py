@@ -13,8 +13,9 @@ from typing import IO, Any
 
 import pytest
 
+from model.atomic import put
 from model.images import UndecodableImage
-from service.batch.files import put, replace, stamp, write_alone
+from service.batch.files import replace, stamp, write_alone
 from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
