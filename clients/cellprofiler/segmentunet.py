@@ -32,6 +32,10 @@ _LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after th
 _HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
 
 
+class Refused(RuntimeError):
+    """There is no result; the message says why."""
+
+
 class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
     """Input image and output objects are settings of the parent class; an empty one of these is the model's own."""
 
@@ -133,57 +137,63 @@ class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 
 def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
-    """Labels of an array; waits while the service is busy, and asks again where an answer broke off, three times.
+    """Labels of an array.
 
     Raises
     ------
-    RuntimeError
+    Refused
         Where the service gives no result, with its words.
 
     """
-    url = url.strip().rstrip("/")
-    shown = re.sub("^([a-zA-Z]+://)?.*@", lambda found: found.group(1) or "", url)
-    if not re.match("https?://", url, re.IGNORECASE):
-        raise RuntimeError(f"The address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     given = {name: "true" if value is True else value for name, value in query.items() if value}
     asked = urllib.parse.urlencode({**given, "output": "labels", "format": "npy"})
+    body = io.BytesIO()
+    numpy.save(body, pixels)
+    return numpy.load(io.BytesIO(_ask(url.strip().rstrip("/"), f"/segment?{asked}", body.getvalue())))
+
+
+def _ask(url: str, path: str, body: bytes) -> bytes:
+    """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
+    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    if not re.match("https?://", url, re.IGNORECASE):
+        raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     headers = {"Content-Type": "application/x-npy"}
     user = re.match("[a-zA-Z]+://(.*)@", url)
     if user:
-        pair = ":".join(urllib.parse.unquote(part) for part in user.group(1).partition(":")[::2])
+        name, _, password = user[1].partition(":")
+        pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    body = io.BytesIO()
-    numpy.save(body, pixels)
     began, waited, broke_off = time.monotonic(), 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
             try:
-                request = urllib.request.Request(f"{shown}/segment?{asked}", body.getvalue(), headers)  # noqa: S310 - see above
+                request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
                 with opener.open(request, timeout=_SILENCE_S) as answer:
-                    return numpy.load(io.BytesIO(answer.read()))
+                    return bytes(answer.read())
             except urllib.error.HTTPError as refusal:
                 asked_for = refusal.headers.get("Retry-After", "")
                 pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
                 if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
-                    raise RuntimeError(_reason(refusal, shown)) from None
+                    raise Refused(_reason(refusal, shown)) from None
                 waited += pause
                 time.sleep(pause)
         except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
             if broke_off > 3 or time.monotonic() - began > _LONGEST_S:
-                raise RuntimeError(f"The answer of {shown} broke off {broke_off} times; see its log: {error}") from None
+                raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:
-            raise RuntimeError(f"No service answers at {shown}: {error}") from None
+            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
 
 
 def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
     text = refusal.read().decode(errors="replace")
     if refusal.headers.get_content_type() == "application/problem+json":
-        return str(json.loads(text)["detail"])
+        with suppress(ValueError, TypeError, KeyError):  # of a proxy, which may say less
+            return str(json.loads(text)["detail"])
     if refusal.code == 401:
         return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
     if refusal.code == 403:
         return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
-    return f"The service answers {refusal.code}: {text}"
+    return f"the service answers {refusal.code}: {text}"

@@ -200,7 +200,7 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
     """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
     shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
     if not re.match("https?://", url, re.IGNORECASE):
-        raise Refused(f"url is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
+        raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     headers = {"Content-Type": "application/x-npy"}
     user = re.match("[a-zA-Z]+://(.*)@", url)
     if user:
@@ -241,7 +241,8 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
 def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
     text = refusal.read().decode(errors="replace")
     if refusal.headers.get_content_type() == "application/problem+json":
-        return str(json.loads(text)["detail"])
+        with suppress(ValueError, TypeError, KeyError):  # of a proxy, which may say less
+            return str(json.loads(text)["detail"])
     if refusal.code == 401:
         return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
     if refusal.code == 403:

@@ -44,6 +44,7 @@ SERVICE_FILE = Path("~/.unet-service")
 shown to every user. ``https://user:key@host`` where the service wants them, with ``%40`` for an ``@`` in them."""
 
 _MOST_CHANNELS = 4
+_EXAMPLE = "http://127.0.0.1:8000"
 _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
 _LONGEST_WAIT_S = 600.0
 _LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after that asks no more
@@ -195,7 +196,7 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
     """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
     shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
     if not re.match("https?://", url, re.IGNORECASE):
-        raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {SERVICE} does")
+        raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     headers = {"Content-Type": "application/x-npy"}
     user = re.match("[a-zA-Z]+://(.*)@", url)
     if user:
@@ -229,7 +230,8 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
 def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
     text = refusal.read().decode(errors="replace")
     if refusal.headers.get_content_type() == "application/problem+json":
-        return str(json.loads(text)["detail"])
+        with suppress(ValueError, TypeError, KeyError):  # of a proxy, which may say less
+            return str(json.loads(text)["detail"])
     if refusal.code == 401:
         return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
     if refusal.code == 403:

@@ -260,6 +260,16 @@ refusals_of_a_proxy = pytest.mark.parametrize(
 )
 """Status of a refusal, what stands before the @ of the address, and words that a script has for it."""
 
+refusals_in_words = pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        (None, {"threshold": 7}, "threshold is '7', it should be less than 1"),
+        ("http://alice:secret@127.0.0.1:1", {}, "no service answers at http://127.0.0.1:1"),
+        ("alice:secret@host", {}, "the address is 'host', it should begin with http"),
+    ],
+)
+"""Address, the service's own where there is none, parameters, and words; none of them has the password."""
+
 
 def loaded(path: str) -> ModuleType:
     """A script below ``clients/`` as a module."""

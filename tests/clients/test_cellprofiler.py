@@ -180,8 +180,8 @@ def test_a_volume_is_segmented_plane_by_plane(module: Any, server: LiveServer, c
     ("url", "area", "words"),
     [
         (None, "-1", "min_area is '-1'"),
-        ("http://alice:secret@127.0.0.1:1", "", "No service answers at http://127.0.0.1:1"),
-        ("alice:secret@host", "", "The address is 'host', it should begin with http"),
+        ("http://alice:secret@127.0.0.1:1", "", "no service answers at http://127.0.0.1:1"),
+        ("alice:secret@host", "", "the address is 'host', it should begin with http"),
     ],
 )
 def test_a_refusal_has_its_words_and_no_password(

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from service.client import Client
-from tests.clients.conftest import IMAGE, LARGE, SECRET, assert_patience_ends, hasty_server, loaded, with_key
+from tests.clients.conftest import (
+    IMAGE,
+    LARGE,
+    SECRET,
+    assert_patience_ends,
+    hasty_server,
+    loaded,
+    refusals_in_words,
+    with_key,
+)
 from tests.live import LiveServer
 
 CLIENT = loaded("micromanager/segment_unet.py")
@@ -96,14 +105,7 @@ def test_a_microscope_that_knows_no_pixel_size_gets_objects_in_pixels(server: Li
     assert CLIENT.segment_snap(core, server.url, min_area=10**6).objects == []
 
 
-@pytest.mark.parametrize(
-    ("url", "options", "words"),
-    [
-        (None, {"threshold": 7}, "threshold is '7', it should be less than 1"),
-        ("http://alice:secret@127.0.0.1:1", {}, "no service answers at http://127.0.0.1:1"),
-        ("alice:secret@host", {}, "url is 'host', it should begin with http"),
-    ],
-)
+@refusals_in_words
 def test_a_refusal_has_its_words_and_no_password(
     core: Any, server: LiveServer, url: str | None, options: dict[str, Any], words: str
 ) -> None:

@@ -24,6 +24,7 @@ from tests.clients.conftest import (
     hasty_server,
     listening,
     loaded,
+    refusals_in_words,
     with_key,
 )
 from tests.live import LiveServer, wait_until
@@ -156,14 +157,7 @@ def test_one_image_among_several_is_selected(viewer: Any, server: LiveServer, ce
     np.testing.assert_array_equal(CLIENT.segment_layer(viewer, server.url).data > 0, np.flip(cells.labels > 0))
 
 
-@pytest.mark.parametrize(
-    ("url", "options", "words"),
-    [
-        (None, {"threshold": 7}, "threshold is '7', it should be less than 1"),
-        ("http://alice:secret@127.0.0.1:1", {}, "no service answers at http://127.0.0.1:1"),
-        ("alice:secret@host", {}, "url is 'host', it should begin with http"),
-    ],
-)
+@refusals_in_words
 def test_a_refusal_has_its_words_and_no_password(
     viewer: Any, server: LiveServer, url: str | None, options: dict[str, Any], words: str
 ) -> None:

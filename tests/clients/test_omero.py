@@ -22,6 +22,7 @@ from tests.clients.conftest import (
     hasty_server,
     loaded,
     losing_proxy,
+    refusals_in_words,
     with_key,
 )
 from tests.live import LiveServer
@@ -319,14 +320,7 @@ def test_an_image_without_pixels_is_named(script: Any) -> None:
         script.segment_image(Connection(), Empty(image_of(IMAGE)), "http://127.0.0.1:1")
 
 
-@pytest.mark.parametrize(
-    ("url", "options", "words"),
-    [
-        (None, {"threshold": 7}, "threshold is '7', it should be less than 1"),
-        ("http://alice:secret@127.0.0.1:1", {}, "no service answers at http://127.0.0.1:1"),
-        ("alice:secret@host", {}, "the address is 'host', it should begin with http"),
-    ],
-)
+@refusals_in_words
 def test_a_refusal_has_its_words_and_no_password(
     script: Any, server: LiveServer, url: str | None, options: dict[str, Any], words: str
 ) -> None:
