@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -62,15 +65,134 @@ def broken(tmp_path: Path) -> Path:
     return tmp_path / "broken.tif"
 
 
-def test_the_macro_saves_calibrated_labels_and_their_outlines(
-    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One of the scripts, and what runs it."""
+
+    program: Program
+    file: Path
+
+    def run(self, **options: object) -> subprocess.CompletedProcess[str]:
+        arguments: list[str | Path]
+        if self.is_macro:
+            arguments = ["-b", self.file, " ".join(f"{name}=[{value}]" for name, value in options.items())]
+        else:
+            arguments = [self.file, *(f"{name}={value}" for name, value in options.items())]
+        done = self.program.run(*arguments)
+        assert self.program.left_behind() == []
+        return done
+
+    @property
+    def is_macro(self) -> bool:
+        return self.file.suffix == MACRO.suffix
+
+    def save(self, saved: Path, **options: object) -> None:
+        """Run it to its end."""
+        done = self.run(save=saved, **options)
+        assert saved.exists(), done.stdout + done.stderr
+        assert self.is_macro or done.returncode == 0
+
+    def refuse(self, **options: object) -> str:
+        """Run it to a refusal; returns what it says."""
+        done = self.run(**options)
+        assert self.is_macro or done.returncode == 1
+        return done.stdout
+
+
+@pytest.fixture(params=[MACRO, SCRIPT], ids=["macro", "groovy"])
+def script(request: pytest.FixtureRequest) -> Script:
+    return Script(request.getfixturevalue("imagej" if request.param == MACRO else "groovy"), request.param)
+
+
+def test_calibrated_labels_and_their_outlines_are_saved(
+    script: Script, server: LiveServer, cells: Cells, tmp_path: Path
 ) -> None:
     saved = tmp_path / "my labels.tif"
-    done = imagej.run("-b", MACRO, f"url={server.url}/ image=[{cells.path}] save=[{saved}] rois=true")
-    assert saved.exists(), done.stdout + done.stderr
+    script.save(saved, url=f"{server.url}/", image=cells.path, rois="true")
     assert_calibrated_labels(saved, cells)
     assert saved.with_suffix(".zip").read_bytes() == cells.rois
-    assert imagej.left_behind() == []
+
+
+def test_the_key_is_given_in_the_address(script: Script, locked: LiveServer, cells: Cells, tmp_path: Path) -> None:
+    saved = tmp_path / "labels.tif"
+    script.save(saved, url=with_key(locked.url, SECRET), image=cells.path)
+    assert_calibrated_labels(saved, cells)
+
+
+@pytest.mark.parametrize("losses", [("half", "nothing"), BUSY], ids=["broken off", "busy"])
+def test_it_is_asked_again_where_an_answer_broke_off_and_as_long_as_a_busy_service_says_when(
+    script: Script, server: LiveServer, cells: Cells, tmp_path: Path, losses: Sequence[str | httpx.Response]
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, losses) as proxy:
+        script.save(saved, url=proxy.url, image=cells.path)
+    assert_calibrated_labels(saved, cells)
+    assert len(proxy.asked) == len(losses) + 1
+
+
+@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
+def test_what_is_refused_for_good_or_for_too_long_is_given_up(
+    script: Script, server: LiveServer, cells: Cells, losses: list[httpx.Response]
+) -> None:
+    with losing_proxy(server, losses) as proxy:
+        assert "it is refused" in script.refuse(url=proxy.url, image=cells.path)
+    assert len(proxy.asked) == len(losses)
+
+
+def test_patience_with_a_service_that_hangs_ends(
+    script: Script, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    hasty = tmp_path / f"hasty{script.file.suffix}"
+    text, found = re.subn(r"\bPATIENCE_S = 600\b", "PATIENCE_S = 3", script.file.read_text())
+    assert found == 1
+    hasty.write_text(text)
+    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
+        assert "it is refused" in replace(script, file=hasty).refuse(url=proxy.url, image=cells.path)
+    assert 2 <= len(proxy.asked) <= 4
+
+
+def test_where_no_answer_is_whole_it_is_given_up(script: Script, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, repeat("half")) as proxy:
+        said = script.refuse(url=proxy.url, image=cells.path)
+    how = r"(.|\n)*curl: \(18\)" if script.is_macro else r": \d+ of \d+ bytes came"
+    assert re.search(f"The answer of {proxy.url} broke off 4 times{how}", said)
+    assert len(proxy.asked) == 4
+
+
+def test_slices_are_channels_where_axes_say_so(script: Script, server: LiveServer, tmp_path: Path) -> None:
+    image, saved = tmp_path / "image.tif", tmp_path / "labels.tif"
+    tifffile.imwrite(image, np.stack([np.zeros_like(IMAGE), IMAGE]), imagej=True, metadata={"axes": "ZYX"})
+    script.save(saved, url=server.url, image=image, axes="CYX", channel=1)
+    labels = tifffile.imread(saved)
+    assert labels.shape == IMAGE.shape
+    assert labels.max() == 24
+
+
+def test_the_result_has_the_pixel_size_that_is_asked_for(
+    script: Script, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    script.save(saved, url=server.url, image=cells.path, pixel_size=0.65)
+    assert pixel_size(saved) == pytest.approx(0.65, rel=1e-5)
+
+
+def test_a_folder_that_is_missing_is_told_before_the_work(script: Script, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, []) as proxy:
+        said = script.refuse(url=proxy.url, image=cells.path, save="/no/such folder/labels.tif")
+    assert "save is '/no/such folder/labels.tif', which cannot be written" in said
+    assert proxy.asked == []
+
+
+def test_the_result_of_a_job_is_taken(script: Script, server: LiveServer, cells: Cells, tmp_path: Path) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
+        script.save(saved, url=proxy.url, image=cells.path, respond_async="true")
+    assert_calibrated_labels(saved, cells)
+    assert_asked_as_a_job(proxy)
+
+
+def test_why_a_job_failed_is_shown(script: Script, server: LiveServer, broken: Path) -> None:
+    assert "NaN" in script.refuse(url=server.url, image=broken, respond_async="true")
 
 
 def test_the_macro_leaves_the_image_of_the_macro_that_calls_it_as_it_was(
@@ -141,15 +263,6 @@ def test_the_macro_names_a_service_that_does_not_answer_without_its_password(ima
     assert imagej.left_behind() == []
 
 
-def test_the_macro_gives_the_key_in_the_address(
-    imagej: Program, locked: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    done = imagej.run("-b", MACRO, f"url={with_key(locked.url, SECRET)} image=[{cells.path}] save=[{saved}]")
-    assert saved.exists(), done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-
-
 @refusals_of_a_proxy
 def test_the_macro_explains_the_answers_of_a_proxy(
     imagej: Program, cells: Cells, status: int, user: str, words: str
@@ -189,52 +302,6 @@ def test_the_macro_offers_the_models_of_the_service(
     assert "told|my cells-labels|24" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_macro_asks_again_where_an_answer_broke_off(
-    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, ["half", "nothing"]) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}]")
-    assert saved.exists(), done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert len(proxy.asked) == 3
-    assert imagej.left_behind() == []
-
-
-def test_the_macro_asks_again_as_long_as_a_busy_service_says_when(
-    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, BUSY) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}]")
-    assert saved.exists(), done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert len(proxy.asked) == len(BUSY) + 1
-    assert imagej.left_behind() == []
-
-
-@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
-def test_the_macro_gives_up_what_is_refused_for_good_or_for_too_long(
-    imagej: Program, server: LiveServer, cells: Cells, losses: list[httpx.Response]
-) -> None:
-    with losing_proxy(server, losses) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}]")
-    assert "it is refused" in done.stdout
-    assert len(proxy.asked) == len(losses)
-    assert imagej.left_behind() == []
-
-
-def test_the_macro_loses_patience_with_a_service_that_hangs(
-    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    hasty = tmp_path / "hasty.ijm"
-    hasty.write_text(MACRO.read_text().replace("PATIENCE_S = 600;", "PATIENCE_S = 3;"))
-    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
-        done = imagej.run("-b", hasty, f"url={proxy.url} image=[{cells.path}]")
-    assert "it is refused" in done.stdout
-    assert 2 <= len(proxy.asked) <= 4
-
-
 def test_the_macro_names_channels_in_any_script(imagej: Program, server: LiveServer, tmp_path: Path) -> None:
     image, saved, caller = tmp_path / "image.tif", tmp_path / "labels.tif", tmp_path / "caller.ijm"
     channels = np.stack([np.zeros_like(IMAGE), IMAGE])
@@ -244,71 +311,6 @@ def test_the_macro_names_channels_in_any_script(imagej: Program, server: LiveSer
     done = imagej.run("-b", caller)
     assert saved.exists(), done.stdout + done.stderr
     assert tifffile.imread(saved).max() == 24
-
-
-def test_the_macro_takes_slices_for_channels_where_axes_say_so(
-    imagej: Program, server: LiveServer, tmp_path: Path
-) -> None:
-    image, saved = tmp_path / "image.tif", tmp_path / "labels.tif"
-    tifffile.imwrite(image, np.stack([np.zeros_like(IMAGE), IMAGE]), imagej=True, metadata={"axes": "ZYX"})
-    done = imagej.run("-b", MACRO, f"url={server.url} image=[{image}] save=[{saved}] axes=CYX channel=1")
-    assert saved.exists(), done.stdout + done.stderr
-    labels = tifffile.imread(saved)
-    assert labels.shape == IMAGE.shape
-    assert labels.max() == 24
-
-
-def test_the_macro_gives_the_result_the_pixel_size_that_is_asked_for(
-    imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    done = imagej.run("-b", MACRO, f"url={server.url} image=[{cells.path}] save=[{saved}] pixel_size=0.65")
-    assert saved.exists(), done.stdout + done.stderr
-    assert pixel_size(saved) == pytest.approx(0.65, rel=1e-5)
-
-
-def test_the_macro_says_before_the_work_that_a_folder_is_missing(
-    imagej: Program, server: LiveServer, cells: Cells
-) -> None:
-    with losing_proxy(server, []) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[/no/such folder/labels.tif]")
-    assert "save is '/no/such folder/labels.tif', which cannot be written" in done.stdout
-    assert proxy.asked == []
-
-
-def test_the_macro_takes_the_result_of_a_job(imagej: Program, server: LiveServer, cells: Cells, tmp_path: Path) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}] save=[{saved}] respond_async=true")
-    assert saved.exists(), done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert_asked_as_a_job(proxy)
-    assert imagej.left_behind() == []
-
-
-def test_the_macro_shows_why_a_job_failed(imagej: Program, server: LiveServer, broken: Path) -> None:
-    done = imagej.run("-b", MACRO, f"url={server.url} image=[{broken}] respond_async=true")
-    assert "NaN" in done.stdout
-    assert imagej.left_behind() == []
-
-
-def test_the_macro_gives_up_where_no_answer_is_whole(imagej: Program, server: LiveServer, cells: Cells) -> None:
-    with losing_proxy(server, repeat("half")) as proxy:
-        done = imagej.run("-b", MACRO, f"url={proxy.url} image=[{cells.path}]")
-    assert f"The answer of {proxy.url} broke off 4 times" in done.stdout
-    assert "curl: (18)" in done.stdout
-    assert len(proxy.asked) == 4
-    assert imagej.left_behind() == []
-
-
-def test_the_groovy_script_saves_calibrated_labels_and_their_outlines(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "my labels.tif"
-    done = groovy.run(SCRIPT, f"url={server.url}/", f"image={cells.path}", f"save={saved}", "rois=true")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert saved.with_suffix(".zip").read_bytes() == cells.rois
 
 
 def test_the_groovy_script_takes_the_active_image_and_its_dialog(
@@ -386,15 +388,6 @@ def test_the_groovy_script_shows_the_words_of_a_refusal(
     assert done.returncode == 1
 
 
-def test_the_groovy_script_gives_the_key_in_the_address(
-    groovy: Program, locked: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    done = groovy.run(SCRIPT, f"url={with_key(locked.url, SECRET)}", f"image={cells.path}", f"save={saved}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-
-
 @pytest.mark.parametrize("key", [None, "secret-secret-secret"], ids=["no key", "another key"])
 def test_the_groovy_script_says_that_the_service_wants_a_key(
     groovy: Program, locked: LiveServer, cells: Cells, key: str | None
@@ -422,49 +415,6 @@ def test_the_groovy_script_explains_the_answers_of_a_proxy(
         done = groovy.run(SCRIPT, f"url={with_key(url, 'secret')}", f"image={cells.path}")
     assert words in done.stdout
     assert "secret" not in done.stdout + done.stderr
-
-
-def test_the_groovy_script_asks_again_where_an_answer_broke_off(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, ["half", "nothing"]) as proxy:
-        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", f"save={saved}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert len(proxy.asked) == 3
-
-
-def test_the_groovy_script_asks_again_as_long_as_a_busy_service_says_when(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, BUSY) as proxy:
-        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", f"save={saved}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert len(proxy.asked) == len(BUSY) + 1
-
-
-@pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
-def test_the_groovy_script_gives_up_what_is_refused_for_good_or_for_too_long(
-    groovy: Program, server: LiveServer, cells: Cells, losses: list[httpx.Response]
-) -> None:
-    with losing_proxy(server, losses) as proxy:
-        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}")
-    assert "it is refused" in done.stdout
-    assert len(proxy.asked) == len(losses)
-
-
-def test_the_groovy_script_loses_patience_with_a_service_that_hangs(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    hasty = tmp_path / "hasty.groovy"
-    hasty.write_text(SCRIPT.read_text().replace("PATIENCE_S = 600 ", "PATIENCE_S = 3 "))
-    with losing_proxy(server, repeat(refusal(504, "1"))) as proxy:
-        done = groovy.run(hasty, f"url={proxy.url}", f"image={cells.path}")
-    assert "it is refused" in done.stdout
-    assert 2 <= len(proxy.asked) <= 4
 
 
 @pytest.mark.parametrize("output", ["labels", "mask", "probabilities"])
@@ -506,63 +456,6 @@ def test_the_groovy_script_sends_all_of_a_virtual_stack(groovy: Program, server:
     labels = tifffile.imread(tmp_path / "labels.tif")
     assert labels.shape == (2, *IMAGE.shape)
     assert [plane.max() for plane in labels] == [24, 24]
-
-
-def test_the_groovy_script_takes_slices_for_channels_where_axes_say_so(
-    groovy: Program, server: LiveServer, tmp_path: Path
-) -> None:
-    image, saved = tmp_path / "image.tif", tmp_path / "labels.tif"
-    tifffile.imwrite(image, np.stack([np.zeros_like(IMAGE), IMAGE]), imagej=True, metadata={"axes": "ZYX"})
-    done = groovy.run(SCRIPT, f"url={server.url}", f"image={image}", f"save={saved}", "axes=CYX", "channel=1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    labels = tifffile.imread(saved)
-    assert labels.shape == IMAGE.shape
-    assert labels.max() == 24
-
-
-def test_the_groovy_script_gives_the_result_the_pixel_size_that_is_asked_for(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    done = groovy.run(SCRIPT, f"url={server.url}", f"image={cells.path}", f"save={saved}", "pixel_size=0.65")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert pixel_size(saved) == pytest.approx(0.65, rel=1e-5)
-
-
-def test_the_groovy_script_says_before_the_work_that_a_folder_is_missing(
-    groovy: Program, server: LiveServer, cells: Cells
-) -> None:
-    with losing_proxy(server, []) as proxy:
-        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}", "save=/no/such folder/labels.tif")
-    assert done.returncode == 1
-    assert "save is '/no/such folder/labels.tif', which cannot be written" in done.stdout
-    assert proxy.asked == []
-
-
-def test_the_groovy_script_takes_the_results_of_jobs(
-    groovy: Program, server: LiveServer, cells: Cells, tmp_path: Path
-) -> None:
-    saved = tmp_path / "labels.tif"
-    with losing_proxy(server, LOSSES_OF_A_JOB) as proxy:
-        options = f"url={proxy.url}", f"image={cells.path}", f"save={saved}", "respond_async=true"
-        done = groovy.run(SCRIPT, *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_calibrated_labels(saved, cells)
-    assert_asked_as_a_job(proxy)
-
-
-def test_the_groovy_script_shows_why_a_job_failed(groovy: Program, server: LiveServer, broken: Path) -> None:
-    done = groovy.run(SCRIPT, f"url={server.url}", f"image={broken}", "respond_async=true")
-    assert "NaN" in done.stdout
-    assert done.returncode == 1
-
-
-def test_the_groovy_script_gives_up_where_no_answer_is_whole(groovy: Program, server: LiveServer, cells: Cells) -> None:
-    with losing_proxy(server, repeat("half")) as proxy:
-        done = groovy.run(SCRIPT, f"url={proxy.url}", f"image={cells.path}")
-    assert done.returncode == 1
-    assert re.search(rf"The answer of {proxy.url} broke off 4 times: \d+ of \d+ bytes came", done.stdout)
-    assert len(proxy.asked) == 4
 
 
 def test_the_groovy_script_names_https_where_a_server_speaks_http(
