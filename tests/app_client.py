@@ -60,3 +60,11 @@ def running_app(settings: Settings) -> Iterator[AppClient]:
         ) as http,
     ):
         yield AppClient(app, portal, http)
+
+
+@contextmanager
+def ready_app(settings: Settings) -> Iterator[AppClient]:
+    """Start an application for the length of a ``with`` block, and wait until it is ready."""
+    with running_app(settings) as running:
+        running.wait_until_ready()
+        yield running

@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx
 
+from tests.packages import write_tiny_package
+
 
 def wait_until(happened: Callable[[], bool]) -> None:
     """Look again and again, for half a minute at most."""
@@ -83,6 +85,14 @@ def live_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def live_tiny(folder: Path, **settings: Any) -> Iterator[LiveServer]:
+    """Start the service with package ``tiny`` alone, as :func:`live_server` does; ``folder`` has the files of both."""
+    write_tiny_package(folder / "packages")
+    with live_server(folder, folder / "packages", **settings) as running:
+        yield running
 
 
 @contextmanager

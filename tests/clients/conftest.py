@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from service.client import Client
 from tests.images import disc
-from tests.live import LiveServer, live_server
-from tests.packages import write_tiny_package
+from tests.live import LiveServer, live_tiny
 
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 PIXEL_UM = 0.325
@@ -291,9 +290,7 @@ def installed(*names: str) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A service of default settings with package ``tiny``."""
-    packages = tmp_path_factory.mktemp("packages")
-    write_tiny_package(packages)
-    with live_server(tmp_path_factory.mktemp("server"), packages) as running:
+    with live_tiny(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
@@ -301,9 +298,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The same behind a key, :data:`SECRET`."""
     folder = tmp_path_factory.mktemp("locked")
-    write_tiny_package(folder / "packages")
     (folder / "keys").write_text(f"microscope:{SECRET}\n")
-    with live_server(folder, folder / "packages", api_keys_file=folder / "keys") as running:
+    with live_tiny(folder, api_keys_file=folder / "keys") as running:
         yield running
 
 

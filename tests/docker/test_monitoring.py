@@ -22,8 +22,7 @@ from service.telemetry import Metrics
 from tests.docker.containers import PROJECT
 from tests.docker.prometheus import ask, needs_prometheus, prometheus
 from tests.images import disc, png
-from tests.live import live_server
-from tests.packages import write_tiny_package
+from tests.live import live_tiny
 
 MONITORING = PROJECT / "docker" / "monitoring"
 RUNBOOK = PROJECT / "docs" / "operations.md"
@@ -146,9 +145,7 @@ def test_a_dashboard_is_whole_and_its_panels_lie_side_by_side(file: Path) -> Non
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real service."""
-    folder = tmp_path_factory.mktemp("served")
-    write_tiny_package(folder / "packages")
-    with live_server(folder, folder / "packages") as server:
+    with live_tiny(tmp_path_factory.mktemp("served")) as server:
         yield server.url
 
 

@@ -15,8 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.e2e.page import IMAGE, Page
 from tests.images import noise, png, tiff
-from tests.live import LiveServer, live_server
-from tests.packages import write_tiny_package
+from tests.live import LiveServer, live_tiny
 
 AWAY = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
 OVERLOADED = {"type": "/problems/overloaded", "title": "The service has as much work as it can promise", "status": 503}
@@ -160,9 +159,7 @@ def test_an_estimate_that_lacks_a_part_is_the_least(page: Page, finishing: float
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A service whose requests may take a fifth of a second, and its jobs as long as they need."""
-    packages = tmp_path_factory.mktemp("packages")
-    write_tiny_package(packages)
-    with live_server(tmp_path_factory.mktemp("slow"), packages, deadline_s=0.2) as running:
+    with live_tiny(tmp_path_factory.mktemp("slow"), deadline_s=0.2) as running:
         yield running
 
 

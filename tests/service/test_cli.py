@@ -26,7 +26,7 @@ from model.stitching import Run
 from service.batch.images import Found, find_images
 from service.cli import main
 from service.settings import Settings
-from tests.app_client import running_app
+from tests.app_client import ready_app
 from tests.foreign import write_foreign_package
 from tests.images import disc, png
 from tests.live import live_server, wait_until
@@ -526,8 +526,7 @@ def test_plan_is_what_the_service_says(
         backend="cpu",
         default_model="tiny",
     )
-    with running_app(served_with) as client:
-        client.wait_until_ready()
+    with ready_app(served_with) as client:
         asked = {"size": size, "output": "labels", "mirror": mirror, "timeout": 300}
         served = client.get("/plan", params=asked).json()
     assert served["tiles"] == plan["tiles"]

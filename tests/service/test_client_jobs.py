@@ -19,15 +19,12 @@ import pytest
 from service.client import RECEIPT, Client, HungUp, Image, ServiceProblem
 from tests.e2e.test_running import many_discs, metric, wait_for_metric
 from tests.images import disc, npy, tiff
-from tests.live import LiveServer, live_server, wait_until
-from tests.packages import write_tiny_package
+from tests.live import LiveServer, live_tiny, wait_until
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    packages = tmp_path_factory.mktemp("packages")
-    write_tiny_package(packages)
-    with live_server(tmp_path_factory.mktemp("server"), packages) as running:
+    with live_tiny(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 

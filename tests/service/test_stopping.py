@@ -9,19 +9,9 @@ import sys
 import pytest
 
 from service.interrupts import TERMINATED
+from tests.importing import signalled_while_importing
 
-WHILE_IMPORTING = """
-import signal, sys
-from service.__main__ import main
-
-class Stopping:
-    def find_spec(self, name, *_):
-        if name == "service.commands":
-            signal.raise_signal(signal.SIGTERM)
-
-sys.meta_path.insert(0, Stopping())
-sys.exit(main())
-"""
+WHILE_IMPORTING = signalled_while_importing("service.commands", "SIGTERM", "service")
 
 WHILE_SETTING_UP = """
 import signal, sys

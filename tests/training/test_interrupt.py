@@ -6,20 +6,11 @@ import os
 import subprocess
 import sys
 
+from tests.importing import signalled_while_importing
+
 ENVIRONMENT = {**os.environ, "GLIBC_TUNABLES": ""}  # set, so that no command starts anew to set it
 
-WHILE_IMPORTING = """
-import signal, sys
-from training.__main__ import main
-
-class Interrupting:
-    def find_spec(self, name, *_):
-        if name == "torch":
-            signal.raise_signal(signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
-sys.exit(main())
-"""
+WHILE_IMPORTING = signalled_while_importing("torch", "SIGINT", "training")
 
 IN_A_COMMAND = """
 import signal, sys

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings, load_settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.packages import write_tiny_package
 
 
@@ -47,6 +47,5 @@ def settings(packages: Path) -> Settings:
 @pytest.fixture(scope="session")
 def client(settings: Settings) -> Iterator[AppClient]:
     """The shared application, ready."""
-    with running_app(settings) as running:
-        running.wait_until_ready()
+    with ready_app(settings) as running:
         yield running

@@ -10,7 +10,7 @@ import pytest
 from service.jobs.folder import JobsFolder
 from service.jobs.record import Record
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, png
 from tests.live import wait_until
 from tests.problems import assert_problem
@@ -26,8 +26,7 @@ def service(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("service")
     (folder / "keys").write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")
     changes = {"api_keys_file": folder / "keys", "jobs_dir": folder / "jobs"}
-    with running_app(settings.model_copy(update=changes)) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update=changes)) as client:
         yield client
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.foreign import touching_pair, write_foreign_package
 from tests.packages import write_tiny_package
 
@@ -25,8 +25,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
     write_foreign_package(packages / "foreign", description="bioimageio.yaml")
     write_foreign_package(packages / "mute", classes=("channel0", "channel1"))
     write_tiny_package(packages)
-    with running_app(Settings(models_dir=Path(packages), backend="cpu", threads=1)) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=Path(packages), backend="cpu", threads=1)) as running:
         yield running
 
 

@@ -24,7 +24,7 @@ from service.jobs.inventory import Tally
 from service.jobs.record import Record
 from service.jobs.running import Running
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app, running_app
 from tests.images import disc, npy_declaring, png, tiff
 from tests.problems import assert_problem
 
@@ -446,8 +446,7 @@ def keyed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A service with the users alice and bob."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")
-    with running_app(settings.model_copy(update={"api_keys_file": keys})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"api_keys_file": keys})) as client:
         yield client
 
 
@@ -514,8 +513,7 @@ def test_one_that_never_gets_its_turn_says_how_long_it_waited(keyed: AppClient, 
 
 
 def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, tmp_path: Path) -> None:
-    with running_app(settings) as client:
-        client.wait_until_ready()
+    with ready_app(settings) as client:
         folder: Path = client.app.state.jobs.path
         job = submit(client)
         assert client.get(f"/jobs/{job}/result", params={"wait": 20}).status_code == 200
@@ -528,8 +526,7 @@ def test_results_of_a_service_without_a_folder_end_with_it(settings: Settings, t
 def test_a_service_that_stops_waits_only_for_results_that_can_be_fetched(
     settings: Settings, tmp_path: Path, gate: threading.Event, shared: bool
 ) -> None:
-    with running_app(settings.model_copy(update={"jobs_dir": tmp_path if shared else None})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_dir": tmp_path if shared else None})) as client:
         job = submit(client)
         assert len(client.app.state.jobs.tasks) == int(shared)
         waiting = client.begin("GET", f"/jobs/{job}/result", params={"wait": 20})
@@ -564,8 +561,7 @@ def test_what_is_not_done_when_the_service_ends_is_told_to_come_again(
     settings: Settings, tmp_path: Path, gate: threading.Event
 ) -> None:
     shared = settings.model_copy(update={"jobs_dir": tmp_path})
-    with running_app(shared) as client:
-        client.wait_until_ready()
+    with ready_app(shared) as client:
         job = submit(client)
         until(lambda: client.get(f"/jobs/{job}").json()["state"] == "running")
         # its thread cannot be stopped, and is waited for
@@ -590,8 +586,7 @@ def test_a_folder_that_hangs_keeps_no_service_from_ending(
 
     monkeypatch.setattr("service.jobs.work._LAST_S", 0.2)
     try:
-        with running_app(settings.model_copy(update={"jobs_dir": tmp_path})) as client:
-            client.wait_until_ready()
+        with ready_app(settings.model_copy(update={"jobs_dir": tmp_path})) as client:
             submit(client)
             monkeypatch.setattr(JobsFolder, "write", hangs("write"))
             monkeypatch.setattr(JobsFolder, "sweep", hangs("sweep"))
@@ -605,8 +600,7 @@ def test_a_folder_that_hangs_keeps_no_service_from_ending(
 
 def test_a_folder_that_cannot_be_used_refuses_jobs_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with running_app(settings.model_copy(update={"jobs_dir": tmp_path / "file" / "jobs"})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_dir": tmp_path / "file" / "jobs"})) as client:
         problem = assert_problem(client.segment(IMAGE, headers=ASYNC), 503, "no-room-for-jobs")
         assert "Not a directory" in problem["detail"]
         assert "UNET_JOBS_DIR" in problem["detail"]
@@ -621,8 +615,7 @@ def test_a_service_without_jobs_says_so_before_the_body_and_for_good(settings: S
         read.append(IMAGE)
         yield IMAGE
 
-    with running_app(settings.model_copy(update={"jobs_mb": 0})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_mb": 0})) as client:
         asked: list[dict[str, Any]] = [{"headers": ASYNC}, {"params": {"respond_async": "true"}}]
         form = {"files": {"image": ("a.png", IMAGE), "respond_async": (None, "1")}}
         for options in (*({"content": body(), **more} for more in asked), form):
@@ -651,8 +644,7 @@ def test_a_disk_that_is_full_fails_the_job_and_nothing_else(one: AppClient, monk
 
 
 def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) -> None:
-    with running_app(settings.model_copy(update={"jobs_mb": 1})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_mb": 1})) as client:
         large = {"output": "probabilities", "format": "npy"}
         image = png(disc(300, 300))  # 720 kB
         kept = submit(client, image, params=large)
@@ -670,8 +662,7 @@ def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) 
 def test_a_result_that_can_never_be_kept_is_refused_before_it_is_computed(
     settings: Settings, tmp_path: Path, output: str, side: int
 ) -> None:
-    with running_app(settings.model_copy(update={"jobs_mb": 1, "jobs_dir": tmp_path})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_mb": 1, "jobs_dir": tmp_path})) as client:
         image = png(np.zeros((side, side), np.uint8))
         asked = {"output": output, "format": "npy"}
         problem = assert_problem(client.segment(image, headers=ASYNC, params=asked), 413, "result-too-large")
@@ -686,8 +677,7 @@ def test_a_result_that_can_never_be_kept_is_refused_before_it_is_computed(
 
 
 def test_a_result_that_turns_out_never_to_be_kept_says_so_for_good(settings: Settings) -> None:
-    with running_app(settings.model_copy(update={"jobs_mb": 1})) as client:
-        client.wait_until_ready()
+    with ready_app(settings.model_copy(update={"jobs_mb": 1})) as client:
         image = png(np.random.default_rng(0).integers(0, 255, (700, 700), np.uint8))
         job = submit(client, image, params={"output": "probabilities", "format": "tiff"})
         answer = client.get(f"/jobs/{job}/result", params={"wait": 20})

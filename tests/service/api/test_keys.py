@@ -17,7 +17,7 @@ from service.cli import main
 from service.client import Client
 from service.request_errors import Unauthorized
 from service.settings import InvalidSettings, Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, png
 from tests.live import live_server, wait_until
 
@@ -37,8 +37,7 @@ def basic(user: str, key: str) -> dict[str, str]:
 def guarded(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
     file = tmp_path_factory.mktemp("keys") / "keys"
     file.write_text(LINES)
-    with running_app(settings.model_copy(update={"api_keys_file": file})) as running:
-        running.wait_until_ready()
+    with ready_app(settings.model_copy(update={"api_keys_file": file})) as running:
         yield running
 
 

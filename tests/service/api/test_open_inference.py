@@ -20,7 +20,7 @@ from service.engine.engine import Engine
 from service.engine.pipeline import Pipeline
 from service.engine.request import Answer, Readiness
 from service.settings import Settings, load_settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, noise, npy
 from tests.packages import put_package
 from tests.problems import assert_problem
@@ -154,8 +154,7 @@ def test_all_outputs_are_of_one_version_though_its_package_is_replaced(
     segment = Pipeline.segment
     runs: list[int] = []
     given = {"models_dir": tmp_path, "backend": "cpu", "cache_dir": "none", "rescan_s": 0}
-    with running_app(load_settings(given)) as changing:
-        changing.wait_until_ready()
+    with ready_app(load_settings(given)) as changing:
         engine: Engine = changing.app.state.engine
 
         async def replaced_after(self: Pipeline, *given: Any, **named: Any) -> list[Answer]:
@@ -354,8 +353,7 @@ def test_a_name_of_half_a_character_is_refused_as_any_other(client: AppClient) -
 def test_what_cannot_be_ready_in_time_is_refused(client: AppClient, settings: Settings) -> None:
     late = sent_as_bytes(client, disc(), parameters={"timeout": 1e-9}, outputs=[{"name": "mask"}, {"name": "labels"}])
     assert_problem(late, 504, "deadline-exceeded")
-    with running_app(settings.model_copy(update={"deadline_s": 2})) as hasty:
-        hasty.wait_until_ready()
+    with ready_app(settings.model_copy(update={"deadline_s": 2})) as hasty:
         asyncio.run(hasty.app.state.json_turn.acquire())  # as by a request whose JSON takes long to read
         problem = assert_problem(sent_as_json(hasty, noise(450, 450, np.uint16)), 504, "deadline-exceeded")
         assert problem["error"].startswith("the answer was not ready in the 2 s allowed; send values as binary data")
@@ -379,8 +377,7 @@ def test_failures_carry_the_protocols_member_under_v2_alone(client: AppClient) -
 
 
 def test_too_many_pixels_are_refused_by_the_shape(settings: Settings) -> None:
-    with running_app(settings.model_copy(update={"max_pixels": 1000})) as small:
-        small.wait_until_ready()
+    with ready_app(settings.model_copy(update={"max_pixels": 1000})) as small:
         problem = assert_problem(sent_as_bytes(small, disc()), 413, "image-too-large")
         assert "4800 pixels, the limit is 1000" in problem["error"]
         assert_problem(sent_as_json(small, disc()), 413, "image-too-large")
@@ -388,8 +385,7 @@ def test_too_many_pixels_are_refused_by_the_shape(settings: Settings) -> None:
 
 def test_large_json_is_read_and_larger_one_refused(settings: Settings) -> None:
     image = noise(640, 700, np.uint16)
-    with running_app(settings.model_copy(update={"max_body_mb": 20})) as roomy:
-        roomy.wait_until_ready()
+    with ready_app(settings.model_copy(update={"max_body_mb": 20})) as roomy:
         answer = sent_as_json(roomy, image)
         assert int(answer.request.headers["content-length"]) > 1 << 20
         assert_same(tensors(answer)["mask"], segmented(roomy, image))

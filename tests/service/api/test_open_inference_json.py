@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.json_values import json_values
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, noise
 from tests.problems import assert_problem
 from tests.service.api.test_open_inference import KINDS, assert_same, segmented, sent_as_bytes, tensors
@@ -23,8 +23,7 @@ HALF = np.zeros((2048, 1025), np.uint8)  # two outputs have 2,048 values too man
 
 @pytest.fixture(scope="module")
 def roomy(settings: Settings) -> Iterator[AppClient]:
-    with running_app(settings.model_copy(update={"max_body_mb": 20, "max_pixels": 8 << 20})) as running:
-        running.wait_until_ready()
+    with ready_app(settings.model_copy(update={"max_body_mb": 20, "max_pixels": 8 << 20})) as running:
         yield running
 
 
@@ -74,8 +73,7 @@ def test_each_value_is_written_once(client: AppClient, monkeypatch: pytest.Monke
 def test_long_answers_are_written_one_after_the_other_and_short_ones_beside_them(settings: Settings) -> None:
     image = noise(450, 450, np.uint16)
     wanted: Any = {"outputs": [{"name": "probabilities"}]}
-    with running_app(settings.model_copy(update={"deadline_s": 2})) as hasty:
-        hasty.wait_until_ready()
+    with ready_app(settings.model_copy(update={"deadline_s": 2})) as hasty:
         asyncio.run(hasty.app.state.json_turn.acquire())  # as by an answer that takes long to write
         late = sent_as_bytes(hasty, image, **wanted)
         assert "send values as binary data" in assert_problem(late, 504, "deadline-exceeded")["error"]
@@ -90,8 +88,7 @@ def test_long_answers_are_written_one_after_the_other_and_short_ones_beside_them
 @pytest.mark.parametrize("spool_mb", [0, 16])
 def test_text_is_kept_where_uploads_are_until_it_is_sent(settings: Settings, spool_mb: int) -> None:
     image = noise(400, 400, np.uint16)
-    with running_app(settings.model_copy(update={"spool_mb": spool_mb})) as running:
-        running.wait_until_ready()
+    with ready_app(settings.model_copy(update={"spool_mb": spool_mb})) as running:
         room = running.app.state.upload_room
         free = room.free_memory
         answer = sent_as_bytes(running, image, outputs=[{"name": "probabilities"}])

@@ -11,7 +11,7 @@ import pytest
 
 from service.engine.request import SegmentRequest
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import noise, png
 from tests.problems import assert_problem
 
@@ -53,8 +53,7 @@ def test_planes_and_views_count(client: AppClient) -> None:
 @pytest.fixture
 def fresh(settings: Settings) -> Iterator[AppClient]:
     """An application that has segmented nothing yet."""
-    with running_app(settings) as running:
-        running.wait_until_ready()
+    with ready_app(settings) as running:
         yield running
 
 

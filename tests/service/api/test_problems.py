@@ -15,7 +15,7 @@ import pytest
 
 from service.api.pages import SWAGGER_PATH
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app, running_app
 from tests.images import disc, noise, npy, npy_declaring, png, tiff, tiff_declaring
 from tests.problems import assert_problem
 
@@ -140,8 +140,7 @@ def test_a_body_that_trickles_in_is_given_up_at_the_deadline(packages: Path) -> 
             yield b"x"
             await asyncio.sleep(0.02)
 
-    with running_app(Settings(models_dir=packages, backend="cpu", default_model="tiny", deadline_s=0.2)) as client:
-        client.wait_until_ready()
+    with ready_app(Settings(models_dir=packages, backend="cpu", default_model="tiny", deadline_s=0.2)) as client:
         assert_problem(client.request("POST", "/segment", content=trickle()), 408, "upload-too-slow")
 
 
@@ -298,8 +297,7 @@ def test_what_nobody_foresaw_is_a_500_that_tells_the_log_and_not_the_client(
 
 
 def test_a_draining_service_refuses_with_a_time_to_come_back(settings: Settings) -> None:
-    with running_app(settings) as client:
-        client.wait_until_ready()
+    with ready_app(settings) as client:
         client.app.state.engine.drain()
         assert_problem(client.segment(GOOD), 503, "draining")
         assert client.get("/livez").status_code == 200

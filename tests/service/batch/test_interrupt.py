@@ -19,6 +19,7 @@ import pytest
 
 from service.client import RECEIPT
 from tests.images import disc, png
+from tests.importing import signalled_while_importing
 from tests.live import LiveServer, live_server
 from tests.packages import write_tiny_package
 
@@ -47,18 +48,7 @@ ended.set()
 sys.exit(status)
 """
 
-WHILE_IMPORTING = """
-import signal, sys
-from service.__main__ import main
-
-class Interrupting:
-    def find_spec(self, name, *_):
-        if name == "service.commands":
-            signal.raise_signal(signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
-sys.exit(main())
-"""
+WHILE_IMPORTING = signalled_while_importing("service.commands", "SIGINT", "service")
 
 TWICE = """
 import signal, sys

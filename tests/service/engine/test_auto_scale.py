@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.package import read_package
 from service.cli import main
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, npy, tiff
 from tests.packages import edit, write_tiny_package
 from tests.problems import assert_problem
@@ -45,8 +45,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(packages: Path) -> Iterator[AppClient]:
-    with running_app(Settings(models_dir=str(packages), backend="cpu", threads=1, default_model="tiny")) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=str(packages), backend="cpu", threads=1, default_model="tiny")) as running:
         yield running
 
 
@@ -141,8 +140,7 @@ def test_what_is_refused_at_the_scale_taken_tells_it(packages: Path, query: dict
         spool_limit_mb=1,
         max_pixels=500_000_000,
     )
-    with running_app(limits) as running:
-        running.wait_until_ready()
+    with ready_app(limits) as running:
         for own, told in (("auto", 1), (scale, 0)):
             answer = running.get("/plan", params={**asked, "scale": own}).json()
             problem = answer.get("refusal", answer)

@@ -25,7 +25,7 @@ from service.engine.scaling import NormalisedPixels, scaled_image
 from service.engine.ticket import Throughput
 from service.settings import Settings
 from service.telemetry import Metrics
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, npy
 from tests.packages import write_tiny_package
 from tests.problems import assert_problem
@@ -50,8 +50,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(packages: Path) -> Iterator[AppClient]:
-    with running_app(Settings(models_dir=str(packages), backend="cpu", threads=1)) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=str(packages), backend="cpu", threads=1)) as running:
         yield running
 
 
@@ -137,8 +136,7 @@ def test_specks_of_noise_are_no_objects_however_far_they_are_enlarged(tmp_path: 
     """At 4 they are as large as what such a package knows, and each is of a pixel or two in the image."""
     package = write_tiny_package(tmp_path)
     assert package.spec.object_diameter_px == (4.0, 10.0, 20.0)
-    with running_app(Settings(models_dir=str(tmp_path), backend="cpu", threads=1)) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=str(tmp_path), backend="cpu", threads=1)) as running:
         enlarged = np.load(io.BytesIO(answered(running, image, output="labels", scale=4)[0]))
         assert 4 < 4 * 2 * np.sqrt(np.median(np.bincount(enlarged.ravel())[1:]) / np.pi) < 20
         _, receipt = answered(running, image, scale="auto")
@@ -189,16 +187,14 @@ def test_a_plan_whose_pixel_sizes_are_known_searches_nothing(tmp_path: Path) -> 
     package = write_tiny_package(tmp_path)
     known = {"object_diameter_px": (8.0, KNOWN_PX, 20.0), "pixel_size_um": (1.0, 1.0)}
     write_package(package.path, package.spec.model_copy(update=known), package.own_files())
-    with running_app(Settings(models_dir=str(tmp_path), backend="cpu", threads=1)) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=str(tmp_path), backend="cpu", threads=1)) as running:
         plan = running.get("/plan", params={"size": "96x144", "scale": "auto", "pixel_size": "0.5"}).json()
     assert (plan["scale"], plan["search_seconds"]) == (0.5, None)
 
 
 def test_a_refusal_at_the_scale_found_tells_it(packages: Path) -> None:
     image = np.tile(disc(12, 12, 3), (12, 12))
-    with running_app(Settings(models_dir=str(packages), backend="cpu", threads=1, max_pixels=image.size)) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir=str(packages), backend="cpu", threads=1, max_pixels=image.size)) as running:
         problem = assert_problem(running.segment(npy(image), params={"scale": "auto"}), 422, "invalid-parameter")
     scale = float(re.findall(r"; scale=auto took ([\d.]+), scale= with a number replaces it$", problem["detail"])[0])
     assert scale == pytest.approx(KNOWN_PX / 6, rel=0.15)
@@ -276,10 +272,7 @@ def test_nuclei_of_any_size_are_found(data_root: Path, stem: str, left: set[floa
     folder = data_root / "nuclei-dsb2018"
     image, labels = (Image.open(folder / side / f"{stem}.png") for side in ("images", "labels"))
     known_px = 20.5
-    with running_app(
-        Settings(models_dir="zoo", backend="cpu", threads=1, deadline_s=600, max_backlog_s=600)
-    ) as running:
-        running.wait_until_ready()
+    with ready_app(Settings(models_dir="zoo", backend="cpu", threads=1, deadline_s=600, max_backlog_s=600)) as running:
         for factor in (1 / 3, 1, 3):
             size_xy = round(image.width * factor), round(image.height * factor)
             shrunk = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC

@@ -17,7 +17,7 @@ from service.engine.forecast import imagined
 from service.engine.scaling import scaled_back, scaled_image, scaled_size, scaling_work_bytes
 from service.engine.spool import Spool, SpooledArray
 from service.settings import Settings
-from tests.app_client import AppClient, running_app
+from tests.app_client import AppClient, ready_app
 from tests.images import disc, npy, tiff
 from tests.packages import write_tiny_package
 from training.synthetic import NucleiScene, render_nuclei
@@ -30,8 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
     folder = tmp_path_factory.mktemp("packages")
     write_tiny_package(folder, label_rule=LabelRule(min_area_px=300))
     settings = Settings(models_dir=str(folder), backend="cpu", threads=1, max_pixels=16_000_000, memory_budget_mb=192)
-    with running_app(settings) as running:
-        running.wait_until_ready()
+    with ready_app(settings) as running:
         yield running
 
 
@@ -168,8 +167,7 @@ def test_nuclei_six_times_too_large_are_found_at_their_scale() -> None:
     image, labels = render_nuclei(scene, 3)
     large = np.round(resampled(image[np.newaxis].astype(np.float32), (960, 960))[0]).astype(np.uint16)
     settings = Settings(backend="cpu", threads=1, default_model="nuclei", cache_dir="none")
-    with running_app(settings) as running:
-        running.wait_until_ready()
+    with ready_app(settings) as running:
         expected = array(running, image, output="labels")
         scaled = array(running, large, output="labels", scale=1 / 6)
     assert expected.max() == pytest.approx(labels.max(), abs=3)

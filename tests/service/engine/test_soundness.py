@@ -6,7 +6,7 @@ import asyncio
 import io
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -143,20 +143,30 @@ def test_answers_between_failures_and_want_of_memory_ask_for_no_examination(tmp_
     asyncio.run(scenario())
 
 
-def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
-    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    goes_on = threading.Event()
+@pytest.fixture
+def goes_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until when a net hangs; it is found out at once, and goes on at the end in any case."""
     monkeypatch.setattr(running_module, "LEAST_PATIENCE_S", 0.0)
+    event = threading.Event()
+    yield event
+    event.set()
 
+
+def until_set(event: threading.Event) -> Callable[[NDArray[np.float32]], bool]:
     def hang(tiles: NDArray[np.float32]) -> bool:
-        goes_on.wait(60)
+        event.wait(60)
         return False
 
+    return hang
+
+
+def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
+    tmp_path: Path, device: Device, goes_on: threading.Event
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path, deadline_s=0.5) as engine:
             await engine.segment(image(), PROBABILITIES)
-            device.fails = hang
+            device.fails = until_set(goes_on)
             await fail(engine, 1, DeadlineExceeded)
             await until(lambda: engine.lost)
             (reason,) = engine.readiness().reasons
@@ -169,26 +179,16 @@ def test_a_net_that_hangs_is_unready_for_as_long_and_in_the_end_not_alive(
             assert engine.lost is None
             await engine.segment(image(), PROBABILITIES)
 
-    try:
-        asyncio.run(scenario())
-    finally:
-        goes_on.set()
+    asyncio.run(scenario())
 
 
 def test_a_net_that_hangs_while_it_is_loaded_is_named_and_holds_up_neither_others_nor_the_end(
-    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, device: Device, goes_on: threading.Event
 ) -> None:
-    goes_on = threading.Event()
-    monkeypatch.setattr(running_module, "LEAST_PATIENCE_S", 0.0)
-
-    def hang(tiles: NDArray[np.float32]) -> bool:
-        goes_on.wait(60)
-        return False
-
     async def scenario() -> None:
         async with running(tmp_path, deadline_s=0.5) as engine:
             await engine.segment(image(), PROBABILITIES)
-            device.fails = hang
+            device.fails = until_set(goes_on)
             put_package(tmp_path / "packages", "late")
             engine.look_for_packages()
             await until(lambda: engine.lost)
@@ -205,7 +205,4 @@ def test_a_net_that_hangs_while_it_is_loaded_is_named_and_holds_up_neither_other
             await engine.stop()
             assert not goes_on.is_set(), "it hangs still"
 
-    try:
-        asyncio.run(scenario())
-    finally:
-        goes_on.set()
+    asyncio.run(scenario())
