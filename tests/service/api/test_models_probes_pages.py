@@ -154,7 +154,7 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
     }  # fmt: skip
     answers = described["responses"]
     assert set(answers["200"]["content"]) == {encoder.media_type for encoder in ENCODERS.values()}
-    refusals = {"400", "401", "404", "406", "408", "413", "415", "422", "500", "501", "503", "504"}
+    refusals = {"400", "401", "404", "406", "408", "409", "413", "415", "422", "500", "501", "503", "504"}
     assert set(answers) == {"200", "202"} | refusals
     failures = {status for status, answer in answers.items() if "application/problem+json" in answer["content"]}
     assert failures == set(answers) - {"200", "202"}
