@@ -14,7 +14,6 @@ Answers differ from the graph's by roundings alone, of which there are fewer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +25,6 @@ _SIDE = 2
 _MOST = 127
 
 
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """How many of each were found and rewritten."""
-
-    up_convolutions: int
-    concatenations: int
-    crops: int
-
-
 class _Values(NamedTuple):
     """What a constant holds, and the steps that it was rounded to; 0 for none."""
 
@@ -42,16 +32,16 @@ class _Values(NamedTuple):
     step: NDArray[np.float32]
 
 
-def rewrite(net: Any) -> Rewritten:  # noqa: ANN401 - openvino is not installed everywhere
+def rewrite(net: Any) -> None:  # noqa: ANN401 - openvino is not installed everywhere
     """Rewrite an ``openvino.Model`` in place; what only looks alike is left alone."""
-    found = Rewritten(_up_convolutions(net), _concatenations(net), _crops(net))
+    _rewrite_up_convolutions(net)
+    _rewrite_concatenations(net)
+    _rewrite_crops(net)
     net.validate_nodes_and_infer_types()
-    return found
 
 
-def _up_convolutions(net: Any) -> int:  # noqa: ANN401
+def _rewrite_up_convolutions(net: Any) -> None:  # noqa: ANN401
     """Up-convolutions to twice the height and width, in place of 1x1 convolutions and shuffles."""
-    found = 0
     for last in net.get_ordered_ops():
         if _order(last) != _TO_FIRST:
             continue
@@ -65,8 +55,6 @@ def _up_convolutions(net: Any) -> int:  # noqa: ANN401
             up = _up_convolution(first, channels)
             if up is not None:
                 last.output(0).replace(up)
-                found += 1
-    return found
 
 
 def _up_convolution(shuffle: Any, channels: int) -> Any:  # noqa: ANN401
@@ -96,11 +84,10 @@ def _up_convolution(shuffle: Any, channels: int) -> Any:  # noqa: ANN401
     return opset8.add(up, opset8.constant(mean)).output(0)
 
 
-def _concatenations(net: Any) -> int:  # noqa: ANN401
+def _rewrite_concatenations(net: Any) -> None:  # noqa: ANN401
     """What quantises a concatenation of channels, put on each of its parts in place of what quantised these."""
     from openvino import opset8
 
-    found = 0
     for joined in net.get_ordered_ops():
         chain = _readers(joined)
         if joined.get_type_name() != "Concat" or joined.get_axis() != 1:
@@ -109,8 +96,6 @@ def _concatenations(net: Any) -> int:  # noqa: ANN401
             continue
         parts = [_quantised(_unquantised(joined.input_value(i)), chain) for i in range(joined.get_input_size())]
         chain[-1].output(0).replace(opset8.concat(parts, 1).output(0))
-        found += 1
-    return found
 
 
 def _quantised(source: Any, like: list[Any]) -> Any:  # noqa: ANN401
@@ -147,11 +132,10 @@ def _readers(node: Any) -> list[Any]:  # noqa: ANN401
     return found
 
 
-def _crops(net: Any) -> int:  # noqa: ANN401
+def _rewrite_crops(net: Any) -> None:  # noqa: ANN401
     """One crop of two axes, in place of two with nothing but quantisation between."""
     from openvino import opset8
 
-    found = 0
     for second in net.get_ordered_ops():
         first = _before(second, "Slice") if second.get_type_name() == "Slice" else None
         if first is None:
@@ -161,8 +145,6 @@ def _crops(net: Any) -> int:  # noqa: ANN401
         bounds = [np.concatenate(known[i : i + 2]) for i in range(0, len(known), 2)]
         if len(known) == len(given) and len(set(bounds[-1])) == len(bounds[-1]):  # no axis twice
             second.output(0).replace(opset8.slice(first.input_value(0), *map(opset8.constant, bounds)).output(0))
-            found += 1
-    return found
 
 
 def _before(node: Any, kind: str) -> Any:  # noqa: ANN401
