@@ -36,6 +36,8 @@ _READ_BY_PAGES = (
     "Location",
     "Preference-Applied",
     "Content-Disposition",
+    "Content-Range",
+    "ETag",
     "Inference-Header-Content-Length",
 )
 _DESCRIPTION = """\

@@ -70,6 +70,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "The body is too large",
         "Compress inside the file (TIFF with Deflate or ZSTD), crop, or raise `UNET_MAX_BODY_MB`.",
     ),
+    request_errors.RangeNotSatisfiable: ProblemKind(
+        "range-not-satisfiable",
+        416,
+        "The result has no such bytes",
+        "Ask for bytes below the size in `Content-Range`, or for all: without `Range`.",
+    ),
     request_errors.EncodedBody: ProblemKind(
         "encoded-body", 415, "The body has a content encoding", "Send the file without `Content-Encoding`."
     ),
@@ -182,6 +188,12 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         501,
         "The service takes no jobs",
         "Wait for the answer, without `respond_async` or `Prefer: respond-async`; or set `UNET_JOBS_MB`.",
+    ),
+    job_errors.JobsNotListed: ProblemKind(
+        "jobs-not-listed",
+        403,
+        "The service lists no jobs",
+        "Ask for each by its id, or set `UNET_API_KEYS_FILE`: without keys nobody can be told whose they are.",
     ),
     job_errors.JobUnavailable: ProblemKind(
         "job-unavailable",

@@ -40,6 +40,17 @@ class NoRoomForUpload(RequestError):
     retry_after_s = 5
 
 
+class RangeNotSatisfiable(RequestError):
+    """What is asked for lies behind the end of the result."""
+
+    def __init__(self, asked: str, size_bytes: int) -> None:
+        super().__init__(
+            f"the range is {asked[:60]!r}, the result has {size_bytes} bytes, from 0 to {size_bytes - 1}; ask for some "
+            "of these, or without Range"
+        )
+        self.size_bytes = size_bytes
+
+
 class EncodedBody(RequestError):
     """The body is compressed as a whole."""
 

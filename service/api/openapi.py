@@ -161,6 +161,16 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """Answers of ``POST /segment``, and of a job's result."""
 
+PART_RESPONSE: dict[str, Any] = {
+    "description": "The bytes that header `Range` asks for, of a result that is the one of `If-Range`.",
+    "content": SEGMENT_RESPONSES[200]["content"],
+    "headers": {
+        "Content-Range": {"description": "`bytes FIRST-LAST/SIZE`, from 0.", "schema": {"type": "string"}},
+        "ETag": {"description": "Tag of the result, which never changes.", "schema": {"type": "string"}},
+    },
+}
+"""Answer to who asks for a part of a job's result."""
+
 JOB_RESPONSE: dict[str, Any] = {
     "model": JobReport,
     "description": "Accepted as a job (`Prefer: respond-async`).",

@@ -51,13 +51,14 @@ class PiecewiseResponse(Response):
     ----------
     body
         What is sent; closed afterwards.
-    media_type, headers
+    media_type, headers, status_code
         As for every response.
 
     """
 
-    def __init__(self, body: Content, media_type: str, headers: Mapping[str, str]) -> None:
-        super().__init__(media_type=media_type, headers={**headers, "Content-Length": str(body.size)})
+    def __init__(self, body: Content, media_type: str, headers: Mapping[str, str], status_code: int = 200) -> None:
+        of_this = {**headers, "Content-Length": str(body.size)}
+        super().__init__(media_type=media_type, headers=of_this, status_code=status_code)
         self._content = body
         self.whole = False
         """Whether all of it has been sent."""

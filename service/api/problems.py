@@ -20,7 +20,7 @@ from service.problem_kind import ProblemKind
 from service.telemetry import REQUEST_ID, Metrics
 
 _LOG = logging.getLogger("unet.api")
-_SHOWN = ("retry_after_s", "reason", "known", "limit_bytes")
+_SHOWN = ("retry_after_s", "reason", "known", "limit_bytes", "size_bytes")
 _SHOWN_PATH = 200  # characters
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _RETRY_AFTER_S = 30  # where an error cannot tell how long its cause will last
@@ -86,6 +86,8 @@ def response_of(scope: Scope, document: Mapping[str, Any]) -> Response:
     headers = {}
     if "retry_after_s" in document:
         headers["Retry-After"] = str(document["retry_after_s"])
+    elif document["status"] == 416:
+        headers["Content-Range"] = f"bytes */{document['size_bytes']}"
     elif document["status"] == 401:
         headers["WWW-Authenticate"] = _CHALLENGE
     return _carrying(scope, document, headers)

@@ -13,6 +13,7 @@ from service.engine.engine import Engine
 from service.engine.forecast import Forecast
 from service.engine.loading import LoadedModel
 from service.errors import problem_kind
+from service.jobs.record import JobReport
 
 
 class _Document(BaseModel):
@@ -234,3 +235,23 @@ def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:
         "agreement": model.agreement,
         "label_rule_note": spec.label_rule_note,
     }
+
+
+class JobLinks(_Document):
+    """Paths of a job."""
+
+    job: str = Field(description="How far it is; DELETE ends it.")
+    result: str | None = Field(description="Its result, once it is done.")
+
+
+class ListedJob(JobReport):
+    """A job, and where it is asked for."""
+
+    links: JobLinks
+
+
+class JobList(_Document):
+    """Jobs of one user, the newest first."""
+
+    jobs: list[ListedJob]
+    next: str | None = Field(description="Path of those that are older; null where there are none.")

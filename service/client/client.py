@@ -125,7 +125,8 @@ class Client:
     def segment_into(self, into: IO[bytes], image: Image, **options: Option) -> dict[str, Any]:
         """Segment one image as :meth:`segment` does, write the result to a file as it comes, and return the receipt.
 
-        The file is written from its start, and again from there where an answer breaks off; it is not kept in memory.
+        The file is written from its start, and again from there where an answer breaks off; the result of a job
+        (``respond_async=True``) goes on where it broke off. It is not kept in memory.
         """
         response = self._done_here(Request("POST", SEGMENT, options, image, into))
         receipt: dict[str, Any] = json.loads(response.headers[RECEIPT])

@@ -33,6 +33,7 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
 from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
 from .keys import NO_ADDRESS  # noqa: TID252
 from .outage import Outage  # noqa: TID252
+from .sink import Sink  # noqa: TID252
 
 Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
 """A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
@@ -180,8 +181,10 @@ class Exchange:
         params = {name: _sent(value) for name, value in request.params.items() if value is not None}
         content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
 
+        into = None if request.into is None else Sink(request.into)
+
         def send() -> httpx.Response:
-            ask = partial(line.ask, request.method, request.path, params, into=request.into)
+            ask = partial(line.ask, request.method, request.path, params, into=into)
             if isinstance(content, bytes):
                 return ask(content)
             path = Path(content)
@@ -194,7 +197,7 @@ class Exchange:
             if response.status_code != ACCEPTED:
                 return response
             try:
-                over = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}", request.into)
+                over = self._when_over(job, line, f"/jobs/{json_object(response).get('id')}", into)
             except ServiceProblem as problem:
                 if problem.type not in _REPLICA_HAS_ENDED or not again:
                     raise
@@ -207,7 +210,7 @@ class Exchange:
             (self._sleep or job.wait)(wait)
         raise AssertionError("the last time returns or raises")
 
-    def _when_over(self, job: Job, line: Line, path: str, into: IO[bytes] | None) -> httpx.Response | ServiceProblem:
+    def _when_over(self, job: Job, line: Line, path: str, into: Sink | None) -> httpx.Response | ServiceProblem:
         """Result of the service's job, or why it failed; where nobody waits any more, the service has to drop it."""
         wait = partial(line.ask, "GET", path, {"wait": self._poll_s})
         self._followed.add(job)
@@ -220,7 +223,7 @@ class Exchange:
                 if report["state"] == "failed":
                     return ServiceProblem(report["problem"])
                 if report["state"] == "done":
-                    return self._until_answered(job, partial(line.ask, "GET", f"{path}/result", into=into))
+                    return self._until_answered(job, partial(_fetch, line, f"{path}/result", into))
         except ServiceProblem:
             raise
         except BaseException:  # Ctrl-C too
@@ -272,6 +275,11 @@ class Exchange:
 
     def _no_answer(self, error: httpx.TransportError) -> str:
         return f"no answer from {self._url}: {str(error) or type(error).__name__}; is the service running?"
+
+
+def _fetch(line: Line, path: str, into: Sink | None) -> httpx.Response:
+    """Result of a job; one that goes into a file goes on where it broke off."""
+    return line.ask("GET", path, headers=into.rest() if into else None, into=into)
 
 
 def _sent(value: str | float | bool | tuple[float, ...] | list[float]) -> str | float | bool:

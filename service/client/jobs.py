@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import RECEIPT  # noqa: TID252 - the folder can stand anywhere
+from .sink import Sink  # noqa: TID252
 
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")  # events of httpcore
 
@@ -46,7 +47,7 @@ class Line:
         content: bytes | IO[bytes] = b"",
         headers: Mapping[str, str] | None = None,
         *,
-        into: IO[bytes] | None = None,
+        into: Sink | None = None,
     ) -> httpx.Response:
         """Send one request, and wait for its answer; a result is written to ``into`` as it comes, if that is given."""
         trace = {"trace": self.trace}
@@ -56,8 +57,7 @@ class Line:
             if into is None or not response.is_success or RECEIPT not in response.headers:
                 response.read()
                 return response
-            into.seek(0)
-            into.truncate()  # what came of an answer that broke off
+            into.begin(response)
             for piece in response.iter_bytes():
                 into.write(piece)
             return response

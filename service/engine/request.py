@@ -102,6 +102,10 @@ class Body:
         """Read what follows: all of it, or at most so many bytes; empty at the end."""
         return self._file.read(most)
 
+    def seek(self, offset: int) -> None:
+        """Have :meth:`read` go on from so many bytes after the beginning."""
+        self._file.seek(offset)
+
     def when_freed(self, call: Callable[[], None]) -> None:
         """Have a function called once the body is closed, or gone because nobody wants it any more."""
         self._freed.append(weakref.finalize(self, call))

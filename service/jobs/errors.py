@@ -8,6 +8,7 @@
     ├── JobNotDone     its result is asked for too early
     ├── JobLost        the replica that worked on it has ended
     ├── JobsOff        this service takes none
+    ├── JobsNotListed  without keys nobody can be told whose they are
     ├── JobUnavailable its files cannot be read or changed
     ├── NoRoomForJobs  other jobs or the disk have no room for it
     └── ResultTooLarge there would be none if it were the only one
@@ -64,6 +65,16 @@ class JobsOff(JobError):
         super().__init__(
             "this service takes no jobs, UNET_JOBS_MB is 0; wait for the answer (without respond_async, or the header "
             "Prefer: respond-async), or set UNET_JOBS_MB to the room for results, MiB"
+        )
+
+
+class JobsNotListed(JobError):
+    """Without keys nobody can be told apart, and who knows the id of a job may fetch and delete it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "0 keys are known, at least 1 is needed: jobs are listed to the user of a key alone, as whoever knows the "
+            "id of one may fetch its result; ask for each by its id (GET /jobs/ID), or set UNET_API_KEYS_FILE"
         )
 
 

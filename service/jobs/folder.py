@@ -68,13 +68,10 @@ class JobsFolder:
     def __init__(self, path: Path, room_bytes: int, keep_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._keep_s = keep_s
-        self._room = Room(Inventory(path, clock), room_bytes, self._set_aside)
+        self.room = Room(Inventory(path, clock), room_bytes, self._set_aside)
+        """Room in it, and what is there."""
         self._troubles: dict[str, str] = {}  # of jobs that the last sweep could not see to, each told once
         self._own: dict[str, tuple[Stamp, Record]] = {}
-
-    def check_size(self, size: int) -> None:
-        """Refuse a result of so many bytes that can never be kept; ResultTooLarge says so."""
-        self._room.check(size)
 
     def create(self, record: Record) -> None:
         """Begin a job, of which this process is the owner until it is over.
@@ -87,10 +84,10 @@ class JobsFolder:
         """
         new = self._path / new_name()
         try:
-            with self._room.made(1, record.user, jobs=1):
+            with self.room.made(1, record.user, jobs=1):
                 pass
-            self._room.on_disk(partial(new.mkdir, mode=0o700), 1)
-            stamp = self._room.on_disk(partial(replace_record, new, record), 1)
+            self.room.on_disk(partial(new.mkdir, mode=0o700), 1)
+            stamp = self.room.on_disk(partial(replace_record, new, record), 1)
             give_name(new, record.report.id)
             self._own[record.report.id] = stamp, record
         except OSError as error:
@@ -135,7 +132,7 @@ class JobsFolder:
             else:
                 try:
                     replace = partial(replace_record, folder, record)
-                    stamp = self._room.on_disk(replace, 1) if record.report.over else replace()
+                    stamp = self.room.on_disk(replace, 1) if record.report.over else replace()
                     self._own[job_id] = stamp, record
                 except OSError:
                     self._own[job_id] = touch_record(folder, stamp), last
@@ -174,14 +171,14 @@ class JobsFolder:
         target = self._folder(job_id) / RESULT
         own = self._own.get(job_id)
         user = own[1].user if own is not None else None
-        self.check_size(size)
+        self.room.check(size)
         try:
-            with self._room.on_disk(partial(open, target, "xb", opener=private), 1) as file:
-                with self._room.made(size, user):
+            with self.room.on_disk(partial(open, target, "xb", opener=private), 1) as file:
+                with self.room.made(size, user):
                     os.truncate(file.fileno(), size)  # counted by all from now on
                 while part := memoryview(read(_COPIED_BYTES)):
                     while part:
-                        part = part[self._room.on_disk(partial(os.write, file.fileno(), part), size) :]
+                        part = part[self.room.on_disk(partial(os.write, file.fileno(), part), size) :]
                 os.fsync(file.fileno())
         except BaseException as error:
             with suppress(OSError):
@@ -242,7 +239,7 @@ class JobsFolder:
         states: Counter[str] = Counter()
         result_bytes = given_up = 0
         troubles: dict[str, str] = {}
-        for entry in self._room.entries():
+        for entry in self.room.entries():
             job_id, mine = entry.job_id, entry.job_id in self._own
             try:
                 if entry.seen.over and not mine and entry.age_s > self._keep_s:
@@ -265,7 +262,7 @@ class JobsFolder:
         for hidden in [path for path in self._path.iterdir() if _HIDDEN.fullmatch(path.name)]:
             # what is being made or deleted at this moment is left to whoever does that
             with suppress(OSError):
-                if self._room.inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
+                if self.room.inventory.now() - hidden.lstat().st_mtime > LOST_AFTER_S:
                     clear(hidden)
         return Tally(states, result_bytes, given_up)
 

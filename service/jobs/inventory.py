@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from service.jobs.files import FETCHED, JOB_ID, RESULT, Stamp, read_record, stamp_of
@@ -33,6 +34,8 @@ class Seen:
     over: bool
     user: str | None
     """Whose job it is; None where that cannot be read, too."""
+    submitted: datetime | None
+    """When it was, by the clock of its replica; None where that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,15 @@ class Inventory:
         stamp: Stamp | None = None
         state: str = UNREADABLE
         user: str | None = None
+        submitted: datetime | None = None
         over = True
         try:
             stamp = stamp_of(folder)
             if before is not None and before.stamp == stamp and before.state != UNREADABLE:
                 return before
             record = read_record(folder)
-            state, over, user = record.report.state, record.report.over, record.user
+            report, user = record.report, record.user
+            state, over, submitted = report.state, report.over, report.submitted
         except OSError as error:
             found = folder.lstat()  # none where it is deleted at this moment
             stamp = stamp or (found.st_ino, found.st_mtime_ns)
@@ -125,7 +130,8 @@ class Inventory:
             return before
         if trouble is not None:
             _LOG.warning("the record of job %s cannot be read: %s", folder.name, trouble)
-        return Seen(stamp, self._looked_s, self._watched_s, max(0.0, now - stamp[1] / 1e9), state, over, user)
+        age_s = max(0.0, now - stamp[1] / 1e9)
+        return Seen(stamp, self._looked_s, self._watched_s, age_s, state, over, user, submitted)
 
 
 def _size_of(result: Path) -> int:

@@ -14,7 +14,8 @@ from service.formats.npy import NpyEncoder
 from service.jobs.errors import JobNotDone, UnknownJob
 from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
-from service.jobs.record import JobReport, Record, retry_after_s
+from service.jobs.listing import of_user
+from service.jobs.record import JobReport, Place, Record, retry_after_s
 from service.jobs.running import Running
 from service.jobs.temporary import TemporaryFolder, remove_abandoned, share_of_disk, temporary_path
 from service.jobs.threads import Threads, call_in
@@ -167,7 +168,7 @@ class Jobs:
         """
         if wanted.format == "npy":
             classes = len(self._engine.model(wanted.model).package.spec.classes)
-            self._folder.check_size(NpyEncoder.least_bytes(wanted.output, pixels, classes))
+            self._folder.room.check(NpyEncoder.least_bytes(wanted.output, pixels, classes))
 
     async def _create(self, record: Record) -> None:
         try:
@@ -202,6 +203,37 @@ class Jobs:
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(running.ended.wait(), left_s)
+
+    async def listed(self, user: str, before: Place | None, most: int) -> tuple[list[JobReport], Place | None]:
+        """Return the jobs of a user, the newest first, those of other replicas in the same folder among them.
+
+        Parameters
+        ----------
+        user
+            Whose.
+        before
+            All are older than this; None for the newest.
+        most
+            How many at most.
+
+        Returns
+        -------
+        The jobs, and before which there are older ones; None where there are none.
+
+        Raises
+        ------
+        JobUnavailable
+            Where the folder cannot be read.
+
+        """
+        records, more = await call_in(self._threads.looks, of_user, self._folder, user, before, most)
+        reports: list[JobReport] = []
+        for record in records:
+            running = None if record.report.over else self._work.running.get(record.report.id)
+            reports.append((record if running is None else running.current()).report)
+            await asyncio.sleep(0)  # to tell the place of one in a long queue takes milliseconds
+        last = records[-1].report if more and records else None
+        return reports, Place(last.submitted, last.id) if last else None
 
     async def result(self, job_id: str, user: str | None, wait_s: float) -> tuple[Record, Body | None]:
         """Return a finished job and its result; None for one that failed.

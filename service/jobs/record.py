@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -11,6 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.formats import OutputKind
 
 JobState = Literal["queued", "running", "done", "failed"]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Place:
+    """Of a job among all: by when it was sent, then by its id."""
+
+    submitted: datetime
+    job_id: str
 
 
 class JobReport(BaseModel):
@@ -35,6 +44,7 @@ class JobReport(BaseModel):
         description="While it is queued: how many others get their turn before it if no more come. Null once it has "
         "its turn, and where another replica than the one that answers is going to work on it.",
     )
+    file_name: str | None = Field(default=None, description="Of the image, without folders, where the upload had one.")
     submitted: datetime
     started: datetime | None
     finished: datetime | None

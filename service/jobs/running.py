@@ -38,6 +38,7 @@ class Running:
             format=wanted.format,
             pixels=progress.pixels,
             pixels_done=0,
+            file_name=wanted.file_name,
             seconds_left=None,
             submitted=progress.made_at,
             started=None,

@@ -22,6 +22,7 @@ from service.client import (
     ServiceUnreachable,
 )
 from service.client.exchange import Option
+from service.client.sink import Sink
 from service.settings import unknown_variables
 from tests.images import disc, png
 from tests.live import live_server
@@ -213,6 +214,50 @@ def test_a_result_is_written_as_it_comes_and_anew_where_it_breaks_off() -> None:
         assert client.segment_into(into, b"image", format="png") == {"service": "1"}
     assert into.getvalue() == b"12345" * 3
     assert written == [0, 5, 10, 15, 0, 5, 10], "what has come is kept in memory"
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        (httpx.Response(206, headers={"Content-Range": "bytes 4-9/10"}, content=b"efghij"), b"abcdefghij"),
+        (httpx.Response(206, headers={"Content-Range": "bytes 0-1/10"}, content=b"ab"), b"0123456789"),
+        (httpx.Response(200, content=b"0123456789"), b"0123456789"),
+    ],
+    ids=["the rest", "another part", "another result"],
+)
+def test_what_has_come_of_a_jobs_result_is_kept_where_the_server_goes_on(rest: httpx.Response, expected: bytes) -> None:
+    asked: list[str | None] = []
+
+    def breaks_off() -> Iterator[bytes]:
+        yield b"abcde"
+        raise httpx.ReadError("reset")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, json={"id": "1"})
+        if not request.url.path.endswith("/result"):
+            return httpx.Response(200, json={"state": "done"})
+        asked.append(request.headers.get("range"))
+        assert request.headers.get("if-range") == ('"1"' if asked[-1] else None)
+        if len(asked) == 1:
+            return httpx.Response(200, headers={RECEIPT: "{}", "ETag": '"1"'}, content=breaks_off())
+        given = rest if len(asked) == 2 else httpx.Response(200, content=b"0123456789")
+        given.headers[RECEIPT] = "{}"
+        return given
+
+    into = io.BytesIO()
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=lambda _: None) as client:
+        client.segment_into(into, b"image", format="npy", respond_async=True)
+    assert into.getvalue() == expected
+    assert asked[:2] == [None, "bytes=4-"]
+
+
+@pytest.mark.parametrize("headers", [{"ETag": 'W/"1"'}, {"ETag": '"1"', "Content-Encoding": "gzip"}, {}])
+def test_what_may_be_no_part_of_the_result_is_asked_for_anew(headers: dict[str, str]) -> None:
+    sink = Sink(io.BytesIO())
+    sink.begin(httpx.Response(200, headers=headers))
+    sink.write(b"abc")
+    assert sink.rest() == {}
 
 
 def test_what_is_no_result_is_not_written() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -315,6 +316,62 @@ def test_a_job_of_the_service_is_waited_for_and_its_result_is_the_same(server: L
         np.testing.assert_array_equal(client.submit(disc(), respond_async=True).result(), disc() > 110)
 
     wait_until(lambda: fetched() == before + 2)  # an answer is logged once it has been sent
+
+
+@contextmanager
+def cut_once(server: LiveServer, after: int) -> Iterator[str]:
+    """Pass connections on to a server, but for the first that has brought so many bytes of answers, which is cut."""
+    left = [after]
+
+    def pass_on(one: socket.socket, other: socket.socket, *, answers: bool) -> None:
+        with suppress(OSError):
+            while piece := one.recv(1 << 16):
+                other.sendall(piece)
+                if answers and left:
+                    left[0] -= len(piece)
+                    if left[0] < 0:
+                        left.clear()
+                        break
+        for line in (one, other):
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                behind = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+                lines.extend((client, behind))
+                threading.Thread(target=pass_on, args=(client, behind), kwargs={"answers": False}).start()
+                threading.Thread(target=pass_on, args=(behind, client), kwargs={"answers": True}).start()
+
+    lines: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join(30)
+    for line in lines:
+        line.close()
+
+
+def test_a_result_that_breaks_off_goes_on_where_it_did(server: LiveServer, tmp_path: Path) -> None:
+    image = disc(1500, 2000, 300)
+    before = len(server.events())
+    with cut_once(server, after=1 << 20) as url, Client(url, sleep=lambda _: None) as client:
+        with (tmp_path / "mask.npy").open("w+b") as into:
+            client.segment_into(into, image, format="npy", respond_async=True)
+        np.testing.assert_array_equal(np.load(tmp_path / "mask.npy"), client.segment_array(image))
+
+    def fetched() -> list[tuple[int, int]]:
+        answers = [event for event in server.events()[before:] if str(event.get("path", "")).endswith("/result")]
+        return [(event["status"], event["bytes_out"]) for event in answers]
+
+    wait_until(lambda: len(fetched()) == 2)
+    ((_, all_of_it), (_, rest)) = sorted(fetched())
+    assert sorted(status for status, _ in fetched()) == [200, 206]
+    assert 0 < rest < image.size - (1 << 19), f"of {image.size}, {all_of_it} were sent before"
 
 
 def test_why_a_job_of_the_service_failed_is_raised(server: LiveServer) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.engine.encoding import write_body
 from service.settings import Settings, load_settings
 from tests.app_client import AppClient, ready_app
 from tests.packages import write_tiny_package
@@ -49,3 +52,26 @@ def client(settings: Settings) -> Iterator[AppClient]:
     """The shared application, ready."""
     with ready_app(settings) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def keyed(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
+    """A service with the users alice and bob."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("alice:alice-key-0123456789\nbob:bob-key-0123456789\n")
+    with ready_app(settings.model_copy(update={"api_keys_file": keys})) as client:
+        yield client
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What a job waits for before it writes its result."""
+    opened = threading.Event()
+
+    def held(*arguments: Any) -> Any:
+        opened.wait(30)
+        return write_body(*arguments)
+
+    monkeypatch.setattr("service.engine.encoding.write_body", held)
+    yield opened
+    opened.set()

@@ -22,9 +22,10 @@ from tests.images import disc, png
 from tests.live import live_server, wait_until
 from tests.problems import assert_problem
 from tests.served import served
+from tests.service.api.test_jobs import ALICE, BOB
 
 IMAGE = png(disc(300, 300, 50))
-KEYS = [{"Authorization": f"Bearer {name}-key-0123456789"} for name in ("alice", "bob")]
+KEYS = [ALICE, BOB]
 ADDRESSES = [{"X-Forwarded-For": "2001:db8::1"}, {"X-Forwarded-For": "2001:db8:0:1::1"}]
 BACKLOG_S = 10
 

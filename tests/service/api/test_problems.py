@@ -265,6 +265,7 @@ def test_a_parameter_given_twice_is_refused_in_query_and_form(client: AppClient,
     [
         ("/segment", "POST"),
         ("/models", "GET, HEAD"),
+        ("/jobs", "GET, HEAD"),
         ("/jobs/0123456789abcdef0123456789abcdef", "DELETE, GET, HEAD"),
         ("/jobs/0123456789abcdef0123456789abcdef/result", "GET, HEAD"),
         (f"{SWAGGER_PATH}/swagger-ui.css", "GET, HEAD"),

@@ -426,7 +426,7 @@ def test_who_is_heard_of_after_the_listing_is_not_taken_over(tmp_path: Path) -> 
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
     owner.create(job_record(ONE))
     owner.create(job_record(TWO))
-    other._room.inventory = late = LateInventory(tmp_path, clock)
+    other.room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     watch(clock, other, LOST_AFTER_S)
 
@@ -448,7 +448,7 @@ def test_whoever_was_held_up_itself_gives_nobody_up_for_that(tmp_path: Path, wit
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
     owner.create(job_record(ONE))
-    other._room.inventory = late = LateInventory(tmp_path, clock)
+    other.room.inventory = late = LateInventory(tmp_path, clock)
     other.sweep(lost)
     if within:
         late.meanwhile = lambda: setattr(clock, "now", clock.now + 10 * LOST_AFTER_S)
@@ -479,11 +479,11 @@ def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, mo
     free: list[bool] = []
 
     def clearing(path: Path) -> None:
-        free.append(not folder._room.lock.locked())
+        free.append(not folder.room.lock.locked())
         clear(path)
 
     def part(_: int, parts: list[bytes] = [bytes(50), b""]) -> bytes:  # noqa: B006 - of one call
-        free.append(not folder._room.lock.locked())
+        free.append(not folder.room.lock.locked())
         assert folder.sweep(lost).result_bytes == 50, "counted from the start"
         return parts.pop(0)
 
