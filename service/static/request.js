@@ -97,9 +97,14 @@ async function over(job, file, work) {
   for (let report = job; report.state !== "done"; report = (await insist(look, "json", file, work)).body) {
     if (report.state === "failed") throw refused(report.problem, report.problem.status);
     const rest = report.seconds_left === null ? "" : `, about ${duration(report.seconds_left)} left`;
-    work.note = report.state === "queued" ? ", in the queue" : ` · ${Math.floor(100 * report.pixels_done / report.pixels)} %${rest}`;
+    work.note = (report.state === "queued" ? `, ${place(report.jobs_before)}` : ` · ${Math.floor(100 * report.pixels_done / report.pixels)} %`) + rest;
   }
   work.note = "";
+}
+
+function place(before) {   // null where the replica that answers does not know
+  if (!before) return before === 0 ? "next in the queue" : "in the queue";
+  return before === 1 ? "1 job before yours" : `${before} jobs before yours`;
 }
 
 function release(id) {   // what runs ends, what is kept makes room

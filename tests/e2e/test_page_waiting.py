@@ -44,6 +44,13 @@ PLANNED = """
       return address.startsWith("plan") ? Response.json({...await answer.json(), ...told}) : answer;
     })(fetch);
 """
+QUEUED = """
+    const told = arguments[0];
+    fetch = ((before) => async (address, ...rest) => {
+      const answer = await before(address, ...rest);
+      return /^jobs.*wait=/.test(address) ? Response.json({...await answer.json(), ...told}) : answer;
+    })(fetch);
+"""
 
 
 def click(page: Page, name: str) -> None:
@@ -176,6 +183,25 @@ def test_what_is_too_long_for_a_request_goes_as_a_job(browser: Chrome, slow: Liv
     assert sum(path.endswith("/result") for path in page.paths()) == 2
     metrics = httpx.get(f"{slow.url}/metrics").text
     assert 'unet_jobs{state="done"} 0.0' in metrics, "who has a result leaves none behind"
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "words"),
+    [
+        (12, 250, "12 jobs before yours, about 5 min left"),
+        (1, 40, "1 job before yours, about 40 s left"),
+        (0, 7, "next in the queue, about 7 s left"),
+        (None, None, "in the queue"),
+    ],
+)
+def test_a_job_that_waits_for_its_turn_says_its_place(
+    page: Page, before: int | None, left: float | None, words: str
+) -> None:
+    page.browser.execute_script(PLANNED, {"expected_seconds": 1000})
+    page.browser.execute_script(QUEUED, {"state": "queued", "jobs_before": before, "seconds_left": left})
+    page.hand_over("a.png", png(IMAGE))
+    page.until(lambda: page.text("clock").endswith(f" s, {words}"))
+    click(page, "cancel")
 
 
 @pytest.mark.parametrize("as_job", [False, True])
