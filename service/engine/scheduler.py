@@ -4,8 +4,10 @@ Every request plane is a :class:`~service.engine.tile_job.Job`. The owner task a
 builds batches of equal tile shape, from several jobs where that fills them, and hands them to inference threads. Its
 clock counts the seconds of the net that each job would have had by now if all were served at once, in equal shares; a
 tile takes its pixels over the measured speed of its net, so that jobs of one net share it by pixels. Of the tiles that
-would have been begun by then, that one is next which would be done first (WF2Q+, Bennett and Zhang 1997): beside the
-batch in work, a thumbnail waits for as many seconds of each slide as it takes itself, whatever they have had before.
+would have been begun by then, that one is next which would be done first (WF2Q, Bennett and Zhang 1996): no job is done
+later than by equal shares, but for one tile. So a thumbnail waits, beside the batch in work, for as many seconds of
+each slide as it takes itself, and for one tile at most beyond that; thumbnails that were served just before it, ahead
+of their shares, count as slides do until their shares are through.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a
@@ -36,6 +38,7 @@ from service.engine.between import BetweenBatches, Turn
 from service.engine.ending import LAST_S
 from service.engine.tile_job import Entry, Job
 from service.engine.tracebacks import clear_locals
+from service.engine.virtual_time import VirtualTime
 
 _LOG = logging.getLogger("unet.engine")
 
@@ -78,7 +81,7 @@ class Scheduler:
         self._seconds = clock
         self._passing: dict[Hashable, int] = {}  # most tiles of a batch, by key, where memory was too small for more
         self._queue: list[Job[Any]] = []  # in order of arrival
-        self._clock = 0.0  # seconds of the net
+        self._time = VirtualTime()
         self._changed = asyncio.Event()
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
         self._owner: asyncio.Task[None] | None = None
@@ -124,7 +127,7 @@ class Scheduler:
             What the culprit tile raised.
 
         """
-        job.begins_at = self._clock
+        job.begins_at = self._time.now
         self._queue.append(job)
         self._changed.set()
         # awaited without a shield: cancelling the caller cancels the future, which is how a job is known to be dropped
@@ -148,6 +151,7 @@ class Scheduler:
 
     def _next(self) -> Coroutine[Any, Any, None] | None:
         """What is done next, in a free lane; None where nothing waits, or a net that is loaded has to wait."""
+        self._time.leave(job for job in self._queue if not job.waiting)
         self._queue = [job for job in self._queue if job.waiting]
         if self._between and (turn := self._between.next(batches_wait=bool(self._queue))):
             return self._let_in(turn)
@@ -170,11 +174,12 @@ class Scheduler:
     def _take(self, jobs: Sequence[Job[Any]]) -> Entry:
         """Take the tile whose turn it is among those of some jobs, all of which wait."""
         behind = sum(job.background for job in self._queue)  # together they get one share
-        self._clock = max(self._clock, min(job.begins_at for job in self._queue))
-        begun = [job for job in jobs if job.begins_at <= self._clock]
+        self._time.reach(min(job.begins_at for job in self._queue))
+        begun = [job for job in jobs if job.begins_at <= self._time.now]
         job = min(begun or jobs, key=lambda job: job.ends_at(behind))
-        self._clock += job.tile_seconds() / (len(self._queue) - behind + min(1, behind))
-        return job, job.take(behind)
+        seconds, tile = job.tile_seconds(), job.take(behind)
+        self._time.spend(seconds, self._queue, behind)
+        return job, tile
 
     async def _let_in(self, turn: Turn) -> None:
         call, waiting = turn

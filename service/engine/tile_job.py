@@ -85,7 +85,14 @@ class Job(Generic[_Part]):
 
     def ends_at(self, behind: int) -> float:
         """When the next tile would be done likewise; ``behind`` jobs in the background have one share together."""
-        return self.begins_at + self.tile_seconds() * (behind if self.background else 1)
+        return self._after(1, behind)
+
+    def through_at(self, behind: int) -> float:
+        """When all that wait would be done likewise; where none does, when the last one was."""
+        return self._after(self.waiting, behind)
+
+    def _after(self, tiles: int, behind: int) -> float:
+        return self.begins_at + tiles * self.tile_seconds() * (behind if self.background else 1)
 
     def take(self, behind: int) -> _Part:
         """Take the next tile and pay for it."""
