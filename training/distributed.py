@@ -1,9 +1,9 @@
 """One run on several GPUs: ``torchrun --nproc-per-node N`` starts N processes, each makes and learns its own tiles.
 
-Step by step they do what one process would do with a batch N times as large: the same tiles, the same loss (a mean over
-all annotated pixels of all tiles), the same gradient up to the rounding of a sum in another order, and so the same
-weights in every process (test: ``test_two_processes_learn_what_one_learns_from_twice_the_batch``). Drop-out alone is
-drawn by each for itself.
+Step by step they do what one process would do with a batch N times as large: the same tiles, batch normalisation by the
+statistics of all of them, the same loss (a mean over all annotated pixels of all tiles), the same gradient up to the
+rounding of a sum in another order, and so the same weights in every process (test:
+``test_two_processes_learn_what_one_learns_from_twice_the_batch``). Drop-out alone is drawn by each for itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.errors import MissingDevice
+from training.joint_batch_norm import normalise_jointly
 from training.state import require_device
 
 # the others wait while the first one validates; that one of them has died is noticed by torchrun
@@ -95,8 +96,14 @@ class Processes:
         return _Share(range(start, stop), self.rank, self.count, batch)
 
     def learner(self, net: nn.Module) -> nn.Module:
-        """Return the net, or what runs it and averages its gradients over the processes."""
-        return net if self.count == 1 else DistributedDataParallel(net)
+        """Return the net, or what runs it and averages its gradients over the processes.
+
+        Of several its batch normalisation then looks at the tiles of all (:mod:`training.joint_batch_norm`).
+        """
+        if self.count == 1:
+            return net
+        normalise_jointly(net)
+        return DistributedDataParallel(net)
 
     def share(self, known: Tensor) -> Tensor | float:
         """Weight of this process's mean loss, so that the processes' average is the mean over all annotated pixels.
