@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -75,6 +76,7 @@ class Receipts:
                 and receipt["identity"] == identity
                 and receipt["image"] == stamp(work.source)
                 and receipt["result"]["bytes"] == work.target.stat().st_size
+                and not _of_another(receipt, work.source)
             )
         except (OSError, KeyError, TypeError):
             return False
@@ -99,7 +101,8 @@ class Receipts:
         Raises
         ------
         NotReplaced
-            Where it is not as it was made, or was not made here, or from another image.
+            Where it is not as it was made, or was not made here, or from another image: one of another
+            name, or of another folder that is still there.
         OSError
             Where it cannot be read.
 
@@ -114,6 +117,8 @@ class Receipts:
             raise _kept(work, "was not made here")
         if receipt.get("name") != work.image.name.as_posix():
             raise _kept(work, f"was made from {receipt.get('name')!r}")
+        if _of_another(receipt, work.source):
+            raise _kept(work, f"was made from {receipt['path']!r}, which is still there", "use another -o")
         found = None
         with suppress(FileNotFoundError):  # a link to nothing
             found = content_of(work.target)
@@ -135,5 +140,19 @@ def made_by_any() -> Callable[[Path], bool]:
     return is_made
 
 
-def _kept(work: Work, why: str) -> NotReplaced:
-    return NotReplaced(f"{str(work.target)!r} {why}; move it, or give --overwrite")
+def _kept(work: Work, why: str, remedy: str = "move it") -> NotReplaced:
+    return NotReplaced(f"{str(work.target)!r} {why}; {remedy}, or give --overwrite")
+
+
+def _of_another(receipt: Mapping[str, Any], image: Path) -> bool:
+    """Whether a result was made from another file, which is still there, than this image or a copy of it.
+
+    A path that is gone says nothing: the same images may be mounted elsewhere today.
+    """
+    path = receipt.get("path")
+    if not isinstance(path, str) or not os.path.exists(path):  # noqa: PTH110 - Path's raises where it may not look
+        return False
+    try:
+        return not os.path.samefile(path, image) and not filecmp.cmp(path, image, shallow=False)  # noqa: PTH121
+    except OSError:
+        return True

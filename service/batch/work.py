@@ -138,7 +138,7 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
                 with part.open("wb") as into:
                     receipt = segmenter.segment(item.source, into)
                 record = {
-                    "path": str(item.source),
+                    "path": str(item.source.absolute()),
                     "name": item.image.name.as_posix(),
                     "image": image,
                     "identity": seen_identity(identity, receipt),

@@ -207,7 +207,7 @@ def _folder(
     if failures:
         what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
         if kept := sum(failure.type == NOT_REPLACED for failure in failed):
-            what[0] += f", {kept} of them so as not to replace what was changed or not made here"
+            what[0] += f", {kept} of them so as not to replace what was changed, not made here or of another image"
         if unreadable:
             what.append(f"{len(unreadable)} folders cannot be looked into")
         return fail(f"{share}{' and '.join(what)}; {lists_them}", 1)

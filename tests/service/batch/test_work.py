@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -219,6 +221,57 @@ def test_what_was_changed_or_not_made_here_is_not_replaced(tmp_path: Path, what:
     assert target.read_bytes() == work[0].source.read_bytes()
     assert not target.is_symlink()
     assert do(work, other, out) == []
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_a_result_of_another_folder_is_neither_replaced_nor_removed_nor_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Cameras number their files anew each day; here both have the same size and time, too."""
+    out = tmp_path / "nightly"
+    days = []
+    for name, content in (("day1", b"one"), ("day2", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_bytes(content)
+        os.utime(tmp_path / name / "a", ns=(0, 0))
+        days.append(Work(Image(tmp_path / name / "a", PurePosixPath("a")), out / "a"))
+    monkeypatch.chdir(tmp_path / "day1")
+    do([Work(Image(Path("a"), PurePosixPath("a")), out / "a")], Scripted(), out)
+    monkeypatch.chdir(tmp_path / "day2")
+    second = Scripted(raises={"a": UndecodableImage("cut")} if cut else {})
+    ledger = Ledger(out)
+    with ledger.opened(lambda _: None):
+        tally = Tally(Progress(1, 0))
+        segment_all(left_to_do(days[1:], ledger, second.identity, frozenset()), second, ledger, 1, tally)
+    (failure,) = tally.failures
+    assert failure.type == "not-replaced"
+    assert f"was made from '{tmp_path}/day1/a', which is still there; use another -o, or give" in failure.message
+    assert second.seen == [], "the net ran for nothing"
+    assert days[0].target.read_bytes() == b"one"
+    assert not ledger.withdraw(days[1])
+    assert do(days[1:], Scripted(), out, overwrite=True) == []
+    assert days[0].target.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("elsewhere", ["moved", "linked", "copied"])
+def test_images_that_lie_elsewhere_today_are_the_same(tmp_path: Path, elsewhere: str) -> None:
+    out, there, here = tmp_path / "out", tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    (work,) = works(there, "a")
+    do([Work(work.image, out / "a")], Scripted(), out)
+    if elsewhere == "moved":
+        there.rename(here)
+    elif elsewhere == "linked":
+        here.symlink_to(there)
+    else:
+        shutil.copytree(there, here)
+    moved = [Work(Image(here / "a", PurePosixPath("a")), out / "a")]
+    same = Scripted()
+    assert do(moved, same, out) == []
+    assert same.seen == []
+    other = Scripted(identity={**same.identity, "service": "2"})
+    assert do(moved, other, out) == []
+    assert other.seen == ["a"]
 
 
 def test_what_is_changed_while_its_image_is_segmented_is_not_replaced(tmp_path: Path) -> None:
