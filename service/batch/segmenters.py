@@ -26,6 +26,9 @@ SERVER_AWAY_S = 1800.0
 """Most seconds that an image waits for a server that is busy, and all of them for one that is away, from its last
 answer on: long enough to update a fleet, or wake one."""
 
+RESULT_S = 86_400.0
+"""Most seconds that a result may take, a day as in this process: the server's own deadline comes first."""
+
 
 def notes_of(receipt: Mapping[str, Any]) -> tuple[str, ...]:
     """What a receipt says of how the image was read."""
@@ -149,7 +152,7 @@ def by_server(
 
     It may be away for :data:`SERVER_AWAY_S` seconds, which ``waiting`` is told once.
     """
-    with Client(url, max_wait_s=SERVER_AWAY_S, waiting=waiting) as client:
+    with Client(url, timeout_s=RESULT_S, max_wait_s=SERVER_AWAY_S, waiting=waiting) as client:
         yield _Remote(client, request, as_jobs)
 
 

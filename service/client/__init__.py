@@ -15,9 +15,9 @@ from __future__ import annotations
 # relative, so that the folder can stand anywhere
 from .answers import RECEIPT, ServiceGone, ServiceProblem, ServiceUnreachable  # noqa: TID252
 from .client import Client  # noqa: TID252
-from .exchange import Image  # noqa: TID252
 from .jobs import HungUp, Job  # noqa: TID252
 from .keys import KEY_URL_VARIABLE, KEY_VARIABLE  # noqa: TID252
+from .request import Image  # noqa: TID252
 
 __all__ = [
     "KEY_URL_VARIABLE",

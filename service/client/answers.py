@@ -45,15 +45,16 @@ class ServiceProblem(Exception):
 
 
 def passes(response: httpx.Response) -> bool:
-    """Whether a refusal is likely to be none the next time: it says so, or no replica of the service has spoken.
+    """Whether a refusal is likely to be none the next time: it names a time, or no replica of the service has spoken.
 
     That a job is not done passes: one replica may see a moment before another that it is.
     """
     if response.status_code == _CONFLICT:
         return document(response).get("type") == "/problems/job-not-done"
-    if response.status_code not in {502, 503, 504}:
-        return False
-    return retry_after(response) is not None or not str(document(response).get("type", "")).startswith("/problems/")
+    if retry_after(response) is not None:  # 429 of a proxy that counts requests, too
+        return True
+    spoken = str(document(response).get("type", "")).startswith("/problems/")
+    return response.status_code in {502, 503, 504} and not spoken
 
 
 def retry_after(response: httpx.Response) -> float | None:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answers import RECEIPT, ServiceProblem, json_object, somebody_else  # noqa: TID252 - the folder can stand anywhere
-from .exchange import SEGMENT, Exchange, Image, Option, Request  # noqa: TID252
+from .exchange import Exchange  # noqa: TID252
 from .jobs import Job, array_of  # noqa: TID252
 from .keys import key_for  # noqa: TID252
+from .request import SEGMENT, Image, Option, Request  # noqa: TID252
 
 _MOST_THREADS = 32
 _Params = Mapping[str, Option]
@@ -37,12 +38,13 @@ class Client:
         takes the one in environment variable ``UNET_API_KEY``, if any, for the service ``UNET_API_KEY_URL`` alone where
         that is set.
     timeout_s
-        Seconds to wait for an answer.
+        Seconds to wait for a result, and for any other answer, but for these no longer than 600. A connection at whose
+        other end nobody is any more ends in two minutes, and the image is sent again.
     max_wait_s
-        Most seconds to wait in all before asking again: where the server is busy (503 with Retry-After), and where an
-        answer was lost (a connection that broke off, 504 of a proxy). Where a server is away that has answered before
-        (no connection, or 502 or 503 of a proxy), all requests wait for it together, so many seconds since it went. The
-        same image has the same answer: asking twice is safe.
+        Most seconds to wait in all before asking again: where the server is busy (503, or a proxy's 429, with
+        Retry-After), and where an answer was lost (a connection that broke off, 504 of a proxy). Where a server is away
+        that has answered before (no connection, or 502 or 503 of a proxy), all requests wait for it together, so many
+        seconds since it went. The same image has the same answer: asking twice is safe.
     transport
         Another way to the server than a socket.
     sleep
@@ -165,7 +167,8 @@ class Client:
 
         Where one fails, ``next`` raises why, and goes on with the next image when it is called again. Images are taken
         as results are: results that nobody asks for hold up the rest. Those on their way are cancelled where the
-        iterator is dropped. ``progress(done, total)`` is called for each, failed or not, in the thread that asks;
+        iterator is dropped. A server that is away for all of ``max_wait_s`` is not waited for anew by the rest; each of
+        them asks once. ``progress(done, total)`` is called for each, failed or not, in the thread that asks;
         ``total`` is None where ``images`` has no length.
         """
         if not 1 <= workers <= _MOST_THREADS:
@@ -201,6 +204,8 @@ class Client:
     def model(self, reference: str | None = None) -> dict[str, Any]:
         """Return what ``GET /models/{reference}`` tells of a package: of the default one for None.
 
+        While a server that has just started loads its packages it is waited for as one that is busy.
+
         Raises
         ------
         ServiceProblem
@@ -208,12 +213,21 @@ class Client:
 
         """
         if reference is None:
-            default = [entry for entry in self.models()["models"] if entry["default"]]
+            listed = self.models()
+            if not listed["models"] and not listed.get("refused"):
+                self._told("/readyz", "ready")  # until then refused with Retry-After
+                listed = self.models()
+            default = [entry for entry in listed["models"] if entry["default"]]
             if not default:
                 problem = {"status": 503, "title": "There is no default model", "detail": "name a model"}
                 raise ServiceProblem(problem)
             reference = f"{default[0]['name']}@{default[0]['version']}"
         return self._told(f"/models/{quote(reference, safe='@')}", "name")
+
+    @property
+    def waits_for(self) -> list[str]:
+        """Why requests wait now to be asked again, one sentence for each that does."""
+        return self._exchange.waits_for
 
     def version(self) -> str:
         """Return the version of the server's software."""
@@ -251,16 +265,17 @@ class Client:
     ) -> Iterator[Job]:
         total = len(images) if isinstance(images, Sized) else None
         left, done, jobs = iter(images), 0, deque[Job]()
-        try:
-            while True:
-                jobs.extend(self.submit(image, **options) for image in islice(left, workers - len(jobs)))
-                if not jobs:
-                    return
-                jobs[0].wait()
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-                yield jobs.popleft()
-        finally:
-            for job in jobs:
-                job.cancel()
+        with self._exchange.asked_together():
+            try:
+                while True:
+                    jobs.extend(self.submit(image, **options) for image in islice(left, workers - len(jobs)))
+                    if not jobs:
+                        return
+                    jobs[0].wait()
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+                    yield jobs.popleft()
+            finally:
+                for job in jobs:
+                    job.cancel()

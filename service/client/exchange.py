@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Union
 from urllib.parse import quote
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
 
 from .answers import (  # noqa: TID252 - the folder can stand anywhere
     ACCEPTED,
@@ -30,18 +27,11 @@ from .answers import (  # noqa: TID252 - the folder can stand anywhere
     retry_after,
     somebody_else,
 )
-from .jobs import HungUp, Job, Line, npy_of  # noqa: TID252
+from .jobs import SHORT_ANSWER_S, HungUp, Job, Line, npy_of, patience  # noqa: TID252
 from .keys import NO_ADDRESS  # noqa: TID252
 from .outage import Outage  # noqa: TID252
+from .request import SEGMENT, Request  # noqa: TID252
 from .sink import Sink  # noqa: TID252
-
-Image = Union[str, "os.PathLike[str]", bytes, NDArray[Any]]
-"""A file, a file's content, or an array (y, x), (y, x, channels), (planes, y, x), or as ``axes`` says."""
-
-Option = Union[str, float, bool, "tuple[float, ...]", "list[float]", None]
-"""Of a request; several numbers, such as ``origin=(2048, 10240)``, are sent with commas between, None is not sent."""
-
-SEGMENT = "/segment"
 
 _NO_SERVER = {502, 503}  # of a proxy; its 504 may be about one image
 _FIRST_WAIT_S = 0.5  # before asking again where nobody says how long to wait; then twice as long each time
@@ -51,18 +41,6 @@ _ASKED_AGAIN = 2  # times, where the replica at work on a job has ended, or wher
 # as for an answer that was lost, another may be luckier; one without a shared folder does not know jobs of before it
 _REPLICA_HAS_ENDED = {"/problems/job-lost", "/problems/draining", "/problems/unknown-job"}
 _DROP_S = 5.0  # for saying that nobody waits for a job any more
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to ask."""
-
-    method: str
-    path: str
-    params: Mapping[str, Option]
-    image: Image = b""
-    into: IO[bytes] | None = None
-    """Where a result goes; it is kept in memory where None."""
 
 
 class Exchange:
@@ -105,10 +83,11 @@ class Exchange:
             httpx.Client,
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            timeout=patience(min(timeout_s, SHORT_ANSWER_S)),
             transport=transport,
             verify=httpx.create_ssl_context(),  # takes longer to make than all the rest
         )
+        self._for_results = patience(timeout_s)
         self._max_wait_s = max_wait_s
         self._outage = Outage(max_wait_s, waiting)
         self._poll_s = min(_LONGEST_POLL_S, timeout_s / 2)
@@ -118,6 +97,7 @@ class Exchange:
         self._closed = False
         self._idle = [Line(self._connect())]
         self._jobs: set[Job] = set()
+        self._waits: dict[Job, str] = {}
         self._followed: set[Job] = set()
         """Those on which the service works whether or not the connection stands."""
         self._one_less = threading.Condition(self._lock)
@@ -149,6 +129,15 @@ class Exchange:
         with self._one_less:
             self._one_less.wait_for(lambda: not self._followed, _DROP_S)
 
+    def asked_together(self) -> AbstractContextManager[None]:
+        """Have what is asked within a ``with`` block wait for a server that is away once, not one after the other."""
+        return self._outage.minded()
+
+    @property
+    def waits_for(self) -> list[str]:
+        """Why requests wait now to be asked again, one sentence for each that does."""
+        return list(self._waits.values())
+
     def run(self, job: Job, request: Request) -> None:
         """Make a job's request in this thread, and settle the job."""
         line, settled = None, False
@@ -178,13 +167,13 @@ class Exchange:
         return Line(self._connect())
 
     def _answer(self, job: Job, line: Line, request: Request) -> httpx.Response:
-        params = {name: _sent(value) for name, value in request.params.items() if value is not None}
         content = npy_of(request.image) if isinstance(request.image, np.ndarray) else request.image
 
         into = None if request.into is None else Sink(request.into)
 
         def send() -> httpx.Response:
-            ask = partial(line.ask, request.method, request.path, params, into=into)
+            timeout = self._for_results if request.path == SEGMENT else None
+            ask = partial(line.ask, request.method, request.path, request.query, into=into, timeout=timeout)
             if isinstance(content, bytes):
                 return ask(content)
             path = Path(content)
@@ -266,10 +255,14 @@ class Exchange:
                 # while it is away the limit of all requests comes first
                 if not again or waited + (0 if away else wait) > self._max_wait_s:
                     raise cause
-                if not away:
-                    sleep(wait)
-                elif since := self._outage.wait(wait, sleep, str(cause)):
-                    raise ServiceGone(f"the server has been away since {since:%H:%M:%S}: {cause}") from cause
+                self._waits[job] = str(cause)
+                try:
+                    if not away:
+                        sleep(wait)
+                    elif since := self._outage.wait(wait, sleep, str(cause)):
+                        raise ServiceGone(f"the server has been away since {since:%H:%M:%S}: {cause}") from cause
+                finally:
+                    del self._waits[job]
                 waited += wait
         raise HungUp("there is nobody any more who waits for it")
 
@@ -280,8 +273,3 @@ class Exchange:
 def _fetch(line: Line, path: str, into: Sink | None) -> httpx.Response:
     """Result of a job; one that goes into a file goes on where it broke off."""
     return line.ask("GET", path, headers=into.rest() if into else None, into=into)
-
-
-def _sent(value: str | float | bool | tuple[float, ...] | list[float]) -> str | float | bool:
-    """Value of a parameter; httpx would send each number of several as a parameter of its own."""
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value

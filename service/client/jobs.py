@@ -19,6 +19,14 @@ from .sink import Sink  # noqa: TID252
 _CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")  # events of httpcore
 
 
+SHORT_ANSWER_S = 600.0
+"""Most seconds for an answer that nothing is computed for, however long results may take."""
+
+_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""When the system asks whether the other end of a silent connection is still there: seconds and number; macOS has the
+second for the first."""
+
+
 class HungUp(Exception):
     """The client was closed, or the job cancelled, before there was a result; the server drops the work."""
 
@@ -48,11 +56,17 @@ class Line:
         headers: Mapping[str, str] | None = None,
         *,
         into: Sink | None = None,
+        timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
         """Send one request, and wait for its answer; a result is written to ``into`` as it comes, if that is given."""
-        trace = {"trace": self.trace}
         with self.http.stream(
-            method, path, params=params, content=content, headers=headers, extensions=trace
+            method,
+            path,
+            params=params,
+            content=content,
+            headers=headers,
+            timeout=self.http.timeout if timeout is None else timeout,
+            extensions={"trace": self.trace},
         ) as response:
             if into is None or not response.is_success or RECEIPT not in response.headers:
                 response.read()
@@ -63,9 +77,10 @@ class Line:
             return response
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember the socket of each new connection."""
+        """Remember the socket of each new connection, and have it end where the other end is gone without a word."""
         if event.endswith(_CONNECTED):
             self._socket = info["return_value"].get_extra_info("socket")
+            _probe(self._socket)
             if self._is_cut:
                 self.cut()
 
@@ -129,6 +144,19 @@ class Job:
             self._outcome = outcome
             self._settled.set()
             return True
+
+
+def _probe(connection: socket.socket) -> None:
+    with suppress(OSError):  # no connection of TCP
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            if option := getattr(socket, name, None):
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def patience(answer_s: float) -> httpx.Timeout:
+    """Seconds for an answer; for a connection, and for taking what is sent, no longer than is needed."""
+    return httpx.Timeout(min(answer_s, SHORT_ANSWER_S), connect=10.0, read=answer_s)
 
 
 def array_of(npy: bytes) -> NDArray[Any]:

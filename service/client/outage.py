@@ -30,7 +30,7 @@ class Outage:
 
     @contextmanager
     def minded(self) -> Iterator[None]:
-        """Count one request that is under way, for the length of a ``with`` block."""
+        """Count a request that is under way, or several that belong together, for the length of a ``with`` block."""
         with self._lock:
             self._requests += 1
         try:
@@ -65,6 +65,7 @@ class Outage:
                 self._since, self._waited_s = datetime.now().astimezone(), 0.0
             since, until = self._since, self._waited_s + seconds
             if until > self._limit_s:
+                self._waited_s = self._limit_s  # whoever comes now has a shorter wait ahead, and must not begin with it
                 return since
         if begins and self._waiting is not None:
             self._waiting(f"waiting for the server, {self._limit_s:g} s at most: {what}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from service.client import (
     ServiceProblem,
     ServiceUnreachable,
 )
-from service.client.exchange import Option
+from service.client.request import Option
 from service.client.sink import Sink
 from service.settings import unknown_variables
 from tests.images import disc, png
@@ -61,6 +63,94 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names_with_the_whole_fil
         assert client.segment(image, output="mask") == b"mask"
     assert slept == [7, 7]
     assert bodies == [b"pixels"] * 3
+
+
+@pytest.mark.parametrize("status", [413, 429, 503])
+def test_any_refusal_that_names_a_time_is_waited_out(status: int) -> None:
+    """As 429 of a proxy that counts requests, and its words."""
+    handler, bodies = scripted(httpx.Response(status, headers={"Retry-After": "3"}, text="<h1>later</h1>"), MASK)
+    slept: list[float] = []
+    with Client("http://x", transport=httpx.MockTransport(handler), sleep=slept.append) as client:
+        assert client.segment(b"image") == b"mask"
+    assert (slept, len(bodies)) == ([3], 2)
+
+
+def test_why_requests_wait_is_told_while_they_do() -> None:
+    handler, _ = scripted(BUSY, MASK)
+    told: list[list[str]] = []
+    with Client(
+        "http://x", transport=httpx.MockTransport(handler), sleep=lambda _: told.append(client.waits_for)
+    ) as client:
+        client.segment(b"image")
+        assert told == [["503 Full: 9 s"]]
+        assert client.waits_for == []
+
+
+@pytest.mark.parametrize("refused", [{}, {"broken": "why"}])
+def test_the_default_package_is_waited_for_while_packages_load(refused: dict[str, str]) -> None:
+    """A server answers while it loads them, with a list that is empty."""
+    loading = httpx.Response(503, headers={"Retry-After": "5"}, json={"ready": False, "reasons": ["loading"]})
+    card = {"name": "tiny", "version": "1.0.0", "default": True}
+    paths: list[str] = []
+    answers = {
+        "/models": [{"models": [], "refused": refused}, {"models": [card], "refused": {}}],
+        "/readyz": [loading, {"ready": True}],
+        "/models/tiny@1.0.0": [card],
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        now = answers[request.url.path].pop(0)
+        return now if isinstance(now, httpx.Response) else httpx.Response(200, json=now)
+
+    slept: list[float] = []
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=slept.append) as client:
+        if refused:
+            with pytest.raises(ServiceProblem, match="There is no default model: name a model"):
+                client.model()
+            assert paths == ["/models"]
+            return
+        assert client.model() == card
+    assert slept == [5]
+    assert paths == ["/models", "/readyz", "/readyz", "/models", "/models/tiny@1.0.0"]
+
+
+def test_only_results_may_take_longer_than_ten_minutes() -> None:
+    seen: dict[str, dict[str, float]] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen[request.url.path] = request.extensions["timeout"]
+        return MASK if request.method == "POST" else httpx.Response(200, json={"models": []})
+
+    with Client("http://x", transport=httpx.MockTransport(answer), timeout_s=86_400) as client:
+        client.segment(b"image")
+        client.models()
+    assert {path: limits["read"] for path, limits in seen.items()} == {"/segment": 86_400, "/models": 600}
+    assert {limits["write"] for limits in seen.values()} == {600}
+
+
+def test_connections_are_probed_so_that_none_is_waited_for_whose_other_end_is_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as connection:
+                request = b""
+                while not request.endswith(b"image"):
+                    request += connection.recv(65_536)
+                connection.sendall(f"HTTP/1.1 200 OK\r\n{RECEIPT}: {{}}\r\nContent-Length: 4\r\n\r\nmask".encode())
+                connection.recv(1)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+            answer = client.answer(b"image")
+            connected = answer.extensions["network_stream"].get_extra_info("socket")
+            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                idle_s, interval_s, probes = (connected.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+                assert idle_s + probes * interval_s == 120
+        serving.join(30)
 
 
 def test_patience_ends_with_the_problem_of_the_server() -> None:
@@ -175,6 +265,29 @@ def test_a_server_that_is_gone_is_waited_for_by_all_requests_together(away: http
     assert slept == [0.5] * 4 + [1.0] * 4 + [2.0] * 4
     assert len(told) == 1
     assert "waiting for the server, 5 s at most: " in told[0]
+
+
+def test_images_of_one_map_wait_once_for_a_server_that_is_gone() -> None:
+    """Each is asked for only when the one before has failed: no request is under way in between."""
+    asked, slept = [], list[float]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.read())
+        if len(asked) == 1:
+            return MASK
+        raise httpx.ConnectError("refused")
+
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=slept.append, max_wait_s=5) as client:
+        client.segment(b"before")
+        results = client.map([b"image"] * 3, workers=1, format="png")
+        for _ in range(3):
+            with pytest.raises(ServiceGone, match="the server has been away since"):
+                next(results)
+        assert list(results) == []
+        assert slept == [0.5, 1, 2]
+        with pytest.raises(ServiceGone):
+            client.segment(b"later")
+        assert slept == [0.5, 1, 2] * 2
 
 
 def test_after_an_answer_patience_begins_anew_and_ends_for_one_image_all_the_same() -> None:
