@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from service.batch.ome_zarr import SUFFIX, images_in, is_zarr, stem_of
 from service.batch.patterns import matches
@@ -19,7 +20,7 @@ _BYTE_ORDER_MARK = "\ufeff"  # which Windows' editors write
 
 
 class NoImages(Exception):
-    """Nothing matches what was named on the command line."""
+    """Nothing at all matches what was named on the command line, or the list is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,31 @@ class Image:
     name
         Its path below the folder that was named, below the part of a pattern before the first wildcard, or below the
         folder that all files of a list share. The same on every machine, wherever the folder is mounted.
+    by
+        How the command line led to it; a file that is named alone counts as a pattern.
 
     """
 
     path: Path
     name: PurePosixPath
+    by: Literal["pattern", "folder", "list"] = "pattern"
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """What was named and leads to no image.
+
+    Parameters
+    ----------
+    named
+        How.
+    why
+        What is wrong with it, and the remedy.
+
+    """
+
+    named: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +71,19 @@ class Found:
     """Left out, because they are called as results are."""
     links: list[Path]
     """Not followed: to folders around them, or to those that are looked into all the same."""
+    in_results: list[Path]
+    """Left out, because they lie in the folder of results, around which a pattern leads."""
     unreadable: list[OSError]
-    """Folders that cannot be looked into."""
+    """Folders that a pattern leads into and that cannot be looked into."""
+    nowhere: list[Nowhere]
+    """Files, folders and patterns that lead to no image, beside others that do."""
 
 
 def find_images(
-    named: Sequence[str], listed: str | None = None, is_made: Callable[[Path], bool] = lambda _: False
+    named: Sequence[str],
+    listed: str | None = None,
+    is_made: Callable[[Path], bool] = lambda _: False,
+    out: Path | None = None,
 ) -> Found:
     """Images for files, folders (theirs alone, none hidden, no earlier results), patterns and a list, each once.
 
@@ -71,43 +99,52 @@ def find_images(
     is_made
         Whether a file has been made from an image: what patterns find of that is no image where it is called as results
         are.
+    out
+        Where results go: patterns take nothing below it, such as corrected copies, but those that begin in it.
 
     Raises
     ------
     NoImages
-        Where one of them leads to no image, or cannot be looked into.
+        Where none of them leads to an image, or the list cannot be read or is empty.
 
     """
     images: dict[str, Image] = {}
     like_results: list[Path] = []
     links: list[Path] = []
+    in_results: list[Path] = []
     unreadable: list[OSError] = []
+    nowhere: list[Nowhere] = []
     for text in named:
         try:
-            entries = list(_named(text, is_made))
+            entries = list(_named(text, is_made, out))
         except OSError as error:
-            raise NoImages(f"{text!r} cannot be looked into: {error.strerror}; make it readable") from error
+            nowhere.append(Nowhere(text, f"cannot be looked into: {error.strerror}; make it readable"))
+            continue
         own = [entry for entry in entries if isinstance(entry, Image)]
         left_out = [entry.path for entry in entries if isinstance(entry, _LeftOut)]
+        in_results += [entry.path for entry in entries if isinstance(entry, _InResults)]
         links += [entry.path for entry in entries if isinstance(entry, _Link)]
         unreadable += [entry for entry in entries if isinstance(entry, OSError)]
         like_results += left_out
         if not own:
             others = f", but for {len(left_out)} that are called as results are" if left_out else ""
-            raise NoImages(
-                f"{text!r} leads to no image{others}; name files, folders of TIFF, PNG, JPEG, .npy or OME-Zarr, or a "
-                "pattern"
-            )
+            remedy = "name files, folders of TIFF, PNG, JPEG, .npy or OME-Zarr, or a pattern"
+            nowhere.append(Nowhere(text, f"leads to no image{others}; {remedy}"))
         for image in own:
             # abspath, not resolve: links to one file are different images, and a million of them need no look each
             images.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - text is enough
     for image in _listed(listed) if listed else ():
         images.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100
+    if not images:
+        more = f"; and {len(nowhere) - 1} more lead nowhere" if len(nowhere) > 1 else ""
+        raise NoImages(f"{nowhere[0].named!r} {nowhere[0].why}{more}")
     return Found(
         list(images.values()),
         [path for path in like_results if os.path.abspath(path) not in images],  # noqa: PTH100
         links,
+        list(dict.fromkeys(in_results)),
         list({error.filename: error for error in unreadable}.values()),
+        nowhere,
     )
 
 
@@ -123,7 +160,15 @@ class _Link:
     """To a folder that is looked into all the same."""
 
 
-def _named(text: str, is_made: Callable[[Path], bool]) -> Iterator[Image | _LeftOut | _Link | OSError]:
+@dataclass(frozen=True, slots=True)
+class _InResults:
+    path: Path
+    """In the folder of results."""
+
+
+def _named(
+    text: str, is_made: Callable[[Path], bool], out: Path | None
+) -> Iterator[Image | _LeftOut | _Link | _InResults | OSError]:
     """Images, what is left out, and folders that cannot be looked into."""
     path = Path(text)
     if path.is_dir() and is_zarr(path):
@@ -133,31 +178,47 @@ def _named(text: str, is_made: Callable[[Path], bool]) -> Iterator[Image | _Left
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
-                yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name))
+                yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name), "folder")
             elif entry.suffix == SUFFIX:
-                yield from _in_zarr(entry, PurePosixPath(entry.name))
+                yield from _in_zarr(entry, PurePosixPath(entry.name), "folder")
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
     else:
-        found = matches(text)
-        yield from found.unreadable
-        yield from map(_Link, found.links)
-        for entry in found.paths:
-            name = PurePosixPath(entry.relative_to(found.fixed).as_posix())
-            if not _may_be_image(entry):
-                yield from _in_zarr(entry, name)
-            elif _is_result(entry) and is_made(entry):
-                yield _LeftOut(entry)
-            else:
-                yield Image(entry, name)
+        yield from _matched(text, is_made, out)
 
 
-def _in_zarr(folder: Path, name: PurePosixPath) -> Iterator[Image | OSError]:
+def _matched(
+    pattern: str, is_made: Callable[[Path], bool], out: Path | None
+) -> Iterator[Image | _LeftOut | _Link | _InResults | OSError]:
+    found = matches(pattern)
+    yield from found.unreadable
+    yield from map(_Link, found.links)
+    results = None if out is None or _lies_in(found.fixed, out) else out
+    for entry in found.paths:
+        name = PurePosixPath(entry.relative_to(found.fixed).as_posix())
+        if results is not None and _lies_in(entry, results):
+            yield _InResults(entry)
+        elif not _may_be_image(entry):
+            yield from _in_zarr(entry, name)
+        elif _is_result(entry) and is_made(entry):
+            yield _LeftOut(entry)
+        else:
+            yield Image(entry, name)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 - text is enough
+
+
+def _in_zarr(
+    folder: Path, name: PurePosixPath, by: Literal["pattern", "folder"] = "pattern"
+) -> Iterator[Image | OSError]:
     """Images of a folder that is OME-Zarr; of any other none."""
     try:
         for image in images_in(folder):
             # a folder of results is no Zarr, and must not be called so
-            yield Image(image, name if image == folder else name.parent / stem_of(folder) / image.relative_to(folder))
+            below = name.parent / stem_of(folder) / image.relative_to(folder)
+            yield Image(image, name if image == folder else below, by)
     except OSError as error:
         yield error
 
@@ -189,6 +250,6 @@ def _listed(listed: str) -> list[Image]:
     named = [os.path.normpath(path) for path in paths]
     shared = os.path.commonpath([os.path.dirname(name) for name in named])  # noqa: PTH120 - text is enough
     return [
-        Image(path, PurePosixPath(Path(name).relative_to(shared).as_posix()))
+        Image(path, PurePosixPath(Path(name).relative_to(shared).as_posix()), "list")
         for path, name in zip(paths, named, strict=True)
     ]

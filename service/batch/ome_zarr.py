@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -97,12 +98,19 @@ def readable(image: Path) -> Iterator[Path]:
     Raises
     ------
     UndecodableImage
-        Where it is damaged, or its metadata are.
+        Where it is empty or damaged, or its metadata are.
     UnsupportedImageFormat
         Where it has other axes than t, c, z, y and x, or ``zarr`` is not installed.
+    OSError
+        Where it cannot be found, or is no file: to open a pipe would take until somebody writes to it.
 
     """
     if not image.is_dir():
+        status = image.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{str(image)!r} is a pipe, a socket or a device; write the image to a file")
+        if not status.st_size:
+            raise UndecodableImage(f"{str(image)!r} is empty, it has 0 bytes; copy or write it again")
         yield image
         return
     with TemporaryDirectory(prefix="unet-zarr-") as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from tqdm import tqdm
@@ -57,10 +57,26 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self.counts(), refresh=False)
             self._bar.update(size_bytes)
-        elif self._clock() >= self._next_line and self._done < self._images:
+        elif self._done < self._images:
+            self.look(())
+
+    def look(self, waits_for: Sequence[str]) -> None:
+        """Show how far it is where that is due, though no image is done.
+
+        Parameters
+        ----------
+        waits_for
+            Why images in work wait, a sentence for each.
+
+        """
+        waits = f"{len(waits_for)} wait: {waits_for[0]}" if waits_for else ""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self.counts()}{waits and ', '}{waits}")
+        elif self._clock() >= self._next_line:
             self._next_line = self._clock() + _LINE_S
-            left = tqdm.format_interval(round(self.seconds_left()))
-            self._stream.write(f"{self.counts()}, {100 * self._share():.0f} % of the bytes, {left} left\n")
+            left = f", {tqdm.format_interval(round(self.seconds_left()))} left" if self._share() else ""
+            share = f"{100 * self._share():.0f} % of the bytes{left}"
+            self._stream.write(f"{self.counts()}, {share}{waits and '; '}{waits}\n")
             self._stream.flush()
 
     def seconds_left(self) -> float:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from service.batch.files import Content, content_of, stamp
 from service.batch.images import Image
 from service.batch.shard import hashed
-from service.batch.targets import Work
+from service.batch.targets import EarlierResults, Work
 
 FOLDER = ".unet"
 """Below the folder of results; hidden, so that viewers and patterns pass it by."""
@@ -33,8 +34,16 @@ class NotReplaced(Exception):
     """In the place of a result stands a file that was changed, or not made here, or from another image."""
 
 
+class State(Enum):
+    """What has become of a finished result."""
+
+    AS_MADE = 1
+    CHANGED = 2
+    """It has another size: people have corrected it."""
+
+
 @dataclass(frozen=True, slots=True)
-class Receipts:
+class Receipts(EarlierResults):
     """Receipts of the results in one folder.
 
     Parameters
@@ -67,19 +76,25 @@ class Receipts:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def finished(self, work: Work, identity: Mapping[str, Any]) -> bool:
-        """Whether the result is there, made from this image as it is now and under the same ``identity``."""
+    def state(self, work: Work, identity: Mapping[str, Any]) -> State | None:
+        """Say what has become of a result that was made from this image as it is now and under the same ``identity``.
+
+        None where there is no such result, or nothing is left of it.
+        """
         receipt = self.read(work.target)
         try:
-            return bool(
-                FINISHED in receipt
-                and receipt["identity"] == identity
-                and receipt["image"] == stamp(work.source)
-                and receipt["result"]["bytes"] == work.target.stat().st_size
-                and not _of_another(receipt, work.source)
-            )
+            size_bytes = work.target.stat().st_size
+            if (
+                FINISHED not in receipt
+                or receipt["identity"] != identity
+                or receipt["image"] != stamp(work.source)
+                or not size_bytes
+                or _of_another(receipt, work.source)
+            ):
+                return None
+            return State.AS_MADE if receipt["result"]["bytes"] == size_bytes else State.CHANGED
         except (OSError, KeyError, TypeError):
-            return False
+            return None
 
     def made_as(self, image: Image, target: Path) -> str | None:
         """Format that ``target`` was made in from this image, whatever has become of either since; None where not."""
@@ -90,6 +105,11 @@ class Receipts:
             return str(receipt["identity"]["options"]["format"])
         except (KeyError, TypeError):
             return ""
+
+    def made_from(self, image: Path, target: Path) -> bool:
+        """Whether ``target`` was made from the file of this path, whatever has become of either since."""
+        path = self.read(target).get("path")
+        return isinstance(path, str) and os.path.abspath(path) == os.path.abspath(image)  # noqa: PTH100 - text is enough
 
     def made(self, file: Path) -> bool:
         """Whether a file is a result of this ledger."""

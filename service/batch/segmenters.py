@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -41,6 +41,11 @@ class Segmenter(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """What results depend on besides the image: software, package and options; fit for JSON."""
+        ...
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        """Why images wait that are in work now, a sentence for each that does."""
         ...
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
@@ -105,6 +110,7 @@ class _Local:
         self._loop = loop
         self._request = request
         self._running: set[concurrent.futures.Future[Answer]] = set()
+        self._waits: dict[Path, str] = {}
         self._closed = threading.Event()
         self._asked = {"backend": settings.backend, "precision": settings.precision}
 
@@ -116,6 +122,10 @@ class _Local:
             # as asked for, not as found: a job that goes on on another node need not begin anew
             "options": {**_chosen(self._request), **self._asked},
         }
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        return list(self._waits.values())
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         with readable(image) as path, path.open("rb") as file:
@@ -129,7 +139,9 @@ class _Local:
                     answer = running.result()
                 except Overloaded as busy:
                     # the images beside it hold the memory that it needs; they end
+                    self._waits[image] = str(busy)
                     self._closed.wait(busy.retry_after_s)
+                    del self._waits[image]
                     file.seek(0)
                 else:
                     with closing(answer.body) as body:
@@ -170,6 +182,10 @@ class _Remote:
             "model": _model(card),
             "options": _chosen(self.request),
         }
+
+    @property
+    def waits_for(self) -> Sequence[str]:
+        return self.client.waits_for
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result

@@ -13,15 +13,18 @@ from typing import Any, TypeAlias
 from model import errors as model_errors
 from model.images import errors as image_errors
 from service.batch.files import stamp
+from service.batch.images import Nowhere
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
-from service.batch.receipts import NotReplaced
+from service.batch.receipts import NotReplaced, State
 from service.batch.segmenters import Segmenter, notes_of, seen_identity
 from service.batch.targets import Work
 from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, PROBLEMS, problem_kind
 
 _LOG = logging.getLogger("unet.batch")
+
+_LOOK_S = 1.0
 
 NOT_REPLACED = "not-replaced"
 """Type of failure of an image whose result would replace a file that was changed, or not made here."""
@@ -66,7 +69,8 @@ class Failure:
 
     def as_json(self) -> dict[str, str]:
         """Fit for a list of failures."""
-        return {"image": str(self.image), "type": self.type, "message": self.message}
+        # other runs may begin in another folder
+        return {"image": str(self.image.absolute()), "type": self.type, "message": self.message}
 
 
 _Outcome: TypeAlias = Failure | tuple[str, ...] | None
@@ -103,14 +107,20 @@ class Tally:
 
 def left_to_do(
     work: Sequence[Work], ledger: Ledger, identity: Mapping[str, Any], interrupted: frozenset[str]
-) -> list[Work]:
-    """What has no valid result yet.
+) -> tuple[list[Work], int]:
+    """What has no valid result yet, and how many of the others are valid as people changed them.
 
-    Last come those that an earlier process was killed over: one of them may be the reason (memory), and must not keep
-    the others from being done.
+    These are left to do where the ledger may overwrite them. Last come those that an earlier process was killed over:
+    one of them may be the reason (memory), and must not keep the others from being done.
     """
-    todo = [item for item in work if not ledger.receipts.finished(item, identity)]
-    return sorted(todo, key=lambda item: key(item) in interrupted)
+    todo, changed = [], 0
+    for item in work:
+        state = ledger.receipts.state(item, identity)
+        if state is None or (state is State.CHANGED and ledger.overwrite):
+            todo.append(item)
+        elif state is State.CHANGED:
+            changed += 1
+    return sorted(todo, key=lambda item: key(item) in interrupted), changed
 
 
 def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, tally: Tally) -> None:
@@ -164,9 +174,9 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
             for item in waiting:
                 running[threads.submit(one, item)] = item
                 if len(running) > in_flight:
-                    _collect(running, tally)
+                    _collect(running, tally, segmenter)
             while running:
-                _collect(running, tally)
+                _collect(running, tally, segmenter)
         except BaseException:
             stopping.set()
             segmenter.close()
@@ -175,9 +185,10 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
             raise
 
 
-def _collect(running: dict[Future[_Outcome], Work], tally: Tally) -> None:
-    """Wait until at least one image is done, and count those that are."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
+def _collect(running: dict[Future[_Outcome], Work], tally: Tally, segmenter: Segmenter) -> None:
+    """Wait until at least one image is done, and count those that are; meanwhile show that it goes on."""
+    while not (done := wait(running, _LOOK_S, return_when=FIRST_COMPLETED).done):
+        tally.progress.look(segmenter.waits_for)
     for future in done:
         item = running.pop(future)
         tally.count(item, future.result())
@@ -212,6 +223,11 @@ def failure_of(image: Path, error: Exception) -> Failure:
         _LOG.error("%s: the software failed", image, exc_info=error)
         return Failure(image, INTERNAL.uri, f"the software failed: {type(error).__name__}: {error}")
     return Failure(image, problem_kind(error).uri, str(error))
+
+
+def nowhere_failure(nowhere: Nowhere) -> Failure:
+    """Say that what was named leads to no image."""
+    return Failure(Path(nowhere.named), "file-error", nowhere.why)
 
 
 def folder_failure(error: OSError) -> Failure:

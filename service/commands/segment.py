@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from service.api.parameters import SegmentParameters, combined
+from service.batch.failures import lists
 from service.batch.files import write_alone
 from service.batch.images import find_images
 from service.batch.ledger import Ledger, NoRoomForResults
@@ -18,7 +19,7 @@ from service.batch.progress import Progress
 from service.batch.receipts import made_by_any
 from service.batch.segmenters import Segmenter, by_server, in_process, notes_of
 from service.batch.shard import WHOLE, parse_shard
-from service.batch.targets import BadTarget, Work, choose_format, is_file_name, plan
+from service.batch.targets import BadTarget, Work, check_case, choose_format, is_file_name, plan
 from service.batch.work import (
     NOT_REPLACED,
     Failure,
@@ -27,6 +28,7 @@ from service.batch.work import (
     failure_of,
     folder_failure,
     left_to_do,
+    nowhere_failure,
     segment_all,
     size_bytes,
 )
@@ -97,29 +99,37 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         return fail("--respond-async is for a server, which works on a job of it; give --url, or leave it out", 2)
     shard = parse_shard(options.shard, os.environ) if options.shard else WHOLE
     out, made = options.out.absolute(), made_by_any()
-    found = find_images(options.images, options.listed, lambda file: file.absolute().is_relative_to(out) or made(file))
-    images = found.images
-    format_name = negotiate(None, choose_format(images, options.out, parameters.output, parameters.format))
+    found = find_images(
+        options.images, options.listed, lambda file: file.absolute().is_relative_to(out) or made(file), out
+    )
+    single = is_file_name(found, options.out)
+    format_name = negotiate(None, choose_format(options.out, parameters.output, parameters.format, single=single))
     request = parameters.request(format_name)
     ledger = Ledger(options.out, shard, overwrite=options.overwrite)
-    work = plan(images, options.out, parameters.output, format_name, ledger.receipts.made_as)
-    others = [path for path in found.like_results if not ledger.receipts.made(path)]
+    receipts = ledger.receipts
+    work = plan(found.images, options.out, parameters.output, format_name, receipts, single=single)
+    others = [path for path in found.like_results if not receipts.made(path)]
     _say_some("left out, called as results are", others, "; name them one by one or in a --list")
+    own_lists = lists(out).values()
+    inside = [path for path in found.in_results if not receipts.made(path) and path.absolute() not in own_lists]
+    _say_some("left out, in the folder of results", inside, "; name them one by one or in a --list")
     _say_some("left out, links to folders that are looked into otherwise", found.links)
     opened = (
         in_process(settings, request)
         if options.url is None
         else by_server(options.url, request, _say_aside, as_jobs=parameters.respond_async)
     )
-    folders = [folder_failure(error) for error in found.unreadable]
-    if not is_file_name(images, options.out):
-        mine = [item for item in work if shard.takes(item.image.name)]
-        return _folder(mine, folders, ledger, opened, in_flight, redo=options.redo)
+    astray = [
+        *(folder_failure(error) for error in found.unreadable),
+        *map(nowhere_failure, found.nowhere),
+    ]
+    if not single:
+        return _folder(work, astray, ledger, opened, in_flight, redo=options.redo)
     if shard.count > 1:
         raise BadTarget(f"{str(options.out)!r} is one file, --shard is {shard}; name a folder for the results")
-    for folder in folders:
-        _say_aside(f"{shown(folder.image)}: {folder.message}")
-    return _single(work[0], opened) or int(bool(folders))
+    for failure in astray:
+        _say_failure(failure)
+    return _single(work[0], opened) or int(bool(astray))
 
 
 def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
@@ -144,6 +154,10 @@ def _say_aside(text: str) -> None:
     say(text, sys.stderr)
 
 
+def _say_failure(failure: Failure) -> None:
+    _say_aside(f"{shown(failure.image)}: {failure.message}")
+
+
 def _say_notes(notes: Notes) -> None:
     """What receipts note of images, those of most images first; notes that differ in their figures count as one."""
     kinds: dict[str, Notes] = {}
@@ -164,28 +178,31 @@ def _say_some(what: str, files: list[Path], remedy: str = "") -> None:
 
 
 def _folder(
-    mine: list[Work],
-    unreadable: list[Failure],
+    work: list[Work],
+    astray: list[Failure],
     ledger: Ledger,
     opened: AbstractContextManager[Segmenter],
     in_flight: int,
     *,
     redo: bool,
 ) -> int:
-    """A share of images to a folder, but for those that are finished; folders that cannot be read are failures too."""
+    """A share of images to a folder, but for those that are finished; what was named and leads nowhere fails, too."""
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
     end: KeyboardInterrupt | ServiceGone | NoRoomForResults | None = None
     report: Path | None = None
+    mine = [item for item in work if ledger.shard.takes(item.image.name)]
     with ledger.opened(_say_aside) as interrupted, opened as segmenter:
-        todo = mine if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
+        check_case(work, ledger.receipts.folder)
+        todo, corrected = (mine, 0) if redo else left_to_do(mine, ledger, segmenter.identity, interrupted)
         tally = Tally(Progress(len(todo), sum(size_bytes(item) for item in todo)))
         try:
             with closing(tally.progress):
                 segment_all(todo, segmenter, ledger, in_flight, tally)
         except (KeyboardInterrupt, ServiceGone, NoRoomForResults) as early:
             end = early
-        failed = sorted(tally.failures, key=lambda failure: failure.image)
-        failures = [*unreadable, *failed]
+        # many results may be spared each night: what failed for another reason comes first
+        failed = sorted(tally.failures, key=lambda failure: (failure.type == NOT_REPLACED, failure.image))
+        failures = [*astray, *failed]
         left = {item.source for item in todo} - set(tally.images)
         try:
             report = ledger.report(
@@ -197,19 +214,20 @@ def _folder(
     if end is None:
         _say_notes(tally.notes)
     for failure in failures[:_SHOWN_FAILURES]:
-        _say_aside(f"{shown(failure.image)}: {failure.message}")
+        _say_failure(failure)
     lists_them = f"{shown(report)} lists them" if report else "no room is left for a list of them"
     if end is not None:
         some = f"; {len(failures)} failed, {lists_them}" if failures else ""
         return _ended(end, share, tally.progress.counts(), some, redo=redo)
     before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
+    before += f", {corrected} of them changed since they were made" if corrected else ""
     say(f"{share}wrote {len(todo) - len(failed)} results to {shown(ledger.out)}{before}")
     if failures:
         what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
         if kept := sum(failure.type == NOT_REPLACED for failure in failed):
             what[0] += f", {kept} of them so as not to replace what was changed, not made here or of another image"
-        if unreadable:
-            what.append(f"{len(unreadable)} folders cannot be looked into")
+        if astray:
+            what.append(f"{len(astray)} folders or names lead to no image")
         return fail(f"{share}{' and '.join(what)}; {lists_them}", 1)
     return 0
 

@@ -83,7 +83,7 @@ def test_what_a_folder_leaves_out_is_said_and_what_cannot_be_looked_into_is_a_fa
     said = capsys.readouterr()
     assert f"left out, called as results are: {images}/c_mask.png; name them" in said.err
     assert f"{images}/shut: cannot be looked into: Permission denied; make it readable and start again" in said.err
-    assert "1 folders cannot be looked into" in said.err
+    assert "1 folders or names lead to no image" in said.err
     assert said.out == f"wrote 2 results to {out}\n"
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["image"] == str(images / "shut")
@@ -144,6 +144,81 @@ def test_masks_that_people_made_or_corrected_stay_and_are_counted(
     assert main([*call, "--overwrite"]) == 0
     with Image.open(mask) as made:
         assert made.size == disc().shape[::-1]
+
+
+def test_names_that_lead_nowhere_and_what_is_no_file_fail_beside_the_rest(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = workplace / "images", workplace / "out"
+    os.mkfifo(images / "pipe.png")
+    (images / "empty").mkdir()
+    (workplace / "list").write_text("images/pipe.png\n")
+    names = [str(images / name) for name in ("gone.png", "a.png", "empty", "pipe.png")]
+    assert main(["segment", *names, "--list", str(workplace / "list"), "-o", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"wrote 1 results to {out}\n"
+    assert f"{names[0]}: leads to no image; name files" in said.err
+    assert f"'{names[3]}' is a pipe, a socket or a device; write the image to a file" in said.err
+    assert "1 of 2 images failed and 2 folders or names lead to no image; " in said.err
+    assert [entry["image"] for entry in json.loads((out / "failures.json").read_text())] == [
+        names[0],
+        names[2],
+        names[3],
+    ]
+    assert main(["segment", names[1], names[0], "-o", str(workplace / "x.png")]) == 1
+    assert (workplace / "x.png" / "a_mask.png").exists(), "it was taken for one result: two images are named"
+    assert main(["segment", names[3], "-o", str(workplace / "y.png")]) == 1
+    assert main(["segment", names[0], names[2], "-o", str(workplace / "z")]) == 2
+
+
+def test_corrected_masks_count_as_there_and_their_copies_are_no_images(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = workplace / "images"
+    out = images / "results"
+    call = ["segment", f"{images}/**/*.png", "-o", str(out)]
+    assert main(call) == 0
+    shutil.copy(out / "b_mask.png", out / "b_mask_corrected.png")
+    (out / "a_mask.png").write_bytes(png(disc(9, 9)))
+    capsys.readouterr()
+    assert main(call) == 0
+    said = capsys.readouterr()
+    assert said.out == f"wrote 0 results to {out}, 2 were there, 1 of them changed since they were made\n"
+    assert f"left out, in the folder of results: {out}/b_mask_corrected.png; name" in said.err
+    assert (out / "a_mask.png").read_bytes() == png(disc(9, 9))
+    (images / "c.png").write_bytes(b"junk")
+    assert main([*call, "--threshold", "0.9"]) == 1
+    said = capsys.readouterr()
+    assert said.err.index("c.png: ") < said.err.index("a_mask.png' has been changed since it was made"), "hidden"
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_an_image_of_no_bytes_loses_its_result_wherever_it_is_segmented(
+    workplace: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    image, out = workplace / "images" / "a.png", workplace / "out"
+    with live_server(workplace, workplace / "packages") as server:
+        call = ["segment", str(image), "-o", str(out), *(["--url", server.url] if where == "there" else [])]
+        assert main(call) == 0
+        image.write_bytes(b"")
+        assert main(call) == 1
+    said = capsys.readouterr().err
+    assert f"'{image}' is empty, it has 0 bytes; copy or write it again; the result of what was there before" in said
+    assert not list(out.glob("*.png"))
+
+
+def test_one_more_line_of_a_list_renames_no_result(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed, out = workplace / "list", workplace / "out"
+    call = ["segment", "--list", str(listed), "-o", str(out)]
+    listed.write_text("images/a.png\n")
+    assert main(call) == 0
+    (workplace / "more").mkdir()
+    shutil.copy(workplace / "images" / "b.png", workplace / "more" / "b.png")
+    listed.write_text("images/a.png\nmore/b.png\n")
+    capsys.readouterr()
+    assert main(call) == 0
+    assert capsys.readouterr().out == f"wrote 1 results to {out}, 1 were there\n"
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a_mask.png", "more/b_mask.png"]
 
 
 def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(
@@ -345,17 +420,10 @@ def test_a_wrong_call_is_explained_with_status_2(
     assert not (workplace / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "said"),
-    [
-        ("q.xyz", [], "give --format"),
-        ("q.png", ["--format", "tiff"], "a name for png, the format asked for is tiff"),
-    ],
-)
 def test_a_result_file_that_does_not_go_with_the_format_is_explained_with_status_2(
-    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, options: list[str], said: str
+    workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = workplace / name
+    out, options, said = workplace / "q.png", ["--format", "tiff"], "a name for png, the format asked for is tiff"
     assert main(["segment", str(workplace / "images" / "a.png"), "-o", str(out), *options]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()

@@ -92,7 +92,7 @@ def test_the_default_package_is_waited_for_while_packages_load(refused: dict[str
     loading = httpx.Response(503, headers={"Retry-After": "5"}, json={"ready": False, "reasons": ["loading"]})
     card = {"name": "tiny", "version": "1.0.0", "default": True}
     paths: list[str] = []
-    answers = {
+    answers: dict[str, list[httpx.Response | dict[str, object]]] = {
         "/models": [{"models": [], "refused": refused}, {"models": [card], "refused": {}}],
         "/readyz": [loading, {"ready": True}],
         "/models/tiny@1.0.0": [card],

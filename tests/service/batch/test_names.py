@@ -6,15 +6,15 @@ import glob
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from service.batch.images import Image, NoImages, find_images
+from service.batch.images import Found, Image, NoImages, find_images
 from service.batch.patterns import matches
-from service.batch.targets import BadTarget, Work, choose_format, plan
+from service.batch.targets import BadTarget, EarlierResults, Work, check_case, choose_format, is_file_name, plan
 from tests.permissions import unprivileged
 
 
@@ -27,6 +27,22 @@ def folder(tmp_path: Path) -> Path:
 
 def image(path: str, name: str | None = None) -> Image:
     return Image(Path(path), PurePosixPath(name or Path(path).name))
+
+
+class Made(EarlierResults):
+    """Results that were made: formats by names of images and results, and the files that results were made from."""
+
+    def __init__(
+        self, formats: Mapping[tuple[str, str], str] | None = None, sources: Mapping[str, str] | None = None
+    ) -> None:
+        self.formats = formats or {}
+        self.sources = sources or {}
+
+    def made_as(self, image: Image, target: Path) -> str | None:
+        return self.formats.get((image.path.name, target.name))
+
+    def made_from(self, image: Path, target: Path) -> bool:
+        return self.sources.get(target.as_posix()) == str(image)
 
 
 def test_a_folder_gives_its_images_without_earlier_results(folder: Path) -> None:
@@ -49,9 +65,76 @@ def test_a_file_a_pattern_and_a_folder_together_give_each_image_once(folder: Pat
     assert [found.path.name for found in find_images(named).images] == ["b.tif", "a.png", "a_mask.png", "C.TIFF"]
 
 
-def test_a_name_that_leads_nowhere_is_reported(folder: Path) -> None:
-    with pytest.raises(NoImages, match="nothing-"):
-        find_images([str(folder / "nothing-*.tif")])
+def test_names_that_lead_nowhere_are_reported_and_end_it_where_no_other_is_left(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    nowhere = [str(folder / name) for name in ("nothing-*.tif", "gone.png", "empty")]
+    with pytest.raises(NoImages, match=r"nothing-\*.tif' leads to no image; name files.*; and 2 more lead nowhere"):
+        find_images(nowhere)
+    found = find_images([nowhere[0], str(folder / "b.tif"), *nowhere[1:]])
+    assert [image.path.name for image in found.images] == ["b.tif"]
+    assert [none.named for none in found.nowhere] == nowhere
+    assert not is_file_name(found, Path("mask.png"))
+
+
+@pytest.mark.parametrize(
+    ("named", "out", "one"),
+    [
+        ("only.png", "mask.png", True),
+        ("only.*", "mask.TIF", True),
+        ("only.png", "results.v2", False),
+        ("only.png", "results", False),
+        (".", "mask.png", False),
+        ("list", "mask.png", False),
+        ("only.png", "folder.png", False),
+    ],
+)
+def test_what_results_go_to_depends_on_its_name_and_on_what_is_named_not_on_how_many_there_are_today(
+    tmp_path: Path, named: str, out: str, one: bool
+) -> None:
+    (tmp_path / "only.png").touch()
+    (tmp_path / "list").write_text("only.png\n")
+    (tmp_path / "folder.png").mkdir()
+    found = find_images([], str(tmp_path / "list")) if named == "list" else find_images([str(tmp_path / named)])
+    assert len(found.images) == 1
+    assert is_file_name(found, tmp_path / out) == one
+
+
+def test_patterns_take_nothing_from_the_folder_of_results_that_they_lead_around(tmp_path: Path) -> None:
+    for name in ("a.png", "results/a_labels_corrected.png", "results/deep/b.png", "results2/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    out = tmp_path / "results"
+    found = find_images([f"{tmp_path}/**/*.png"], out=out)
+    assert [item.name.as_posix() for item in found.images] == ["a.png", "results2/c.png"]
+    assert [path.relative_to(out).as_posix() for path in found.in_results] == ["a_labels_corrected.png", "deep/b.png"]
+    inside = find_images([f"{out}/*/*.png"], out=out)
+    assert [item.name.as_posix() for item in inside.images] == ["deep/b.png"]
+    assert [item.name.as_posix() for item in find_images([f"{out}/deep/../*.png"], out=out).images] != []
+
+
+@pytest.mark.parametrize("more", ["elsewhere/c.png", "d/a.png"])
+def test_an_image_of_a_list_keeps_the_name_of_its_result_when_the_list_gets_another_line(more: str) -> None:
+    listed = [Image(Path("/data/d/1/a.png"), PurePosixPath("d/1/a.png"), "list")]
+    listed.append(Image(Path("/data", more), PurePosixPath(more), "list"))
+    made = Made(sources={"out/1/a_mask.png": "/data/d/1/a.png"})
+    planned = plan(listed, Path("out"), "mask", "png", made)
+    assert [item.image.name.as_posix() for item in planned] == ["1/a.png", more]
+    assert planned[0].target == Path("out/1/a_mask.png")
+    made = Made({("a.png", "a_png_mask.png"): "png"}, {"out/a_png_mask.png": "/data/d/1/a.png"})
+    long = plan(
+        listed[:1],
+        Path("out"),
+        "mask",
+        "png",
+        made,
+    )
+    assert [item.target.as_posix() for item in long] == ["out/a_png_mask.png"]
+
+
+def test_an_image_keeps_the_name_of_its_result_when_the_other_of_its_stem_is_left_out() -> None:
+    made = Made({("a.tif", "a_tif_mask.png"): "png"})
+    (item,) = plan([image("a.tif")], Path("out"), "mask", "png", made)
+    assert item.target.name == "a_tif_mask.png"
 
 
 def test_a_pattern_names_images_below_its_fixed_part_and_leaves_results_out(tmp_path: Path) -> None:
@@ -226,7 +309,8 @@ def test_a_list_of_nothing_is_reported(tmp_path: Path, content: str | None, said
         ("m.npy", "mask", None, "npy"),
         ("m.TIFF", "mask", "tiff", "tiff"),
         ("m.json", "mask", "coco", "coco"),
-        ("m.mask", "mask", "png", "png"),
+        ("m.mask", "mask", "tiff", "tiff"),
+        ("results.v2", "labels", None, "png"),
         ("folder", "mask", "npy", "npy"),
         ("folder", "labels", None, "png"),
         ("folder", "probabilities", None, "tiff"),
@@ -235,13 +319,13 @@ def test_a_list_of_nothing_is_reported(tmp_path: Path, content: str | None, said
 def test_the_format_follows_the_option_then_the_suffix_then_the_output(
     out: str, output: str, asked: str | None, expected: str
 ) -> None:
-    assert choose_format([image("a.png")], Path(out), output, asked) == expected
+    one = Found([image("a.png")], [], [], [], [], [])
+    assert choose_format(Path(out), output, asked, single=is_file_name(one, Path(out))) == expected
 
 
 @pytest.mark.parametrize(
     ("out", "asked", "said"),
     [
-        ("m.xyz", None, "no suffix of a format; use one of .csv, .geojson, .json, .npy, .png, .tif, .tiff, .zip"),
         ("m.png", "tiff", "a name for png, the format asked for is tiff; name it .tif"),
         ("m.tif", "png", "a name for tiff, the format asked for is png; name it .png"),
         ("m.geojson", "coco", "a name for geojson, the format asked for is coco; name it .json"),
@@ -249,12 +333,12 @@ def test_the_format_follows_the_option_then_the_suffix_then_the_output(
 )
 def test_a_result_file_that_does_not_go_with_the_format_is_refused(out: str, asked: str | None, said: str) -> None:
     with pytest.raises(BadTarget, match=re.escape(said)):
-        choose_format([image("a.png")], Path(out), "mask", asked)
+        choose_format(Path(out), "mask", asked, single=True)
 
 
 def test_one_image_goes_to_the_named_file_and_several_to_a_folder() -> None:
     one, two = image("x/a.png"), image("y/b.tif")
-    assert plan([one], Path("out.tif"), "mask", "tiff") == [Work(one, Path("out.tif"))]
+    assert plan([one], Path("out.tif"), "mask", "tiff", single=True) == [Work(one, Path("out.tif"))]
     assert plan([one], Path("out"), "mask", "tiff") == [Work(one, Path("out/a_mask.tif"))]
     names = [item.target.name for item in plan([one, two], Path("out"), "labels", "png")]
     assert names == ["a_labels.png", "b_labels.png"]
@@ -269,7 +353,7 @@ def test_images_of_one_stem_and_of_different_folders_do_not_replace_each_other()
 def test_an_image_that_has_a_result_keeps_its_name_when_another_of_its_stem_comes() -> None:
     images = [image("a.png"), image("a.jpg")]
     had = {("a.png", "a_mask.png"): "png"}
-    planned = plan(images, Path("out"), "mask", "png", lambda one, target: had.get((one.path.name, target.name)))
+    planned = plan(images, Path("out"), "mask", "png", Made(had))
     assert [item.target.name for item in planned] == ["a_mask.png", "a_jpg_mask.png"]
 
 
@@ -278,10 +362,7 @@ def test_run_lengths_and_coco_have_names_of_their_own_and_results_of_older_names
     had = {("a.png", "a_labels.json"): "coco", ("b.png", "b_png_labels.json"): "coco"}
 
     def names(format_name: str, had: dict[tuple[str, str], str]) -> list[str]:
-        def made_as(one: Image, target: Path) -> str | None:
-            return had.get((one.path.name, target.name))
-
-        return [item.target.name for item in plan(images, Path("out"), "labels", format_name, made_as)]
+        return [item.target.name for item in plan(images, Path("out"), "labels", format_name, Made(had))]
 
     assert names("rle", {}) == ["a_labels.json", "b_png_labels.json", "b_tif_labels.json"]
     assert names("coco", {}) == ["a_labels.coco.json", "b_png_labels.coco.json", "b_tif_labels.coco.json"]
@@ -300,6 +381,21 @@ def test_run_lengths_and_coco_have_names_of_their_own_and_results_of_older_names
 def test_two_images_of_one_result_are_refused_by_name(images: list[Image]) -> None:
     with pytest.raises(BadTarget, match=r"would both become 'out/a_tif_mask\.png'"):
         plan(images, Path("out"), "mask", "png")
+
+
+def test_results_that_differ_in_case_alone_are_refused_where_the_file_system_does_not_tell_them_apart(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "receipts").mkdir()
+    work = plan([image("A01.tif"), image("a01.tif"), image("b.tif")], tmp_path, "mask", "png")
+    (tmp_path / "RECEIPTS").mkdir()
+    check_case(work, tmp_path / "receipts")  # two folders: it does
+    (tmp_path / "RECEIPTS").rmdir()
+    check_case(work, tmp_path / "receipts")
+    (tmp_path / "RECEIPTS").symlink_to(tmp_path / "receipts")  # both names lead to one, as they do there
+    with pytest.raises(BadTarget, match=r"'A01.tif' and 'a01.tif' would both become '.*/a01_mask.png'"):
+        check_case(work, tmp_path / "receipts")
+    check_case(work[1:], tmp_path / "receipts")
 
 
 def test_no_result_replaces_an_image(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -40,6 +42,7 @@ class Scripted:
     raises: Mapping[str, Exception] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     closed: int = 0
+    waits_for: Sequence[str] = ()
 
     def segment(self, image: Path, into: IO[bytes]) -> dict[str, Any]:
         self.seen.append(image.name)
@@ -63,7 +66,7 @@ def do(
 ) -> list[tuple[str, str]]:
     ledger = Ledger(out, overwrite=overwrite)
     with ledger.opened(lambda _: None) as interrupted:
-        todo = left_to_do(work, ledger, segmenter.identity, interrupted)
+        todo, _ = left_to_do(work, ledger, segmenter.identity, interrupted)
         tally = Tally(Progress(len(todo), 0))
         segment_all(todo, segmenter, ledger, in_flight, tally)
     return sorted((failure.image.name, failure.type) for failure in tally.failures)
@@ -184,7 +187,7 @@ def test_killed_between_a_result_and_its_receipts_the_image_is_done_again(
         with pytest.raises(IndexError):
             ledger.finish(work, part, receipt)
     assert work.target.read_bytes() == (b"a" if files == 1 else b"X")
-    assert not ledger.receipts.finished(work, Scripted().identity)
+    assert not ledger.receipts.state(work, Scripted().identity)
     again = Scripted()
     assert do([work], again, tmp_path / "out") == []
     assert again.seen == ["a"]
@@ -223,6 +226,24 @@ def test_what_was_changed_or_not_made_here_is_not_replaced(tmp_path: Path, what:
     assert do(work, other, out) == []
 
 
+def test_a_corrected_result_counts_as_there_as_long_as_image_and_options_are_the_same(tmp_path: Path) -> None:
+    work = works(tmp_path, "a", "b", "c")
+    out = tmp_path / "out"
+    do(work, Scripted(), out)
+    work[0].target.write_bytes(b"by hand")
+    work[1].target.write_bytes(b"")
+    work[2].target.write_bytes(b"by hand, too")
+    work[2].source.write_bytes(b"changed")
+    identity = Scripted().identity
+    todo, corrected = left_to_do(work, Ledger(out), identity, frozenset())
+    assert ([item.source.name for item in todo], corrected) == (["b", "c"], 1)
+    assert do(work, Scripted(), out) == [("b", "not-replaced"), ("c", "not-replaced")]
+    other = {**identity, "service": "2"}
+    assert left_to_do(work, Ledger(out), other, frozenset())[1] == 0
+    assert do(work, Scripted(), out, overwrite=True) == []
+    assert work[0].target.read_bytes() == b"a"
+
+
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 def test_a_result_of_another_folder_is_neither_replaced_nor_removed_nor_taken_for_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
@@ -242,7 +263,7 @@ def test_a_result_of_another_folder_is_neither_replaced_nor_removed_nor_taken_fo
     ledger = Ledger(out)
     with ledger.opened(lambda _: None):
         tally = Tally(Progress(1, 0))
-        segment_all(left_to_do(days[1:], ledger, second.identity, frozenset()), second, ledger, 1, tally)
+        segment_all(left_to_do(days[1:], ledger, second.identity, frozenset())[0], second, ledger, 1, tally)
     (failure,) = tally.failures
     assert failure.type == "not-replaced"
     assert f"was made from '{tmp_path}/day1/a', which is still there; use another -o, or give" in failure.message
@@ -381,7 +402,7 @@ def run_shard(shard: Shard, work: list[Work], segmenter: Scripted, out: Path) ->
     mine = [item for item in work if shard.takes(item.image.name)]
     ledger = Ledger(out, shard)
     with ledger.opened(lambda _: pytest.fail("it waits for another")) as interrupted:
-        todo = left_to_do(mine, ledger, segmenter.identity, interrupted)
+        todo, _ = left_to_do(mine, ledger, segmenter.identity, interrupted)
         tally = Tally(Progress(len(todo), 0))
         segment_all(todo, segmenter, ledger, 1, tally)
         ledger.report([failure.as_json() for failure in tally.failures], [item.source for item in mine])
@@ -414,6 +435,28 @@ def test_a_list_keeps_images_of_other_runs_until_they_have_a_result_or_are_gone(
     assert run("a", "") == ["c"]
     assert run("c", "") == []
     assert not list(out.glob("failures*"))
+
+
+def test_a_list_holds_from_whatever_folder_the_next_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        works(tmp_path / name, "a")
+    monkeypatch.chdir(tmp_path / "one")
+    run_shard(
+        WHOLE,
+        [Work(Image(Path("a"), PurePosixPath("a")), out / "a")],
+        Scripted(raises={"a": UndecodableImage("broken")}),
+        out,
+    )
+    assert [entry["image"] for entry in json.loads((out / "failures.json").read_text())] == [
+        str(tmp_path / "one" / "a")
+    ]
+    monkeypatch.chdir(tmp_path / "other")
+    run_shard(WHOLE, [Work(Image(Path("a"), PurePosixPath("b")), out / "b")], Scripted(), out)
+    assert listed(out) == {"failures.json": ["a"]}, "another file of this name was done, not this one"
+    run_shard(WHOLE, [Work(Image(Path("../one/a"), PurePosixPath("a")), out / "a")], Scripted(), out)
+    assert listed(out) == {}
 
 
 def test_a_list_keeps_images_of_a_folder_that_is_away_and_no_folder_twice(tmp_path: Path) -> None:
@@ -504,3 +547,42 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left() -> None:
         progress.advance(size, failed=failed)
     assert stream.getvalue() == "2 of 4 images (1 failed), 30 % of the bytes, 01:10 left\n"
     assert progress.seconds_left() == 0
+
+
+def test_a_log_gets_a_line_though_no_image_is_done_and_says_what_for() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    progress = Progress(4, 100, stream=stream, clock=lambda: now[0])
+    for seconds, size in [(5.0, 0), (20.0, 0), (30.0, 25), (81.0, 0)]:
+        now[0] = seconds
+        if size:
+            progress.advance(size, failed=False)
+        progress.look(["503 Overloaded: 9 s", "another"] if seconds < 80 else [])
+    assert stream.getvalue().splitlines() == [
+        "0 of 4 images, 0 % of the bytes; 2 wait: 503 Overloaded: 9 s",
+        "1 of 4 images, 25 % of the bytes, 04:03 left",
+    ]
+
+
+def test_progress_is_looked_at_while_images_are_in_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.batch.work._LOOK_S", 0.01)
+    stream, looked = io.StringIO(), threading.Event()
+
+    class Busy(Scripted):
+        def segment(self, image: Path, into: IO[bytes]) -> dict[str, Any]:
+            assert looked.wait(30), "nobody looks while an image is in work"
+            return super().segment(image, into)
+
+    class Looking(Progress):
+        def look(self, waits_for: Sequence[str]) -> None:
+            super().look(waits_for)
+            if stream.getvalue():
+                looked.set()
+
+    ticks = itertools.count(0, 5)
+    (work,) = works(tmp_path, "a")
+    ledger = Ledger(tmp_path / "out")
+    with ledger.opened(lambda _: None):
+        tally = Tally(Looking(2, 1, stream=stream, clock=lambda: float(next(ticks))))
+        segment_all([work], Busy(waits_for=["503 Overloaded"]), ledger, 1, tally)
+    assert stream.getvalue() == "0 of 2 images, 0 % of the bytes; 1 wait: 503 Overloaded\n"
