@@ -108,6 +108,8 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
         if image.volumetric and not image.multichannel:
             pixels = pixels[..., numpy.newaxis]  # planes of one channel, however few
         query = {name: setting.value for name, setting in self._own().items() if name != "url"}
+        if image.multichannel:  # more than four would pass for planes
+            query["axes"] = "ZYXC" if image.volumetric else "YXC"
         labels = segment(self.url.value, pixels, query).reshape(pixels.shape[: 3 if image.volumetric else 2])
         objects = Objects()
         objects.segmented = labels.astype(numpy.int32)

@@ -22,6 +22,7 @@ import ij.measure.Calibration
 import ij.plugin.LutLoader
 import ij.plugin.frame.RoiManager
 import ij.process.LUT
+import java.awt.GraphicsEnvironment
 import java.util.zip.ZipInputStream
 import javax.net.ssl.SSLException
 
@@ -174,6 +175,9 @@ Map<String, Object> exchange(String url, String path, byte[] tiff) {
             continue
         }
         int status = connection.responseCode
+        if (status == 200 && connection.getHeaderField('X-UNet-Receipt') == null) {
+            throw new Refused("${shown(url)} is another server, or a page to log in: give the address of the service itself")
+        }
         if (status in [200, 202, 409]) {
             return [status: status, body: body]
         }
@@ -266,6 +270,12 @@ ImagePlus segment(ImagePlus image, Map<String, String> options) {
     byte[] answer = ask(url, query + [format: 'tiff'], tiff)
     String title = image.title.replaceAll(/\.[^.]*$/, '') + '-' + options.output
     ImagePlus result = new Opener().openTiff(new ByteArrayInputStream(answer), title)
+    if (result == null) {
+        File kept = File.createTempFile('unet-', "-${options.output}.tif")
+        kept.bytes = answer
+        throw new Refused("ImageJ cannot open the result: images above 16384 x 16384 pixels have one in tiles. " +
+            "It is kept as ${kept}; open it with Bio-Formats or QuPath")
+    }
     double interval = image.calibration.frameInterval
     if (!options.pixel_size) { // the service knows micrometres; this keeps other units and the depth too
         Calibration scale = image.calibration.copy()
@@ -278,8 +288,10 @@ ImagePlus segment(ImagePlus image, Map<String, String> options) {
     }
     if (options.rois == 'true') {
         byte[] zip = ask(url, query + [format: 'rois'], tiff)
-        RoiManager manager = RoiManager.roiManager
-        roisIn(zip).each { manager.addRoi(it) }
+        if (!GraphicsEnvironment.headless) { // the manager is a window
+            RoiManager manager = RoiManager.roiManager
+            roisIn(zip).each { manager.addRoi(it) }
+        }
         if (options.save) {
             new File(options.save.replaceAll(/\.[^.\/\\]*$/, '') + '.zip').bytes = zip
         }

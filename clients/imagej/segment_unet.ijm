@@ -170,6 +170,10 @@ if (rois) {
 clean();
 
 open(labels);
+if (getImageID() == source) { // what is saved and renamed below would be the image itself
+    exit("ImageJ cannot open the result: images above 16384 x 16384 pixels have one in tiles.\n" +
+        "It is kept as " + labels + "; open it with Bio-Formats or QuPath.");
+}
 deleted = File.delete(labels);
 rename(title + "-" + output);
 if (pixelSize == "") { // the service knows micrometres; this keeps other units and the depth too
@@ -216,11 +220,16 @@ function ask(format, path) {
         }
     }
     if (said == "200") {
-        return;
+        if (indexOf(toLowerCase(File.openAsString(headers)), "x-unet-receipt:") >= 0) {
+            return;
+        }
     }
     clean();
     reason = said;
-    if (brokeOff(said)) {
+    if (said == "200") {
+        reason = "What answers at " + shown(url) + " is another server, or a page to log in: give the address of the service itself.";
+        deleted = File.delete(path);
+    } else if (brokeOff(said)) {
         reason = "The answer of " + shown(url) + " broke off 4 times; see the service's log, and try again:\n" + said;
         deleted = File.delete(path);
     } else if (File.exists(path)) {

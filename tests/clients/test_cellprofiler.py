@@ -137,6 +137,7 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
         found = run(module, colours, multichannel=True).object_set.objects["Nuclei"].segmented
     assert dict(parse_qsl(asked[0].partition("?")[2])) == {
         **given,
+        "axes": "YXC",
         "mirror": "true",
         "output": "labels",
         "format": "npy",
@@ -235,3 +236,16 @@ def test_patience_ends(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         run(module, IMAGE)
 
     assert_patience_ends(script, ask, monkeypatch)
+
+
+@pytest.mark.parametrize("volumetric", [False, True], ids=["image", "volume"])
+def test_an_image_of_many_channels_is_no_stack_of_its_rows(
+    module: Any, server: LiveServer, cells: Cells, volumetric: bool
+) -> None:
+    module.url.value, module.channel.value = server.url, "3"
+    black = np.zeros_like(IMAGE)
+    image = np.stack([black, black, black, IMAGE, black], axis=-1)
+    pixels = np.stack([image, image]) if volumetric else image
+    found = run(module, pixels, volumetric=volumetric, multichannel=True).object_set.objects["Nuclei"].segmented
+    assert found.shape == pixels.shape[:-1]
+    np.testing.assert_array_equal((found[0] if volumetric else found) > 0, cells.labels > 0)
