@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(LastResort, shutdown_grace_s=settings.shutdown_grace_s, metrics=metrics),
             Middleware(KeyCheck, keys=keys, metrics=metrics),
             Middleware(HeadAsGet),
-            Middleware(BodyLimit, limit_bytes=settings.max_body_mb << 20, metrics=metrics),
+            Middleware(BodyLimit, limit_bytes=settings.max_body_bytes, metrics=metrics),
         ],
         exception_handlers=dict(HANDLERS),
     )

@@ -220,6 +220,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("json", description="One JSON object per line, or text for people.")
 
     @property
+    def max_body_bytes(self) -> int:
+        """Largest request body."""
+        return self.max_body_mb << 20
+
+    @property
     def upload_limit_bytes(self) -> int:
         """Room for all bodies together; one of the largest allowed always has enough."""
         return max(self.upload_limit_mb, self.max_body_mb) << 20

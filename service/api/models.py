@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.api.dependencies import EngineOf
+from service.api.dependencies import EngineOf, SettingsOf
 from service.api.openapi import problem_responses
 from service.api.schemas import ModelCard, ModelList, ModelSummary
 
@@ -12,13 +12,14 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.get("", summary="List the model packages")
-async def list_models(engine: EngineOf) -> ModelList:
+async def list_models(engine: EngineOf, settings: SettingsOf) -> ModelList:
     """Every package that is served, by name, and those that are not, with the reason."""
     return ModelList(
         models=[ModelSummary.of(engine, model) for model in engine.models],
         refused=dict(engine.refused),
         kept=dict(engine.kept),
         memory_warning=engine.memory_fit.conflict,
+        max_body_bytes=settings.max_body_bytes,
     )
 
 

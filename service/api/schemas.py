@@ -218,6 +218,7 @@ class ModelList(_Document):
         description="What working memory, uploads and the nets of `models` may exceed together, and what to change; "
         "null where all fit."
     )
+    max_body_bytes: int = Field(description="Most bytes of a request's body: an image of more is refused with 413.")
 
 
 def _summary(engine: Engine, model: LoadedModel) -> dict[str, Any]:

@@ -17,6 +17,11 @@ from tests.problems import assert_problem
 SLUGS = sorted({kind.slug for kind in KINDS})
 
 
+def test_the_list_of_models_says_how_large_a_body_may_be(client: AppClient) -> None:
+    limit = client.get("/models").json()["max_body_bytes"]
+    assert_problem(client.segment(b"", headers={"Content-Length": str(limit + 1)}), 413, "body-too-large")
+
+
 def test_models_lists_what_is_served_and_why_the_rest_is_not(
     client: AppClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
