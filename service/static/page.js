@@ -3,16 +3,18 @@
 
 const $ = (id) => document.getElementById(id);
 const FORMATS = { tiff: "TIFF", png: "PNG", geojson: "QuPath GeoJSON", rois: "ImageJ ROIs", csv: "table of objects (CSV)", coco: "COCO JSON", rle: "run lengths (JSON)", npy: "NumPy .npy" };
+const STEPS_S = 0.3;   // more steps of a number may follow
 const ASK_FOR_MODELS_MS = 2000;   // as long as there is none
 let image = null;      // the chosen File
 let others = "";       // what to say of the files that were dropped with it
-let backdrop = null;   // ImageBitmap of it, where the browser can decode it
+let layers = null;     // what is drawn: the picture, where the browser can decode it, and the objects
 let result = null;     // JSON of the last answer
 let shown = 1;         // the plane of it that is drawn
 let isCurrent = false; // it is of the file and the options that are chosen
 let isLong = false;    // it came as a job
 let running = null;    // the segmentation in work, or the last one
 let saving = null;     // the download in work
+let most = Infinity;   // bytes of a file that the service takes
 let waiting = 0;       // timer of the next question for models, where there were none
 
 function offer() {   // one download at a time, of what is shown
@@ -21,15 +23,10 @@ function offer() {   // one download at a time, of what is shown
   $("stage").setAttribute("aria-busy", !isCurrent);
 }
 
-function lay(picture, plane) {
-  backdrop?.close();   // holds much memory
-  [backdrop, shown] = [picture?.bitmap ?? null, plane];
-}
-
 function forget() {   // what is shown always belongs to the file that is chosen; of other options it is marked as outdated
   result = null;
   isCurrent = false;
-  lay(null, 1);
+  [layers, shown] = [null, 1];
   $("plane").value = $("plane").max = 1;
   $("stage").hidden = $("zoom").hidden = $("receipt-box").hidden = $("plane-label").hidden = true;
   $("facts").textContent = "";
@@ -38,7 +35,7 @@ function forget() {   // what is shown always belongs to the file that is chosen
   offer();
 }
 
-async function segment(renewed = false) {
+async function segment({ renewed = false, after = 0 } = {}) {
   if (!image) return;
   running?.cancel();
   const file = image, note = others, mine = running = new Work({ line: $("status"), clock: $("clock"), cancel: $("cancel") }, `Segmenting ${file.name} …${note}`);
@@ -46,27 +43,28 @@ async function segment(renewed = false) {
   $("again").hidden = true;
   offer();
   try {
+    if (after) await mine.sleep(after);
     if (file.size === 0) throw new Error(`${file.name} is empty: it has 0 bytes.`);
+    if (file.size > most) throw new Error(`${file.name} has ${file.size} bytes, the service takes ${most}; ${REMEDIES["body-too-large"]()} (UNET_MAX_BODY_MB).`);
     const address = query("segment", { format: "rle" }, OPTIONS), plan = await forecast(file, mine.signal);
     if (plan) mine.note = ` of ${plan.finishing_seconds === null ? "at least" : "about"} ${duration(plan.expected_seconds)}`;
     const answer = await ask(file, address, "json", mine, plan?.isLong ?? false);
     const planes = answer.body.planes?.length ?? 1, plane = Math.min(Number($("plane").value), planes);
-    const picture = await decodedInTurn(file, answer.body, plane - 1, () => !mine.signal.aborted, () => mine.signal.aborted);
+    const picture = await pictureInTurn(file, answer.body, plane - 1, () => !mine.signal.aborted, () => mine.signal.aborted);
     mine.signal.throwIfAborted();
-    [result, isLong, isCurrent] = [answer.body, answer.asJob, true];
-    lay(picture, plane);
+    [result, isLong, isCurrent, layers, shown] = [answer.body, answer.asJob, true, picture.layers, plane];
     $("plane").max = planes;
     $("plane-label").hidden = planes < 2;
     $("notes").replaceChildren(...result.receipt.input.notes.map((words) => Object.assign(document.createElement("li"), { textContent: words })));
     $("receipt").textContent = JSON.stringify(result.receipt, null, 2);
     $("receipt-box").hidden = false;
-    say(`Done in ${mine.seconds(2)}` + (picture.why ? `; ${picture.why}` : "") + (picture.bitmap ? "" : ", so the result stands alone") + note);
+    say(`Done in ${mine.seconds(2)}` + (picture.why ? `; ${picture.why}` : "") + (picture.isShown ? "" : ", so the result stands alone") + note);
     draw();
     if (Number($("plane").value) !== shown) turn();   // it was moved meanwhile
   } catch (error) {
     if (error.unknownModel && !renewed) await listModels();
     if (running !== mine) return;
-    if (error.unknownModel && !renewed) return segment(true);
+    if (error.unknownModel && !renewed) return segment({ renewed: true });
     const isCancelled = mine.signal.aborted, words = isCancelled ? `Cancelled ${file.name}.` : error.message;
     say((result ? words.replace(/\.$/, "") + "; what is shown is the result before." : words) + note, !isCancelled);
     $("again").hidden = !(isCancelled || error.again);
@@ -81,9 +79,9 @@ async function segment(renewed = false) {
 async function turn() {
   const answer = result, plane = Number($("plane").value), isLatest = () => answer === result && plane === Number($("plane").value);
   if (!answer) return;
-  const picture = await decodedInTurn(image, answer, plane - 1, isLatest, () => answer !== result);
+  const picture = await pictureInTurn(image, answer, plane - 1, isLatest, () => answer !== result);
   if (!picture || answer !== result) return;
-  lay(picture, plane);
+  [layers, shown] = [picture.layers, plane];
   draw();
 }
 
@@ -129,12 +127,15 @@ function choose(files) {
   image = files[0];
   others = files.length > 1 ? ` (${files.length} files dropped; this page takes one at a time, and this is ${image.name})` : "";
   forget();
+  if (kept.json) release(kept.json.id);
+  delete kept.json;
   segment();
 }
 
 // Fills the list of models; asks again until there are some. The choice stays as it is, or else the same name's next version.
 async function listModels() {
   const listed = await fetch("models").then((answer) => answer.json()).catch(() => null), models = listed?.models ?? [];
+  most = listed?.max_body_bytes ?? most;
   clearTimeout(waiting);
   if (models.length === 0) {
     if (!waiting) say(listed ? "No model is served yet; readiness says why." : "The service does not answer.", true);
@@ -168,14 +169,14 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 for (const name of [...OPTIONS, "output", "mirror"]) {
-  $(name).addEventListener("change", () => segment());
+  $(name).addEventListener("change", () => segment({ after: $(name).type === "number" ? STEPS_S : 0 }));
   $(name).addEventListener("blur", () => { if ($(name).validity.badInput || $(name).getAttribute("aria-invalid") === "true") segment(); });   // which is no change from empty, nor to it
 }
 $("fit").addEventListener("change", () => {
   $("scale").disabled = $("fit").checked;
   segment();
 });
-$("opacity").addEventListener("input", draw);
+$("opacity").addEventListener("input", drawSoon);
 $("plane").addEventListener("input", turn);
 for (const name of ["canvas", "zoom"]) {
   $(name).addEventListener("click", (event) => zoom(name === "canvas" ? event : null));
@@ -183,6 +184,12 @@ for (const name of ["canvas", "zoom"]) {
 $("download").addEventListener("click", download);
 $("again").addEventListener("click", () => segment());
 $("options").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("pagehide", (event) => {
+  if (event.persisted) return;   // it may come back, and go on
+  running?.controller.abort();   // first: what is still sent shall make no job after its deletion
+  saving?.controller.abort();
+  releaseAll();
+});
 for (const label of document.querySelectorAll("label[title]")) label.control.title = label.title;   // where assistive technology finds it
 $("format").append(...Object.entries(FORMATS).map(([name, title]) => new Option(title, name)));
 listModels();

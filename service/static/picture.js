@@ -1,9 +1,28 @@
 "use strict";
 // What a picture looks like, as far as browsers show it.
 
-const MOST_SHOWN = 1 << 25;  // pixels that are drawn, or decoded here: more would keep the page from answering for seconds
+const MOST_SHOWN = 1 << 24;  // pixels that are drawn: with more each step of Opacity would take long
 const LONGEST_SHOWN = 32767; // pixels of an edge: the longest that every browser draws
 const MOST_DECODED = 1 << 27;   // pixels that the browser may decode, four bytes each, to draw fewer
+const MOST_AT_ONCE_MS = 50;     // of work, after which the page answers
+const BLOCK = 1 << 18;          // pixels between two looks at the clock
+
+// Lets the page answer amid a loop that takes long: where it is `due`, `rest`; false once the work is overtaken.
+class Pace {
+  constructor(overtaken) {
+    Object.assign(this, { overtaken, rested: performance.now() });
+  }
+
+  get due() {
+    return performance.now() - this.rested > MOST_AT_ONCE_MS;
+  }
+
+  async rest() {
+    await new Promise((resume) => setTimeout(resume));
+    this.rested = performance.now();
+    return !this.overtaken();
+  }
+}
 
 // What of an image is drawn: each step-th pixel of each step-th row, as few as browsers take.
 function reduced([height, width]) {
@@ -15,11 +34,21 @@ function reduced([height, width]) {
 
 let last = Promise.resolve();   // the decoding that comes last
 
-// Decodes after all that were asked for before: one picture at a time fills memory and processor enough. Nothing where it is
-// not wanted any more when its turn comes.
-function decodedInTurn(file, answer, plane, wanted, overtaken) {
-  last = last.then(() => wanted() ? decoded(file, answer, plane, overtaken) : null);
-  return last;
+// What is drawn of a plane, and what there is to say of that, after all that was asked for before: one picture at a time fills
+// memory and processor enough. Nothing where it is not wanted any more when its turn comes.
+function pictureInTurn(file, answer, plane, wanted, overtaken) {
+  const mine = last.then(() => wanted() ? picture(file, answer, plane, overtaken) : null);
+  last = mine.catch(() => null);
+  return mine;
+}
+
+async function picture(file, answer, plane, overtaken) {
+  const { bitmap, why } = await decoded(file, answer, plane, overtaken);
+  try {
+    return { isShown: Boolean(bitmap), why, layers: await layersOf(answer, plane, bitmap, overtaken) };
+  } finally {
+    bitmap?.close();   // holds much memory
+  }
 }
 
 // The picture to lie under the objects, or why there is none.
@@ -36,18 +65,18 @@ async function decoded(file, answer, plane, overtaken) {
     const bitmap = await png16(file, reduced(answer.size).step, overtaken).catch(() => null);
     if (bitmap) return { bitmap };
   }
-  let bitmap = isTiff && height * width <= MOST_SHOWN ? await tiffPlane(file, plane, answer, overtaken).catch(() => null) : null;
+  let bitmap = isTiff ? await tiffPlane(file, plane, answer, overtaken).catch(() => null) : null;
   // a browser that knows TIFF shows the first page, whichever is asked for
   if (!bitmap && !(isTiff && (answer.planes || answer.receipt.output.channel || file.size > MOST_READ))) {
-    bitmap = await createImageBitmap(file, { resizeWidth: across, resizeHeight: down }).catch(() => null);
+    bitmap = await createImageBitmap(file, { resizeWidth: across, resizeHeight: down, colorSpaceConversion: "none" }).catch(() => null);
     if (bitmap && hasTransparency && !opaque(bitmap)) return { why: "parts of the picture are transparent, which the net does not see" };
   }
   if (bitmap) return isDeep ? { bitmap, why: "the picture is shown by the upper 8 of its 16 bits" } : { bitmap };
-  return isTiff && height * width > MOST_SHOWN ? tooLarge : unknown;
+  return unknown;
 }
 
-// Grey or red, green and blue from the darkest to the brightest half percent, as a bitmap.
-function stretched(values, width, height) {
+// Grey or red, green and blue from the darkest to the brightest half percent, as a bitmap; null once overtaken.
+async function stretched(values, width, height, pace) {
   const colours = values.length / (width * height), line = width * colours;
   let step = Math.ceil(values.length / 10_000);
   while (step > 1 && (line % step === 0 || step % width === 0 || (colours > 1 && step % colours === 0))) step++;   // else few columns, or one colour, would stand for all
@@ -55,6 +84,7 @@ function stretched(values, width, height) {
   const low = some[Math.floor(some.length / 200)], gain = 255 / (some[Math.ceil(some.length * 199 / 200) - 1] - low || 1);
   const pixels = new ImageData(width, height), grey = new Uint8ClampedArray(3), whole = new Uint32Array(pixels.data.buffer);
   for (let index = 0; index < whole.length; index++) {
+    if (index % BLOCK === 0 && pace.due && !await pace.rest()) return null;
     for (let c = 0; c < 3; c++) grey[c] = (values[colours * index + c % colours] - low) * gain;
     whole[index] = 0xff << 24 | grey[2] << 16 | grey[1] << 8 | grey[0];   // red is the lowest byte wherever browsers run
   }

@@ -42,7 +42,8 @@ async function png16(file, step, overtaken) {
   const colours = samples > 2 ? 3 : 1, across = Math.ceil(width / step), down = Math.ceil(height / step);
   if (across * down * colours > MOST_SHOWN) return null;
   const values = new Uint16Array(across * down * colours), bytes = 2 * samples;
-  let line = new Uint8Array(1 + width * bytes), above = new Uint8Array(width * bytes), filled = 0, y = 0, rested = performance.now();
+  const pace = new Pace(overtaken);
+  let line = new Uint8Array(1 + width * bytes), above = new Uint8Array(width * bytes), filled = 0, y = 0;
   const reader = (await packedPixels(file)).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
   try {
     while (y < height) {
@@ -65,14 +66,10 @@ async function png16(file, step, overtaken) {
         filled = 0;
         y++;
       }
-      if (performance.now() - rested > 50) {   // ms; the page answers meanwhile
-        await new Promise((resume) => setTimeout(resume));
-        if (overtaken()) return null;
-        rested = performance.now();
-      }
+      if (pace.due && !await pace.rest()) return null;
     }
   } finally {
     reader.cancel().catch(() => null);
   }
-  return stretched(values, across, down);
+  return stretched(values, across, down, pace);
 }

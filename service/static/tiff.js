@@ -96,7 +96,7 @@ function unpackLzw(packed, length) {
   return unpacked;
 }
 
-// One plane of a grey TIFF in strips or tiles, plain, deflated or LZW; null where the file is of another kind, or once the plane is overtaken.
+// Each step-th pixel of each step-th row of one plane of a grey TIFF in strips or tiles, plain, deflated or LZW; null where the file is of another kind, or once the plane is overtaken.
 async function tiffPlane(file, plane, answer, overtaken) {
   if (answer.stack_axes?.length > 1) return null;
   const head = await tiffHead(file), found = await placesOf(file, head), { little } = head;
@@ -118,8 +118,9 @@ async function tiffPlane(file, plane, answer, overtaken) {
   const parts = columns * Math.ceil(height / down), isTiled = tags.has(324);
   const starts = (await all(isTiled ? 324 : 273)).slice(0, parts), lengths = (await all(isTiled ? 325 : 279)).slice(0, parts);
   if (lengths.reduce((sum, length) => sum + length, 0) > MOST_READ) return null;
-  const values = new Float32Array(width * height), line = new globalThis[`${type}Array`](across);   // sums of differences wrap around in it
-  let rested = performance.now(), held = new ArrayBuffer(0), from = 0;
+  const shown = reduced(answer.size), { step } = shown, pace = new Pace(overtaken);
+  const values = new Float32Array(shown.across * shown.down), line = new globalThis[`${type}Array`](across);   // sums of differences wrap around in it
+  let held = new ArrayBuffer(0), from = 0;
   for (const [index, start] of starts.entries()) {
     if (start < from || start + lengths[index] > from + held.byteLength) {
       from = start;
@@ -132,18 +133,16 @@ async function tiffPlane(file, plane, answer, overtaken) {
     const part = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), left = index % columns * across, top = Math.floor(index / columns) * down;
     const read = part[`get${type}`].bind(part);
     for (let y = 0; y < down && top + y < height; y++) {
-      if (performance.now() - rested > 50) {   // ms; the page answers meanwhile
-        await new Promise((resume) => setTimeout(resume));
-        if (overtaken()) return null;
-        rested = performance.now();
-      }
+      if (pace.due && !await pace.rest()) return null;
       if ((y + 1) * across * bits / 8 > part.byteLength) return null;
+      if ((top + y) % step) continue;
       for (let x = 0; x < across && left + x < width; x++) {
         line[x] = read((y * across + x) * bits / 8, little);
         if (differences && x) line[x] += line[x - 1];
       }
-      values.set(line.subarray(0, Math.min(across, width - left)), (top + y) * width + left);
+      const row = (top + y) / step * shown.across;
+      for (let x = (step - left % step) % step; x < across && left + x < width; x += step) values[row + (left + x) / step] = line[x];
     }
   }
-  return stretched(values, width, height);
+  return stretched(values, shown.across, shown.down, pace);
 }

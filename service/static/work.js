@@ -29,15 +29,20 @@ class Work {
     return `${((performance.now() - this.started) / 1000).toFixed(digits)} s`;
   }
 
-  // Waits, says why, and counts down.
-  async pause(why, seconds) {
-    say(`${why}; the page asks again`, false, this.elements.line);
-    this.again = performance.now() + 1000 * seconds;
+  async sleep(seconds) {
     await new Promise((resume) => {
       const timer = setTimeout(resume, 1000 * seconds);
       this.signal.addEventListener("abort", () => { clearTimeout(timer); resume(); }, { once: true });
     });
     this.signal.throwIfAborted();
+  }
+
+  // Waits, says why, and counts down; what was foreseen before does not hold any more.
+  async pause(why, seconds) {
+    say(`${why}; the page asks again`, false, this.elements.line);
+    this.note = "";
+    this.again = performance.now() + 1000 * seconds;
+    await this.sleep(seconds);
     this.again = 0;
     say(this.words, false, this.elements.line);
   }

@@ -79,6 +79,11 @@ class Page:
         rgba: list[int] = self.script(f"return [...{picture}.data]")
         return rgba
 
+    def without_objects(self) -> None:
+        """Move Opacity to 0, and wait until that is drawn."""
+        self.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+        self.browser.execute_async_script("requestAnimationFrame(arguments[0])")
+
     def overflow(self) -> int:
         """Pixels by which the page is wider than its window."""
         root = "document.documentElement"

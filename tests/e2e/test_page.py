@@ -97,7 +97,7 @@ def sixteen_bit_png(image_yx: NDArray[np.uint16]) -> bytes:
 def test_a_dim_picture_is_shown_over_all_greys(page: Page, name: str, content: bytes) -> None:
     page.choose(name, content)
     assert page.text("status").endswith(" s"), "shown, not left out"
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     assert page.pixel(32, 32) == [255, 255, 255, 255]
     assert page.pixel(0, 0) == [0, 0, 0, 255]
 
@@ -253,10 +253,10 @@ def test_a_channel_is_chosen_and_shown_under_its_objects(page: Page) -> None:
     metadata = {"axes": "CYX", "Labels": ["actin", "DAPI"]}
     page.choose("two.tif", tiff(np.stack([dark, half]).astype(np.uint8), imagej=True, metadata=metadata))
     assert page.failed()
-    assert "choose one with channel=0 to 1 or a name (0 'actin', 1 'DAPI')" in page.text("status")
+    assert "choose one in the field Channel: 0 to 1 or a name (0 'actin', 1 'DAPI')" in page.text("status")
     page.set("channel", "dapi")
     page.until(lambda: "12 objects" in page.text("facts"))
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     assert page.pixel(32, 32)[:3] == [255, 255, 255]
     assert page.pixel(352, 32)[:3] == [0, 0, 0]
     page.set("channel", "0")
@@ -269,11 +269,11 @@ def test_axes_are_said_and_the_channel_lies_under_its_objects(page: Page) -> Non
     page.choose("slices.tif", tiff(slices, imagej=True, metadata={"axes": "ZYX"}))
     page.until(lambda: not page.browser.find_element(By.ID, "plane-label").get_property("hidden"))
     page.set("axes", "CYX")
-    page.until(lambda: "choose one with channel=0 to 2" in page.text("status"))
+    page.until(lambda: "choose one in the field Channel: 0 to 2" in page.text("status"))
     page.set("channel", "1")
     page.until(lambda: "12 objects" in page.text("facts"))
     assert "axes CYX as asked for, in place of ZYX" in page.text("notes")
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     assert page.pixel(32, 32)[:3] == [255, 255, 255]
     assert page.pixel(352, 32)[:3] == [0, 0, 0]
 
@@ -286,7 +286,7 @@ def test_planes_of_a_stack_are_shown_one_by_one(page: Page) -> None:
     assert plane.get_attribute("value") == "1", "as it is read aloud"
     plane.send_keys(Keys.ARROW_RIGHT)
     page.until(lambda: "plane 2 of 2 · 4 objects" in page.text("facts"))
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     assert page.pixel(32, 32)[:3] == [255, 255, 255]
     assert page.pixel(96, 32)[:3] == [0, 0, 0]
 
@@ -449,3 +449,14 @@ def test_the_layout_fits_narrow_and_wide_windows(page: Page, scheme: str, width:
     page.choose("letter.txt", b"Dear editor, " * 20)
     assert contrast(page.colour("#status", "color"), page.ground()) >= 4.5
     assert page.overflow() == 0
+
+
+def test_a_file_of_annotations_names_its_image(page: Page) -> None:
+    name = "Zellen β's 1;2.png"
+    page.choose(name, png(IMAGE))
+    page.set("format", "coco")
+    page.browser.find_element(By.ID, "download").click()
+    page.until(lambda: page.text("saved").startswith("Saved "))
+    saved = page.folder / page.text("saved").removeprefix("Saved ")
+    page.until(saved.is_file)
+    assert [entry["file_name"] for entry in json.loads(saved.read_text())["images"]] == [name]

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+import zlib
 from typing import Any
 
 import imagecodecs
@@ -46,6 +47,8 @@ ANSWER = {
     "receipt": {"input": {"notes": []}, "output": {}},
 }
 
+PREPARED = "const body = arguments[0]; ask = async () => ({body});"  # the service would take minutes
+
 
 def bits_in_reverse(content: bytes) -> bytes:
     """Say that each byte's lowest bit comes first (FillOrder 2), in the place of the resolution's unit."""
@@ -74,7 +77,7 @@ def test_a_picture_that_browsers_turn_is_measured_as_it_is_stored_and_not_shown(
     Image.fromarray(IMAGE).save(buffer, "JPEG", exif=exif)
     page.choose("turned.jpg", buffer.getvalue())
     assert "browsers turn such a picture" in page.text("status")
-    assert page.script("return [backdrop ?? null, canvas.width, canvas.height]") == [None, 384, 256]
+    assert page.script("return [layers.ground, canvas.width, canvas.height]") == [None, 384, 256]
     measured = page.browser.execute_async_script("measured(image).then(arguments[0])")
     assert measured == {"height": 256, "width": 384, "planes": 1}
 
@@ -128,7 +131,7 @@ def test_a_picture_that_is_longer_than_canvases_is_shown_smaller(page: Page) -> 
     with Client(page.url) as client:
         labels = client.segment_array(cells, output="labels")
     np.testing.assert_array_equal(coloured(page), labels[::2, ::2] > 0)
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     assert page.pixel(9600 + 16, 48) == [255, 255, 255, 255]
     assert page.pixel(9600 + 16, 16) == [0, 0, 0, 255]
 
@@ -139,24 +142,15 @@ def png_declaring(edge: int) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "edge", "step"),
-    [
-        ("huge.png", png_declaring(20_000), 20_000, 4),
-        ("plain.tif", tiff(np.zeros((6_000, 6_000), np.uint8), compression="zlib"), 6_000, 2),
-    ],
-    ids=["PNG", "TIFF"],
-)
-def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_smaller(
-    page: Page, name: str, content: bytes, edge: int, step: int
-) -> None:
+def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_smaller(page: Page) -> None:
+    edge, step = 20_000, 5
     lengths = [edge * 1000 + 2000, 2000, edge * edge - edge * 1000 - 4000]  # part of one column
     object_ = {"label": 1, "area": 2000, "segmentation": {"counts": "COUNTS"}}
     receipt: dict[str, Any] = {"input": {"notes": []}, "output": {}}
     answer = {"size": [edge, edge], "output": "labels", "objects": [object_], "receipt": receipt}
     # the service would take minutes
     page.script(f"counts = () => {lengths}; ask = async () => ({{body: {json.dumps(answer)}}})")
-    page.choose(name, content)
+    page.choose("huge.png", png_declaring(edge))
     assert page.text("status").endswith("; the picture is too large to be shown here, so the result stands alone")
     assert page.text("zoom") == f"Largest, 1:{step}"
     assert f"shown 1:{step} · 1 objects, 2000 px" in page.text("facts")
@@ -165,6 +159,21 @@ def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_sm
     assert max(red, green, blue) > min(red, green, blue)
     assert page.pixel(1000 // step, 2000 // step - 1)[:3] == [0, 0, 0]
     assert page.pixel(1000 // step + 1, 2000 // step)[:3] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "options", [{"rowsperstrip": 100}, {"tile": (1008, 1008), "predictor": True}], ids=["strips", "tiles, differences"]
+)
+def test_a_large_tiff_is_shown_smaller(page: Page, options: dict[str, Any]) -> None:
+    image = np.tile(IMAGE, (20, 13)).astype(np.uint16) * 16
+    page.browser.execute_script(PREPARED, {**ANSWER, "size": [*image.shape]})
+    page.choose("large.tif", tiff(image, compression="zlib", **options))
+    assert page.text("status").endswith(" s"), "with its picture"
+    assert page.text("zoom") == "Largest, 1:2"
+    shown = greys(page)[..., 0]
+    half = image[::2, ::2]
+    assert shown.shape == half.shape
+    np.testing.assert_array_equal(shown == 255, half == image.max())
 
 
 @pytest.mark.parametrize("edge", [1, 5])
@@ -185,7 +194,7 @@ def test_of_the_planes_that_a_drag_passes_few_are_read_and_one_at_a_time(page: P
     assert noted["planes"] == [1, 11], "what is overtaken is not decoded"
     assert noted["most"] == 1
     assert noted["bytes"] < len(content) / 2
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     x, y = np.argwhere(np.roll(IMAGE, 11, axis=1) == 200)[0][::-1]
     assert page.pixel(int(x), int(y))[:3] == [255, 255, 255]
     assert page.pixel(int(x) - 1, int(y))[:3] == [0, 0, 0]
@@ -193,7 +202,7 @@ def test_of_the_planes_that_a_drag_passes_few_are_read_and_one_at_a_time(page: P
 
 def greys(page: Page) -> NDArray[np.uint8]:
     """Return what the canvas shows without objects, red, green and blue (y, x, 3)."""
-    page.script("$('opacity').value = 0; $('opacity').dispatchEvent(new Event('input'))")
+    page.without_objects()
     packed = base64.b64decode(page.script("return canvas.toDataURL()").partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(packed)).convert("RGB"))
 
@@ -227,3 +236,53 @@ def test_a_deep_png_that_the_page_cannot_unpack_is_shown_in_part_and_says_so(pag
     page.script("png16 = async () => null")
     page.choose("deep.png", bytes(imagecodecs.png_encode(IMAGE.astype(np.uint16) * 200)))
     assert page.text("status").endswith("; the picture is shown by the upper 8 of its 16 bits")
+
+
+def test_the_picture_is_shown_by_the_numbers_that_the_net_sees(page: Page) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (64, 1))).save(buffer, "PNG")
+    content = buffer.getvalue()
+    after_header = 8 + 25
+    gamma = b"gAMA" + struct.pack(">I", 100_000)  # linear, which browsers brighten
+    chunk = struct.pack(">I", 4) + gamma + struct.pack(">I", zlib.crc32(gamma))
+    page.choose("plain.png", content)
+    plain = greys(page)
+    page.choose("linear.png", content[:after_header] + chunk + content[after_header:])
+    np.testing.assert_array_equal(greys(page), plain)
+
+
+def test_a_picture_that_cannot_be_decoded_hides_no_later_one(page: Page) -> None:
+    page.script("decoded = ((before) => async (...given) => { decoded = before; throw new Error('broken'); })(decoded)")
+    page.choose("a.png", png(IMAGE))
+    assert page.text("status") == "broken"
+    page.choose("b.png", png(IMAGE))
+    assert page.text("status").startswith("Done")
+
+
+def test_steps_of_opacity_are_drawn_once_a_frame_from_what_is_there(page: Page) -> None:
+    page.choose("a.png", png(IMAGE))
+    page.script("window.drawn = 0; draw = ((before) => () => { drawn++; before(); })(draw); layersOf = stretch = null")
+    page.browser.execute_async_script(
+        "for (let step = 0; step < 5; step++) $('opacity').dispatchEvent(new Event('input'));"
+        "requestAnimationFrame(arguments[0])"
+    )
+    assert page.script("return drawn") == 1
+    page.without_objects()
+    assert page.script("return drawn") == 2
+    assert page.pixel(32, 32)[:3] == [255, 255, 255]
+
+
+def test_the_page_answers_while_a_picture_is_drawn_and_gives_up_what_is_overtaken(page: Page) -> None:
+    page.choose("a.png", png(IMAGE))
+    page.script(
+        "window.late = 0; performance.now = ((before) => () => before() + (late += 60))"
+        "(performance.now.bind(performance))"  # so that each look at the clock finds it is time to rest
+    )
+    drawn = page.browser.execute_async_script(
+        "const done = arguments[0]; let turns = 0; const timer = setInterval(() => turns++);"
+        "layersOf(result, 0, null, () => false).then((layers) => {"
+        "  clearInterval(timer); done([turns > 10, Boolean(layers)]);"
+        "})"
+    )
+    assert drawn == [True, True]
+    assert page.browser.execute_async_script("layersOf(result, 0, null, () => true).then(arguments[0])") is None
