@@ -182,7 +182,8 @@ def open_session(package: Package, options: SessionOptions) -> InferenceSession:
         )
     if precision == "fp16" and backend == "openvino":
         raise BackendUnavailable(
-            "precision fp16: backend openvino has none, cuda, tensorrt and cpu have; choose precision auto or fp32"
+            "precision fp16: backend openvino has none, cuda, tensorrt and cpu have; choose backend cpu, or precision "
+            "auto or fp32"
         )
     if precision == "int8" and package.spec.variant(precision) is None:
         raise UnsupportedPackage(

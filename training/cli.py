@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.distributed import is_torchelastic_launched
 
 from model.errors import ModelError
 from model.interrupts import INTERRUPTED
@@ -43,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
-    if arguments is None and options.command in {"fit", "plan", "cross-validate"}:
-        _restart_with_huge_pages()
+    if arguments is None:
+        if options.command in {"fit", "plan", "cross-validate"}:
+            _restart_with_huge_pages()
+        _heed_the_end_of_the_terminal()
     try:
         options.run(options)
     except Unwritable as error:
@@ -97,6 +101,19 @@ def _restart_with_huge_pages() -> None:
     if sys.platform == "linux" and _TUNABLES not in os.environ:
         os.environ[_TUNABLES] = _MALLOC
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself, no shell wanted
+
+
+def _heed_the_end_of_the_terminal() -> None:
+    """Take it for Ctrl-C, so that processes that make tiles are ended before this one; torchrun ends its own.
+
+    ``nohup`` switches the signal off, and it stays off.
+    """
+    if (
+        hasattr(signal, "SIGHUP")
+        and not is_torchelastic_launched()
+        and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _parser() -> argparse.ArgumentParser:

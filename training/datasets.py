@@ -228,7 +228,12 @@ def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, cla
             f"{name} has shape {mask.shape}; expected one number per pixel (y, x), not colours or planes. {NUMBERED}"
         )
     if mask.shape != size_yx:
-        raise MaskMismatch(f"{name} is {mask.shape[0]} x {mask.shape[1]} px, its image {size_yx[0]} x {size_yx[1]} px")
+        turned = mask.shape == size_yx[::-1]
+        remedy = "turn one of them" if turned else "save the mask at the size of its image, not scaled and not cropped"
+        raise MaskMismatch(
+            f"{name} is {mask.shape[0]} x {mask.shape[1]} px, its image {size_yx[0]} x {size_yx[1]} px; {remedy}, or "
+            "give the mask that belongs to it"
+        )
     mask = whole_numbers(mask, name)
     known = np.ones(size_yx, dtype=bool) if data.ignore_value is None else mask != data.ignore_value
     if labels.unknown_yx is not None:

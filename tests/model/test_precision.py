@@ -75,6 +75,11 @@ def test_a_net_that_rounding_upsets_runs_in_fp32_or_not_at_all(tmp_path: Path) -
         open_checked(package, BF16)
 
 
+def test_a_precision_that_a_backend_lacks_names_the_backend_that_has_it(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=r"fp16: backend openvino has none, .*; choose backend cpu, or"):
+        open_checked(write_tiny_package(tmp_path / "package"), SessionOptions("openvino", "fp16"))
+
+
 @pytest.mark.parametrize("options", [AUTO, SessionOptions("cpu", "auto"), SessionOptions("openvino", "fp32")])
 def test_the_golden_pair_is_held_against_fp32_whatever_runs(tmp_path: Path, options: SessionOptions) -> None:
     # 1.02 instead of 1: bf16's own rounding would hide it, fp32 does not

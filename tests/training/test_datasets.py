@@ -101,6 +101,35 @@ def test_an_image_that_is_not_read_for_its_suffix_is_named(folder: Path) -> None
         load_images(folder, Data(), 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "cell-1.jpg",
+            "and JPEG changes the numbers that it stores, so that no labels are read from it. Save it as .png",
+        ),
+        ("cell-1_mask.JPEG", "and JPEG changes the numbers that it stores"),
+        ("cell-1.bmp", "which is of a kind that is not read. Convert it to one of these"),
+    ],
+)
+def test_a_mask_that_is_not_read_for_its_suffix_is_named(folder: Path, name: str, said: str) -> None:
+    (folder / "labels" / "cell-1.png").unlink()
+    Image.fromarray(np.zeros((12, 16), dtype=np.uint8)).save(folder / "labels" / name)
+    with pytest.raises(MissingFile) as caught:
+        load_images(folder, Data(), 1, 2)
+    assert f"1 of 3 have no mask: expected {folder}/labels/cell-1 with suffix .png" in str(caught.value)
+    assert f"found {folder}/labels/{name}, {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["images", "labels"])
+def test_a_folder_in_the_place_of_a_file_is_called_one(folder: Path, place: str) -> None:
+    path = folder / place / "cell-1.png"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UnreadableFile, match=rf"{place}/cell-1.png is a folder; expected an image .* Put the file in"):
+        load_images(folder, Data(), 1, 2)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="images is not a folder"):
         load_images(tmp_path, Data(layout="folders"), 1, 2)
@@ -108,7 +137,9 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     Image.fromarray(np.ones((5, 16), dtype=np.uint8)).save(folder / "labels" / "cell-1.png")
-    with pytest.raises(MaskMismatch, match=r"cell-1.png is 5 x 16 px, its image 12 x 16 px"):
+    with pytest.raises(
+        MaskMismatch, match=r"cell-1.png is 5 x 16 px, its image 12 x 16 px; save the mask at the size of"
+    ):
         load_images(folder, Data(), 1, 2)
 
 
@@ -214,7 +245,9 @@ def test_a_mask_of_the_turned_picture_is_refused_for_its_size_and_the_orientatio
     exif[0x0112] = 6
     (folder / "images" / "cell-1.png").unlink()
     Image.fromarray(np.zeros((16, 12), dtype=np.uint8)).save(folder / "images" / "cell-1.jpg", exif=exif)
-    with pytest.raises(MaskMismatch, match=r"1 broken of 3 (?s:.*)cell-1.png is 12 x 16 px, its image 16 x 12 px"):
+    with pytest.raises(
+        MaskMismatch, match=r"1 broken of 3 (?s:.*)cell-1.png is 12 x 16 px, its image 16 x 12 px; turn one of them, or"
+    ):
         load_images(folder, Data(), 1, 2)
     assert "1 of 3 images have an orientation other than upright" in caplog.text
 

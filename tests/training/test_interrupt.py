@@ -41,6 +41,14 @@ def test_an_interrupt_of_a_command_is_its_own_affair() -> None:
     assert said(IN_A_COMMAND, "plan") == (130, "", "\ninterrupted\n")
 
 
+def test_the_end_of_the_terminal_is_an_interrupt() -> None:
+    hung_up = IN_A_COMMAND.replace("raise_signal(signal.SIGINT)", "raise_signal(signal.SIGHUP)")
+    as_by_default = hung_up.replace("class Plan", "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nclass Plan")
+    assert said(as_by_default, "plan") == (130, "", "\ninterrupted\n")
+    by_nohup = hung_up.replace("class Plan", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nclass Plan")
+    assert said(by_nohup, "plan") == (0, "", "")
+
+
 def test_interrupts_that_are_switched_off_stay_so() -> None:
     switched_off = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{WHILE_IMPORTING}"
     status, out, err = said(switched_off, "--help")

@@ -22,7 +22,8 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 SUFFIXES = (".png", *TIFF_SUFFIXES)
 """Of masks."""
 
-IMAGE_SUFFIXES = (*SUFFIXES, ".jpg", ".jpeg")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*SUFFIXES, *JPEG_SUFFIXES)
 """Of images; a mask must not be a JPEG, which blurs its numbers."""
 
 _KINDS = {
@@ -269,6 +270,10 @@ def named_when_damaged(path: Path, on_warning: Literal["error", "ignore"] = "err
         with warnings.catch_warnings():
             warnings.simplefilter(on_warning)
             require_target(path)
+            if path.is_dir():
+                raise UnreadableFile(
+                    f"{path} is a folder; expected an image or a mask. Put the file in its place, or take both away"
+                )
             if path.is_file() and not path.stat().st_size:
                 raise UnreadableFile(
                     f"{path} is empty (0 bytes); expected an image or a mask. Copy it again, or take both away"

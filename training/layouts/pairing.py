@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from training.errors import MaskMismatch, MissingFile
-from training.layouts.files import IMAGE_SUFFIXES
+from training.layouts.files import IMAGE_SUFFIXES, JPEG_SUFFIXES
 from training.layouts.names import composed, stem_of
 from training.layouts.source import tell_once
 
@@ -42,6 +42,7 @@ _SERIES = " - "
 """What QuPath puts between the names of an image's file and of the series in it."""
 
 _MOST_NAMED = 3
+_NOT_READ, _CONVERT = "which is of a kind that is not read", "Convert it to one of these"
 
 
 def ending_of(path: Path) -> str:
@@ -190,28 +191,38 @@ def require_partners(
     what: str,
     suffixes: tuple[str, ...],
     *,
-    images: Container[str] | None = None,
+    images: Mapping[str, Path] | None = None,
 ) -> None:
     """Require a file of every stem.
 
     Raises
     ------
     MissingFile
-        Names the first that is missing, and files of ``have`` that belong to none of ``images``, where that is given.
+        Names the first that is missing, a file of its name that is not read for its suffix, and files of ``have`` that
+        belong to none of ``images``, where that is given.
 
     """
     missing = [stem for stem in stems if stem not in have]
     if not missing:
         return
+    known = {*have.values(), *(images or {}).values()}
+    unread = [path for path in _unread(where, known) if image_of(path, {missing[0]}) == missing[0]]
+    place = f"{where / missing[0]} with suffix {', '.join(suffixes)}"
+    expected = f"{len(missing)} of {len(stems)} have no {what}: expected {place}"
+    if unread and unread[0].suffix.lower() in JPEG_SUFFIXES and images is not None:
+        raise MissingFile(
+            f"{expected}; found {unread[0]}, and JPEG changes the numbers that it stores, so that no labels are read "
+            f"from it. Save it as {suffixes[0]} where it was drawn"
+        )
+    if unread:
+        raise MissingFile(f"{expected}; found {unread[0]}, {_NOT_READ}. {_CONVERT}")
     strangers = [have[stem].name for stem in sorted(have) if images is not None and stem not in images]
     found = "none"
     if strangers:
         more = f" and {len(strangers) - _MOST_NAMED} more" if len(strangers) > _MOST_NAMED else ""
         found = f"{', '.join(strangers[:_MOST_NAMED])}{more}, named after no image"
     raise MissingFile(
-        f"{len(missing)} of {len(stems)} have no {what}: expected {where / missing[0]} with suffix "
-        f"{', '.join(suffixes)}; found {found}. {'Rename it, add' if strangers else 'Add'} the file or take its "
-        "partner away"
+        f"{expected}; found {found}. {'Rename it, add' if strangers else 'Add'} the file or take its partner away"
     )
 
 
@@ -232,15 +243,20 @@ def require_images(
     first = labels[lonely[0]]
     unread = [
         path
-        for path in sorted(where.iterdir())
-        if lonely[0] in {stem_of(path), composed(path.name)}
-        and path.suffix.lower() != first.suffix.lower()
-        and path.is_file()
+        for path in _unread(where, set(labels.values()))
+        if lonely[0] in {stem_of(path), composed(path.name)} and path.suffix.lower() != first.suffix.lower()
     ]
     found, remedy = "none", f"Add the image, or move {first.name} out of the folder"
     if unread:
-        found, remedy = f"{unread[0]}, which is of a kind that is not read", "Convert it to one of these"
+        found, remedy = f"{unread[0]}, {_NOT_READ}", _CONVERT
     raise MissingFile(
         f"{len(lonely)} of {len(labels)} {what} have no image, {first} is the first: expected {where / lonely[0]} with "
         f"suffix {', '.join(suffixes)}; found {found}. {remedy}"
+    )
+
+
+def _unread(folder: Path, known: Container[Path]) -> list[Path]:
+    """Files of a folder that are none of ``known``; of one that is not there none."""
+    return (
+        [path for path in sorted(folder.iterdir()) if path not in known and path.is_file()] if folder.is_dir() else []
     )
