@@ -71,8 +71,21 @@ async function segment({ renewed = false, after = 0 } = {}) {
     if (isCancelled) $("again").focus();
   } finally {
     mine.end();
+    if (running === mine && kept.json) {   // it goes on where nobody sees it
+      $("cancel").hidden = false;
+      $("cancel").onclick = () => {
+        leave();
+        $("cancel").hidden = $("again").hidden = true;
+        say(`Cancelled ${file.name}.`);
+      };
+    }
     offer();
   }
+}
+
+function leave() {   // the job that the page was cut off from
+  if (kept.json) release(kept.json.id);
+  delete kept.json;
 }
 
 // Shows the plane that the slider has come to.
@@ -127,8 +140,7 @@ function choose(files) {
   image = files[0];
   others = files.length > 1 ? ` (${files.length} files dropped; this page takes one at a time, and this is ${image.name})` : "";
   forget();
-  if (kept.json) release(kept.json.id);
-  delete kept.json;
+  leave();
   segment();
 }
 

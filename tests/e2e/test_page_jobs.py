@@ -111,9 +111,27 @@ def test_a_page_that_was_cut_off_goes_on_with_its_job(page: Page, server: LiveSe
     wait_until(lambda: not is_there(server, job))
 
 
-def test_a_job_that_nobody_wants_any_more_is_deleted_once_the_service_is_heard(page: Page, server: LiveServer) -> None:
+def test_a_page_that_was_cut_off_deletes_its_job_when_it_is_left(page: Page, server: LiveServer) -> None:
     job = job_cut_off(page)
-    page.hand_over("b.png", png(disc()))
+    page.script("window.away = false")
+    page.browser.refresh()
+    wait_until(lambda: not is_there(server, job))
+
+
+@pytest.mark.parametrize("by", ["cancel", "another file", "other options"])
+def test_a_job_that_nobody_wants_any_more_is_deleted_once_the_service_is_heard(
+    page: Page, server: LiveServer, by: str
+) -> None:
+    job = job_cut_off(page)
+    if by == "cancel":
+        click(page, "cancel")
+        assert page.text("status") == "Cancelled a.png."
+        assert not page.shown("cancel")
+        assert not page.shown("again")
+    elif by == "another file":
+        page.hand_over("b.png", png(disc()))
+    else:
+        page.set("threshold", "0.6")
     page.until(lambda: page.script(f"return unwanted.has('{job}')"))
     assert is_there(server, job)
     page.script("window.away = false; dispatchEvent(new Event('online'))")
