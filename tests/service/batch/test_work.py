@@ -12,22 +12,26 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+import httpx
 import pytest
 
 from model.atomic import put
 from model.images import UndecodableImage
+from service.api.parameters import SegmentParameters
 from service.batch.files import replace, stamp, write_alone
 from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
 from service.batch.receipts import NotReplaced
+from service.batch.segmenters import by_server
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import Tally, left_to_do, segment_all
-from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
+from service.client import RECEIPT, Client, ServiceGone, ServiceProblem, ServiceUnreachable
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 
@@ -356,6 +360,23 @@ def test_a_server_that_is_gone_ends_the_batch(tmp_path: Path) -> None:
     assert "d" not in segmenter.seen
     assert segmenter.closed == 1
     assert work[0].target.exists()
+
+
+def test_a_result_of_a_server_may_take_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in this process; what the server allows comes first."""
+    (work,) = works(tmp_path, "a")
+    patience_s: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        patience_s.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, headers={RECEIPT: "{}"}, content=b"mask")
+
+    monkeypatch.setattr("service.batch.segmenters.Client", partial(Client, transport=httpx.MockTransport(answer)))
+    into = io.BytesIO()
+    with by_server("http://x", SegmentParameters().request("png"), pytest.fail) as segmenter:
+        segmenter.segment(work.source, into)
+    assert into.getvalue() == b"mask"
+    assert patience_s == [86_400]
 
 
 def test_a_full_disk_is_said_when_failures_are_listed_and_images_begun(
