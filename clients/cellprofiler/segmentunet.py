@@ -122,8 +122,11 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
             workspace.display_data.dimensions = image.dimensions
 
 
-class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it."""
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler, urllib.request.HTTPRedirectHandler):
+    """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it.
+
+    Follows no redirect: another host would get the key, and no image.
+    """
 
     def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
         """See :class:`urllib.request.AbstractHTTPHandler`."""
@@ -136,6 +139,9 @@ class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                     super().send(data)
 
         return super().do_open(Connection, req, **given)
+
+    def redirect_request(self, *_: object) -> None:
+        """See :class:`urllib.request.HTTPRedirectHandler`."""
 
 
 def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN401 - arrays, of any NumPy
@@ -156,7 +162,7 @@ def segment(url: str, pixels: Any, query: dict[str, Any]) -> Any:  # noqa: ANN40
 
 def _ask(url: str, path: str, body: bytes) -> bytes:
     """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
-    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    shown = _shown(url)
     if not re.match("https?://", url, re.IGNORECASE):
         raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     headers = {"Content-Type": "application/x-npy"}
@@ -172,7 +178,11 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
             try:
                 request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
                 with opener.open(request, timeout=_SILENCE_S) as answer:
-                    return bytes(answer.read())
+                    found, receipt = bytes(answer.read()), answer.headers["X-UNet-Receipt"]
+                if receipt is None:
+                    page = "is another server, or a page to log in: give the address of the service itself"
+                    raise Refused(f"{shown} {page}")
+                return found
             except urllib.error.HTTPError as refusal:
                 asked_for = refusal.headers.get("Retry-After", "")
                 pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
@@ -189,6 +199,11 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
             raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
 
 
+def _shown(url: str) -> str:
+    """An address without user and password."""
+    return re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+
+
 def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
     text = refusal.read().decode(errors="replace")
     if refusal.headers.get_content_type() == "application/problem+json":
@@ -198,4 +213,7 @@ def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
         return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
     if refusal.code == 403:
         return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    place = refusal.headers.get("Location")
+    if refusal.code < 400 and place:
+        return f"{shown} has moved: it answers {refusal.code} and names {_shown(place)}; give the address there"
     return f"the service answers {refusal.code}: {text}"

@@ -155,10 +155,11 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler, urllib.request.HTTPRedirectHandler):
     """Reads the answer of a server that hangs up before it has taken the whole image, as it may where it refuses it.
 
-    One request at a time, which another thread may cut.
+    Follows no redirect: another host would get the key, and no image. Has one request at a time, which another
+    thread may cut.
     """
 
     def __init__(self) -> None:
@@ -195,10 +196,13 @@ class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
         return super().do_open(Connection, req, **given)
 
+    def redirect_request(self, *_: object) -> None:
+        """See :class:`urllib.request.HTTPRedirectHandler`."""
+
 
 def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, bytes]:
     """Answer of the service; waits while it is busy, and asks again where an answer broke off, three times at most."""
-    shown = re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+    shown = _shown(url)
     if not re.match("https?://", url, re.IGNORECASE):
         raise Refused(f"the address is {shown!r}, it should begin with http:// or https://, as {_EXAMPLE} does")
     headers = {"Content-Type": "application/x-npy"}
@@ -215,7 +219,11 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
             try:
                 request = urllib.request.Request(shown + path, body, headers)  # noqa: S310 - http or https, see above
                 with opener.open(request) as answer:
-                    return bytes(answer.read())
+                    found, receipt = bytes(answer.read()), answer.headers["X-UNet-Receipt"]
+                if receipt is None:
+                    page = "is another server, or a page to log in: give the address of the service itself"
+                    raise Refused(f"{shown} {page}")
+                return found
             except urllib.error.HTTPError as refusal:
                 asked_for = refusal.headers.get("Retry-After", "")
                 pause: float | None = max(1, int(asked_for)) if asked_for.isdecimal() else None
@@ -238,6 +246,11 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
             raise _Cancelled
 
 
+def _shown(url: str) -> str:
+    """An address without user and password."""
+    return re.sub(r"^([a-zA-Z]+://)?.*@", lambda found: found[1] or "", url)
+
+
 def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
     text = refusal.read().decode(errors="replace")
     if refusal.headers.get_content_type() == "application/problem+json":
@@ -247,6 +260,9 @@ def _reason(refusal: urllib.error.HTTPError, shown: str) -> str:
         return f"{shown} wants user and password, or a key, in the address: https://user:key@host; ask its operator"
     if refusal.code == 403:
         return f"{shown} knows who asks, and does not allow it (403); ask its operator for access"
+    place = refusal.headers.get("Location")
+    if refusal.code < 400 and place:
+        return f"{shown} has moved: it answers {refusal.code} and names {_shown(place)}; give the address there"
     return f"the service answers {refusal.code}: {text}"
 
 

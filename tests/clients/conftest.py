@@ -233,6 +233,17 @@ def assert_patience_ends(script: ModuleType, ask: Callable[[str], object], monke
         assert len(busy.asked) == len(hasty.asked) == 1
 
 
+def assert_no_other_server_is_heard(ask: Callable[[str], object]) -> None:
+    """It knows a page that is no result, and follows nobody to another server."""
+    with gate(200) as page, pytest.raises(Exception, match=f"{page} is another server, or a page to log in: give the"):
+        ask(page)
+    for status in (301, 302, 303, 307, 308):
+        with gate(200) as elsewhere, gate(status, Location=with_key(elsewhere, SECRET) + "/login") as url:
+            with pytest.raises(Exception, match=f"{url} has moved: it answers {status}") as refusal:
+                ask(with_key(url, SECRET))
+            assert str(refusal.value).endswith(f"and names {elsewhere}/login; give the address there")
+
+
 BUSY: tuple[str | httpx.Response, ...] = (
     refusal(503, "0"),
     *(refusal(status, "1") for status in (504, 502, 503, 503)),

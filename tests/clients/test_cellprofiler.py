@@ -18,6 +18,7 @@ from tests.clients.conftest import (
     LARGE,
     SECRET,
     Cells,
+    assert_no_other_server_is_heard,
     assert_patience_ends,
     hasty_server,
     listening,
@@ -113,6 +114,7 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             answer = httpx.post(server.url + self.path, content=body, timeout=60)
             self.send_response(answer.status_code)
+            self.send_header("X-UNet-Receipt", answer.headers["X-UNet-Receipt"])
             self.end_headers()
             self.wfile.write(answer.content)
 
@@ -206,11 +208,11 @@ def test_a_busy_service_is_asked_again_when_it_says(module: Any, server: LiveSer
                 self.send_header("Retry-After", "0")
                 self.end_headers()
                 return
-            with Client(server.url) as client:
-                answer = client.segment(body, output="labels", format="npy")
-            self.send_response(200)
+            answer = httpx.post(server.url + self.path, content=body, timeout=60)
+            self.send_response(answer.status_code)
+            self.send_header("X-UNet-Receipt", answer.headers["X-UNet-Receipt"])
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(answer.content)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -249,3 +251,8 @@ def test_an_image_of_many_channels_is_no_stack_of_its_rows(
     found = run(module, pixels, volumetric=volumetric, multichannel=True).object_set.objects["Nuclei"].segmented
     assert found.shape == pixels.shape[:-1]
     np.testing.assert_array_equal((found[0] if volumetric else found) > 0, cells.labels > 0)
+
+
+def test_only_the_service_is_heard(module: Any) -> None:
+    script = sys.modules[type(module).__module__]
+    assert_no_other_server_is_heard(lambda url: script.segment(url, IMAGE, {}))

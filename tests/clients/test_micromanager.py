@@ -14,6 +14,7 @@ from tests.clients.conftest import (
     IMAGE,
     LARGE,
     SECRET,
+    assert_no_other_server_is_heard,
     assert_patience_ends,
     hasty_server,
     loaded,
@@ -134,3 +135,7 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_patience_ends(CLIENT, lambda url: CLIENT.segment_snap(stand_in(), url), monkeypatch)
+
+
+def test_only_the_service_is_heard() -> None:
+    assert_no_other_server_is_heard(lambda url: CLIENT.segment_snap(stand_in(), url))

@@ -19,6 +19,7 @@ from tests.clients.conftest import (
     LARGE,
     SECRET,
     Cells,
+    assert_no_other_server_is_heard,
     assert_patience_ends,
     busy_server,
     hasty_server,
@@ -178,6 +179,10 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
         with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
             CLIENT.segment_array(LARGE, hasty.url + "\n")
         assert len(hasty.asked) == 2
+
+
+def test_only_the_service_is_heard() -> None:
+    assert_no_other_server_is_heard(lambda url: CLIENT.segment_array(IMAGE, url))
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.clients.conftest import (
     LARGE,
     SECRET,
     Cells,
+    assert_no_other_server_is_heard,
     assert_patience_ends,
     hasty_server,
     loaded,
@@ -344,3 +345,8 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(scrip
 def test_patience_ends(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image(image_of(IMAGE))
     assert_patience_ends(script, lambda url: script.segment_image(Connection(), image, url), monkeypatch)
+
+
+def test_only_the_service_is_heard(script: Any) -> None:
+    image = Image(image_of(IMAGE))
+    assert_no_other_server_is_heard(lambda url: script.segment_image(Connection(), image, url))

@@ -15,12 +15,12 @@ import pytest
 from tests.clients.conftest import CLIENTS
 
 ALIKE = "micromanager/segment_unet.py"
-COPIED = ("_EXAMPLE", "_SILENCE_S", "_LONGEST_S", "_HUNG_UP", "_Line", "_ask", "_reason")
+COPIED = ("_EXAMPLE", "_SILENCE_S", "_LONGEST_S", "_HUNG_UP", "_Line", "_ask", "_shown", "_reason")
 NO_RECEIPT = (
     "-def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:",
     "+def _ask(url: str, path: str, body: bytes) -> bytes:",
-    '-                    return bytes(answer.read()), str(answer.headers["X-UNet-Receipt"])',
-    "+                    return bytes(answer.read())",
+    "-                return found, str(receipt)",
+    "+                return found",
 )
 OTHERWISE: Mapping[str, Sequence[str]] = {
     "cellprofiler/segmentunet.py": NO_RECEIPT,
@@ -52,9 +52,9 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
         "+    opener = urllib.request.build_opener(line)",
         '+        yield f"{shown} is at work"',
         "-                with opener.open(request, timeout=_SILENCE_S) as answer:",
-        '-                    return bytes(answer.read()), str(answer.headers["X-UNet-Receipt"])',
         "+                with opener.open(request) as answer:",
-        "+                    return bytes(answer.read())",
+        "-                return found, str(receipt)",
+        "+                return found",
         "-                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None",
         "+                pause: float | None = max(1, int(asked_for)) if asked_for.isdecimal() else None",
         "-                time.sleep(pause)",
@@ -100,10 +100,10 @@ def test_every_copy_of_the_talk_is_alike_but_for_what_is_listed(path: str) -> No
 @pytest.mark.parametrize("path", [ALIKE, *OTHERWISE])
 @pytest.mark.parametrize("body", [b"<h1>no</h1>", b"{}", b"[]", b'{"title": "no"}'])
 def test_a_problem_of_a_proxy_that_says_no_more_is_told_as_it_is(path: str, body: bytes) -> None:
-    *_, (reason, _) = talk(path)
+    *_, (shown, _), (reason, _) = talk(path)
     given: dict[str, Any] = {}
-    exec("import json, urllib.error\nfrom contextlib import suppress", given)  # noqa: S102 - what the scripts import
-    exec(compile(ast.Module([reason], []), path, "exec"), given)  # noqa: S102 - the script's own
+    exec("import json, re, urllib.error\nfrom contextlib import suppress", given)  # noqa: S102 - what the scripts import
+    exec(compile(ast.Module([shown, reason], []), path, "exec"), given)  # noqa: S102 - the script's own
     headers = email.message_from_string("Content-Type: application/problem+json\n\n")
     refusal = urllib.error.HTTPError("http://here", 502, "Bad Gateway", headers, io.BytesIO(body))
     assert given["_reason"](refusal, "http://here") == f"the service answers 502: {body.decode()}"
