@@ -163,7 +163,7 @@ def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
         name, _, password = user[1].partition(":")
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    began, waited, broke_off = time.monotonic(), 0, 0
+    began, waited, broke_off, away = time.monotonic(), 0.0, 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
@@ -177,7 +177,7 @@ def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
                 return found, str(receipt)
             except urllib.error.HTTPError as refusal:
                 asked_for = refusal.headers.get("Retry-After", "")
-                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
+                pause: float | None = max(1, int(asked_for)) if asked_for.isdecimal() else None
                 if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
                     raise Refused(_reason(refusal, shown)) from None
                 waited += pause
@@ -188,7 +188,15 @@ def _ask(url: str, path: str, body: bytes) -> tuple[bytes, str]:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:
-            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
+            away += 1
+            pause = 0.25 * 2**away
+            # one that has answered before may be about to be replaced
+            is_replaced = waited + broke_off > 0 and isinstance(getattr(error, "reason", None), ConnectionRefusedError)
+            if not is_replaced or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
+                why = f"{error}; is it running, and is the address right?"
+                raise Refused(f"no service answers at {shown}: {why}") from None
+            waited += pause
+            time.sleep(pause)
 
 
 def _shown(url: str) -> str:

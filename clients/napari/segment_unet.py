@@ -175,6 +175,11 @@ class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler, urllib.requ
                 # not an SSLSocket's own shutdown, which takes the encryption away from under who reads
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
+    def heed(self, seconds: float = 0.0) -> None:
+        """Wait so long; ends where it is cut."""
+        if self.is_cut.wait(seconds):
+            raise _Cancelled
+
     def do_open(self, http_class: Any, req: Any, **given: Any) -> Any:  # noqa: ANN401 - of urllib
         """See :class:`urllib.request.AbstractHTTPHandler`."""
         line = self
@@ -211,7 +216,7 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
         name, _, password = user[1].partition(":")
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    began, waited, broke_off = time.monotonic(), 0.0, 0
+    began, waited, broke_off, away = time.monotonic(), 0.0, 0, 0
     opener = urllib.request.build_opener(line)
     while True:
         yield f"{shown} is at work"
@@ -233,17 +238,21 @@ def _ask(url: str, path: str, body: bytes, line: _Line) -> Generator[str, None, 
                 yield f"{shown} is busy, and is asked again in {pause:g} s"
         except (http.client.HTTPException, *_HUNG_UP) as error:
             broke_off += 1
-            if line.is_cut.is_set():
-                raise _Cancelled from None
+            line.heed()
             if broke_off > 3 or time.monotonic() - began > _LONGEST_S:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             pause = 0.25 * 2**broke_off
         except OSError as error:
-            if line.is_cut.is_set():
-                raise _Cancelled from None
-            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
-        if line.is_cut.wait(pause):
-            raise _Cancelled
+            line.heed()
+            away += 1
+            pause = 0.25 * 2**away
+            # one that has answered before may be about to be replaced
+            is_replaced = waited + broke_off > 0 and isinstance(getattr(error, "reason", None), ConnectionRefusedError)
+            if not is_replaced or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
+                why = f"{error}; is it running, and is the address right?"
+                raise Refused(f"no service answers at {shown}: {why}") from None
+            waited += pause
+        line.heed(pause)
 
 
 def _shown(url: str) -> str:

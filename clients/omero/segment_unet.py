@@ -49,11 +49,16 @@ _SILENCE_S = 600.0  # twice what the service takes at most unless told otherwise
 _LONGEST_WAIT_S = 600.0
 _LONGEST_S = 1200.0  # of all tries together: who is refused or cut off after that asks no more
 _HUNG_UP = (BrokenPipeError, ConnectionAbortedError, ConnectionResetError, ssl.SSLEOFError)
+_OF_ALL_IMAGES = {301, 302, 303, 307, 308, 401, 403}  # moved, and not for who asks
 _SAVED_AT_ONCE = 500
 
 
 class Refused(Exception):
     """There is no result; the message says why."""
+
+
+class Unserved(Refused):
+    """No image would have a result: there is no service, or none for who asks."""
 
 
 def segment_image(
@@ -209,7 +214,7 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
         name, _, password = user[1].partition(":")
         pair = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    began, waited, broke_off = time.monotonic(), 0, 0
+    began, waited, broke_off, away = time.monotonic(), 0.0, 0, 0
     opener = urllib.request.build_opener(_Line)
     while True:
         try:
@@ -219,13 +224,14 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
                     found, receipt = bytes(answer.read()), answer.headers["X-UNet-Receipt"]
                 if receipt is None:
                     page = "is another server, or a page to log in: give the address of the service itself"
-                    raise Refused(f"{shown} {page}")
+                    raise Unserved(f"{shown} {page}")
                 return found
             except urllib.error.HTTPError as refusal:
                 asked_for = refusal.headers.get("Retry-After", "")
-                pause = max(1, int(asked_for)) if asked_for.isdecimal() else None
+                pause: float | None = max(1, int(asked_for)) if asked_for.isdecimal() else None
                 if pause is None or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
-                    raise Refused(_reason(refusal, shown)) from None
+                    kind = Unserved if refusal.code in _OF_ALL_IMAGES else Refused
+                    raise kind(_reason(refusal, shown)) from None
                 waited += pause
                 time.sleep(pause)
         except (http.client.HTTPException, *_HUNG_UP) as error:
@@ -234,7 +240,15 @@ def _ask(url: str, path: str, body: bytes) -> bytes:
                 raise Refused(f"the answer of {shown} broke off {broke_off} times: {error}; see its log") from None
             time.sleep(0.25 * 2**broke_off)
         except OSError as error:
-            raise Refused(f"no service answers at {shown}: {error}; is it running, and is the address right?") from None
+            away += 1
+            pause = 0.25 * 2**away
+            # one that has answered before may be about to be replaced
+            is_replaced = waited + broke_off > 0 and isinstance(getattr(error, "reason", None), ConnectionRefusedError)
+            if not is_replaced or waited + pause > _LONGEST_WAIT_S or time.monotonic() - began > _LONGEST_S:
+                why = f"{error}; is it running, and is the address right?"
+                raise Unserved(f"no service answers at {shown}: {why}") from None
+            waited += pause
+            time.sleep(pause)
 
 
 def _shown(url: str) -> str:
@@ -298,17 +312,22 @@ def run_script() -> None:
         url = place.read_text() if place.exists() else SERVICE
         kind, ids = given.pop("data_type"), given.pop("ids")
         all_planes, channel = given.pop("all_planes", False), given.pop("channel", None)
-        objects, done, failed = 0, 0, []
-        for image in _images(conn, kind, ids):
+        objects, done = 0, 0
+        failed: list[str] = []
+        images = _images(conn, kind, ids)
+        for image in images:
             try:
                 for found in _segmented_planes(conn, image, url, all_planes=all_planes, channel=channel, options=given):
                     objects += found
                 done += 1
+            except Unserved as error:
+                failed.insert(0, f"{image.getName()}: {error}")
+                break
             except Exception as error:  # of this image, whatever it is
                 failed.append(f"{image.getName()}: {_words(error)}")
         message = f"{objects} objects in {done} images"
         if failed:
-            message += f"; {len(failed)} images are not done, or not whole: {failed[0]}"
+            message += f"; {len(images) - done} images are not done, or not whole: {failed[0]}"
         client.setOutput("Message", rstring(message))
     finally:
         client.closeSession()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ LARGE = np.zeros((4096, 4096), np.uint16)  # more bytes than the sockets of both
 IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
 
 
+AWAY_S = 1.5  # more than programs wait before they ask a service again that was lost
 LOSSES_OF_A_JOB = ("none", "early", "half", "nothing")
 
 
@@ -117,13 +119,15 @@ def refusal(status: int, retry_after: str | None = None) -> httpx.Response:
 def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> Iterator[Proxy]:
     """A proxy on a free port; of each answer its next loss keeps ``half`` of the body, or ``nothing``, then hangs up.
 
+    One that goes ``away`` hangs up, too, and refuses connections for a while, as a service that is replaced does.
     One that comes ``early`` says that a job is not done; an answer is given in place of the service's. Answers come
     whole where a loss is ``none``, and when ``losses`` are used up.
     """
-    left = iter(losses)
+    left, over = iter(losses), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        server: ThreadingHTTPServer
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -136,25 +140,40 @@ def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> 
         def pass_on(self, ask: Callable[[], httpx.Response]) -> None:
             proxy.asked.append(self.path)
             loss = next(left, "none")
-            self.close_connection = loss in {"half", "nothing"}
-            if loss == "nothing":
+            self.close_connection = loss in {"half", "nothing", "away"}
+            if loss == "away":
+                self.be_replaced()
+            if loss in {"nothing", "away"}:
                 return
             if loss == "early":
                 loss = httpx.Response(409, json={"detail": "it is queued"})
             answer = loss if isinstance(loss, httpx.Response) else ask()
             self.send_response(answer.status_code)
-            for name in ("Content-Type", "Content-Length", "Retry-After", "X-UNet-Receipt"):
+            for name in ("Content-Type", "Content-Length", "Location", "Retry-After", "X-UNet-Receipt"):
                 if name in answer.headers:
                     self.send_header(name, answer.headers[name])
             self.end_headers()
             self.wfile.write(answer.content[: len(answer.content) // 2] if loss == "half" else answer.content)
+
+        def be_replaced(self) -> None:
+            self.server.shutdown()
+            self.server.socket.close()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            if not over.wait(AWAY_S):
+                self.server.socket = socket.socket()
+                self.server.server_bind()
+                self.server.server_activate()
+                threading.Thread(target=self.server.serve_forever).start()
 
         def log_message(self, *_: object) -> None:
             pass
 
     with listening(Handler) as url:
         proxy = Proxy(url)
-        yield proxy
+        try:
+            yield proxy
+        finally:
+            over.set()
 
 
 def assert_asked_as_a_job(proxy: Proxy) -> None:

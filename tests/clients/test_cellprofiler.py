@@ -23,6 +23,7 @@ from tests.clients.conftest import (
     hasty_server,
     listening,
     loaded,
+    losing_proxy,
     with_key,
 )
 from tests.live import LiveServer
@@ -228,6 +229,13 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(modul
         with pytest.raises(RuntimeError, match="the limit is 1 MiB"):
             run(module, LARGE)
         assert len(hasty.asked) == 2
+
+
+def test_a_service_that_is_replaced_is_waited_for(module: Any, server: LiveServer) -> None:
+    with losing_proxy(server, ["away"]) as proxy:
+        module.url.value = proxy.url
+        assert run(module, IMAGE).measured == 24
+    assert len(proxy.asked) == 2
 
 
 def test_patience_ends(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.clients.conftest import (
     assert_patience_ends,
     hasty_server,
     loaded,
+    losing_proxy,
     refusals_in_words,
     with_key,
 )
@@ -131,6 +132,12 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
         with pytest.raises(CLIENT.Refused, match="the limit is 1 MiB"):
             CLIENT.segment_snap(stand_in(image=LARGE), hasty.url)
         assert len(hasty.asked) == 2
+
+
+def test_a_service_that_is_replaced_is_waited_for(server: LiveServer) -> None:
+    with losing_proxy(server, ["away"]) as proxy:
+        assert CLIENT.segment_snap(stand_in(), proxy.url).count == 24
+    assert len(proxy.asked) == 2
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tests.clients.conftest import (
     hasty_server,
     listening,
     loaded,
+    losing_proxy,
     refusals_in_words,
     with_key,
 )
@@ -183,6 +184,12 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard() -> 
 
 def test_only_the_service_is_heard() -> None:
     assert_no_other_server_is_heard(lambda url: CLIENT.segment_array(IMAGE, url))
+
+
+def test_a_service_that_is_replaced_is_waited_for(server: LiveServer) -> None:
+    with losing_proxy(server, ["away"]) as proxy:
+        assert CLIENT.segment_array(IMAGE, proxy.url).max() == 24
+    assert len(proxy.asked) == 2
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
+import httpx
 import numpy as np
 import pytest
 
@@ -270,7 +272,7 @@ class Empty(Image):
 def message_of(script: Any, server: LiveServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """Run the script as OMERO does; gives what it says at the end."""
 
-    def run(conn: Connection, kind: str, *, all_planes: bool = False) -> str:
+    def run(conn: Connection, kind: str, *, all_planes: bool = False, url: str = server.url) -> str:
         told: dict[str, Any] = {}
         asked: list[str] = []
         closed: list[bool] = []
@@ -287,7 +289,7 @@ def message_of(script: Any, server: LiveServer, monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(script.scripts, "client", client, raising=False)
         monkeypatch.setattr(script, "BlitzGateway", lambda client_obj: conn)
         place = tmp_path / "address"
-        place.write_text(server.url + "\n")
+        place.write_text(url + "\n")
         monkeypatch.setattr(script, "SERVICE_FILE", place)
         script.run_script()
         assert closed == [True]
@@ -316,6 +318,39 @@ def test_the_script_goes_on_after_whatever_happens_to_an_image_and_counts_all_th
     assert "serverStackTrace" in capfd.readouterr().err
 
 
+class Unread(Image):
+    """An image that nobody may ask for."""
+
+    def getPlanes(self, zct: list[tuple[int, int, int]]) -> Iterator[np.ndarray[Any, Any]]:  # noqa: N802 - as OMERO has it
+        pytest.fail(f"{zct} is read")
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 200])
+def test_no_further_image_is_read_where_none_would_have_a_result(
+    message_of: Callable[..., str], server: LiveServer, status: int
+) -> None:
+    conn = Connection(Image(np.zeros((1, 1, 5, 8, 8)), 5), *(Image(image_of(IMAGE), one) for one in (6, 7)))
+    conn.images = (*conn.images, Unread(image_of(IMAGE), 8))
+    answers: list[str | httpx.Response] = [
+        "none",
+        httpx.Response(status, headers={"Location": "/login"}, content=b"no"),
+    ]
+    with losing_proxy(server, answers) as proxy:
+        said = message_of(conn, "Dataset", url=proxy.url)
+    assert said.startswith(f"24 objects in 1 images; 3 images are not done, or not whole: image 7: {proxy.url} ")
+    assert len(proxy.asked) == 2
+
+
+def test_no_further_image_is_read_where_the_service_is_silent(
+    message_of: Callable[..., str], script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "_SILENCE_S", 0.5)
+    conn = Connection(Image(image_of(IMAGE), 6), Unread(image_of(IMAGE), 7))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = message_of(conn, "Dataset", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert said.startswith("0 objects in 0 images; 2 images are not done, or not whole: image 6: no service answers")
+
+
 def test_an_image_without_pixels_is_named(script: Any) -> None:
     with pytest.raises(script.Refused, match="image 7 has no pixels; wait until it is imported"):
         script.segment_image(Connection(), Empty(image_of(IMAGE)), "http://127.0.0.1:1")
@@ -340,6 +375,12 @@ def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(scrip
         with pytest.raises(script.Refused, match="the limit is 1 MiB"):
             script.segment_image(Connection(), Image(image_of(LARGE)), hasty.url)
         assert len(hasty.asked) == 2
+
+
+def test_a_service_that_is_replaced_is_waited_for(script: Any, server: LiveServer) -> None:
+    with losing_proxy(server, ["away"]) as proxy:
+        assert script.segment_image(Connection(), Image(image_of(IMAGE)), proxy.url) == 24
+    assert len(proxy.asked) == 2
 
 
 def test_patience_ends(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
