@@ -228,10 +228,8 @@ def _check_kind(page: tifffile.TiffPage) -> None:
     """Refuse what would be read wrongly: colour models beyond grey, RGB and palette, and schemes not listed."""
     if page.compression not in COMPRESSIONS:
         name = getattr(page.compression, "name", page.compression)
-        msg = (
-            f"TIFF compression {name} is not supported; use none, LZW, Deflate, Zstandard, PackBits, JPEG or JPEG 2000"
-        )
-        raise UndecodableImage(msg)
+        known = ", ".join(dict.fromkeys(COMPRESSIONS.values()))
+        raise UndecodableImage(f"TIFF compression {name} is not supported; use one of {known}")
     if page.photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE} and not (
         page.photometric == YCBCR and page.compression == 7
     ):

@@ -69,10 +69,10 @@ def open_image(source: IO[bytes], limits: ReadLimits, axes: str | None = None) -
                 return reader(source, limits, axes)
     if head.startswith(SIGNATURE[:4]):
         raise UnsupportedImageFormat(
-            f"the body is a PNG file whose name is not followed by {SIGNATURE[4:]!r}, as of one sent as text; "
+            f"the file is a PNG file whose name is not followed by {SIGNATURE[4:]!r}, as of one sent as text; "
             "send it as it is (curl: --data-binary in place of --data)"
         )
     named = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)
     found = f"a {named} file" if named else f"no known image, its first bytes are {head[:8]!r}" if head else "empty"
-    msg = f"the body is {found}; send TIFF, PNG, JPEG or .npy"
+    msg = f"the file is {found}; send TIFF, PNG, JPEG or .npy"
     raise UnsupportedImageFormat(msg)

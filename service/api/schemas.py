@@ -97,6 +97,10 @@ class ModelCard(ModelSummary):
     normalization: list[dict[str, Any]] = Field(description="Steps from pixels to the net's input.")
     geometry: dict[str, AxisSizes] = Field(description="By axis, `y` and `x`.")
     label_rule: LabelRule = Field(description="How objects are told apart.")
+    mask_classes: list[str] = Field(
+        description="What the values of a mask stand for, background first: `classes`, or background and object where "
+        "some classes only serve to part objects."
+    )
     pixel_size_um: tuple[float, float] | None = Field(
         description="Height and width of a pixel in the training images, micrometres."
     )
@@ -131,6 +135,7 @@ class ModelCard(ModelSummary):
                 for name, axis in axes.items()
             },
             label_rule=spec.label_rule,
+            mask_classes=list(spec.mask_classes),
             pixel_size_um=spec.pixel_size_um,
             object_diameter_px=spec.object_diameter_px,
             pixels_per_second=round(model.throughput.pixels_per_second, 1),
@@ -165,7 +170,8 @@ class Plan(_Document):
     )
     expected_seconds: float = Field(
         description="Until it is through the net beside what is in work now, and `finishing_seconds`, where they are "
-        "known; every request gets an equal share, and a job that finds no turn waits for those before it."
+        "known; after the batch in work every request gets an equal share, and a job that finds no turn waits for "
+        "those before it."
     )
     backlog_seconds: float = Field(description="Of all accepted work.")
     memory_bytes: int = Field(

@@ -58,4 +58,6 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         say(line)
     for name, reason in refused.items():
         say(f"{name} is not served: {reason}", sys.stderr)
+    if options.url is None:
+        say("hashes were checked, no net was run: unet-service check PACKAGE runs a package's test input", sys.stderr)
     return 1 if refused else 0

@@ -12,7 +12,7 @@ from service.engine.backlog import check_deadline, check_time
 from service.engine.kept_room import KeptRoom
 from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
-from service.engine.sharing import seconds_beside
+from service.engine.sharing import seconds_beside, seconds_of_newcomer
 from service.engine.ticket import Throughput, Ticket
 from service.engine.turn_order import TurnOrder
 from service.engine.unsent import KINDS
@@ -48,6 +48,8 @@ class Admission(KeptRoom):
         super().__init__(memory_bytes, disk_bytes, turns - 1, clock)
         self.order = TurnOrder(turns)
         """Whose turn is next in the background."""
+        self.busy_s: Callable[[], float] = lambda: 0.0
+        """Seconds until the net is free for who comes now; see :attr:`service.engine.scheduler.Scheduler.busy_s`."""
         self._max_backlog_s = max_backlog_s
 
     @contextmanager
@@ -215,11 +217,11 @@ class Admission(KeptRoom):
         asked.finishing_s = finishing_s
         others = self._tickets - {ticket}
         if ticket.background:
-            check_deadline(asked, others, timeout_s, self.order)
+            check_deadline(asked, others, timeout_s, self.order, busy_s=self.busy_s())
             self.order.charge(ticket, asked.seconds_left)
             ticket.queued = True
         else:
-            check_time(asked, others, timeout_s, self._max_backlog_s, self.order)
+            check_time(asked, others, timeout_s, self._max_backlog_s, self.order, busy_s=self.busy_s())
             self._check_free("disk_bytes", disk_bytes, series, asking=ticket)
             if not (patient and await self._growth.wait(ticket, memory_bytes - ticket.memory_bytes)):
                 self._check_free("memory_bytes", memory_bytes, series, asking=ticket)
@@ -232,11 +234,11 @@ class Admission(KeptRoom):
         """Seconds until a request of so many input pixels would be through the net if it came now.
 
         All requests get equal shares by seconds of the net (fair queueing), so that of each other one no more is waited
-        for than this one takes itself; those in the background count as one to all others. One in the background for
-        which there is no turn now waits for those of its kind that get one before it.
+        for than this one takes itself, after the batches in work; those in the background count as one to all others.
+        One in the background for which there is no turn now waits for those of its kind that get one before it.
         """
         asked = Ticket(throughput, pixels, 0, background=background, user=user, queued=background)
-        return seconds_beside(asked, self._tickets, self.order)
+        return seconds_of_newcomer(asked, self._tickets, self.order, self.busy_s())
 
     def jobs_before(self, ticket: Ticket) -> int:
         """How many get their turn before an accepted request in the background that waits for its own."""
@@ -267,4 +269,4 @@ class Admission(KeptRoom):
             self.check_room(memory_bytes, disk_bytes, series, user)
         asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, user, background, series=series)
         asked.finishing_s = finishing_s
-        check_time(asked, self._tickets, timeout_s, self._max_backlog_s, self.order)
+        check_time(asked, self._tickets, timeout_s, self._max_backlog_s, self.order, busy_s=self.busy_s())

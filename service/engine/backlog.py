@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from service.engine.errors import DeadlineExceeded, Overloaded, ShareExceeded
-from service.engine.sharing import seconds_beside
+from service.engine.sharing import seconds_of_newcomer
 from service.engine.ticket import Ticket
 from service.engine.turn_order import TurnOrder
 
@@ -18,7 +18,13 @@ _TOLD_S = 1.0  # what is left is told once so much of the time is gone
 
 
 def check_time(
-    asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, max_backlog_s: float, order: TurnOrder
+    asked: Ticket,
+    tickets: AbstractSet[Ticket],
+    timeout_s: float,
+    max_backlog_s: float,
+    order: TurnOrder,
+    *,
+    busy_s: float,
 ) -> None:
     """Refuse a request beside those accepted where it had to wait, or would take, longer than so many seconds.
 
@@ -41,7 +47,7 @@ def check_time(
     limit_s = timeout_s if asked.background else max_backlog_s
     if ahead and sum(ticket.seconds_left for ticket in ahead) + asked.seconds_left > limit_s:
         _check_share(asked, ahead, limit_s)
-    check_deadline(asked, tickets, timeout_s, order)
+    check_deadline(asked, tickets, timeout_s, order, busy_s=busy_s)
 
 
 def _check_share(asked: Ticket, ahead: Collection[Ticket], limit_s: float) -> None:
@@ -79,7 +85,9 @@ def _check_share(asked: Ticket, ahead: Collection[Ticket], limit_s: float) -> No
     )
 
 
-def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, order: TurnOrder) -> None:
+def check_deadline(
+    asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float, order: TurnOrder, *, busy_s: float
+) -> None:
     """Refuse a request that would take longer than is left of so many seconds beside those accepted.
 
     What comes beside the net counts as far as it is known, which of several runs is that of one. Several are looked at
@@ -92,7 +100,8 @@ def check_deadline(asked: Ticket, tickets: AbstractSet[Ticket], timeout_s: float
     """
     series = asked.series
     pixels, left_s, several = asked.pixels_left * series.runs, timeout_s - series.seconds, series.runs > 1
-    ready_s = seconds_beside(replace(asked, pixels_left=pixels), tickets, order) + asked.finishing_s
+    through_s = seconds_of_newcomer(replace(asked, pixels_left=pixels), tickets, order, busy_s)
+    ready_s = through_s + asked.finishing_s
     if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
         of = f" of {series.runs} outputs, made one after the other" if several else ""
         left = f", {left_s:.1f} s of it are left" if series.seconds >= _TOLD_S else ""

@@ -155,6 +155,7 @@ def begin(
         between=between,
     )
     scheduler.start()
+    admission.busy_s = lambda: scheduler.busy_s
     turns, trials = Turns(admission.order), Trials(threads)
     pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, trials)
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)

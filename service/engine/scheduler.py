@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -84,6 +84,7 @@ class Scheduler:
         self._time = VirtualTime()
         self._changed = asyncio.Event()
         self._running: dict[asyncio.Task[None], float] = {}  # and when each was begun
+        self._due: list[float] = []  # when each batch in work should be done
         self._owner: asyncio.Task[None] | None = None
 
     def forget(self, gone: Callable[[Hashable], bool]) -> None:
@@ -106,6 +107,13 @@ class Scheduler:
     def longest_s(self) -> float:
         """Seconds for which the oldest batch in work has been there; 0 where there is none."""
         return asyncio.get_running_loop().time() - min(self._running.values()) if self._running else 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds until who comes now can be begun, at the measured speeds: batches in work are not interrupted."""
+        if len(self._due) < self._lanes:
+            return 0.0
+        return max(0.0, min(self._due) - asyncio.get_running_loop().time())
 
     async def stop(self) -> None:
         """End the owner task after the batches in work, unless one hangs; jobs still waiting are cancelled."""
@@ -192,14 +200,17 @@ class Scheduler:
         await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)  # who waits is told of them
 
     async def _process(self, batch: list[Entry]) -> None:
+        due = asyncio.get_running_loop().time() + sum(job.tile_seconds() for job, _ in batch)
+        self._due.append(due)
         try:
             thread = self._executor.submit(run_batch, batch, self._seconds)
-            for job in {job for job, _ in batch}:
-                job.runs(thread)
+            for job, tiles in Counter(job for job, _ in batch).items():
+                job.runs(thread, tiles * job.tile_pixels)
             done = await asyncio.wrap_future(thread)
         except RuntimeError as error:  # the executor has been shut down under us
             gone: Exception | None = InferenceFailed(f"the inference thread is gone: {error}")
             done = BatchDone([gone] * len(batch), passing=len(batch), pixels=0, seconds=0.0)
+        self._due.remove(due)
         for (job, _), outcome in zip(batch, done.outcomes, strict=True):
             if outcome is not None:
                 clear_locals(outcome)  # it went through the thread's frames, which hold the whole batch

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import accumulate
+from operator import attrgetter
 
 from service.engine.ticket import Ticket
 from service.engine.turn_order import TurnOrder
@@ -19,15 +20,19 @@ class Shares:
     ----------
     tickets
         Of all of them.
+    left_s
+        What counts of each.
 
     """
 
-    def __init__(self, tickets: Iterable[Ticket]) -> None:
+    def __init__(
+        self, tickets: Iterable[Ticket], left_s: Callable[[Ticket], float] = attrgetter("seconds_left")
+    ) -> None:
         tickets = [*tickets]
-        self._apart = _Lengths(ticket.seconds_left for ticket in tickets if not ticket.background)
+        self._apart = _Lengths(left_s(ticket) for ticket in tickets if not ticket.background)
         jobs = [ticket for ticket in tickets if ticket.background]
-        self._begun = _Lengths(job.seconds_left for job in jobs if not job.waits_for_turn)
-        self._jobs_s = sum(job.seconds_left for job in jobs)
+        self._begun = _Lengths(left_s(job) for job in jobs if not job.waits_for_turn)
+        self._jobs_s = sum(left_s(job) for job in jobs)
 
     def through_s(self, own: Ticket) -> float:
         """Seconds until one of them that has its turn is through the net; see :meth:`Admission.seconds_until_done`."""
@@ -60,6 +65,13 @@ def seconds_beside(own: Ticket, others: Iterable[Ticket], order: TurnOrder) -> f
     tickets = [*others, own]
     shares = Shares(tickets)
     return shares.behind_s(_until_through(own, tickets, order)) if own.waits_for_turn else shares.through_s(own)
+
+
+def seconds_of_newcomer(own: Ticket, others: Iterable[Ticket], order: TurnOrder, busy_s: float) -> float:
+    """Likewise for one none of whose tiles waits yet: first comes what is left of the batches in work, ``busy_s``."""
+    if own.background:
+        return seconds_beside(own, others, order)
+    return busy_s + Shares([*others, own], attrgetter("waiting_s")).through_s(own)
 
 
 def _until_through(own: Ticket, tickets: Iterable[Ticket], order: TurnOrder) -> float:

@@ -94,7 +94,7 @@ class Ticket:
     """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
     number: int = field(default_factory=count().__next__)
     """Larger than those of all that came before."""
-    _threads: set[Future[Any]] = field(default_factory=set)
+    _threads: dict[Future[Any], int] = field(default_factory=dict)  # and the input pixels of tiles that each runs
 
     @property
     def waits_for_turn(self) -> bool:
@@ -105,6 +105,12 @@ class Ticket:
     def seconds_left(self) -> float:
         """What it would still take with nobody else there."""
         return self.pixels_left / self.throughput.pixels_per_second
+
+    @property
+    def waiting_s(self) -> float:
+        """Likewise without the tiles that are in the net now."""
+        in_net = sum(pixels for thread, pixels in self._threads.items() if not thread.done())
+        return max(0, self.pixels_left - in_net) / self.throughput.pixels_per_second
 
     @property
     def finishing_left_s(self) -> float:
@@ -130,11 +136,15 @@ class Ticket:
         if self.abandoned:
             raise CancelledError("nobody waits for this request any more")
 
-    def runs(self, thread: Future[Any]) -> None:
-        """Note a call in a thread: it holds the ticket's memory, whether or not anybody still waits for it."""
-        self._threads = {*self.still_running(), thread}
+    def runs(self, thread: Future[Any], pixels: int = 0) -> None:
+        """Note a call in a thread, which runs tiles of so many input pixels.
+
+        It holds the ticket's memory, whether or not anybody still waits for it.
+        """
+        self.still_running()
+        self._threads[thread] = pixels
 
     def still_running(self) -> list[Future[Any]]:
         """Calls that have not ended; what the others gave, or failed with, is let go."""
-        self._threads = {thread for thread in self._threads if not thread.done()}
+        self._threads = {thread: pixels for thread, pixels in self._threads.items() if not thread.done()}
         return [*self._threads]

@@ -48,7 +48,7 @@ class Job(Generic[_Part]):
     progress
         Told of each batch that this job leads.
     runs
-        Told of each call in an inference thread that is for one of its tiles, as it begins.
+        Told of each call in an inference thread that is for some of its tiles, as it begins, and of their input pixels.
     background
         Whether it shares a job's turns with all others of which the same is true.
 
@@ -65,7 +65,7 @@ class Job(Generic[_Part]):
     tile_seconds: Callable[[], float]
     batch_pixels: int
     progress: Progress
-    runs: Callable[[Future[Any]], None]
+    runs: Callable[[Future[Any], int], None]
     background: bool = False
     begins_at: float = field(init=False, default=0.0)
     """When its next tile would be begun by the scheduler's clock, if all jobs were served at once; seconds."""

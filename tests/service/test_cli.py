@@ -61,7 +61,7 @@ def test_a_folder_becomes_a_folder_and_a_bad_file_sets_the_status(
     arguments = ["segment", str(workplace / "images"), "-o", str(out), "--output", "labels", "--format", "tiff"]
     assert main(arguments) == 1
     assert sorted(path.name for path in out.iterdir()) == [".unet", "a_labels.tif", "b_labels.tif", "failures.json"]
-    assert "bad.tif: the body is no known image" in capsys.readouterr().err
+    assert "bad.tif: the file is no known image" in capsys.readouterr().err
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["image"] == str(workplace / "images" / "bad.tif")
     assert failure["type"] == "/problems/unsupported-image-format"
@@ -273,7 +273,7 @@ def test_what_failed_before_the_disk_was_full_is_said_and_listed_where_that_has_
     # nothing else is written: no speeds are kept
     assert main(["segment", str(images), "-o", str(out), "--in-flight", "1", "--cache-dir", "none"]) == 1
     said = capsys.readouterr().err
-    assert "0.tif: the body is no known image" in said
+    assert "0.tif: the file is no known image" in said
     assert "No space left on device; make room and start again" in said
     list_is = f"{out}/failures.json lists them" if fits else "no room is left for a list of them"
     assert f"1 failed, {list_is}\n" in said
@@ -293,7 +293,7 @@ def test_names_that_are_no_text_or_hold_commands_of_a_terminal_are_said_escaped(
     )
     assert done.returncode == 1
     assert done.stdout.decode() == f"wrote 2 results to {workplace}/r\\udce9s\n"
-    assert f"{workplace}/images/x\\x1b[2J\\nwrote all.tif: the body is no known image" in done.stderr.decode()
+    assert f"{workplace}/images/x\\x1b[2J\\nwrote all.tif: the file is no known image" in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
 
@@ -454,7 +454,9 @@ def test_a_bad_setting_ends_serve_with_status_2(
 
 def test_models_prints_a_table_and_what_is_not_served(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["tiny@1.0.0", "grey", "background,object"]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1].split()[:3] == ["tiny@1.0.0", "grey", "background,object"]
+    assert "no net was run: unet-service check PACKAGE runs" in shown.err, "its golden pair may still refuse it"
     (workplace / "packages" / "broken.zip").write_bytes(b"")
     assert main(["models"]) == 1
     assert "broken.zip is not served" in capsys.readouterr().err

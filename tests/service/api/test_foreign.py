@@ -29,6 +29,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppClient]:
         yield running
 
 
+def test_a_card_says_what_the_values_of_a_mask_stand_for(client: AppClient) -> None:
+    card = client.get("/models/foreign").json()
+    assert card["classes"] == ["foreground", "boundary"]
+    assert card["mask_classes"] == ["background", "object"]
+
+
 def segment(client: AppClient, output: str) -> httpx.Response:
     buffer = io.BytesIO()
     np.save(buffer, touching_pair())

@@ -42,6 +42,7 @@ def test_a_card_tells_all_of_a_package(client: AppClient) -> None:
     assert card["pixel_size_um"] == [0.5, 0.5]
     assert card["object_diameter_px"] == [4.0, 10.0, 20.0]
     assert card["label_rule"]["method"] == "components"
+    assert card["mask_classes"] == ["background", "object"]
     assert card["provider"] == "CPUExecutionProvider"
     assert card["facts"] == {"purpose": "tests"}
     assert card["readme"] == "# Tiny\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import pytest
@@ -40,6 +40,21 @@ def test_a_request_waits_for_as_much_of_each_other_as_it_takes_itself() -> None:
     with admission.admit(speed, 50 * MB, MB, 600), admission.admit(slow, MB // 2, MB, 600):
         assert admission.seconds_until_done(speed, 2 * MB) == 2 + 2 + 1
         assert admission.backlog_seconds == 51
+
+
+def test_a_request_waits_first_for_the_batch_in_work_which_nothing_interrupts() -> None:
+    admission, speed, batch = Admission(100 * MB, 100), Throughput(MB), Future[None]()
+    with admission.admit(speed, 50 * MB, MB, 600), admission.admit(speed, 9 * MB, MB, 600) as work:
+        admission.busy_s = lambda: 6.0
+        work.runs(batch, 8 * MB)
+        assert admission.seconds_until_done(speed, 2 * MB) == 6 + 2 + 2 + 1, "of that in work one more waits"
+        admission.check(speed, 2 * MB, MB, 11)
+        with pytest.raises(DeadlineExceeded, match="ready in about 11 s"):
+            admission.check(speed, 2 * MB, MB, 10.5)
+        batch.set_result(None)
+        work.done(8 * MB)
+        admission.busy_s = lambda: 0.0
+        assert admission.seconds_until_done(speed, 2 * MB) == 2 + 2 + 1
 
 
 def test_those_in_the_background_count_as_one_to_others_and_each_to_one_another() -> None:

@@ -96,7 +96,7 @@ def job(
         tile_seconds=lambda: tile_pixels / pixels_per_second,
         batch_pixels=batch_pixels,
         progress=lambda _pixels, _seconds: None,
-        runs=lambda _thread: None,
+        runs=lambda _thread, _pixels: None,
     )
 
 
@@ -385,6 +385,27 @@ def test_stopping_cancels_what_waits_and_ends() -> None:
 
     waiting = asyncio.run(scenario())
     assert waiting.cancelled()
+
+
+def test_who_comes_now_is_told_what_is_left_of_the_batch_in_work_where_no_lane_is_free() -> None:
+    async def scenario(lanes: int) -> tuple[float, float, list[int]]:
+        net, told = Recorder(), list[int]()
+        async with scheduler_with(lanes=lanes, batch_tiles=2) as scheduler:
+            # said to take 1000 s for a tile
+            work = replace(
+                job(net, [1.0] * 2, pixels_per_second=26 * 26 / 1000), runs=lambda _, pixels: told.append(pixels)
+            )
+            running = asyncio.create_task(scheduler.run(work))
+            await until(lambda: bool(told))
+            during = scheduler.busy_s
+            net.gate.set()
+            await running
+            return during, scheduler.busy_s, told
+
+    during, after, told = asyncio.run(scenario(1))
+    assert 1900 < during <= 2000
+    assert (after, told) == (0, [2 * 26 * 26])
+    assert asyncio.run(scenario(2))[0] == 0
 
 
 def test_two_lanes_work_side_by_side() -> None:
