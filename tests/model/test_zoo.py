@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,9 @@ def whole(engine: tuple[Path, SessionOptions], session: InferenceSession) -> NDA
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stride", "batch"), [((128, 128), 1), ((128, 128), 3), ((96, 208), 2), ((320, 64), 1)])
+@pytest.mark.parametrize(
+    ("stride", "batch"), [((128, 128), 1), ((128, 128), 3), ((96, 208), 2), ((320, 64), 1), ((64, 64), 4)]
+)
 def test_tiled_is_untiled(
     engine: tuple[Path, SessionOptions],
     session: InferenceSession,
@@ -140,15 +143,17 @@ def test_tiled_is_untiled(
     on_grid = (-(-stride[0] // geometry.y.grid) * geometry.y.grid, -(-stride[1] // geometry.x.grid) * geometry.x.grid)
     plan = plan_with_stride(SCENE_YX, geometry, on_grid)
     tiled = predict_tiled(scene_yxc(), normalization, plan, session.run, batch)
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=largest_seam(path.name, options))
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=largest_seam(path.name, options, on_grid))
 
 
-def largest_seam(package: str, options: SessionOptions) -> float:
+def largest_seam(package: str, options: SessionOptions, stride: tuple[int, int]) -> float:
     """Difference that may be between two ways to cut an image: 0 but for runtimes that sum in another order then."""
     if options.precision == "bf16":
         # OpenVINO with AMX: 0.003 seen, in 6 % of the values; without AMX there is no difference
         amx = "amx_bf16" in Path("/proc/cpuinfo").read_text()
         return 0.01 if amx else 5e-7 if package != "nuclei" else 0.0
+    if (options.backend, options.precision) == ("cpu", "fp32") and math.prod(stride) <= 64 * 64:
+        return 5e-7  # ONNX Runtime has another way for maps as small as these (2.4e-7 seen)
     # at the up-convolution that ends a net of 2 x 2 blocks ONNX Runtime does so, and OpenVINO in fp32 on some CPUs
     # (seen on Zen 4, not on Zen 5)
     return 0.0 if package == "nuclei" and (options.backend, options.precision) != ("openvino", "fp32") else 5e-7
