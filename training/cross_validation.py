@@ -10,9 +10,9 @@ from pathlib import Path
 
 from training.checkpoint import Arguments, Checkpoint, load_checkpoint
 from training.command_line import of_fold
-from training.datasets import AnnotatedImage, load_images
+from training.datasets import AnnotatedImage, load_for
 from training.errors import FoldsMismatch, RecipeError
-from training.evaluate import Evaluation, evaluate_images
+from training.evaluate import Evaluation, score
 from training.folds import CrossValidation, Fold
 from training.loading import require_workers
 from training.prediction import net_predictor
@@ -88,7 +88,7 @@ def cross_validate(
     require_workers(workers)
     require_folder(out)
     recipes = {number: recipe.with_fold(f"{number}/{folds}") for number in range(1, folds + 1)}
-    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    images = load_for(recipe, data)
     runs = {number: fold_folder(out, number, folds) for number in recipes}
     digests = {image.stem: image.digest() for image in images}
     for number, run in runs.items():  # all that can be refused, before hours are spent
@@ -130,7 +130,7 @@ def _score(
     """Score the net that a run exports on the images of its fold."""
     _, validation = split_images(images, recipe.data)
     predictor = replace(net_predictor(checkpoint.build_net().to(device), recipe), mirror=mirror)
-    return evaluate_images(validation, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
+    return score(predictor, recipe, validation)
 
 
 def _finished(run: Path, recipe: Recipe) -> bool:

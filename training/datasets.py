@@ -22,6 +22,7 @@ from training.layouts.parts import data_folders
 from training.layouts.source import NUMBERED, Labels, Source, whole_numbers
 from training.options import Data, Include
 from training.origin import DIGEST_BYTES
+from training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ def _sources_in(folder: Path, data: Data) -> list[Source]:
     if data.include is not None and wanted is None:
         _log.info("%s is not there: all %d images are taken", folder / data.include.csv, len(sources))
     return sources
+
+
+def load_for(recipe: Recipe, folder: Path) -> list[AnnotatedImage]:
+    """Read and check a whole dataset as a recipe reads it (:func:`load_images`)."""
+    return load_images(folder, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
 
 
 def load_images(folder: Path, data: Data, in_channels: int | None, classes: int) -> list[AnnotatedImage]:

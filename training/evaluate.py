@@ -19,6 +19,7 @@ from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_er
 from training.measures.objects import AP_THRESHOLDS, match_objects
 from training.measures.seg import seg_jaccards
 from training.prediction import Predictor
+from training.recipe import Recipe
 from training.scoring import Scoring
 from training.weight_map import separating_ridge
 
@@ -240,6 +241,11 @@ def evaluate_images(
         for image in tqdm(images, desc="evaluate", unit="image", leave=False, disable=None)
     )
     return Evaluation(rows, scoring or Scoring(), predictor.mirror)
+
+
+def score(predictor: Predictor, recipe: Recipe, images: Sequence[AnnotatedImage]) -> Evaluation:
+    """Score a net on images, by what the recipe measures."""
+    return evaluate_images(images, predictor, instances=recipe.data.kind == "instances", scoring=recipe.scoring)
 
 
 def _table_cells(row: ImageFigures, scoring: Scoring) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.checkpoint import Provenance
 from training.datasets import AnnotatedImage
-from training.evaluate import Evaluation, evaluate_images
+from training.evaluate import Evaluation, score
 from training.pictures import Picture
 from training.prediction import net_predictor
 from training.progress import Progress
@@ -66,9 +66,7 @@ class Record:
 
 def validate(state: TrainingState, images: list[AnnotatedImage], recipe: Recipe) -> tuple[bool, Evaluation]:
     """Score the net on whole images as served; returns whether it is the best so far, and the figures of each image."""
-    instances = recipe.data.kind == "instances"
-    predictor = net_predictor(state.scored_net, recipe)
-    evaluation = evaluate_images(images, predictor, instances=instances, scoring=recipe.scoring)
+    evaluation = score(net_predictor(state.scored_net, recipe), recipe, images)
     state.figures = evaluation.means()
     improved = evaluation.score() > state.best_score
     state.best_score = max(state.best_score, evaluation.score())

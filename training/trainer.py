@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from training.checkpoint import Arguments, Beginning, Checkpoint, Provenance, load_own_checkpoint, require_own_recipe
-from training.datasets import IGNORE, load_images
+from training.datasets import IGNORE, load_for
 from training.distributed import ALONE, Processes
 from training.errors import Diverged
 from training.folds import tell_split, warn_of_seen
@@ -95,7 +95,7 @@ def train(
         torch.backends.cudnn.benchmark = True  # all tiles have one shape: the fastest kernels are looked for once
 
     # 1. all images, checked, and the split that their names decide
-    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    images = load_for(recipe, data)
     require_tile(images, recipe)
     training, validation = split_for_run(images, recipe.data, data)
     require_annotated(training, recipe, recipe.schedule.steps * recipe.schedule.batch * processes.count)

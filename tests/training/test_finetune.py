@@ -23,7 +23,6 @@ from tests.packages import write_tiny_package
 from training.checkpoint import Checkpoint
 from training.choose_size import Budget
 from training.cli import main
-from training.commands.evaluate import open_predictor
 from training.datasets import AnnotatedImage, load_images
 from training.errors import CheckpointError, ForeignPackage
 from training.evaluate import evaluate_images
@@ -38,6 +37,7 @@ from training.state import fresh_state, require_fitting_net
 from training.survey import survey_folder
 from training.survey_objects import Guess
 from training.synthetic import write_dataset
+from training.targets import open_predictor
 from training.trainer import train
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"

@@ -10,11 +10,11 @@ from typing import get_args
 
 from model.package import read_package
 from model.session import Backend, Precision, SessionOptions, resolve_backend
-from training.commands.evaluate import chosen_images, recipe_of
 from training.judging import judge
 from training.origin import package_origin
 from training.paths import given_path
 from training.run_folder import net_path
+from training.targets import chosen_images, recipe_of
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

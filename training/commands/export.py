@@ -11,11 +11,11 @@ from model.errors import ModelError
 from training.card import license_notice, run_card
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.command_line import public_command_line
-from training.commands.evaluate import chosen_images, score
 from training.commands.quantize import add
-from training.datasets import load_images
+from training.datasets import load_for
 from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
+from training.evaluate import score
 from training.export import Card, describe, export_package, golden_answer
 from training.golden import golden_image
 from training.object_sizes import Percentiles, learnt_diameters, masks_tell_objects
@@ -23,6 +23,7 @@ from training.paths import given_path
 from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path
+from training.targets import chosen_images
 from training.writing import require_folder
 
 
@@ -134,7 +135,7 @@ def _object_diameters(checkpoint: Checkpoint, recipe: Recipe, data: Path | None)
     """Diameters of the objects that a run has learnt: as it has kept them, or of its training images in a folder."""
     if checkpoint.object_diameter_px is not None or data is None:
         return checkpoint.object_diameter_px if masks_tell_objects(recipe) else None
-    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    images = load_for(recipe, data)
     learnt = set(checkpoint.among_side("training", {image.stem: image.pixels_digest() for image in images}))
     return learnt_diameters([image for image in images if image.stem in learnt], recipe)
 

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from training.datasets import load_images
+from training.datasets import load_for
 from training.errors import RecipeError
 from training.paths import given_path
 from training.pictures import FOUND, GRID, class_colour, css, png_bytes, viridis_stops
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe).for_folder(options.data)
     if options.fold is not None:
         recipe = recipe.with_fold(options.fold)
-    images = load_images(options.data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    images = load_for(recipe, options.data)
     require_tile(images, recipe)
     training, _ = split_for_run(images, recipe.data, options.data)
     facts = folder_facts(images, recipe)

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from model.package import Package, read_package
-from training.commands.evaluate import recipe_of
-from training.datasets import load_images
+from training.datasets import load_for
 from training.drafts import recover
 from training.paths import given_path
 from training.recipe import Recipe
 from training.splits import split_images
+from training.targets import recipe_of
 from training.variants import add_int8
 from training.writing import require_folder
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
 
 def add(package: Package, recipe: Recipe, data: Path) -> None:
     """Add int8 to a package by a recipe's split of a data folder, and say how it compares with fp32."""
-    images = load_images(data, recipe.data, recipe.net.in_channels, len(recipe.targets.classes))
+    images = load_for(recipe, data)
     training, held_out = split_images(images, recipe.data)
     package, judged = add_int8(package, recipe, training, held_out)
     sys.stdout.write(f"{package.path}: int8 against fp32 on {len(held_out)} held-out images: {judged}\n")

@@ -9,8 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from training.commands.evaluate import checkpoint_of, chosen_images, open_predictor, origin_of, score
 from training.errors import RecipeError
+from training.evaluate import score
 from training.paths import given_path
 from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
@@ -20,6 +20,7 @@ from training.report.page import write_page
 from training.report.run_log import RunLog, read_log
 from training.run_folder import NET_HELP, RunFiles, checkpoint_path, net_path
 from training.state import require_device
+from training.targets import checkpoint_of, chosen_images, open_predictor, origin_of
 from training.writing import require_file
 
 _log = logging.getLogger(__name__)
