@@ -16,7 +16,7 @@ from PIL import Image
 
 from training.checkpoint import Beginning, load_checkpoint
 from training.cli import main
-from training.commands.plan import compose
+from training.composing import compose
 from training.datasets import AnnotatedImage
 from training.layouts import folders
 from training.options import Data
@@ -372,7 +372,7 @@ def test_masks_of_one_value_are_refused_before_a_recipe_is_written(
 def test_a_recipe_that_cannot_be_composed_is_an_error_with_a_remedy(
     nuclei_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.commands.plan.choose_recipe", lambda *_: Recipe(name="two words"))
+    monkeypatch.setattr("training.composing.choose_recipe", lambda *_: Recipe(name="two words"))
     assert main(["plan", "--data", str(nuclei_folder)]) == 2
     assert "no recipe can be composed for" in (message := capsys.readouterr().err)
     assert "name it (--recipe): name: String should match" in message

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from training.command_line import arguments_of
-from training.commands.plan import add_values
+from training.composing import add_values
 from training.cross_validation import REPORT_NAME, cross_validate
 from training.paths import given_path
 from training.recipe import read_recipe, shipped_recipes

@@ -11,7 +11,6 @@ from model.errors import ModelError
 from training.card import license_notice, run_card
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.command_line import public_command_line
-from training.commands.quantize import add
 from training.datasets import load_for
 from training.drafts import require_place
 from training.errors import MissingLicense, RecipeError, TrainingError
@@ -24,6 +23,7 @@ from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
 from training.run_folder import checkpoint_path
 from training.targets import chosen_images
+from training.variants import add_int8_by
 from training.writing import require_folder
 
 
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.data is not None and not options.no_int8:
         try:
-            add(package, recipe, options.data)
+            sys.stdout.write(add_int8_by(recipe, package, options.data) + "\n")
         except (TrainingError, ModelError) as error:  # the package is whole without
             sys.stderr.write(f"no int8 weights: {error}\n")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import Beginning, load_checkpoint
 from training.command_line import arguments_of
-from training.commands.plan import add_options, add_values, compose, require_length
+from training.composing import add_options, add_values, compose, require_length
 from training.distributed import Processes, joined
 from training.errors import RecipeError
 from training.finetune import open_origin

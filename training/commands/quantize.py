@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from model.package import Package, read_package
-from training.datasets import load_for
+from model.package import read_package
 from training.drafts import recover
 from training.paths import given_path
-from training.recipe import Recipe
-from training.splits import split_images
 from training.targets import recipe_of
-from training.variants import add_int8
+from training.variants import add_int8_by
 from training.writing import require_folder
 
 
@@ -47,12 +43,4 @@ def run(options: argparse.Namespace) -> None:
     package = read_package(options.package)
     package.check_files()
     require_folder(options.package.parent)
-    add(package, recipe_of(package, options.recipe), options.data)
-
-
-def add(package: Package, recipe: Recipe, data: Path) -> None:
-    """Add int8 to a package by a recipe's split of a data folder, and say how it compares with fp32."""
-    images = load_for(recipe, data)
-    training, held_out = split_images(images, recipe.data)
-    package, judged = add_int8(package, recipe, training, held_out)
-    sys.stdout.write(f"{package.path}: int8 against fp32 on {len(held_out)} held-out images: {judged}\n")
+    sys.stdout.write(add_int8_by(recipe_of(package, options.recipe), package, options.data) + "\n")
