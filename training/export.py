@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
+from model.agreement import Agreement, agreement
 from model.label_rule import LabelRule
 from model.normalization import Step, fit
 from model.package import Package, read_package, tensor_bytes
@@ -72,16 +73,6 @@ class Card:
     object_diameter_px: tuple[float, float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far torch and ONNX Runtime differ on real pixels."""
-
-    largest_difference: float
-    """Largest difference of a probability."""
-    equal_argmax: float
-    """Fraction of pixels with the same likeliest class."""
-
-
 def export_package(
     net: UNet,
     card: Card,
@@ -131,11 +122,11 @@ def export_package(
         _LICENSE: card.license_text.encode(),
     }
     with drafted(out, spec, files) as draft:
-        agreement = _compare(draft, probabilities, image_yxc)
-        if not agreement.largest_difference < 1e-4:  # NaN is not, either
-            raise ExportError(f"torch and ONNX Runtime differ by {agreement.largest_difference:.2g}; 1e-4 is the limit")
+        found = _compare(draft, probabilities, image_yxc)
+        if not found.largest_difference < 1e-4:  # NaN is not, either
+            raise ExportError(f"torch and ONNX Runtime differ by {found.largest_difference:.2g}; 1e-4 is the limit")
         validate(draft.path)
-    return read_package(out), agreement
+    return read_package(out), found
 
 
 def describe(
@@ -265,5 +256,4 @@ def _compare(package: Package, probabilities: nn.Module, image_yxc: NDArray[Any]
     plan = plan_whole((image_yxc.shape[0], image_yxc.shape[1]), package.spec.geometry)
     ours = predict_tiled(image_yxc, normalization, plan, session.run)
     theirs = predict_tiled(image_yxc, normalization, plan, lambda tiles: _run_torch(probabilities, tiles))
-    equal = float(np.mean(ours.argmax(axis=0) == theirs.argmax(axis=0)))
-    return Agreement(float(np.abs(ours - theirs).max()), equal)
+    return agreement(ours[np.newaxis], theirs[np.newaxis])

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
+from model.agreement import Agreement
 from model.label_rule import LabelRule
 from model.normalization import ScaleRange, Step
 from model.package import Package
 from model.spec import Person
 from model.unet import UNet
-from training.export import Agreement, Card, export_package
+from training.export import Card, export_package
 
 LIBRARY_WARNINGS = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",

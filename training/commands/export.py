@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
     )
     sys.stdout.write(
         f"{package.path}: torch and ONNX Runtime differ by at most {agreement.largest_difference:.1e}, "
-        f"same class in {agreement.equal_argmax:.4%} of the pixels\n"
+        f"same class in {1 - agreement.other_class:.4%} of the pixels\n"
     )
     if options.data is not None and not options.no_int8:
         try:
