@@ -36,6 +36,16 @@ class Refused extends Exception {
     Refused(String message) { super(message) }
 }
 
+/** There is no connection. */
+class Away extends Refused {
+    Away(String message) { super(message) }
+}
+
+/** A job will have no result, and another replica may be luckier. */
+class Lost extends Refused {
+    Lost(String message) { super(message) }
+}
+
 /** An address without user and password, as it may be shown. */
 String shown(String url) {
     url.replaceAll('^([a-zA-Z]+://)?.*@', '$1')
@@ -78,7 +88,7 @@ HttpURLConnection connected(String url, String path, int waitMs, Closure prepare
         throw new Refused("No service answers at ${shown(url)}: ${error.message}; " +
             'is it https:// where it should be http://?')
     } catch (IOException | IllegalArgumentException error) {
-        throw new Refused("No service answers at ${shown(url)}: ${error.message}; " +
+        throw new Away("No service answers at ${shown(url)}: ${error.message}; " +
             'is it running, and is the address right?')
     }
 }
@@ -131,14 +141,23 @@ List<String> modelsAt(String url) {
 /** Send a TIFF, return the bytes of the result; that of a job is asked for until it is there. */
 byte[] ask(String url, Map<String, String> query, byte[] tiff) {
     String asked = query.findAll { it.value }.collect { "${it.key}=${URLEncoder.encode(it.value, 'UTF-8')}" }.join('&')
-    Map<String, Object> answer = exchange(url, "/segment?${asked}", tiff)
-    if (answer.status == 202) {
+    for (int times = 1; ; times++) {
+        Map<String, Object> answer = exchange(url, "/segment?${asked}", tiff)
+        if (answer.status == 200) {
+            return answer.body
+        }
         String job = new JsonSlurper().parseText(new String((byte[]) answer.body, 'UTF-8')).id
-        while ((answer = exchange(url, "/jobs/${job}/result?wait=50", null)).status == 409) { // not done
-            sleep(1000)
+        try {
+            while ((answer = exchange(url, "/jobs/${job}/result?wait=50", null)).status == 409) { // not done
+                sleep(1000)
+            }
+            return answer.body
+        } catch (Lost lost) {
+            if (times == 3) {
+                throw lost
+            }
         }
     }
-    answer.body
 }
 
 /**
@@ -147,15 +166,28 @@ byte[] ask(String url, Map<String, String> query, byte[] tiff) {
  */
 Map<String, Object> exchange(String url, String path, byte[] tiff) {
     long begun = System.currentTimeMillis()
-    int waited = 0
+    double waited = 0
+    int away = 0
     for (int brokeOff = 0; ; ) {
-        HttpURLConnection connection = connected(url, path, 1000 * SILENCE_S) {
-            if (tiff != null) {
-                it.requestMethod = 'POST'
-                it.doOutput = true
-                it.setRequestProperty('Content-Type', 'image/tiff')
-                it.fixedLengthStreamingMode = tiff.length
+        HttpURLConnection connection
+        try {
+            connection = connected(url, path, 1000 * SILENCE_S) {
+                if (tiff != null) {
+                    it.requestMethod = 'POST'
+                    it.doOutput = true
+                    it.setRequestProperty('Content-Type', 'image/tiff')
+                    it.fixedLengthStreamingMode = tiff.length
+                }
             }
+        } catch (Away refused) {
+            double pause = 0.25 * 2**(++away)
+            waited += pause
+            boolean hasAnswered = tiff == null || brokeOff > 0 || waited > pause // it may be about to be replaced
+            if (!hasAnswered || waited > PAUSES_S || System.currentTimeMillis() - begun > 1000L * PATIENCE_S) {
+                throw refused
+            }
+            sleep((long) (1000 * pause))
+            continue
         }
         byte[] body
         try {
@@ -180,6 +212,9 @@ Map<String, Object> exchange(String url, String path, byte[] tiff) {
         }
         if (status in [200, 202, 409]) {
             return [status: status, body: body]
+        }
+        if (tiff == null && new String(body, 'UTF-8') =~ '"type": ?"/problems/(job-lost|draining|unknown-job)"') {
+            throw new Lost(reason(url, connection, body))
         }
         String named = connection.getHeaderField('Retry-After')
         if (named?.isInteger()) {

@@ -28,6 +28,7 @@
 requires("1.53");
 
 // what the functions below see too
+var SILENCE_S = 600; // twice what the service takes at most unless told otherwise (UNET_DEADLINE_S, 300)
 var PAUSES_S = 120; // of a busy service that says when to ask again, together
 var PATIENCE_S = 600; // from the first time it is asked to the last
 var arguments = "";
@@ -209,14 +210,19 @@ function ask(format, path) {
     query = query + given("mirror", mirror) + given("scale", scale) + given("pixel_size", pixelSize);
     query = query + given("timeout", timeout) + given("respond_async", respondAsync);
     said = insist("/segment" + query, "--data-binary", "@" + sent, path);
-    if (said == "202") {
+    times = 1;
+    while (said == "202") {
         job = idIn(File.openAsString(path));
         said = "409"; // not done
         while (said == "409") {
-            said = insist("/jobs/" + job + "/result?wait=50", "--connect-timeout", "10", path);
+            said = insist("/jobs/" + job + "/result?wait=50", "--request", "GET", path);
             if (said == "409") {
                 wait(1000);
             }
+        }
+        if (hasLostItsReplica(said, path) && times < 3) { // another may be luckier
+            times++;
+            said = insist("/segment" + query, "--data-binary", "@" + sent, path);
         }
     }
     if (said == "200") {
@@ -249,17 +255,30 @@ function insist(address, flag, value, path) {
     begun = getTime();
     waited = 0;
     broken = 0;
+    refused = 0;
+    ofJob = startsWith(address, "/jobs/");
+    reached = ofJob; // who has a job has answered
     again = true;
     while (again) {
         said = exchange(address, flag, value, path);
         if (brokeOff(said)) {
             broken++;
             pause = 0.25 * pow(2, broken); // half a second, then twice as long each time
+            reached = true;
             if (broken == 4) {
                 again = false;
             }
         } else {
             pause = retryAfter(said);
+            if (ofJob && hasLostItsReplica(said, path)) {
+                pause = 0;
+            }
+            if (matches(said, "[0-9]+") && said != "000") {
+                reached = true;
+            } else if (reached && matches(said, "(?s).*curl: \\(7\\).*000")) { // it may be about to be replaced
+                refused++;
+                pause = 0.25 * pow(2, refused);
+            }
             waited += pause;
             late = (getTime() - begun) / 1000 + pause > PATIENCE_S;
             if (pause == 0 || waited > PAUSES_S || late) {
@@ -277,7 +296,8 @@ function insist(address, flag, value, path) {
 function exchange(address, flag, value, path) {
     // without "Expect:" curl waits a second before it sends
     said = exec("curl", "--silent", "--show-error", "--stderr", "-", "--header", "Expect:", "--dump-header", headers,
-        "--header", "Content-Type: image/tiff", flag, value, "--output", path, "--write-out", "%{http_code}", url + address);
+        "--header", "Content-Type: image/tiff", flag, value, "--connect-timeout", "10", "--speed-limit", "1",
+        "--speed-time", "" + SILENCE_S, "--output", path, "--write-out", "%{http_code}", url + address);
     return String.trim(said);
 }
 
@@ -305,6 +325,17 @@ function brokeOff(said) {
         return true;
     }
     return matches(said, "(?s).*curl: \\((52|55|56)\\).*000");
+}
+
+// Whether a job will have no result, so that it is to be sent again.
+function hasLostItsReplica(said, path) {
+    if (!matches(said, "[45][0-9][0-9]")) {
+        return false;
+    }
+    if (!File.exists(path)) {
+        return false;
+    }
+    return matches(File.openAsString(path), "(?s).*\"type\": ?\"/problems/(job-lost|draining|unknown-job)\".*");
 }
 
 // The id of a job in what the service says of it.

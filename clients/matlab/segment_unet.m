@@ -53,20 +53,29 @@ function [result, receipt] = segment_unet(image, varargin)
   result_file = fullfile(folder, 'result.npy');
   header_file = fullfile(folder, 'headers.txt');
   base = regexprep(options.url, '/+$', '');
-  status = transfer(folder, sent, result_file, header_file, [base address(options)]);
-  if status == 202
+  for times = 1:3 % a job whose replica has ended is sent again, twice at most
+    status = transfer(folder, sent, result_file, header_file, [base address(options)]);
+    if status ~= 202
+      break
+    end
     result_of_job = [base '/jobs/' jsondecode(fileread(result_file)).id '/result?wait=50'];
     status = 409; % not done
     while status == 409
       status = transfer(folder, '', result_file, header_file, result_of_job);
       pause(status == 409);
     end
+    if ~has_lost_its_replica(status, result_file)
+      break
+    end
   end
   if status ~= 200
-    error('segment_unet:refused', '%s', reason(result_file, status, options.url));
+    error('segment_unet:refused', '%s', reason(result_file, header_file, status, options.url));
+  elseif isempty(header(header_file, 'x-unet-receipt'))
+    error('segment_unet:refused', '%s is another server, or a page to log in: give the address of the service itself', ...
+      shown(options.url));
   end
   result = read_npy(result_file);
-  receipt = read_receipt(header_file);
+  receipt = jsondecode(header(header_file, 'x-unet-receipt'));
 end
 
 function path = place_of(name)
@@ -98,11 +107,12 @@ end
 
 function status = transfer(folder, sent, result_file, header_file, url)
   % Sends a file, or asks where its name is empty.
+  silence_s = 600; % twice what the service takes at most unless told otherwise (UNET_DEADLINE_S)
   % All options stand in a file: no shell sees them, so blanks and signs in paths do no harm.
   config = fullfile(folder, 'curl.txt');
   file = fopen(config, 'w');
   options = {'url', url; 'output', result_file; 'dump-header', header_file; 'stderr', '-'; ...
-    'write-out', '\n%{http_code}'};
+    'write-out', '\n%{http_code}'; 'connect-timeout', '10'; 'speed-limit', '1'; 'speed-time', sprintf('%d', silence_s)};
   if ~isempty(sent)
     options = [options; {'data-binary', ['@' sent]; 'header', 'Content-Type: application/octet-stream'; ...
       'header', 'Expect:'}];
@@ -125,6 +135,8 @@ function status = transfer(folder, sent, result_file, header_file, url)
   begun = tic();
   waited_s = 0;
   breaks = 0;
+  refused = 0;
+  reached = isempty(sent); % who has a job has answered
   while true
     [failure, said] = system(command);
     status = str2double(regexp(said, '\d{3}\s*$', 'match', 'once'));
@@ -135,7 +147,16 @@ function status = transfer(folder, sent, result_file, header_file, url)
       breaks = breaks + 1;
       pause_s = 0.25 * 2 ^ breaks; % half a second, then twice as long each time
       again = breaks < 4;
+      reached = true;
+    elseif isempty(sent) && has_lost_its_replica(status, result_file)
+      again = false;
+    elseif failure == 7 && reached % one that has answered may be about to be replaced
+      refused = refused + 1;
+      pause_s = 0.25 * 2 ^ refused;
+      waited_s = waited_s + pause_s;
+      again = waited_s <= pauses_s && toc(begun) + pause_s <= patience_s;
     else
+      reached = reached || status > 0;
       pause_s = retry_after(status, header_file);
       waited_s = waited_s + pause_s;
       again = pause_s > 0 && waited_s <= pauses_s && toc(begun) + pause_s <= patience_s;
@@ -159,36 +180,55 @@ function seconds = retry_after(status, header_file)
   % After which a refusal asks to come again, 1 at least; 0 where there is none or it names none.
   seconds = 0;
   if status >= 400 && status ~= 409 % not done
-    named = regexpi(fileread(header_file), '^retry-after: *(\d+)\s*$', 'tokens', 'once', 'lineanchors');
+    named = regexp(header(header_file, 'retry-after'), '^\d+\s*$', 'match', 'once');
     if ~isempty(named)
-      seconds = max(1, str2double(named{1}));
+      seconds = max(1, str2double(named));
     end
   end
 end
 
-function words = reason(result_file, status, url)
+function lost = has_lost_its_replica(status, result_file)
+  % Whether a job will have no result, and another replica may be luckier.
+  lost = status >= 400 && ...
+    ~isempty(regexp(fileread(result_file), '"type": ?"/problems/(job-lost|draining|unknown-job)"', 'once'));
+end
+
+function words = reason(result_file, header_file, status, url)
   words = fileread(result_file);
-  shown = regexprep(url, '^([a-zA-Z]+://)?.*@', '$1');
+  place = header(header_file, 'location');
   try
     words = jsondecode(words).detail;
   catch % a proxy has answered
-    if status == 401 && strcmp(shown, url)
+    if status == 401 && strcmp(shown(url), url)
       words = sprintf(['%s wants user and password, or a key; put them into the address, as in https://user:key@host ' ...
-        '(%%40 for an @ in them); the operator of the service has them'], shown);
+        '(%%40 for an @ in them); the operator of the service has them'], shown(url));
     elseif status == 401
       words = sprintf(['%s does not know the user and password, or the key, in the address; compare them with what the ' ...
-        'operator of the service gave you (%%40 for an @, %%3A for a : in the user name)'], shown);
+        'operator of the service gave you (%%40 for an @, %%3A for a : in the user name)'], shown(url));
     elseif status == 403
-      words = sprintf('%s knows who asks, and does not allow it (403); ask the operator of the service for access', shown);
+      words = sprintf('%s knows who asks, and does not allow it (403); ask the operator of the service for access', ...
+        shown(url));
+    elseif status < 400 && ~isempty(place)
+      words = sprintf('%s has moved: it answers %d and names %s; give the address there', shown(url), status, ...
+        shown(strtrim(place)));
     else
       words = sprintf('the service answers %d: %s', status, words);
     end
   end
 end
 
-function receipt = read_receipt(header_file)
-  found = regexpi(fileread(header_file), '^x-unet-receipt: ([^\r\n]*)', 'tokens', 'once', 'lineanchors');
-  receipt = jsondecode(found{1});
+function value = header(header_file, name)
+  % Of the answer; empty where it has none.
+  value = '';
+  found = regexpi(fileread(header_file), ['^' name ': *([^\r\n]*)'], 'tokens', 'once', 'lineanchors');
+  if ~isempty(found)
+    value = found{1};
+  end
+end
+
+function url = shown(url)
+  % Without user and password.
+  url = regexprep(url, '^([a-zA-Z]+://)?.*@', '$1');
 end
 
 function write_npy(path, image)

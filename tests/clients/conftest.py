@@ -37,7 +37,7 @@ IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256
 
 
 AWAY_S = 1.5  # more than programs wait before they ask a service again that was lost
-LOSSES_OF_A_JOB = ("none", "early", "half", "nothing")
+LOSSES_OF_A_JOB = ("none", "early", "half", "away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,23 @@ def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> 
             over.set()
 
 
+def of_a_replica_that_has_ended(problem: str) -> httpx.Response:
+    """What is said of a job that nobody works on any more."""
+    headers = {"Content-Type": "application/problem+json", "Retry-After": "1"}
+    return httpx.Response(503, headers=headers, json={"type": f"/problems/{problem}", "detail": "it is lost"})
+
+
+LOST_JOBS: tuple[str | httpx.Response, ...] = (
+    "none",
+    of_a_replica_that_has_ended("job-lost"),
+    "none",
+    of_a_replica_that_has_ended("unknown-job"),
+)
+"""Losses of a job that is sent, and lost, and sent again, and lost again."""
+
+
 def assert_asked_as_a_job(proxy: Proxy) -> None:
-    """Sent once, then asked for its result: too early, twice in vain, and once more."""
+    """Sent once, then asked for its result: too early, twice in vain, also of a service that is away, and once more."""
     sent, *asked = proxy.asked
     assert sent.startswith("/segment?")
     assert "respond_async=true" in unquote(sent)

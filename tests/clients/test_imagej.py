@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from tests.clients.conftest import (
     CLIENTS,
     IMAGE,
     LOSSES_OF_A_JOB,
+    LOST_JOBS,
     PIXEL_UM,
     REFUSALS_TO_THE_END,
     SECRET,
@@ -30,6 +32,7 @@ from tests.clients.conftest import (
     assert_asked_as_a_job,
     gate,
     losing_proxy,
+    of_a_replica_that_has_ended,
     refusal,
     refusals_of_a_proxy,
     with_key,
@@ -168,6 +171,12 @@ def test_slices_are_channels_where_axes_say_so(script: Script, server: LiveServe
     assert labels.max() == 24
 
 
+def test_slices_are_no_channels_to_choose_among(script: Script, server: LiveServer, tmp_path: Path) -> None:
+    image = tmp_path / "image.tif"
+    tifffile.imwrite(image, np.stack([IMAGE] * 3), imagej=True, metadata={"axes": "ZYX"})
+    assert "channel 1 is asked for, the image has 1; use 0" in script.refuse(url=server.url, image=image, channel=1)
+
+
 def test_the_result_has_the_pixel_size_that_is_asked_for(
     script: Script, server: LiveServer, cells: Cells, tmp_path: Path
 ) -> None:
@@ -189,6 +198,33 @@ def test_the_result_of_a_job_is_taken(script: Script, server: LiveServer, cells:
         script.save(saved, url=proxy.url, image=cells.path, respond_async="true")
     assert_calibrated_labels(saved, cells)
     assert_asked_as_a_job(proxy)
+
+
+def test_a_job_whose_replica_has_ended_is_sent_again(
+    script: Script, server: LiveServer, cells: Cells, tmp_path: Path
+) -> None:
+    saved = tmp_path / "labels.tif"
+    with losing_proxy(server, LOST_JOBS) as proxy:
+        script.save(saved, url=proxy.url, image=cells.path, respond_async="true")
+    assert_calibrated_labels(saved, cells)
+    assert [path.startswith("/segment?") for path in proxy.asked] == [True, False] * 3
+
+
+def test_a_job_that_is_lost_each_time_is_given_up(script: Script, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, (*LOST_JOBS, "none", of_a_replica_that_has_ended("draining"))) as proxy:
+        assert "it is lost" in script.refuse(url=proxy.url, image=cells.path, respond_async="true")
+    assert len(proxy.asked) == 6
+
+
+def test_the_macro_gives_up_on_a_service_that_is_silent(imagej: Program, cells: Cells, tmp_path: Path) -> None:
+    hasty = tmp_path / "hasty.ijm"
+    text, found = re.subn(r"\bSILENCE_S = 600\b", "SILENCE_S = 2", MACRO.read_text())
+    assert found == 1
+    hasty.write_text(text)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = imagej.run("-b", hasty, f"url={url} image=[{cells.path}]")
+    assert f"No service answers at {url}: curl: (28)" in done.stdout
 
 
 def test_why_a_job_failed_is_shown(script: Script, server: LiveServer, broken: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from tests.clients.conftest import (
     CLIENTS,
     IMAGE,
     LOSSES_OF_A_JOB,
+    LOST_JOBS,
     REFUSALS_TO_THE_END,
     SECRET,
     Cells,
     Program,
     assert_asked_as_a_job,
+    assert_no_other_server_is_heard,
     gate,
     losing_proxy,
+    of_a_replica_that_has_ended,
     refusal,
     refusals_of_a_proxy,
     with_key,
@@ -36,6 +40,11 @@ def answer(octave: Program, code: str) -> list[str]:
     done = octave.run("--eval", code)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def words_of_a_failure(octave: Program, code: str) -> str:
+    """The message of the error that ``code`` ends with."""
+    return " ".join(answer(octave, f"try, {code}; catch failure, disp(failure.message), end"))
 
 
 def test_a_file_gives_the_labels_that_the_service_gives(
@@ -217,6 +226,36 @@ def test_the_result_of_a_job_is_that_of_a_request(octave: Program, server: LiveS
         assert answer(octave, code) == ["1", "24"]
     assert_asked_as_a_job(proxy)
     assert octave.left_behind() == []
+
+
+def test_a_job_whose_replica_has_ended_is_sent_again(octave: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, LOST_JOBS) as proxy:
+        code = f"disp(max(segment_unet('{cells.path}', 'url', '{proxy.url}', 'respond_async', true)(:)))"
+        assert answer(octave, code) == ["24"]
+    assert [path.startswith("/segment?") for path in proxy.asked] == [True, False] * 3
+
+
+def test_a_job_that_is_lost_each_time_is_given_up(octave: Program, server: LiveServer, cells: Cells) -> None:
+    with losing_proxy(server, (*LOST_JOBS, "none", of_a_replica_that_has_ended("draining"))) as proxy:
+        code = f"segment_unet('{cells.path}', 'url', '{proxy.url}', 'respond_async', true);"
+        assert words_of_a_failure(octave, code) == "it is lost"
+    assert len(proxy.asked) == 6
+
+
+def test_only_the_service_is_heard(octave: Program) -> None:
+    def ask(url: str) -> None:
+        raise RuntimeError(words_of_a_failure(octave, f"segment_unet(ones(9), 'url', '{url}')"))
+
+    assert_no_other_server_is_heard(ask)
+
+
+def test_a_service_that_is_silent_is_given_up(octave: Program, tmp_path: Path) -> None:
+    hasty = (CLIENTS / "matlab" / "segment_unet.m").read_text()
+    assert hasty.count("silence_s = 600;") == 1
+    (tmp_path / "segment_unet.m").write_text(hasty.replace("silence_s = 600;", "silence_s = 2;"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        code = f"segment_unet(ones(9), 'url', 'http://127.0.0.1:{silent.getsockname()[1]}')"
+        assert words_of_a_failure(octave, code).startswith("no service answers: curl: (28)")
 
 
 def test_a_job_that_fails_is_an_error_with_its_words(octave: Program, server: LiveServer) -> None:
