@@ -146,6 +146,9 @@ byte[] ask(Map<String, String> query, Path tiff) {
             continue
         }
         if (answer.statusCode() == 200) {
+            if (answer.headers().firstValue('X-UNet-Receipt').empty) {
+                throw new Refused("${url} is another server, or a page to log in: give the address of the service itself")
+            }
             return answer.body()
         }
         String named = answer.headers().firstValue('Retry-After').orElse('')

@@ -20,6 +20,7 @@ from tests.clients.conftest import (
     REFUSALS_TO_THE_END,
     SECRET,
     Program,
+    gate,
     installed,
     losing_proxy,
     refusal,
@@ -169,6 +170,13 @@ def test_the_service_says_that_it_wants_a_key(qupath: Program, locked: LiveServe
     tifffile.imwrite(image, IMAGE, imagej=True)
     with pytest.raises(AssertionError, match="no key was sent"):
         run(qupath, image, f"url={locked.url}")
+
+
+def test_only_the_service_is_heard(qupath: Program, tmp_path: Path) -> None:
+    image = tmp_path / "image.tif"
+    tifffile.imwrite(image, IMAGE, imagej=True)
+    with gate(200) as url, pytest.raises(AssertionError, match=f"{url} is another server, or a page to log in: give"):
+        run(qupath, image, f"url={url}")
 
 
 def test_a_busy_service_is_asked_again_as_long_as_it_says_when(
