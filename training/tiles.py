@@ -35,7 +35,8 @@ _MOST_IMAGES = 4  # beyond that a tile is mirrored pixels, which count for nothi
 _MOST_TILE_PX = 16_384
 _ALWAYS_PX = 64.0  # as far as a recipe's defaults go, however small tile and images are
 _MOST_PLACES = 65_536  # of an image, to draw tiles around
-_LOOKED_AT = 100
+_LOOKED_AT, _FEWEST_LOOKED_AT = 100, 20
+_LOOKED_AT_PX = 40_000_000  # that tiles read: seconds
 _BLANK_TILES = 1000
 """After so many tiles without an annotated pixel none is expected; of images annotated in part few may show one."""
 
@@ -89,9 +90,10 @@ def object_pixels(image: AnnotatedImage, recipe: Recipe) -> NDArray[np.int64] | 
 
 
 def share_with_objects(images: Sequence[AnnotatedImage], recipe: Recipe) -> float:
-    """Share of the first :data:`_LOOKED_AT` tiles of a run whose output shows a pixel of an object."""
+    """Share of the first 100 tiles of a run, of fewer that are large, whose output shows a pixel of an object."""
     written = _Outputs(images, recipe)
-    return float(np.mean([bool((written.labels(number) > 0).any()) for number in range(_LOOKED_AT)]))
+    looked = max(_FEWEST_LOOKED_AT, min(_LOOKED_AT, _LOOKED_AT_PX // recipe.tile_input_px**2))
+    return float(np.mean([bool((written.labels(number) > 0).any()) for number in range(looked)]))
 
 
 def require_tile(images: Sequence[AnnotatedImage], recipe: Recipe) -> None:

@@ -207,6 +207,17 @@ def test_a_share_of_the_tiles_is_drawn_around_objects(
         assert len({tuple(np.argwhere(target > 0)[0]) for target in shown}) > len(shown) / 2, "wherever in a tile"
 
 
+def test_of_large_tiles_fewer_are_looked_at(tiny_recipe: Recipe) -> None:
+    image = sparse(400, 300)
+    empty = AnnotatedImage("empty", image.image_yxc, np.zeros_like(image.labels_yx))
+    recipe = tiny_recipe.model_copy(update={"tile_output_px": 1060})
+    looked = 40_000_000 // recipe.tile_input_px**2
+    assert looked in {31, 33}, "an odd number of tiles, so that one of two images is looked at more often"
+    share = share_with_objects([image, empty], recipe)
+    assert round(share * looked) in {looked // 2, looked // 2 + 1}
+    assert share * looked == pytest.approx(round(share * looked))
+
+
 def test_images_without_objects_and_recipes_without_a_share_have_the_tiles_of_before(tiny_recipe: Recipe) -> None:
     image = sparse()
     empty = AnnotatedImage("empty", image.image_yxc, np.zeros_like(image.labels_yx))
