@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.datasets import AnnotatedImage
+from training.datasets import IGNORE, AnnotatedImage
 from training.recipe import Recipe
 from training.weight_map import close_numbers
 
@@ -46,7 +46,7 @@ def learnt_diameters(images: Sequence[AnnotatedImage], recipe: Recipe) -> Percen
             cells = close_numbers(np.maximum(labels, 0))
         else:
             cells = components(np.isin(labels, recipe.labels.foreground))
-        _, area, whole = areas_of(cells)
+        _, area, whole = areas_of(cells, labels == IGNORE)
         areas.append(area)
         inner.append(whole)
     sizes = np.concatenate(areas)
@@ -71,16 +71,34 @@ def components(object_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.where(areas[cells] >= SPECK_PX, cells, 0).astype(np.int32)
 
 
-def areas_of(cells_yx: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Numbers of the objects of one image (y, x), their areas in px, and whether the image's edge leaves them whole."""
+def areas_of(
+    cells_yx: NDArray[np.int32], unknown_yx: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Measure the objects of one image.
+
+    Parameters
+    ----------
+    cells_yx
+        Their numbers, int32, 0 elsewhere.
+    unknown_yx
+        Pixels that nobody has annotated, which cut objects as the image's edge does.
+
+    Returns
+    -------
+    tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+        The numbers that there are, areas in px, and whether an object is whole: nothing cuts it.
+
+    """
     areas = np.bincount(cells_yx.ravel())
     numbers = np.flatnonzero(areas[1:]) + 1
-    cut = np.unique(np.concatenate([cells_yx[0], cells_yx[-1], cells_yx[:, 0], cells_yx[:, -1]]))
-    return numbers, areas[numbers], ~np.isin(numbers, cut)
+    ends = [cells_yx[0], cells_yx[-1], cells_yx[:, 0], cells_yx[:, -1]]
+    if unknown_yx is not None and unknown_yx.any():
+        ends.append(cells_yx[ndimage.binary_dilation(unknown_yx, np.ones((3, 3), dtype=bool))])
+    return numbers, areas[numbers], ~np.isin(numbers, np.concatenate(ends))
 
 
 def percentiles_px(areas: NDArray[np.int64], whole: NDArray[np.bool_]) -> Percentiles:
-    """Percentiles of diameters, of the objects that no edge cuts; of all, where there are fewer than ten of these."""
+    """Percentiles of diameters, of the objects that are whole; of all, where there are fewer than ten of these."""
     measured = areas[whole] if np.count_nonzero(whole) >= _FEWEST_OBJECTS else areas
     low, middle, high = np.percentile(2 * np.sqrt(measured / np.pi), (5, 50, 95)).tolist()
     return low, middle, high

@@ -49,6 +49,12 @@ def test_what_the_edge_cuts_and_what_nobody_has_looked_at_does_not_count() -> No
     assert learnt_diameters([image(mask)], INSTANCES) == (round(diameter(10), 1),) * 3
 
 
+def test_what_unannotated_pixels_cut_does_not_count() -> None:
+    mask = squares([10] * 10 + [20] * 10)
+    mask[21:] = IGNORE  # the larger squares end there, cut or not
+    assert learnt_diameters([image(mask)], INSTANCES) == (round(diameter(10), 1),) * 3
+
+
 def test_a_few_objects_tell_no_percentiles() -> None:
     assert learnt_diameters([image(squares([10] * 9))], INSTANCES) is None
     assert learnt_diameters([], INSTANCES) is None
