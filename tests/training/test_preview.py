@@ -7,6 +7,7 @@ import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from model.label_rule import LabelRule
 from training.cli import main
 from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.options import Data, Targets
 from training.pictures import class_picture, display_size, heat_picture, resize
 from training.preview import OnDemand, strip, view_tiles
 from training.recipe import Recipe
@@ -29,6 +32,8 @@ tile_output_px = 60
 data = { validation_fraction = 0.3 }
 net = { base_width = 4, depth = 2 }
 """
+
+Scheme = Literal["foreground", "boundary", "contact"]
 
 
 def images_of(folder: Path, recipe: Recipe) -> list[AnnotatedImage]:
@@ -221,6 +226,9 @@ def strange(kind: str) -> tuple[NDArray[np.int32], NDArray[np.uint8] | None]:
             labels[80:90, 10:50] = 3
         case "smaller than":
             labels[90:93, 90:93] = 3
+        case "Masks where 255":
+            labels[72:] = 255
+            labels[30:33, 30:33] = 4
         case "Saturated":
             picture[:12] = 255
         case "mostly not annotated":
@@ -239,6 +247,7 @@ def strange(kind: str) -> tuple[NDArray[np.int32], NDArray[np.uint8] | None]:
         "empty",
         "longer than half",
         "smaller than",
+        "Masks where 255",
         "Saturated",
         "mostly not annotated",
         "Images smaller",
@@ -249,6 +258,80 @@ def test_what_a_person_should_look_at_is_named(tiny_recipe: Recipe, kind: str) -
     odd = replace(facts_of(tiny_recipe, *strange(kind)), stem="odd")
     found = [caution for caution in cautions([*good, odd], tiny_recipe) if kind in caution.title]
     assert [caution.stems for caution in found] == [("odd",)]
+
+
+def fitting(scheme: Scheme, recipe: Recipe, width_px: int = 1) -> Recipe:
+    """Recipe for numbered objects under a scheme."""
+    names = ("background", "object") if scheme == "foreground" else ("background", "object", "third")
+    rule = LabelRule() if scheme == "foreground" else LabelRule(method="watershed", foreground=(1, 2), seeds=(1,))
+    targets = Targets(classes=names, scheme=scheme, boundary_px=width_px)
+    return recipe.model_copy(update={"targets": targets, "labels": rule})
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("foreground", 0), ("contact", 0), ("boundary", 1)])
+def test_objects_that_a_named_scheme_cannot_find_are_told(tiny_recipe: Recipe, scheme: Scheme, told: int) -> None:
+    thin = good_labels()
+    thin[80:82, 10:30] = 3
+    recipe = fitting(scheme, tiny_recipe)
+    for others, expected in ((4, told), (30, 0)):  # 1 of 11 is many, and 1 of 63 is not
+        facts = [facts_of(recipe, labels) for labels in (thin, *[good_labels()] * others)]
+        found = [title for title in titles(facts, recipe) if "have no interior" in title]
+        assert found == ["By scheme boundary, 1 of 11 objects have no interior, or one in pieces"] * expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "advice"),
+    [
+        ("boundary", 1, 'find them: set targets.scheme = "contact"'),
+        ("boundary", 3, 'find them: lower targets.boundary_px (3), or set targets.scheme = "contact"'),
+        ("contact", 3, "find them: lower targets.boundary_px (3), or scale the images up."),
+        ("contact", 1, "find them: scale the images up."),
+    ],
+)
+def test_what_finds_lost_objects_is_told(tiny_recipe: Recipe, scheme: Scheme, width: int, advice: str) -> None:
+    recipe = fitting(scheme, tiny_recipe, width)
+    facts = replace(facts_of(recipe, good_labels()), lost=1)
+    (caution,) = [caution for caution in cautions([facts], recipe) if "have no interior" in caution.title]
+    assert advice in caution.advice
+
+
+@pytest.mark.parametrize(
+    ("values", "mark"),
+    [((0, 1, 255), 255), ((0, 1, 2, 65_535), 65_535), ((0, 128, 255), 0), ((0, 255), 0), ((0, 1, 2), 0)],
+)
+def test_the_highest_value_beside_classes_from_0_on_may_mark_what_is_unknown(
+    tiny_recipe: Recipe, values: tuple[int, ...], mark: int
+) -> None:
+    classes = tuple(f"class {number}" for number in range(len(values)))
+    data = Data(kind="semantic", class_values=values)
+    recipe = tiny_recipe.model_copy(update={"data": data, "targets": Targets(classes=classes, scheme="classes")})
+    labels = np.arange(100, dtype=np.int32)[:, None] % len(values) * np.ones((1, 100), dtype=np.int32)
+    assert facts_of(recipe, labels).mark == mark
+    assert facts_of(recipe, np.where(labels == len(values) - 1, 0, labels)).mark == 0
+
+
+def test_the_highest_number_of_many_is_an_object_like_others(tiny_recipe: Recipe) -> None:
+    labels = good_labels()
+    labels[72:] = 255
+    assert facts_of(tiny_recipe, labels).mark == 255
+    for odd in (254, 65_535):
+        other = labels.copy()
+        other[30:33, 30:33] = odd
+        assert facts_of(tiny_recipe, other).mark == 0
+    small = good_labels()
+    small[75:90, 75:90] = 255
+    assert facts_of(tiny_recipe, small).mark == 0
+
+
+def test_a_value_for_what_is_unknown_that_no_mask_holds_is_told(tiny_recipe: Recipe) -> None:
+    recipe = tiny_recipe.model_copy(update={"data": Data(ignore_value=99)})
+    partly = good_labels()
+    partly[90:] = IGNORE
+    whole = [facts_of(recipe, good_labels()) for _ in range(3)]
+    told = "No mask holds data.ignore_value = 99"
+    assert told in titles(whole, recipe)
+    assert told not in titles([*whole, facts_of(recipe, partly)], recipe)
+    assert told not in titles(whole, tiny_recipe)
 
 
 def test_an_only_object_in_several_pieces_is_told_but_for_specks(tiny_recipe: Recipe) -> None:

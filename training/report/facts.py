@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import label
 
 from training.datasets import IGNORE, AnnotatedImage
-from training.object_sizes import SPECK_PX
+from training.interiors import MOST_LOST, Lost, count_lost
 from training.recipe import Recipe
+from training.report.mask_signs import MOST_PIECES, is_soft, scattered, unknown_mark
 from training.splits import split_images
-from training.weight_map import class_targets, close_numbers, contact
+from training.weight_map import class_targets, close_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -24,9 +24,7 @@ SMALL_OBJECT_PX = 4.0
 SATURATED = 0.01
 NEARLY_EMPTY = 0.001
 _FAINT = 1e-4
-_MOST_PIECES = 5
 _NAMED = 5
-_FEWEST_SHADES, _MOST_WIDE, _FEWEST_BESIDE = 8, 0.3, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,14 @@ class ImageFacts:
     longest_px
         Longest side of any object's bounding box, 0 without objects.
     scattered
-        Number of objects in :data:`_MOST_PIECES` or more separate pieces, in two where there is only one object
-        (instances only).
+        Number of objects in many separate pieces (:func:`training.report.mask_signs.scattered`; instances only).
     soft
         Whether most numbers are shades, as smoothing leaves them at edges of masks (instances only).
+    mark
+        :func:`training.report.mask_signs.unknown_mark`.
+    lost
+        Number of objects that cannot be found by the recipe's scheme and label rule
+        (:func:`training.interiors.count_lost`; instances only).
     validates
         Whether the split keeps it for validation.
 
@@ -70,6 +72,8 @@ class ImageFacts:
     longest_px: int
     scattered: int
     soft: bool
+    mark: int
+    lost: int
     validates: bool
 
 
@@ -120,8 +124,10 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
         foreground=float(np.count_nonzero(labels > 0)) / max(1, annotated),
         diameters_px=tuple((2 * np.sqrt(areas[areas > 0] / math.pi)).tolist()),
         longest_px=max((span.stop - span.start for window in windows for span in window), default=0),
-        scattered=_scattered(cells) if instances else 0,
-        soft=instances and _is_soft(cells, areas),
+        scattered=scattered(cells) if instances else 0,
+        soft=instances and is_soft(cells, areas),
+        mark=unknown_mark(labels, recipe.data),
+        lost=count_lost([labels], recipe.targets, recipe.labels).lost if instances else 0,
         validates=validates,
     )
 
@@ -185,7 +191,7 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
             those(lambda fact: max(fact.size_yx) < output / 2),
         ),
     ]
-    found = [caution for caution in found if caution.stems]
+    found = [caution for caution in found if caution.stems] + _unsuited(facts, recipe)
     validating = those(lambda fact: fact.validates)
     if len(validating) < 3:
         known = "Their figures say little" if validating else "No figure will say anything"
@@ -209,6 +215,32 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
     return found
 
 
+def _unsuited(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
+    """Where the recipe is for other masks: its scheme loses objects, or its mark for what is unknown is in none."""
+    found, unknown, targets = [], recipe.data.ignore_value, recipe.targets
+    told = [fact for fact in facts if not fact.soft and not fact.scattered]  # of others misread() tells
+    lost = Lost(sum(fact.lost for fact in told), sum(len(fact.diameters_px) for fact in told))
+    if lost.share > MOST_LOST:
+        others = "scale the images up" if targets.scheme == "contact" else 'set targets.scheme = "contact" with classes'
+        others += "" if targets.scheme == "contact" else ' ["background", "object", "contact"] and a watershed'
+        narrower = f"lower targets.boundary_px ({targets.boundary_px}), or " if targets.boundary_px > 1 else ""
+        found.append(
+            Caution(
+                f"By scheme {targets.scheme}, {lost} have no interior, or one in pieces",
+                f"Even a net without a fault does not find them: {narrower}{others}.",
+                tuple(fact.stem for fact in told if fact.lost),
+            )
+        )
+    if unknown is not None and all(fact.annotated == 1 for fact in facts):
+        found.append(
+            Caution(
+                f"No mask holds data.ignore_value = {unknown}",
+                "Every pixel counts as annotated. Correct the value, or take it out.",
+            )
+        )
+    return found
+
+
 def misread(facts: Sequence[ImageFacts]) -> list[Caution]:
     """Where labels that are taken for objects are none, by the look of them; figures against these mean nothing."""
     found = [
@@ -220,9 +252,17 @@ def misread(facts: Sequence[ImageFacts]) -> list[Caution]:
         ),
         Caution(
             "Objects in many separate pieces",
-            f"One number covers {_MOST_PIECES} pieces or more, or an image's only number several: perhaps the masks "
+            f"One number covers {MOST_PIECES} pieces or more, or an image's only number several: perhaps the masks "
             'hold classes, not objects. Then set data.kind = "semantic", or number each object by itself.',
             tuple(fact.stem for fact in facts if fact.scattered and not fact.soft),
+        ),
+        *(
+            Caution(
+                f"Masks where {mark}, the highest value of its type and apart from the others, is an object or class",
+                f"Where it marks what nobody has annotated, set data.ignore_value = {mark} (in the recipe, or --set).",
+                tuple(fact.stem for fact in facts if fact.mark == mark),
+            )
+            for mark in sorted({fact.mark for fact in facts} - {0})
         ),
     ]
     return [caution for caution in found if caution.stems]
@@ -234,27 +274,3 @@ def warn_of_misread(images: Sequence[AnnotatedImage], recipe: Recipe) -> list[Ca
     for caution in found:
         _log.warning("%s", caution)
     return found
-
-
-def _is_soft(cells_yx: NDArray[np.int32], areas: NDArray[np.int64]) -> bool:
-    """Whether numbers are shades, as smoothing leaves them: next to one another, and none two pixels wide."""
-    if np.count_nonzero(areas) < _FEWEST_SHADES:
-        return False
-    shades = (cells_yx > 0) & (cells_yx != 1 + areas.argmax())  # all but the value of the objects themselves
-    alike = (ndimage.maximum_filter(cells_yx, 2) == ndimage.minimum_filter(cells_yx, 2)) & shades
-    wide = ndimage.binary_dilation(alike, np.ones((2, 2), dtype=bool), origin=-1)  # the squares of 2 x 2 px as a whole
-    count = int(np.count_nonzero(shades))
-    if np.count_nonzero(wide & shades) > _MOST_WIDE * count:
-        return False
-    return int(np.count_nonzero(contact(cells_yx, 1) & shades)) >= _FEWEST_BESIDE * count
-
-
-def _scattered(cells_yx: NDArray[np.int32]) -> int:
-    """Objects that fall into many pieces; of an image's only one, several that are no specks are too many."""
-    pieces, count = label(cells_yx, background=0, connectivity=2, return_num=True)
-    owner = np.zeros(count + 1, dtype=np.int64)
-    owner[pieces.ravel()] = cells_yx.ravel()
-    each = np.bincount(owner[1:])[1:]
-    if np.count_nonzero(each) == 1 and np.count_nonzero(np.bincount(pieces.ravel())[1:] >= SPECK_PX) > 1:
-        return 1
-    return int(np.count_nonzero(each >= _MOST_PIECES))
