@@ -10,17 +10,17 @@ from __future__ import annotations
 import math
 import re
 
-from model.label_rule import LabelRule
 from model.normalization import ScaleRange
 from training.choose_size import Budget, Size, choose_schedule, choose_size
+from training.choose_targets import choose_labels, choose_targets, fresh_rule
 from training.choose_validation import choose_validation
-from training.options import Augmentation, Card, Data, Net, Targets, Weights
+from training.options import Augmentation, Card, Data, Net, Weights
 from training.plan import Choice, Plan
 from training.recipe import Recipe
-from training.survey import HIGH_PERCENTILES, LOW_PERCENTILE, Survey
+from training.survey import Survey
+from training.survey_images import HIGH_PERCENTILES, LOW_PERCENTILE
 
 _FEW_TILES = 0.25
-_SOME_TOUCH, _LARGE_PX, _THIN = 0.02, 24, 0.5  # when objects have arms that a boundary would eat
 
 
 def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan:
@@ -39,7 +39,7 @@ def choose_recipe(survey: Survey, data: Data, budget: Budget, name: str) -> Plan
     targets, about_targets = choose_targets(survey)
     data, about_validation = choose_validation(survey, data)
     downscale, about_downscale = choose_downscale(survey)
-    weights, about_weights = _weights(survey)
+    weights, about_weights = choose_weights(survey)
     normalization, about_normalization = _normalization(survey)
     labels, about_labels = choose_labels(survey, fresh_rule(survey, targets))
     recipe = Recipe(
@@ -83,32 +83,6 @@ def describe_survey(survey: Survey) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def choose_targets(survey: Survey) -> tuple[Targets, Choice]:
-    """Choose classes and scheme."""
-    objects = survey.objects
-    if survey.guess.kind == "semantic":
-        count = len(survey.class_shares)
-        if count == 2:
-            targets = Targets(classes=("background", "foreground"), scheme="foreground")
-            return targets, Choice("scheme foreground", f"masks of two values: {survey.foreground:.0%} foreground")
-        names = ("background", *(f"class{index}" for index in range(1, count)))
-        shares = ", ".join(f"{share:.1%}" for share in survey.class_shares)
-        return Targets(classes=names, scheme="classes"), Choice("scheme classes", f"{count} classes: {shares}")
-    low, middle, _ = objects.diameter_px
-    sizes = f"{objects.touching:.0%} of the objects touch another, the thinnest 5 % are {objects.width_px:.0f} px wide"
-    if objects.touching > _SOME_TOUCH and middle >= _LARGE_PX and objects.width_px < low * _THIN:
-        width = max(1, min(4, round(middle / 12)))
-        targets = Targets(classes=("background", "object", "contact"), scheme="contact", boundary_px=width)
-        return targets, Choice(
-            f"scheme contact, {width} px wide",
-            f"{sizes}, the smallest 5 % {low:.0f} px across: thin arms stay whole",
-        )
-    thin = (objects.width_px - 3) / 2  # an interior must be left of the thinnest
-    width = max(1, min(4, round(middle / 16), math.floor(thin)))
-    targets = Targets(classes=("background", "interior", "boundary"), scheme="boundary", boundary_px=width)
-    return targets, Choice(f"scheme boundary, {width} px wide", sizes)
-
-
 def choose_downscale(survey: Survey) -> tuple[int, Choice]:
     """Choose the side of the blocks of pixels that the net works on."""
     objects = survey.objects
@@ -119,31 +93,10 @@ def choose_downscale(survey: Survey) -> tuple[int, Choice]:
     sizes = f"objects are {middle:.0f} px across (median), the smallest 5 % {low:.0f} px"
     if len(survey.class_shares) > 2:
         return 1, Choice("downscale 1", "with several classes the fine parts of each are kept")
-    for downscale, least_middle, least_low, least_width in ((4, 120, 40, 24), (2, 40, 16, 10)):
+    for downscale, least_middle, least_low, least_width in ((4, 120, 40, 22), (2, 40, 16, 8)):
         if middle >= least_middle and low >= least_low and thinnest >= least_width:
             return downscale, Choice(f"downscale {downscale}", sizes)
     return 1, Choice("downscale 1", f"{sizes}, the thinnest parts {thinnest:.0f} px")
-
-
-def choose_labels(survey: Survey, rule: LabelRule) -> tuple[LabelRule, Choice]:
-    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones exceed.
-
-    Seeds may be half as large, and scores are any: how sure a net will be of such objects is not known.
-    """
-    smallest = survey.objects.small_area_px
-    area = int(smallest / 2)
-    chosen = {"min_area_px": area, "min_seed_px": min(rule.min_seed_px, area // 2), "min_score": 0.0}
-    return rule.model_copy(update=chosen), Choice(
-        f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
-    )
-
-
-def fresh_rule(survey: Survey, targets: Targets) -> LabelRule:
-    """Label rule for classes: a watershed from the interiors, or the components of all that is not background."""
-    if targets.scheme in {"boundary", "contact"}:
-        return LabelRule(method="watershed", foreground=(1, 2), seeds=(1,), fill_holes=True)
-    every = tuple(range(1, len(targets.classes)))
-    return LabelRule(foreground=every, seeds=every, fill_holes=survey.guess.kind == "instances")
 
 
 def recipe_name(name: str) -> str:
@@ -160,7 +113,8 @@ def describe(survey: Survey, name: str) -> Card:
     )
 
 
-def _weights(survey: Survey) -> tuple[Weights, tuple[Choice, ...]]:
+def choose_weights(survey: Survey) -> tuple[Weights, tuple[Choice, ...]]:
+    """Choose the weight map, and how much rarer classes count."""
     rarest = min(survey.class_shares)
     balance = 0.5 if rarest < 0.05 else 0.0
     kept = "probabilities stay calibrated" if not balance else "the rarer class counts for more"
@@ -168,7 +122,7 @@ def _weights(survey: Survey) -> tuple[Weights, tuple[Choice, ...]]:
     middle = survey.objects.diameter_px[1]
     if survey.guess.kind == "instances":
         sigma = round(min(5.0, max(3.0, middle / 12)), 1)
-        reason = f"objects are {middle:.0f} px across; the boundary class parts them as well"
+        reason = f"objects are {middle:.0f} px across; a class of its own parts them as well"
         return Weights(w0=5.0, sigma_px=sigma, class_balance=balance), (
             Choice(f"weight map w0 5, sigma {sigma:g} px", reason),
             about_balance,
@@ -189,7 +143,7 @@ def _normalization(survey: Survey) -> tuple[ScaleRange, Choice]:
     if survey.foreground < 0.01:
         high, reason = sparse, f"only {survey.foreground:.2%} of the pixels are foreground"
     elif grey.at_highest > 0.002:
-        high, reason = saturated, f"{grey.at_highest:.1%} of the pixels are saturated at {grey.highest:g}"
+        high, reason = saturated, f"{grey.at_highest:.1%} of the pixels are saturated: they have the highest value"
     blank = grey.flat[-1]  # of one value: no percentile helps them
     ranges = zip(HIGH_PERCENTILES, grey.flat, strict=True)
     chosen = next(percentile for percentile, flat in ranges if percentile >= high and flat <= blank)

@@ -126,8 +126,12 @@ def choose_size(survey: Survey, recipe: Recipe, budget: Budget) -> tuple[Recipe,
 
 
 def wish_px(survey: Survey, most_px: int) -> int:
-    """Output of a tile: the image, or ``most_px`` where that is larger; never less than the largest objects need."""
-    most = max(most_px, math.ceil(survey.objects.diameter_px[2]))
+    """Output of a tile: the image, or ``most_px`` where that is larger; never less than the largest objects need.
+
+    Pieces of several classes need none: one may fill every image.
+    """
+    largest = survey.objects.diameter_px[2] if len(survey.class_shares) <= 2 else 0.0
+    most = max(most_px, math.ceil(largest))
     return max(1, min(*survey.median_yx, most))
 
 

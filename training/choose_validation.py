@@ -53,12 +53,14 @@ def _by_number(survey: Survey, data: Data) -> tuple[Data, Choice]:
     if count <= _MOST_WITHOUT_VALIDATION:
         chosen = data.model_copy(update=_NONE)
         return chosen, Choice("validation none", f"with {count} image{'s'[: count != 1]} all are needed for training")
-    if count >= _FEWEST_FOR_BLOCKS and survey.likeness - survey.chance > _ALIKE:
-        chosen = data.model_copy(update=_NONE | {"split": "blocks", "fold": (5, 5)})
+    alike = f"images resemble the next by name (correlation {survey.likeness:.2f}, others {survey.chance:.2f})"
+    if survey.sequences or (count >= _FEWEST_FOR_BLOCKS and survey.likeness - survey.chance > _ALIKE):
+        parts = min(5, count)
+        chosen = data.model_copy(update=_NONE | {"split": "blocks", "fold": (parts, parts)})
+        reason = "by their layout images are" if survey.sequences else f"{alike}:"
         return chosen, Choice(
-            "validation the last fifth",
-            f"images resemble the next by name (correlation {survey.likeness:.2f}, others {survey.chance:.2f}): frames "
-            "or slices, so a block of them validates",
+            f"validation the last {'fifth' if parts == 5 else f'of {parts}'}",
+            f"{reason} frames or slices, so a block of them validates",
         )
     if count >= _FEWEST_FOR_HASH:
         chosen = data.model_copy(update=_NONE | {"validation_fraction": 0.15})

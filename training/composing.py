@@ -13,7 +13,7 @@ from training.choose import choose_recipe
 from training.choose_size import Budget
 from training.datasets import AnnotatedImage
 from training.errors import RecipeError
-from training.finetune import MINUTES, inherit
+from training.finetune import MINUTES, inherit, size_caution
 from training.loading import require_workers
 from training.options import Data
 from training.pace import bf16_support, seconds_per_step
@@ -98,6 +98,8 @@ def compose(
             plan = choose_recipe(survey, known, budget, name)
         else:
             plan = inherit(beginning.net.read_recipe(), survey, known, budget, name, known=beginning.origin)
+            if (caution := size_caution(beginning.net.object_diameter_px, survey)) is not None:
+                _log.warning("%s", caution)
     if known.truth == "silver" and (asked is None or "truth" not in asked.model_fields_set):
         silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
         plan = replace(plan, choices=(silver, *plan.choices))

@@ -19,22 +19,23 @@ from model.unet import UNet
 from training.checkpoint import Beginning, Checkpoint, load_checkpoint
 from training.choose import (
     choose_foreground_share,
-    choose_labels,
-    choose_targets,
+    choose_weights,
     describe,
     describe_survey,
-    fresh_rule,
     most_shift_px,
     recipe_name,
 )
 from training.choose_size import Budget, Size, choose_schedule, fastest, wish_px
+from training.choose_targets import choose_labels, inherit_targets
 from training.choose_validation import choose_validation, hold_out
 from training.errors import ForeignPackage, RecipeError
+from training.object_sizes import Percentiles
 from training.onnx_weights import read_unet
 from training.options import Augmentation, Data, Net, Schedule, Targets
 from training.origin import Origin, package_origin
 from training.plan import Choice, Plan
 from training.recipe import Recipe, named_in_errors, stored_recipe
+from training.report.facts import Caution
 from training.run_folder import RunFiles, checkpoint_path, is_run, require_net
 from training.scoring import Scoring
 from training.splits import says_validation
@@ -45,6 +46,7 @@ MINUTES = 20.0
 
 _SHARE_OF_RATE = 0.3  # of the rate of fresh weights: higher ones forget what the net knows
 _MOST_TILE_PX = 388
+_ANOTHER_SIZE = 2.0  # times as large or as small: beyond what augmentation shows
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,7 @@ def package_checkpoint(package: Package) -> Checkpoint:
         averaged=None,
         optimizer=None,
         split={"training": [], "validation": []},
+        object_diameter_px=package.spec.object_diameter_px,
     )
 
 
@@ -127,8 +130,8 @@ def inherit(
 ) -> Plan:
     """Compose a recipe for fine-tuning: the origin's net and rules, the folder's images, a short schedule.
 
-    Net, targets, normalisation, augmentation, label rule and scoring are inherited as far as they fit; what does not is
-    chosen from the survey, or is a recipe's default, and said.
+    Net, targets, weight map, normalisation, augmentation, label rule and scoring are inherited as far as they fit; what
+    does not is chosen from the survey, or is a recipe's default, and said.
 
     Parameters
     ----------
@@ -152,17 +155,15 @@ def inherit(
         )
         net = net.model_copy(update={"in_channels": survey.channels})
     normalization, about_normalization = _normalization(origin, survey)
-    targets, labels = origin.targets, origin.labels
-    if not _fits(origin, survey):
-        targets, about = choose_targets(survey)
-        choices += [about, Choice("the head begins anew", f"scheme {origin.targets.scheme} cannot be inherited")]
-        labels = fresh_rule(survey, targets).model_copy(update={"object_name": labels.object_name})
-    labels, about_labels = choose_labels(survey, labels)
+    targets, rule, about_targets = inherit_targets(origin, survey)
+    labels, about_labels = choose_labels(survey, rule)
+    kept = origin.targets.same_head(targets)
+    weights, about_weights = (origin.weights, ()) if kept else choose_weights(survey)
     said = says_validation(data)
     data, about_validation = choose_validation(survey, data)
     if known is not None and not said:
         data, about_validation = hold_out(known, origin.data, survey, data, about_validation)
-    fits = targets == origin.targets and origin.scoring.problem_with(data.kind) is None
+    fits = kept and origin.scoring.problem_with(data.kind) is None
     scoring = origin.scoring if fits else Scoring()
     size = Size(net.base_width, net.depth, net.downscale, wish_px(survey, _MOST_TILE_PX * net.downscale))
     augmentation, about_augmentation = _augmentation(origin, survey, size.tile_output_px)
@@ -171,7 +172,7 @@ def inherit(
         data=data,
         net=net,
         targets=targets,
-        weights=origin.weights,
+        weights=weights,
         loss=origin.loss,
         tile_output_px=size.tile_output_px,
         augmentation=augmentation,
@@ -183,17 +184,40 @@ def inherit(
     recipe, seconds = fastest(recipe, budget)
     recipe, about_schedule = choose_schedule(survey, recipe, budget, seconds, _SHARE_OF_RATE)
     tile = Choice(f"tile_output_px {recipe.tile_output_px}", f"images are {' x '.join(map(str, survey.median_yx))} px")
-    anew = [*about_normalization, *about_augmentation]
+    anew = [*about_weights, *about_normalization, *about_augmentation]
     if scoring != origin.scoring:
         anew.append(Choice("scoring by default", f"that of {origin.name} is for other classes or masks"))
     passed_on = {
         "normalization": not about_normalization,
-        "weight map, loss, augmentation": True,
+        "weight map": kept,
+        "loss, augmentation": True,
         "scoring": scoring == origin.scoring,
     }
     inherited = Choice("inherited", ", ".join(name for name, whether in passed_on.items() if whether))
-    choices += [inherited, *anew, about_validation, tile, about_labels, *about_schedule]
+    choices += [*about_targets, inherited, *anew, about_validation, tile, about_labels, *about_schedule]
     return Plan(describe_survey(survey), recipe, tuple(choices))
+
+
+def size_caution(learnt_px: Percentiles | None, survey: Survey) -> Caution | None:
+    """Say where objects are of quite another size than those that a net has learnt; None where they are not.
+
+    Parameters
+    ----------
+    learnt_px
+        Diameters that the net has learnt, as :func:`training.object_sizes.learnt_diameters`; None where nobody knows.
+    survey
+        Of the images that it shall learn.
+
+    """
+    middle = survey.objects.diameter_px[1]
+    if learnt_px is None or not middle or max(middle / learnt_px[1], learnt_px[1] / middle) < _ANOTHER_SIZE:
+        return None
+    low, typical, high = learnt_px
+    return Caution(
+        f"Objects {middle:.0f} px across (median), where the net to begin with has learnt {typical:.0f} px ({low:.0f} "
+        f"to {high:.0f})",
+        f"What it knows helps little there. Scale images and masks by {typical / middle:.2g}, or train without --from.",
+    )
 
 
 def _augmentation(origin: Recipe, survey: Survey, tile_output_px: int) -> tuple[Augmentation, tuple[Choice, ...]]:
@@ -206,14 +230,6 @@ def _augmentation(origin: Recipe, survey: Survey, tile_output_px: int) -> tuple[
     smallest = f"the smallest image has {survey.smallest_yx[0]} x {survey.smallest_yx[1]} px"
     shorter = augmentation.model_copy(update={"shift_px": most})
     return shorter, (*about, Choice(f"shift_px {most:g}", smallest))
-
-
-def _fits(origin: Recipe, survey: Survey) -> bool:
-    """Whether the origin's classes can be learned from these masks."""
-    scheme, count = origin.targets.scheme, len(origin.targets.classes)
-    if survey.guess.kind == "instances":
-        return scheme != "classes"
-    return count == len(survey.class_shares) and (scheme == "classes" or (scheme == "foreground" and count == 2))
 
 
 def _normalization(origin: Recipe, survey: Survey) -> tuple[tuple[Step, ...], tuple[Choice, ...]]:

@@ -164,6 +164,10 @@ class Targets(Part):
     scheme: Literal["foreground", "boundary", "contact", "classes"] = "foreground"
     boundary_px: Annotated[int, Field(ge=1, le=5)] = 1
 
+    def same_head(self, other: Targets) -> bool:
+        """Whether the last layer of a net for these classes means the same for others."""
+        return (self.scheme, len(self.classes)) == (other.scheme, len(other.classes))
+
 
 class Weights(Part):
     """The paper's weight map, equation 2: ``w = wc + w0 exp(-(d1 + d2)^2 / (2 sigma^2))``.

@@ -89,7 +89,7 @@ class TrainingState:
         """
         theirs = origin.read_recipe()
         fresh: tuple[str, ...] = ()
-        if (theirs.targets.scheme, len(theirs.targets.classes)) != (recipe.targets.scheme, len(recipe.targets.classes)):
+        if not theirs.targets.same_head(recipe.targets):
             fresh += ("head.",)
             there, here = ", ".join(theirs.targets.classes), ", ".join(recipe.targets.classes)
             _log.info("the head begins anew: its classes were %s, now they are %s", there, here)

@@ -5,62 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.transform import downscale_local_mean
 
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.errors import MaskMismatch
-from training.layouts import coco, geojson, rois
+from training.layouts import coco, ctc, geojson, rois, volumes
 from training.layouts.choice import layout_of
 from training.layouts.ctc import has_silver_alone
 from training.layouts.parts import data_folders, find_parts
 from training.layouts.source import Layout
 from training.options import Data
 from training.splits import says_validation
-from training.survey_objects import MOST_CLASSES, Guess, Objects, guess_kind, measure_objects
-
-LOW_PERCENTILE = 1.0
-HIGH_PERCENTILES = (99.0, 99.8, 99.98, 100.0)
-"""Where the grey range of an image may end."""
+from training.survey_images import Grey, grey_values, likeness
+from training.survey_objects import MOST_CLASSES, Guess, Objects, guess_kind, measure_objects, some_masks
 
 _DRAWN: tuple[Layout, ...] = (coco, rois, geojson)
 """Layouts whose shapes are objects by definition."""
 
+_SEQUENCES: tuple[Layout, ...] = (volumes, ctc)
+"""Layouts whose images are slices of stacks or frames of sequences."""
+
 _MOST_PIXELS = 24_000_000  # masks are measured on so many pixels: seconds, however large the folder
-_LIKENESS_SIDE = 32  # images are compared at this size
-_FEWEST_FOR_LIKENESS = 8
-_MOST_FOR_LIKENESS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Grey:
-    """Grey values over all images.
-
-    Parameters
-    ----------
-    dtype
-        As stored; the widest where they differ.
-    lowest, highest
-        Over all pixels.
-    at_highest
-        Share of the pixels that have the highest value: saturated, where it is more than a few.
-    hot
-        Median over images: how far the brightest pixel lies above the 1st percentile, in units of the distance of the
-        99.8th; 1 where both are the same.
-    flat
-        Number of images whose 1st percentile equals that of :data:`HIGH_PERCENTILES`, one number each.
-
-    """
-
-    dtype: str
-    lowest: float
-    highest: float
-    at_highest: float
-    hot: float
-    flat: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +52,16 @@ class Survey:
         Of the measured images: sizes, distances, touching.
     likeness, chance
         Correlation of an image with the next by name, and with any other; both 0 where it cannot be told.
+    sequences
+        Whether the images are slices of stacks or frames of sequences, by their layout.
     pixels
         :meth:`training.datasets.AnnotatedImage.pixels_digest` of each image by its stem.
     shows
         Classes but background that each image shows, by its stem; 1 for objects.
     training_only
         Stems of the images that never validate.
+    masks_yx
+        Some of the masks, to try on them what a scheme leaves of objects; none where they are semantic.
 
     """
 
@@ -107,9 +78,11 @@ class Survey:
     objects: Objects
     likeness: float = 0.0
     chance: float = 0.0
+    sequences: bool = False
     pixels: dict[str, str] = field(default_factory=dict)
     shows: dict[str, frozenset[int]] = field(default_factory=dict)
     training_only: frozenset[str] = frozenset()
+    masks_yx: tuple[NDArray[np.int32], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def foreground(self) -> float:
@@ -155,7 +128,8 @@ def survey_folder(folder: Path, data: Data | None = None) -> tuple[Survey, Data,
         guess = said or _guess(images, folder, data)
         if guess.kind == "semantic":
             images = [replace(image, labels_yx=_as_classes(image.labels_yx, guess)) for image in images]
-    return _survey(images, _sample(images), guess), _reading(data, guess), images
+    sequences = any(layout_of(place, data)[0] in _SEQUENCES for _, place in data_folders(folder, data))
+    return _survey(images, guess, sequences=sequences), _reading(data, guess), images
 
 
 def _as_said(folder: Path, data: Data) -> Guess | None:
@@ -190,7 +164,7 @@ def _reading(data: Data, guess: Guess) -> Data:
     return data.model_copy(update={"kind": guess.kind, "class_values": guess.class_values})
 
 
-def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage], guess: Guess) -> Survey:
+def _survey(images: Sequence[AnnotatedImage], guess: Guess, *, sequences: bool) -> Survey:
     sizes_yx = np.array([image.labels_yx.shape for image in images])
     smallest, median, largest = (statistic(sizes_yx, axis=0).astype(int) for statistic in (np.min, np.median, np.max))
     counts = np.zeros(len(guess.class_values or (0, 1)), dtype=np.int64)
@@ -201,7 +175,9 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
         there = np.bincount(classes, minlength=counts.size)
         counts += there
         shows[image.stem] = frozenset((np.flatnonzero(there[1:]) + 1).tolist())
-    likeness, chance = _likeness(images)
+    measured = [image.labels_yx for image in _sample(images)]
+    images_yxc = [image.image_yxc for image in images]
+    alike, chance = likeness(images_yxc)
     return Survey(
         images=len(images),
         empty=sum(not classes for classes in shows.values()),
@@ -209,16 +185,18 @@ def _survey(images: Sequence[AnnotatedImage], measured: Sequence[AnnotatedImage]
         median_yx=(int(median[0]), int(median[1])),
         largest_yx=(int(largest[0]), int(largest[1])),
         channels=images[0].image_yxc.shape[-1],
-        grey=_grey([image.image_yxc for image in images]),
+        grey=grey_values(images_yxc),
         guess=guess,
         class_shares=tuple((counts / max(1, counts.sum())).tolist()),
         annotated=float(counts.sum() / sizes_yx.prod(axis=1).sum()),
-        objects=measure_objects([image.labels_yx for image in measured], guess.kind),
-        likeness=likeness,
+        objects=measure_objects(measured, guess.kind),
+        likeness=alike,
         chance=chance,
+        sequences=sequences,
         pixels={image.stem: image.pixels_digest() for image in images},
         shows=shows,
         training_only=frozenset(image.stem for image in images if image.training_only),
+        masks_yx=some_masks(measured) if guess.kind == "instances" else (),
     )
 
 
@@ -243,39 +221,3 @@ def _as_classes(values_yx: NDArray[np.int32], guess: Guess) -> NDArray[np.int32]
     classes = np.searchsorted(np.array(guess.class_values), values_yx).astype(np.int32)
     classes[values_yx == IGNORE] = IGNORE
     return classes
-
-
-def _grey(images_yxc: Sequence[NDArray[Any]]) -> Grey:
-    highest = max(float(image.max()) for image in images_yxc)
-    percentiles = np.array([np.percentile(image, (LOW_PERCENTILE, *HIGH_PERCENTILES)) for image in images_yxc])
-    ranges = percentiles[:, 1:] - percentiles[:, :1]
-    wide = ranges[ranges[:, 1] > 0]
-    flat = np.count_nonzero(ranges <= 0, axis=0)
-    return Grey(
-        dtype=str(np.result_type(*{image.dtype for image in images_yxc})),
-        lowest=min(float(image.min()) for image in images_yxc),
-        highest=highest,
-        at_highest=sum(int(np.count_nonzero(image == highest)) for image in images_yxc)
-        / sum(image.size for image in images_yxc),
-        hot=float(np.median(wide[:, -1] / wide[:, 1])) if len(wide) else 1.0,
-        flat=(int(flat[0]), int(flat[1]), int(flat[2]), int(flat[3])),
-    )
-
-
-def _likeness(images: Sequence[AnnotatedImage]) -> tuple[float, float]:
-    """Mean correlation of neighbours by name, and of all others: frames of one sequence resemble their neighbours."""
-    first = images[:_MOST_FOR_LIKENESS]
-    same_size = len({image.labels_yx.shape for image in first}) == 1
-    if len(first) < _FEWEST_FOR_LIKENESS or not same_size or min(first[0].labels_yx.shape) < _LIKENESS_SIDE:
-        return 0.0, 0.0
-    factors = tuple(size // _LIKENESS_SIDE for size in first[0].labels_yx.shape)
-    small = np.array(
-        [downscale_local_mean(image.image_yxc[..., 0].astype(np.float64), factors).ravel() for image in first]
-    )
-    small -= small.mean(axis=0)  # what all share, such as uneven light, tells nothing
-    small -= small.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(small, axis=1, keepdims=True)
-    small /= np.where(norms > 0, norms, 1)
-    correlation = small @ small.T
-    apart = np.abs(np.subtract.outer(np.arange(len(first)), np.arange(len(first))))
-    return float(correlation[apart == 1].mean()), float(correlation[apart > 1].mean())

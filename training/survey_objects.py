@@ -19,6 +19,7 @@ MOST_CLASSES = 16
 """More values than these number objects."""
 
 _MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
+_RIM = 2.0  # four times half a pixel: distances are to the centre of the nearest pixel outside, not to its edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +44,23 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Objects of the measured images; connected components of class 1 where masks are semantic.
+    """Objects of the measured images; connected components of each class but background where masks are semantic.
 
     Parameters
     ----------
     count, images
         Number of objects, and of the images measured.
     diameter_px
-        5th, 50th and 95th percentile of the diameter of the circle of equal area, of the objects that the image's edge
-        does not cut (of all, where there are fewer than ten).
+        5th, 50th and 95th percentile of the diameter of the circle of equal area, of the objects that neither the
+        image's edge nor what nobody has annotated cuts (of all, where there are fewer than ten).
     width_px
-        5th percentile of the objects' widths, four times the mean distance of a pixel to the outside: a strip's width,
-        two thirds of a disc's diameter.
+        5th percentile of the objects' widths, four times the mean distance of a pixel's centre to the outside: a
+        strip's width, two thirds of a disc's diameter.
     background_width_px
         The same of all that is no object: how thin it is where it parts objects.
     small_area_px
-        1st percentile of all objects' areas.
+        1st percentile of all objects' areas; where masks are semantic, of the connected components of all classes but
+        background together.
     touching
         Share of the objects that touch another, at least at a corner.
 
@@ -100,25 +102,26 @@ def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -
 
 
 def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instances", "semantic"]) -> Objects:
-    """Measure objects; ``masks_yx`` are object numbers, or class indexes of which class 1 is measured."""
-    areas, inner, widths, gaps = [], [], [], []
+    """Measure objects; ``masks_yx`` are object numbers, or class indexes."""
+    areas, inner, joined, widths, gaps = [], [], [], [], []
     touching = 0
-    every = max(1, math.ceil(sum(mask.size for mask in masks_yx) / _MOST_DEPTH_PIXELS))
+    every = _every(masks_yx)
     for index, mask in enumerate(masks_yx):
-        cells = close_numbers(np.maximum(mask, 0)) if kind == "instances" else components(mask == 1)
-        numbers, area, whole = areas_of(cells)
+        cells = close_numbers(np.maximum(mask, 0)) if kind == "instances" else _parts_of_classes(mask)
+        numbers, area, whole = areas_of(cells, mask < 0)
         if numbers.size:
             areas.append(area)
             inner.append(whole)
+            joined.append(area if kind == "instances" else areas_of(components(mask > 0))[1])
             touching += len(_touching(cells))
         if index % every:
             continue
         if numbers.size:
             depth = ndimage.distance_transform_edt(_own_ground(cells))
-            widths.append(4 * np.asarray(ndimage.mean(depth, cells, numbers)))
+            widths.append(4 * np.asarray(ndimage.mean(depth, cells, numbers)) - _RIM)
         background = (cells == 0) & (mask >= 0)
         if background.any() and not background.all():
-            gaps.append(4 * float(ndimage.distance_transform_edt(background)[background].mean()))
+            gaps.append(4 * float(ndimage.distance_transform_edt(background)[background].mean()) - _RIM)
     if not areas:
         return Objects(0, len(masks_yx), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
     sizes = np.concatenate(areas)
@@ -129,9 +132,28 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
         diameter_px=diameter_px,
         width_px=float(np.percentile(np.concatenate(widths), 5)) if widths else diameter_px[0],
         background_width_px=float(np.median(gaps)) if gaps else 0.0,
-        small_area_px=float(np.percentile(sizes, 1)),
+        small_area_px=float(np.percentile(np.concatenate(joined), 1)),
         touching=touching / sizes.size,
     )
+
+
+def some_masks(masks_yx: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], ...]:
+    """Masks at equal steps, as many as are measured closely, and at least one."""
+    return tuple(masks_yx[:: _every(masks_yx)])
+
+
+def _every(masks_yx: Sequence[NDArray[np.int32]]) -> int:
+    """Which masks are measured closely: one in so many."""
+    return max(1, math.ceil(sum(mask.size for mask in masks_yx) / _MOST_DEPTH_PIXELS))
+
+
+def _parts_of_classes(mask_yx: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Number the pieces of each class but background by itself."""
+    numbered = np.zeros_like(mask_yx)
+    for value in range(1, int(mask_yx.max(initial=0)) + 1):
+        pieces = components(mask_yx == value)
+        numbered = np.where(pieces > 0, pieces + numbered.max(), numbered)
+    return numbered
 
 
 def _pieces(mask_yx: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -6,9 +6,11 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from training.choose import choose_recipe, recipe_name
 from training.choose_size import Budget
@@ -17,7 +19,8 @@ from training.options import Data, Include
 from training.plan import Plan
 from training.recipe import Recipe, read_recipe
 from training.splits import validation_stems
-from training.survey import Grey, Survey, survey_folder
+from training.survey import Survey, survey_folder
+from training.survey_images import Grey
 from training.survey_objects import Guess, Objects
 
 
@@ -155,11 +158,49 @@ def test_large_objects_are_seen_in_blocks_of_pixels() -> None:
 
 
 def test_touching_cells_with_thin_arms_get_a_contact_class() -> None:
-    armed = replace(NUCLEI, objects=Objects(1400, 20, (24.0, 47.0, 86.0), 11.7, 200.0, 220.0, 0.42))
+    armed = replace(NUCLEI, objects=Objects(1400, 20, (24.0, 47.0, 86.0), 9.7, 198.0, 220.0, 0.42))
     recipe = plan(armed).recipe
     assert (recipe.targets.scheme, recipe.targets.boundary_px, recipe.net.downscale) == ("contact", 4, 2)
     apart = replace(armed, objects=replace(armed.objects, touching=0.0))
     assert plan(apart).recipe.targets.scheme == "boundary"
+
+
+def strips(thin: int, wide: int) -> NDArray[np.int32]:
+    """Mask of numbered strips, ``thin`` of them 2 px wide and ``wide`` of them 12 px."""
+    mask = np.zeros((3 + 5 * thin + 15 * wide, 40), dtype=np.int32)
+    tops = [*range(3, 3 + 5 * thin, 5), *range(3 + 5 * thin, len(mask), 15)]
+    for number, top in enumerate(tops, start=1):
+        mask[top : top + (2 if number <= thin else 12), 5:35] = number
+    return mask
+
+
+@pytest.mark.parametrize(("thin", "wide", "scheme"), [(0, 60, "boundary"), (1, 59, "boundary"), (2, 58, "contact")])
+def test_objects_without_an_interior_beside_a_boundary_get_a_contact_class(thin: int, wide: int, scheme: str) -> None:
+    chosen = plan(replace(NUCLEI, masks_yx=(strips(thin, wide),)))
+    assert chosen.recipe.targets.scheme == scheme
+    assert (chosen.recipe.labels.method, chosen.recipe.labels.seeds) == ("watershed", (1,))
+    if scheme == "contact":
+        assert chosen.recipe.targets.classes == ("background", "object", "contact")
+        assert reason(chosen, "scheme contact, 2 px wide") == (
+            "beside a boundary of 1 px 2 of 60 objects have no interior, or one in pieces, beside contacts 0"
+        )
+
+
+def test_a_boundary_is_as_narrow_as_its_objects_need() -> None:
+    wide = replace(NUCLEI, objects=replace(NUCLEI.objects, diameter_px=(40.0, 64.0, 80.0), width_px=30.0))
+    assert plan(wide).recipe.targets.boundary_px == 4
+    assert plan(replace(wide, masks_yx=(strips(0, 9) % 7,))).recipe.targets.boundary_px == 4
+    six = np.zeros((40, 40), dtype=np.int32)
+    six[5:11, 5:35], six[20:35, 5:35] = 1, 2
+    assert plan(replace(wide, masks_yx=(six,))).recipe.targets.boundary_px == 2
+
+
+def test_objects_that_no_scheme_finds_keep_their_boundary_class() -> None:
+    pairs = np.zeros((40, 40), dtype=np.int32)
+    pairs[5:35:3, 5:35], pairs[6:35:3, 5:35] = np.arange(1, 11)[:, None], np.arange(11, 21)[:, None]
+    chosen = plan(replace(NUCLEI, masks_yx=(pairs,)))
+    assert chosen.recipe.targets.scheme == "boundary"
+    assert "20 of 20 objects have no interior, or one in pieces, as by contacts" in chosen.as_text()
 
 
 def test_two_valued_masks_get_the_papers_weight_map() -> None:
@@ -177,6 +218,14 @@ def test_several_classes_get_their_own_scheme() -> None:
     ).recipe
     assert (recipe.targets.scheme, len(recipe.targets.classes), recipe.data.class_values) == ("classes", 3, (0, 7, 9))
     assert (recipe.labels.foreground, recipe.weights.w0, recipe.weights.class_balance) == ((1, 2), 0, 0.5)
+
+
+def test_a_class_that_fills_the_images_makes_no_tile_as_large_as_they_are() -> None:
+    large = replace(NUCLEI, smallest_yx=(4000, 4000), median_yx=(4000, 4000), largest_yx=(4000, 4000))
+    large = replace(large, objects=replace(large.objects, diameter_px=(90.0, 900.0, 3000.0)))
+    tissue = replace(large, guess=Guess("semantic", (0, 1, 2), "three"), class_shares=(0.1, 0.5, 0.4))
+    assert plan(tissue).recipe.tile_output_px < 400
+    assert plan(large).recipe.tile_output_px >= 3000
 
 
 @pytest.mark.parametrize(
@@ -303,6 +352,14 @@ def test_objects_are_left_to_both_sides_and_every_class_to_training(classes: lis
     assert any(survey.shows[stem] for stem in validating)
     assert data.fold is not None
     assert choice.what in {f"validation part {data.fold[0]} of {data.fold[1]}", "validation the last fifth"}
+
+
+@pytest.mark.parametrize(("images", "fold"), [(3, (3, 3)), (4, (4, 4)), (5, (5, 5)), (200, (5, 5))])
+def test_a_block_of_slices_or_frames_validates_however_unlike(images: int, fold: tuple[int, int]) -> None:
+    data, choice = choose_validation(replace(showing(*["1"] * images), sequences=True), Data())
+    assert (data.split, data.fold) == ("blocks", fold)
+    assert choice.reason == "by their layout images are frames or slices, so a block of them validates"
+    assert choice.what == f"validation the last {'fifth' if images >= 5 else f'of {images}'}"
 
 
 def test_the_usual_part_validates_where_it_leaves_objects_to_both_sides() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
@@ -21,15 +23,16 @@ from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.packages import write_tiny_package
 from training.checkpoint import Checkpoint
+from training.choose import choose_weights
 from training.choose_size import Budget
 from training.cli import main
 from training.datasets import AnnotatedImage, load_images
 from training.errors import CheckpointError, ForeignPackage
 from training.evaluate import evaluate_images
-from training.finetune import inherit, open_origin, package_checkpoint
+from training.finetune import inherit, open_origin, package_checkpoint, size_caution
 from training.onnx_graph import to_onnx
 from training.onnx_weights import read_unet
-from training.options import Data, Targets
+from training.options import Data, Targets, Weights
 from training.recipe import Recipe, recipe_from
 from training.scene import NucleiScene
 from training.scoring import Scoring
@@ -165,6 +168,92 @@ def test_what_cannot_be_inherited_is_chosen_and_said(zoo: Checkpoint, nuclei_fol
     assert (plan.recipe.labels.method, plan.recipe.net.in_channels) == ("components", 3)
     assert "the head begins anew: scheme boundary cannot be inherited" in plan.as_text()
     assert "the first convolution begins anew: 3 channels here, 1 there" in plan.as_text()
+
+
+def bars(*widths: int) -> NDArray[np.int32]:
+    """Mask of ten numbered bars of each width."""
+    tops = np.cumsum([4, *(width + 3 for width in widths for _ in range(10))])
+    mask = np.zeros((int(tops[-1]), 40), dtype=np.int32)
+    for number, (top, end) in enumerate(pairwise(tops.tolist()), start=1):
+        mask[top : end - 3, 5:35] = number
+    return mask
+
+
+def test_a_scheme_that_cannot_find_these_objects_is_not_inherited(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    survey, data, _ = survey_folder(nuclei_folder)
+    origin = zoo.read_recipe().model_copy(update={"weights": Weights(w0=7.0)})
+    plan = inherit(origin, replace(survey, masks_yx=(bars(2, 9),)), data, budget(), "mine")
+    assert (plan.recipe.targets.scheme, plan.recipe.labels.seeds) == ("contact", (1,))
+    lost = "by scheme boundary, 1 px wide, 10 of 20 objects have no interior, or one in pieces"
+    assert f"the head begins anew: {lost}" in plan.as_text()
+    assert plan.recipe.weights == choose_weights(survey)[0]
+    assert "weight map w0" in plan.as_text()
+    assert "inherited: normalization, loss, augmentation" in plan.as_text()
+    kept = inherit(origin, replace(survey, masks_yx=(bars(9),)), data, budget(), "mine")
+    assert (kept.recipe.targets, kept.recipe.weights) == (origin.targets, origin.weights)
+
+
+def test_a_boundary_that_is_too_wide_for_these_objects_is_inherited_narrower(
+    zoo: Checkpoint, nuclei_folder: Path
+) -> None:
+    survey, data, _ = survey_folder(nuclei_folder)
+    origin = zoo.read_recipe()
+    origin = origin.model_copy(update={"targets": origin.targets.model_copy(update={"boundary_px": 5})})
+    plan = inherit(origin, replace(survey, masks_yx=(bars(6, 20),)), data, budget(), "mine")
+    assert (plan.recipe.targets.classes, plan.recipe.targets.boundary_px) == (origin.targets.classes, 1)
+    assert plan.recipe.labels.min_seed_share == origin.labels.min_seed_share
+    assert (plan.recipe.weights, plan.recipe.scoring) == (origin.weights, origin.scoring)
+    assert "boundary_px 1: by scheme boundary, 5 px wide, 10 of 20 objects have no interior" in plan.as_text()
+    assert "begins anew" not in plan.as_text()
+
+
+def test_a_scheme_that_finds_as_many_as_any_is_inherited(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    survey, data, _ = survey_folder(nuclei_folder)
+    pairs = np.arange(1, 41, dtype=np.int32)[:, None] * np.ones((1, 40), dtype=np.int32)  # rows that touch
+    plan = inherit(zoo.read_recipe(), replace(survey, masks_yx=(pairs,)), data, budget(), "mine")
+    assert plan.recipe.targets == zoo.read_recipe().targets
+
+
+def test_classes_of_one_image_bring_no_weight_map_for_others(zoo: Checkpoint, nuclei_folder: Path) -> None:
+    survey, _, _ = survey_folder(nuclei_folder)
+    classes = replace(survey, guess=Guess("semantic", (0, 1, 2), "three values"), class_shares=(0.5, 0.3, 0.2))
+    data = Data(kind="semantic", class_values=(0, 1, 2))
+    plan = inherit(zoo.read_recipe(), classes, data, budget(), "mine")
+    assert zoo.read_recipe().weights.w0 > 0
+    assert plan.recipe.weights.w0 == 0
+    assert "weight map none: several classes" in plan.as_text()
+
+
+@pytest.mark.parametrize(("across", "told"), [(20.0, False), (38.0, False), (90.0, True), (9.0, True), (0.0, False)])
+def test_objects_of_quite_another_size_than_the_net_has_learnt_are_told(
+    zoo: Checkpoint, nuclei_folder: Path, across: float, *, told: bool
+) -> None:
+    survey, _, _ = survey_folder(nuclei_folder)
+    survey = replace(survey, objects=replace(survey.objects, diameter_px=(across, across, across)))
+    learnt = zoo.object_diameter_px
+    assert learnt is not None
+    assert learnt == read_package(ZOO).spec.object_diameter_px
+    caution = size_caution(learnt, survey)
+    assert (caution is not None) == told
+    if caution is not None:
+        assert caution.title.startswith(f"Objects {across:.0f} px across (median)")
+        assert f"Scale images and masks by {learnt[1] / across:.2g}" in caution.advice
+    assert size_caution(None, survey) is None
+
+
+@exports
+def test_the_plan_of_a_fine_tuning_tells_objects_of_another_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(3):
+        size = 90 if index else 100
+        disc = np.hypot(*(np.indices((160, 160)) - 80)) < size / 2
+        for kind, plane in (("images", 200 * disc + 20), ("labels", disc * 7)):
+            (tmp_path / "large" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(plane.astype(np.uint8)).save(tmp_path / "large" / kind / f"{index}.png")
+    arguments = ["plan", "--data", str(tmp_path / "large"), "--set", "data.kind=instances", "--steps", "1"]
+    assert main([*arguments, "--from", "nuclei"]) == 0
+    assert any(message.startswith("Objects 90 px across (median)") for message in caplog.messages)
 
 
 THREE = (0.1, 0.2, 0.3)

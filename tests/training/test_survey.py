@@ -16,6 +16,7 @@ from training.datasets import IGNORE, load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
 from training.survey import Survey, survey_folder
+from training.survey_images import grey_values, likeness
 from training.survey_objects import guess_kind, measure_objects
 
 
@@ -74,11 +75,38 @@ def test_objects_that_the_edge_cuts_do_not_count_for_the_diameter() -> None:
     assert measure_objects([mask], "instances").small_area_px < 100
 
 
-@pytest.mark.parametrize("width", [6, 12, 24])
+def test_objects_that_unannotated_pixels_cut_do_not_count_for_the_diameter() -> None:
+    mask = np.zeros((100, 300), dtype=np.int32)
+    for index in range(10):
+        mask[40:50, 10 + 20 * index : 20 + 20 * index] = index + 1
+    mask[60:63, 10:13] = 11
+    mask[63:, :] = IGNORE
+    assert measure_objects([mask], "instances").diameter_px == pytest.approx([2 * 10 / np.pi**0.5] * 3)
+    assert measure_objects([np.where(mask > 0, 1, mask)], "semantic").diameter_px[0] > 10
+
+
+def test_small_pieces_of_every_class_are_measured() -> None:
+    """Large pieces of class 1, small ones of class 2: some within the large ones, most by themselves."""
+    mask = np.zeros((200, 400), dtype=np.int32)
+    for index in range(8):
+        mask[10:40, 10 + 45 * index : 40 + 45 * index] = 1
+        mask[20:26, 20 + 45 * index : 26 + 45 * index] = 2
+    for place in np.ndindex(4, 10):
+        top, left = 60 + 30 * place[0], 20 + 30 * place[1]
+        mask[top : top + 6, left : left + 6] = 2
+    objects = measure_objects([mask], "semantic")
+    assert objects.small_area_px == 36, "the label rule joins all classes: those by themselves are the smallest"
+    assert objects.count == 8 + 8 + 40
+    assert objects.diameter_px[0] == pytest.approx(2 * 6 / np.pi**0.5)
+    within = mask[:50]
+    assert measure_objects([within], "semantic").small_area_px == 900, "and those within belong to what is around"
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 6, 7, 24])
 def test_the_width_of_a_strip_is_its_width(width: int) -> None:
     mask = np.zeros((60, 200), dtype=np.int32)
     mask[20 : 20 + width] = 1
-    assert measure_objects([mask], "instances").width_px == pytest.approx(width, rel=0.2, abs=2)
+    assert measure_objects([mask], "instances").width_px == pytest.approx(width, rel=0.05, abs=0.5 + 0.5 * (width < 2))
 
 
 def test_neighbours_part_each_others_width() -> None:
@@ -234,6 +262,48 @@ def test_frames_of_a_sequence_resemble_their_neighbours(tmp_path: Path) -> None:
     film, slides = survey_of(tmp_path / "film"), survey_of(tmp_path / "slides")
     assert film.likeness - film.chance > 0.3
     assert abs(slides.likeness - slides.chance) < 0.15
+    assert not film.sequences
+
+
+@pytest.mark.parametrize(
+    ("sizes", "depths"),
+    [
+        ([(96, 96)] * 6 + [(90, 120)] * 6, [1] * 12),
+        ([(24, 24)] * 12, [1] * 12),
+        ([(96, 96)] * 5, [1] * 5),
+        ([(96, 96)] * 12, [1, 257] * 6),
+    ],
+)
+def test_neighbours_resemble_each_other_whatever_their_size_number_and_depth(
+    sizes: list[tuple[int, int]], depths: list[int]
+) -> None:
+    rng = np.random.default_rng(0)
+    films = {size: np.kron(rng.integers(0, 200, (20, 60)), np.ones((8, 8))) for size in sorted(set(sizes))}
+    frames = [
+        (films[(height, width)][:height, 3 * index : 3 * index + width, None] * depth)
+        for index, ((height, width), depth) in enumerate(zip(sizes, depths, strict=True))
+    ]
+    alike, chance = likeness(frames)
+    assert alike - chance > 0.3
+    alike, chance = likeness([rng.permuted(frame) for frame in frames])
+    assert alike - chance < 0.15
+    assert likeness(frames[:4]) == (0.0, 0.0)
+
+
+def test_slices_of_stacks_are_known_by_their_layout(tmp_path: Path) -> None:
+    for kind, stack in (("images", [grey(seed=seed) for seed in range(3)]), ("labels", [squares(12, 4, 6)] * 3)):
+        (tmp_path / kind).mkdir()
+        tifffile.imwrite(tmp_path / kind / "a.tif", np.stack(stack), photometric="minisblack")
+    assert survey_of(tmp_path).sequences
+
+
+def test_saturated_images_of_one_depth_are_seen_among_others() -> None:
+    bright = np.full((40, 50, 1), 255, dtype=np.uint8)
+    bright[:, :25] = 90
+    deep = np.arange(2000, 4000, dtype=np.uint16).reshape(40, 50, 1)
+    grey = grey_values([bright, deep])
+    assert grey.at_highest == pytest.approx((1000 + 1) / 4000)
+    assert (grey.dtype, grey.lowest, grey.highest) == ("uint16", 90, 3999)
 
 
 @pytest.mark.parametrize(
