@@ -5,6 +5,7 @@
     images      which files, and their names
     patterns    where wildcards lead
     ome_zarr    folders that are images
+    zarr_copy   their copies, which can be read
     targets     what each result is called
     shard       which of them are this process's
     segmenters  in this process, or on a server

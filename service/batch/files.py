@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TypedDict
 
 from model.atomic import replacing
-from service.batch.ome_zarr import files_of
+from service.batch.ome_zarr import statuses_of
 
 
 class Content(TypedDict):
@@ -41,7 +41,7 @@ def stamp(image: Path) -> dict[str, int]:
         Where there is no such file.
 
     """
-    found = [file.stat() for file in files_of(image)]
+    found = list(statuses_of(image))
     return {
         "bytes": sum(status.st_size for status in found),
         "modified_ns": max((status.st_mtime_ns for status in found), default=0),

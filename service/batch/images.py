@@ -172,14 +172,14 @@ def _named(
     """Images, what is left out, and folders that cannot be looked into."""
     path = Path(text)
     if path.is_dir() and is_zarr(path):
-        yield from _in_zarr(path, PurePosixPath(path.name))
+        yield from _in_zarr(path, PurePosixPath(os.path.basename(os.path.abspath(path))))  # noqa: PTH100, PTH119
     elif path.is_dir():
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
                 yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name), "folder")
-            elif entry.suffix == SUFFIX:
+            elif entry.suffix == SUFFIX or (entry.is_dir() and is_zarr(entry)):
                 yield from _in_zarr(entry, PurePosixPath(entry.name), "folder")
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
@@ -214,13 +214,19 @@ def _in_zarr(
     folder: Path, name: PurePosixPath, by: Literal["pattern", "folder"] = "pattern"
 ) -> Iterator[Image | OSError]:
     """Images of a folder that is OME-Zarr; of any other none."""
-    try:
-        for image in images_in(folder):
-            # a folder of results is no Zarr, and must not be called so
-            below = name.parent / stem_of(folder) / image.relative_to(folder)
-            yield Image(image, name if image == folder else below, by)
-    except OSError as error:
-        yield error
+    if folder.suffix != SUFFIX and not is_zarr(folder):
+        return
+    none = True
+    for image in images_in(folder):
+        none = False
+        if isinstance(image, OSError):
+            yield image
+            continue
+        # a folder of results is no Zarr, and must not be called so
+        below = name.parent / stem_of(folder) / image.relative_to(folder)
+        yield Image(image, name if image == folder else below, by)
+    if none and folder.suffix == SUFFIX:
+        yield Image(folder, name, by)  # why it is none shows when it is read
 
 
 def _may_be_image(entry: Path) -> bool:

@@ -8,12 +8,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from service.batch.ome_zarr import readable
+from service.batch.zarr_copy import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
@@ -113,6 +113,7 @@ class _Local:
         self._waits: dict[Path, str] = {}
         self._closed = threading.Event()
         self._asked = {"backend": settings.backend, "precision": settings.precision}
+        self._most_pixels = settings.max_pixels
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -128,7 +129,7 @@ class _Local:
         return list(self._waits.values())
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
-        with readable(image) as path, path.open("rb") as file:
+        with readable(image, self._most_pixels, self._closed.is_set) as path, path.open("rb") as file:
             request = replace(self._request, file_name=path.name)
             while True:
                 running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
@@ -173,6 +174,7 @@ class _Remote:
     client: Client
     request: SegmentRequest
     as_jobs: bool
+    closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -190,10 +192,11 @@ class _Remote:
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result
         asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
-        with readable(image) as path:
+        with readable(image, closed=self.closed.is_set) as path:
             return self.client.segment_into(into, path, model=self.request.model, **asked)
 
     def close(self) -> None:
+        self.closed.set()
         self.client.close()
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from model.images import FormatError, ReadLimits, open_image
+from model.images import FormatError, ImageTooLarge, ReadLimits, open_image
 from service.batch.files import stamp
-from service.batch.images import NoImages, find_images
-from service.batch.ome_zarr import readable
+from service.batch.images import find_images
+from service.batch.zarr_copy import readable
 from service.cli import main
 from tests.live import live_server
 from tests.packages import write_tiny_package
@@ -100,7 +101,7 @@ def test_every_pixel_is_there(
     tmp_path: Path, version: int, pixels: NDArray[Any], axes: str, chunk: tuple[int, int]
 ) -> None:
     with readable(write(tmp_path / "a.zarr", pixels, axes, version, chunk=chunk)) as copy:
-        with tifffile.TiffFile(copy) as tiff:
+        with copy.open("rb") as file, tifffile.TiffFile(file) as tiff:
             series = tiff.series[0]
             found = series.asarray()
         assert (series.axes, found.shape) == (axes.upper(), pixels.shape)
@@ -162,10 +163,13 @@ def test_a_plate_stands_for_its_fields_in_order_and_its_files_for_no_images(
     ]
 
 
-def test_a_folder_of_zarr_without_images_leads_to_none(tmp_path: Path) -> None:
-    zarr.open_group(tmp_path / "empty.zarr", mode="w")
-    with pytest.raises(NoImages, match=r"empty.zarr' leads to no image; name .*OME-Zarr"):
-        find_images([str(tmp_path / "empty.zarr")])
+def test_one_without_images_is_said_and_not_passed_by(packages: Path, tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "in/empty.zarr", mode="w")
+    write(tmp_path / "in/without suffix", noise(40, 50), "yx")
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 1
+    (failure,) = json.loads((tmp_path / "out/failures.json").read_bytes())
+    assert (failure["image"], failure["type"]) == (str(tmp_path / "in/empty.zarr"), "/problems/undecodable-image")
+    assert (tmp_path / "out/without suffix_mask.png").exists()
 
 
 def test_fields_whose_chunks_change_are_done_again_and_segmentations_beside_them_change_nothing(
@@ -198,6 +202,13 @@ def garbage_in_a_chunk(folder: Path) -> None:
     next(path for path in (folder / "s0/c").rglob("*") if path.is_file()).write_bytes(b"garbage")
 
 
+def unknown_codec(folder: Path) -> None:
+    file = folder / "s0/zarr.json"
+    found = json.loads(file.read_bytes())
+    found["codecs"][-1]["name"] = "imagecodecs_jpegxl"
+    file.write_text(json.dumps(found))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -211,10 +222,13 @@ def garbage_in_a_chunk(folder: Path) -> None:
             "3 dimensions",
         ),
         (edited(lambda ome: ome["multiscales"][0]["axes"][0].update(name="angle")), "axes angle, y, x; what can be"),
-        (lambda folder: shutil.rmtree(folder / "s0"), "'s0' in .* cannot be decoded"),
+        (edited(lambda ome: ome["multiscales"][0]["datasets"][0].update(path="s\0")), "outside of it"),
+        (lambda folder: (folder / "zarr.json").write_text('{"attri'), "metadata .* damaged, they are no JSON"),
+        (lambda folder: (folder / "zarr.json").write_text("[" * 200_000), "metadata .* damaged, they are no JSON"),
+        (lambda folder: shutil.rmtree(folder / "s0"), "'s0' in .* is not there"),
+        (unknown_codec, "'s0' in .* is compressed as zarr cannot read here"),
         (garbage_in_a_chunk, "'s0' in .* cannot be decoded"),
         (lambda folder: write(folder, noise(2, 40, 50, dtype="uint64"), "cyx"), "type uint64; what can be read are"),
-        (lambda folder: write(folder, noise(2, 40, 50), "cyx") and (folder / "s0").rename(folder / "s"), "cannot be"),
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
@@ -258,3 +272,91 @@ def test_one_that_may_not_be_looked_into_is_said(monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
     assert [image.name.as_posix() for image in found.images] == ["a.zarr"]
     assert [error.filename for error in found.unreadable] == ["plates/b.zarr"]
+
+
+@pytest.mark.parametrize("named", [".", "A/1/0"])
+def test_it_may_be_named_from_inside(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(plate(tmp_path / "p.zarr", "A/1/0"))
+    assert main(["segment", named, "-o", str(tmp_path / "out"), "--format", "coco"]) == 0
+    (result,) = (path for path in (tmp_path / "out").rglob("*.coco.json"))
+    assert json.loads(result.read_bytes())["images"][0]["file_name"] == "p_A_1_0.ome.tif"
+
+
+def test_a_chunk_that_may_not_be_read_is_no_damage() -> None:
+    with open_to_all() as place:
+        folder = write(place / "a.zarr", noise(40, 50), "yx", 2)
+        with shut(folder / "s0/0.0"), pytest.raises(PermissionError), readable(folder):
+            pass
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost"])
+def test_a_field_whose_metadata_are_damaged_fails_and_others_do_not(
+    packages: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = plate(tmp_path / "p.zarr", "A/1/0", "A/1/1")
+    file = folder / "A/1/0/.zattrs"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:50])
+    else:
+        file.unlink()
+    assert main(["segment", str(folder), "-o", str(tmp_path / "out")]) == 1
+    (failure,) = json.loads((tmp_path / "out/failures.json").read_bytes())
+    assert (failure["image"], failure["type"]) == (str(folder / "A/1/0"), "/problems/undecodable-image")
+    assert (tmp_path / "out/p/A/1/1_mask.png").exists()
+
+
+def test_links_among_groups_give_no_image_twice(tmp_path: Path) -> None:
+    folder = plate(tmp_path / "p.zarr", "A/1/0")
+    (folder / "A/1/up").symlink_to("..")
+    (folder / "A/1/again").symlink_to("../..")
+    (folder / "A/1/same").symlink_to("0")
+    assert [image.name.as_posix() for image in find_images([str(folder)]).images] == ["p/A/1/0"]
+
+
+def test_more_than_may_be_and_more_than_there_is_room_for_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "a.zarr", noise(3, 40, 50), "cyx")
+    with pytest.raises(ImageTooLarge, match=r"2000 pixels of each channel, the limit is 1999"):  # noqa: SIM117
+        with readable(folder, 1999):
+            pass
+    zarr.open_group(tmp_path / "a.zarr", mode="a").create_array(
+        "s0", shape=(3, 10**7, 10**7), dtype="uint16", chunks=(1, 512, 512), overwrite=True
+    )
+    with pytest.raises(OSError, match=r"takes 600000000000000 bytes, the temporary folder has \d+; .* TMPDIR"):  # noqa: SIM117
+        with readable(folder):
+            pass
+
+
+def test_the_copy_is_broken_off_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    folder = write(tmp_path / "a.zarr", noise(3, 40, 50), "cyx")
+    with pytest.raises(CancelledError), readable(folder, closed=lambda: next(asked)):
+        pass
+
+
+def test_chunks_of_several_planes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = noise(2, 5, 70, 90)
+    folder = write(tmp_path / "a.zarr", pixels, "tzyx")
+    group = zarr.open_group(folder, mode="a")
+    group.create_array("s0", shape=pixels.shape, dtype="uint16", chunks=(1, 2, 64, 64), overwrite=True)[...] = pixels
+    reads: list[Any] = []
+    read = zarr.Array.__getitem__
+
+    def counted(array: Any, index: Any) -> Any:
+        reads.append(index)
+        return read(array, index)
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", counted)
+    with readable(folder) as copy, copy.open("rb") as file:
+        np.testing.assert_array_equal(tifffile.imread(file), pixels)
+    assert len(reads) == 2 * 3
+
+
+def test_a_file_that_its_writer_takes_away_meanwhile_changes_no_stamp(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a.zarr", noise(40, 50), "yx", 2)
+    before = stamp(folder)
+    (folder / "s0/0.0.partial").symlink_to(tmp_path / "gone")
+    assert stamp(folder) == before
