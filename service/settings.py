@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[str, AfterValidator(_network_list)] = Field(
         "127.0.0.1,::1",
         description="Addresses and networks of proxies, with commas between, whose X-Forwarded-For tells the client's "
-        "address, by which clients without keys share the service; empty for none.",
+        "address, by which clients without keys share the service; a comma alone for none.",
     )
     api_keys_file: Path | None = Field(
         None,

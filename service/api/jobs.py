@@ -32,7 +32,10 @@ from service.request_errors import RangeNotSatisfiable
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_CHOSEN = re.compile(rf"(?:^|,)\s*(?i:respond-async)\s*;(?:[^,]*;)?\s*(?i:id)=(?P<id>{JOB_ID.pattern})\s*(?:[;,]|$)")
+_CHOSEN = re.compile(
+    r"(?:^|,)\s*(?i:respond-async)\s*;(?:[^,]*;)?\s*"
+    rf"""(?i:id)\s*=\s*"?(?P<id>{JOB_ID.pattern})"?\s*(?:[;,]|$)"""
+)
 _MOST_WAIT_S = 50  # below the minute after which proxies hang up
 _MOST_LISTED = 100
 
@@ -181,7 +184,9 @@ class _Result(PiecewiseResponse):
         if asked is None:
             return cls(jobs, record, body, {}, ends=True)
         part = {"Content-Range": f"bytes {asked.start}-{asked.stop - 1}/{body.size}"}
-        return cls(jobs, record, Part(body, asked), part, ends=asked.stop == body.size)
+        # programs look at the end of a file first: that alone has not fetched it
+        goes_on = not request.headers["range"].lower().replace(" ", "").startswith("bytes=-")
+        return cls(jobs, record, Part(body, asked), part, ends=goes_on and asked.stop == body.size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""

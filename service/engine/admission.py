@@ -86,7 +86,7 @@ class Admission(KeptRoom):
             Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
             before it makes its :meth:`claim`.
         user
-            Whose it is: users share turns in the background, and the limits of what may wait and of memory and disk.
+            Whose it is: users share turns in the background, and the limits of what may wait.
         series
             What goes to the same caller: its answers must be there beside the result, and are not counted as others'.
 
@@ -114,8 +114,6 @@ class Admission(KeptRoom):
         )
         ticket = Ticket(*held, disk_bytes, background, user, queued=background, series=series)
         ticket.finishing_s = finishing_s
-        if not background:
-            self._comebacks.came(user, memory_bytes, disk_bytes)
         self._tickets.add(ticket)
         try:
             yield ticket
@@ -266,7 +264,13 @@ class Admission(KeptRoom):
         check_memory_alone(memory_bytes, self.memory_limit, series.memory_bytes)
         check_disk_alone(disk_bytes, self.disk_limit, series.disk_bytes)
         if not background:  # else it waits for its turn without them
-            self.check_room(memory_bytes, disk_bytes, series, user)
+            self.check_room(memory_bytes, disk_bytes, series)
         asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, user, background, series=series)
         asked.finishing_s = finishing_s
         check_time(asked, self._tickets, timeout_s, self._max_backlog_s, self.order, busy_s=self.busy_s())
+
+    def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:
+        """Refuse what has no room now beside what others hold, and what is kept for them, by :class:`Overloaded`."""
+        for kind, needed in zip(KINDS, (memory_bytes, disk_bytes), strict=True):
+            kept = self._kept_from_requests(kind)
+            self._check_free(kind, needed, series, kept=kept, kept_s=self._precedence.seconds_left)

@@ -13,7 +13,7 @@ from model.images import ImageHeader
 from model.views import ViewPlan, plan_views
 from service.engine.admission import Admission
 from service.engine.alone import check_disk_alone, check_memory_alone
-from service.engine.errors import BadParameter, DeadlineExceeded, EngineError, Overloaded, TooLargeForMemory
+from service.engine.errors import BadParameter, DeadlineExceeded, EngineError, TooLargeForMemory
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
@@ -64,7 +64,7 @@ class Demand:
 
     def check_room(self, admission: Admission) -> None:
         """See :meth:`~service.engine.admission.Admission.check_room`."""
-        admission.check_room(self.room.memory_bytes, self.room.disk_bytes, self.series, self.user)
+        admission.check_room(self.room.memory_bytes, self.room.disk_bytes, self.series)
 
     def waits_for_package(self, admission: Admission) -> bool:
         """See :meth:`~service.engine.admission.Admission.waits_for_package`; jobs wait for their turn."""
@@ -85,14 +85,12 @@ class Demand:
             At once, where waiting would be in vain.
 
         """
-        with self._expected_back(admission):
-            self.check(admission, speed)
+        self.check(admission, speed)
         loop = asyncio.get_running_loop()
         began = loop.time()
         work_s = admission.seconds_until_done(speed, self.pixels * self.series.runs, user=self.user) + self.finishing_s
         await admission.let_package_pass(self.room.memory_bytes, self.series, self.left_s - work_s)
-        with self._expected_back(admission):
-            self.check_room(admission)
+        self.check_room(admission)
         return replace(self, series=replace(self.series, seconds=self.series.seconds + loop.time() - began))
 
     def check(self, admission: Admission, speed: Throughput) -> None:
@@ -104,24 +102,14 @@ class Demand:
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
-        with self._expected_back(admission):
-            self.check(admission, speed)
+        self.check(admission, speed)
         return self._ask(admission.admit, speed, background=self.background, user=self.user)
 
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
         self.check_alone(admission)
-        with telling(self.auto_scale), self._expected_back(admission):
+        with telling(self.auto_scale):
             await self._ask(admission.go_on, ticket, patient=patient)
-
-    @contextmanager
-    def _expected_back(self, admission: Admission) -> Iterator[None]:
-        """See :meth:`~service.engine.admission.Admission.expect_back`."""
-        try:
-            yield
-        except Overloaded as error:
-            admission.expect_back(self.user, self.room.memory_bytes, self.room.disk_bytes, error)
-            raise
 
     def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool | str | None) -> _T:
         """Call one of admission's methods with all that is asked for."""

@@ -7,7 +7,7 @@
     ├── NotReady           no package is served yet, its net is broken, or the scheduler does not run
     ├── Draining           the service is about to stop and takes nothing new
     ├── Overloaded         more work or memory is asked for than can be promised now; comes with a time to wait
-    │   └── ShareExceeded  by a user who has an equal share of it, or would have more, while others want theirs
+    │   └── ShareExceeded  by a user who has an equal share of what may wait, while others have less
     ├── TooLargeForMemory  this image alone is beyond the memory budget, or beyond the spool's limit
     ├── SpoolFull          the disk of the spool folder has no room
     ├── DeadlineExceeded   not finished, or not to be finished, in the time allowed
@@ -57,7 +57,7 @@ class Overloaded(EngineError):
 
 
 class ShareExceeded(Overloaded):
-    """The limit is full, or room in it is kept for others, and the user has an equal share already."""
+    """The limit of what may wait is full, and the user who asks has an equal share of it already."""
 
 
 class TooLargeForMemory(EngineError):

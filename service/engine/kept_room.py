@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from service.engine.alone import check_load_alone, megabytes
-from service.engine.comebacks import Comebacks
-from service.engine.errors import Overloaded, ShareExceeded
+from service.engine.alone import check_load_alone
 from service.engine.growth import Growth
-from service.engine.ledger import WORDS, Ledger
+from service.engine.ledger import Ledger
 from service.engine.package_room import PackageRoom
 from service.engine.precedence import Precedence, Wish
 from service.engine.series import Series
-from service.engine.unsent import KINDS, Kind
+from service.engine.unsent import Kind
 
 
 class KeptRoom(Ledger):
@@ -33,7 +30,6 @@ class KeptRoom(Ledger):
         super().__init__(memory_bytes, disk_bytes, clock)
         self._clock = clock
         self._package = PackageRoom()
-        self._comebacks = Comebacks(clock)
         self._precedence = Precedence(self._limit, self._lasting, clock)
         self._growth = Growth(memory_bytes, lambda: self.memory_in_use, places, clock)
 
@@ -59,55 +55,6 @@ class KeptRoom(Ledger):
             return super()._holders(in_work, owner)
         requests = in_work + self._unsent.count(owner) - 1  # what a package holds is kept as an answer is
         return f"{requests} requests and a package hold" if requests else "a package holds"
-
-    def check_room(self, memory_bytes: int, disk_bytes: int, series: Series, user: str | None = None) -> None:
-        """Refuse what has no room now beside what others hold, and what is kept for them.
-
-        Raises
-        ------
-        Overloaded
-            Where there is none for anybody.
-        ShareExceeded
-            Where it is kept for users who were refused, and this one would have more than an equal share with it.
-
-        """
-        for kind, needed in zip(KINDS, (memory_bytes, disk_bytes), strict=True):
-            kept = self._kept_from_requests(kind)
-            self._check_free(kind, needed, series, kept=kept, kept_s=self._precedence.seconds_left)
-            self._check_share(kind, needed, series, kept, user)
-
-    def _check_share(self, kind: Kind, needed: int, series: Series, kept: int, user: str | None) -> None:
-        before = [comeback for comeback in self._comebacks.before(user) if getattr(comeback, kind)]
-        coming: int = sum(getattr(comeback, kind) for comeback in before)
-        held, users = self._held_by(user, kind), self._users(user)
-        share, limit = self._limit(kind) // users, self._limit(kind)
-        missing = self._in_use(kind, series.owner) + kept + coming + needed + getattr(series, kind) - limit
-        if not needed or not coming or missing <= 0 or held + needed <= share:
-            return
-        kept_s = max(comeback.until_s for comeback in before) - self._clock()
-        freed_s = self._wait_s(self._in_work(), missing, kind, series.owner, None)
-        reason, of, name = WORDS[kind]
-        wait = max(1, math.ceil(min(freed_s, kept_s)))
-        raise ShareExceeded(
-            f"requests of the user who asks hold {megabytes(held)} MB{of} and this one needs {megabytes(needed)} MB, "
-            f"{megabytes(coming)} MB are kept for users with less than an equal share, who were refused before; the "
-            f"{name} is {megabytes(limit)} MB, of {users} users each may have {megabytes(share)} MB; try again in "
-            f"{wait} s",
-            reason,
-            wait,
-        )
-
-    def _users(self, user: str | None) -> int:
-        return len({user} | self._holding_users | self._comebacks.users)
-
-    def expect_back(self, user: str | None, memory_bytes: int, disk_bytes: int, refusal: Overloaded) -> None:
-        """Keep room for a user who was refused for want of it, until he may come again, if he holds less than a share.
-
-        Others are let in meanwhile as long as they keep within theirs, or leave as much.
-        """
-        kind = next((kind for kind, (reason, _, _) in WORDS.items() if reason == refusal.reason), None)
-        if kind and self._held_by(user, kind) < self._limit(kind) / self._users(user):
-            self._comebacks.expect(user, memory_bytes, disk_bytes, refusal.retry_after_s)
 
     def reserve(self, memory_bytes: int, nets_bytes: int = 0) -> Callable[[], None] | None:
         """Charge memory for a package until the returned function is called; None where it is not free.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from service.engine.alone import megabytes
 from service.engine.errors import Overloaded
@@ -11,12 +11,6 @@ from service.engine.series import Series
 from service.engine.sharing import seconds_until_freed
 from service.engine.ticket import Ticket
 from service.engine.unsent import Kind, Unsent
-
-WORDS: Mapping[Kind, tuple[str, str, str]] = {
-    "memory_bytes": ("memory", "", "memory budget for images"),
-    "disk_bytes": ("disk", " of the spool", "limit"),
-}
-"""Reason of a refusal, what is held of, and what its limit is called."""
 
 
 class Ledger:
@@ -77,23 +71,12 @@ class Ledger:
     def _limit(self, kind: Kind) -> int:
         return self.memory_limit if kind == "memory_bytes" else self.disk_limit
 
-    def keep(
-        self, memory_bytes: int, disk_bytes: int, owner: object | None = None, *, user: str | None = None
-    ) -> Callable[[], None]:
+    def keep(self, memory_bytes: int, disk_bytes: int, owner: object | None = None) -> Callable[[], None]:
         """Charge an encoded answer until the returned function is called, once it is sent; any thread may call it.
 
-        ``owner`` is :attr:`service.engine.series.Series.owner`, ``user`` that of :class:`Ticket`.
+        ``owner`` is :attr:`service.engine.series.Series.owner`.
         """
-        return self._unsent.keep(memory_bytes, disk_bytes, owner, user=user)
-
-    def _held_by(self, user: str | None, kind: Kind) -> int:
-        """Bytes that accepted requests of one user, and answers that are being sent to him, hold."""
-        held: int = sum(getattr(ticket, kind) for ticket in self._in_work() if ticket.user == user)
-        return held + self._unsent.held_by(user, kind)
-
-    @property
-    def _holding_users(self) -> set[str | None]:
-        return {ticket.user for ticket in self._in_work()} | self._unsent.users
+        return self._unsent.keep(memory_bytes, disk_bytes, owner)
 
     def _check_free(
         self,
@@ -132,7 +115,10 @@ class Ledger:
         wait = self._wait_s(work, missing, kind, series.owner, asking)
         if missing <= kept:
             wait = min(wait, max(1, math.ceil(kept_s)))
-        reason, of, name = WORDS[kind]
+        reason, of, name = {
+            "memory_bytes": ("memory", "", "memory budget for images"),
+            "disk_bytes": ("disk", " of the spool", "limit"),
+        }[kind]
         others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
         beside = f" beside {megabytes(ready)} MB of its other results" if ready else ""
         raise Overloaded(

@@ -105,7 +105,7 @@ class Pipeline:
             # until it is sent: a client that takes its time holds no less memory than one that waits
             for body, _ in encoded:
                 held_bytes = (body.size, 0) if body.in_memory else (0, body.size)
-                body.when_freed(self.admission.keep(*held_bytes, series.owner, user=request.user))
+                body.when_freed(self.admission.keep(*held_bytes, series.owner))
             bodies.pop_all()
         pixels = header.planes * math.prod(header.size_yx)
         self.metrics.pixels.labels(model=spec.reference).inc(pixels)

@@ -24,7 +24,6 @@ class _Answer:
     disk_bytes: int
     since_s: float
     owner: object | None
-    user: str | None
 
 
 class Unsent:
@@ -42,14 +41,12 @@ class Unsent:
         self._answers: set[_Answer] = set()
         self._sent: deque[_Answer] = deque()  # filled by any thread, the garbage collector's too
 
-    def keep(
-        self, memory_bytes: int, disk_bytes: int, owner: object | None = None, *, user: str | None = None
-    ) -> Callable[[], None]:
+    def keep(self, memory_bytes: int, disk_bytes: int, owner: object | None = None) -> Callable[[], None]:
         """Charge one until the returned function is called, once it is sent; any thread may call it.
 
-        ``owner`` stands for a caller who gets several, ``user`` for who is charged.
+        ``owner`` stands for a caller who gets several.
         """
-        answer = _Answer(memory_bytes, disk_bytes, self._clock(), owner, user)
+        answer = _Answer(memory_bytes, disk_bytes, self._clock(), owner)
         self._answers.add(answer)
         return partial(self._sent.append, answer)
 
@@ -60,16 +57,6 @@ class Unsent:
     def held(self, kind: Kind, but: object | None = None) -> int:
         """Bytes that they hold together."""
         held: int = sum(getattr(answer, kind) for answer in self._left(but))
-        return held
-
-    @property
-    def users(self) -> set[str | None]:
-        """Whose they are."""
-        return {answer.user for answer in self._left(None)}
-
-    def held_by(self, user: str | None, kind: Kind) -> int:
-        """Bytes that those of one user hold together."""
-        held: int = sum(getattr(answer, kind) for answer in self._left(None) if answer.user == user)
         return held
 
     def seconds_until_free(self, size: int, kind: Kind, but: object | None = None) -> float:

@@ -11,7 +11,7 @@ from service.engine.engine import Engine
 from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
 from service.formats.npy import NpyEncoder
-from service.jobs.errors import JobNotDone, UnknownJob
+from service.jobs.errors import JobExists, JobNotDone, UnknownJob
 from service.jobs.folder import JobsFolder
 from service.jobs.keeper import Keeper
 from service.jobs.listing import of_user
@@ -140,6 +140,8 @@ class Jobs:
                 await work
             self.check_size(wanted, progress.pixels)
             running = Running.begun(job_id, wanted, model, user, progress)
+            if job_id in self._work.running:  # deleted by another replica, and this one has not heard of it yet
+                raise JobExists(job_id)
             await self._create(running.record)
         except BaseException:
             work.cancel()

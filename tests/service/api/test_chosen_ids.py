@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.jobs.folder import JobsFolder
 from service.jobs.record import Record
@@ -41,7 +45,13 @@ def prefer(*preferences: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "header", [f"respond-async; id={ID}", f"wait=5, Respond-Async;x=1; ID={ID};y", f"respond-async;id={ID}, a; id=b"]
+    "header",
+    [
+        f"respond-async; id={ID}",
+        f"wait=5, Respond-Async;x=1; ID={ID};y",
+        f"respond-async;id={ID}, a; id=b",
+        f'respond-async; id = "{ID}"',
+    ],
 )
 def test_a_job_has_the_id_that_its_client_chose_and_is_that_users_alone(service: AppClient, header: str) -> None:
     answer = service.segment(IMAGE, headers=prefer(header))
@@ -76,6 +86,27 @@ def test_an_id_is_given_once(service: AppClient, user: dict[str, str]) -> None:
     assert ID in assert_problem(refusal, 409, "job-exists")["detail"]
     assert [path.name for path in folder.iterdir() if path.is_dir()] == [ID]
     assert service.get(f"/jobs/{ID}", headers=ALICE).json()["pixels"] == disc().size, "the first one goes on"
+
+
+def test_an_id_is_not_given_again_while_this_replica_works_on_what_another_has_deleted(service: AppClient) -> None:
+    chosen = prefer(f"respond-async; id={ID}")
+    beating = service.app.state.jobs._work._beating
+    beating.get_loop().call_soon_threadsafe(beating.cancel)
+    wait_until(beating.done)  # it would notice within a second
+    admission = service.app.state.engine._admission
+    release = admission.keep(admission.memory_limit, 0)  # the job waits for memory
+    try:
+        assert service.segment(IMAGE, headers=chosen).status_code == 202
+        shutil.rmtree(service.app.state.jobs.path / ID)
+        refusal = service.segment(png(disc(30, 30)), headers=chosen)
+    finally:
+        release()
+        beating.get_loop().call_soon_threadsafe(service.app.state.jobs._work.start)
+    assert_problem(refusal, 409, "job-exists")
+    wait_until(lambda: ID not in service.app.state.jobs._work.running)
+    assert service.segment(png(disc(30, 30)), headers=chosen).status_code == 202
+    result = service.get(f"/jobs/{ID}/result", params={"wait": 20}, headers=ALICE)
+    assert np.asarray(Image.open(io.BytesIO(result.content))).shape == disc(30, 30).shape
 
 
 def test_who_hangs_up_while_the_id_is_taken_by_another_job_deletes_none(

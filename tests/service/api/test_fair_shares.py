@@ -143,35 +143,6 @@ def test_who_fills_what_may_wait_keeps_nobody_else_out(
         assert [sent.result().status_code for sent in (*accepted, others)] == [200] * (BACKLOG_S + 1)
 
 
-def test_memory_that_one_frees_is_kept_for_another_who_was_refused(
-    serve: Callable[..., Any], users: list[dict[str, str]], gate: Gate
-) -> None:
-    alice, bob = users
-    with serve(max_backlog_s=1e6, deadline_s=1e6) as service:
-        service.takes_a_second(alice, 100)
-        most = service.engine._admission.memory_limit
-        service.engine._admission.memory_limit = 5 * service.get("/plan", alice, size="300x300").json()["memory_bytes"]
-        assert service.engine._admission.memory_limit < most
-        accepted, refusal = service.fill(alice)
-        assert_problem(refusal, 503, "overloaded")
-        assert assert_problem(service.segment(bob).result(), 503, "overloaded")["reason"] == "memory"
-        gate.opened.set()
-        assert {sent.result().status_code for sent in accepted} == {200}
-        wait_until(lambda: service.engine._admission.memory_in_use == 0)
-        gate.opened.clear()
-        service.takes_a_second(alice, 100)
-        again, refusal = service.fill(alice)
-        assert (len(again), len(accepted)) == (len(accepted) - 1, len(accepted))
-        told = assert_problem(refusal, 503, "share-exceeded")
-        assert told["reason"] == "memory"
-        assert "MB are kept for users with less than an equal share, who were refused before" in told["detail"]
-        others = service.segment(bob)
-        assert not others.done(), "it is accepted"
-        assert_problem(service.segment(alice).result(), 503, "overloaded")
-        gate.opened.set()
-        assert {sent.result().status_code for sent in (*again, others)} == {200}
-
-
 def refused(service: Service, headers: Mapping[str, str]) -> list[tuple[dict[str, str], float]]:
     """Labels and values of what was refused to who had an equal share."""
     families = text_string_to_metric_families(service.get("/metrics", headers).text)

@@ -99,9 +99,9 @@ def test_a_refusal_between_outputs_does_not_count_those_that_are_ready(
             held = admission.memory_limit - needed(engine, STACK, "probabilities") - labels + 1
             real = admission.keep
 
-            def others_come(*given: Any, user: str | None) -> Callable[[], None]:
+            def others_come(*given: Any) -> Callable[[], None]:
                 real(held, 0)
-                return real(*given, user=user)
+                return real(*given)
 
             monkeypatch.setattr(admission, "keep", others_come)
             with pytest.raises(Overloaded) as refusal:
@@ -170,9 +170,9 @@ def test_labels_come_first_where_several_orders_have_room(packages: Path, monkey
             kept: list[int] = []
             real = engine._admission.keep
 
-            def note(memory_bytes: int, *others: Any, user: str | None) -> Callable[[], None]:
+            def note(memory_bytes: int, *others: Any) -> Callable[[], None]:
                 kept.append(memory_bytes)
-                return real(memory_bytes, *others, user=user)
+                return real(memory_bytes, *others)
 
             monkeypatch.setattr(engine._admission, "keep", note)
             scarce(engine, needed(engine, STACK, *OUTPUTS) - 1)
