@@ -10,6 +10,7 @@ import errno
 import itertools
 import math
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -57,18 +58,24 @@ def readable(image: Path, most_pixels: float = math.inf, closed: Callable[[], bo
     Raises
     ------
     UndecodableImage
-        Where it is damaged, or its metadata are.
+        Where it is empty or damaged, or its metadata are.
     UnsupportedImageFormat
         Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, or ``zarr`` is not installed.
     ImageTooLarge
         Where it has more pixels.
     OSError
-        Where it cannot be read, or the temporary folder has no room for the copy.
+        Where it cannot be read, or is no file (to open a pipe would take until somebody writes to it), or the temporary
+        folder has no room for the copy.
     CancelledError
         Where nobody wants it any more.
 
     """
     if not image.is_dir():
+        status = image.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{str(image)!r} is a pipe, a socket or a device; write the image to a file")
+        if not status.st_size:
+            raise UndecodableImage(f"{str(image)!r} is empty, it has 0 bytes; copy or write it again")
         yield image
         return
     with tempfile.TemporaryFile() as copy, tempfile.TemporaryDirectory(prefix="unet-zarr-") as folder:

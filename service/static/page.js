@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const FORMATS = { tiff: "TIFF", png: "PNG", geojson: "QuPath GeoJSON", rois: "ImageJ ROIs", csv: "table of objects (CSV)", coco: "COCO JSON", rle: "run lengths (JSON)", npy: "NumPy .npy" };
 const STEPS_S = 0.3;   // more steps of a number may follow
 const ASK_FOR_MODELS_MS = 2000;   // as long as there is none
+const MOST_MODELS_MS = 20000; // a connection that is dead without a word is not waited for
 let image = null;      // the chosen File
 let others = "";       // what to say of the files that were dropped with it
 let layers = null;     // what is drawn: the picture, where the browser can decode it, and the objects
@@ -146,7 +147,7 @@ function choose(files) {
 
 // Fills the list of models; asks again until there are some. The choice stays as it is, or else the same name's next version.
 async function listModels() {
-  const listed = await fetch("models").then((answer) => answer.json()).catch(() => null), models = listed?.models ?? [];
+  const listed = await fetch("models", {signal: AbortSignal.timeout(MOST_MODELS_MS)}).then((answer) => answer.json()).catch(() => null), models = listed?.models ?? [];
   most = listed?.max_body_bytes ?? most;
   clearTimeout(waiting);
   if (models.length === 0) {

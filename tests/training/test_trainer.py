@@ -16,7 +16,7 @@ from PIL import Image
 from training import run_folder
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.datasets import load_images
+from training.datasets import load_for, load_images
 from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile, Unwritable
 from training.options import Card, Loss, Schedule
 from training.recipe import Recipe, read_recipe
@@ -232,9 +232,9 @@ def test_a_folder_that_was_filled_while_images_were_read_is_not_overwritten(
 ) -> None:
     def meanwhile(*arguments: Any) -> Any:
         (tmp_path / "best.pt").write_bytes(b"another's net")
-        return load_images(*arguments)
+        return load_for(*arguments)
 
-    monkeypatch.setattr("training.trainer.load_images", meanwhile)
+    monkeypatch.setattr("training.trainer.load_for", meanwhile)
     with pytest.raises(CheckpointError, match=r"best.pt is there already"):
         train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
     assert (tmp_path / "best.pt").read_bytes() == b"another's net"
