@@ -210,7 +210,8 @@ class Scheduler:
         except RuntimeError as error:  # the executor has been shut down under us
             gone: Exception | None = InferenceFailed(f"the inference thread is gone: {error}")
             done = BatchDone([gone] * len(batch), passing=len(batch), pixels=0, seconds=0.0)
-        self._due.remove(due)
+        finally:
+            self._due.remove(due)
         for (job, _), outcome in zip(batch, done.outcomes, strict=True):
             if outcome is not None:
                 clear_locals(outcome)  # it went through the thread's frames, which hold the whole batch

@@ -10,7 +10,7 @@ import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 from pydantic import ValidationError
 
@@ -31,9 +31,9 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, mode=0o600)
 
 
-def new_name() -> str:
-    """Name a folder that is being made, whatever its job's id will be."""
-    return f".new-{secrets.token_hex(16)}"
+def hidden_name(what: Literal["new", "gone"]) -> str:
+    """Name a folder that is being made or cleared away, whatever its job's id: that may be given again meanwhile."""
+    return f".{what}-{secrets.token_hex(16)}"
 
 
 def give_name(new: Path, job_id: str) -> None:

@@ -26,7 +26,7 @@ from service.jobs.files import (
     Stamp,
     clear,
     give_name,
-    new_name,
+    hidden_name,
     note_fetched,
     open_result,
     private,
@@ -82,7 +82,7 @@ class JobsFolder:
             Where there is one of its id, or there are too many, results fill their room, or the disk takes none.
 
         """
-        new = self._path / new_name()
+        new = self._path / hidden_name("new")
         try:
             with self.room.made(1, record.user, jobs=1):
                 pass
@@ -277,7 +277,7 @@ class JobsFolder:
 
     def _set_aside(self, job_id: str) -> Path:
         """Make a job unknown, which is quick; whoever calls clears its files away, which may take long."""
-        return self._folder(job_id).rename(self._path / f".gone-{job_id}")
+        return self._folder(job_id).rename(self._path / hidden_name("gone"))
 
     def _folder(self, job_id: str) -> Path:
         if not JOB_ID.fullmatch(job_id):

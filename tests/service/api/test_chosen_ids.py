@@ -132,6 +132,7 @@ def test_who_hangs_up_while_the_id_is_taken_by_another_job_deletes_none(
         wait_until(lambda: service.app.state.engine._admission.in_flight == 0)
         create(jobs, record)
 
+    wait_until(lambda: ID not in service.app.state.jobs._work.running)  # else it is refused before it is made
     wait_until(lambda: service.app.state.engine._admission.in_flight == 0)
     monkeypatch.setattr(JobsFolder, "create", hung_up)
     request = service.begin("POST", "/segment", content=IMAGE, headers=chosen)

@@ -593,3 +593,14 @@ def test_a_sign_of_life_is_given_on_a_full_disk_too(tmp_path: Path, monkeypatch:
     assert [path.name for path in (tmp_path / ONE).iterdir()] == ["job.json"]
     folder.write(job_record(ONE, state="done"))
     assert folder.read(ONE).report.state == "done"
+
+
+def test_an_id_that_is_given_again_is_deleted_while_files_of_the_former_job_are_still_there(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 1000, KEEP_S)
+    finished(folder, ONE, 100)
+    folder.forget(ONE)
+    folder._set_aside(ONE)  # by a process that has not cleared it away yet
+    finished(folder, ONE, 100)
+    folder.delete(ONE)
+    with pytest.raises(UnknownJob):
+        folder.read(ONE)
