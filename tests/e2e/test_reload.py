@@ -90,11 +90,12 @@ def test_what_is_served_refused_and_gone_is_told_everywhere(tmp_path: Path) -> N
             return found | {s.name: s.value for s in samples if s.name == "unet_packages_refused"}
 
         assert told() == {"cells": 1, "served": 1, "refused": 0, "dropped": 0, "unet_packages_refused": 0}
-        shutil.copytree(ZOO / "nuclei", folder / "nuclei")
+        shutil.copytree(ZOO / "nuclei", tmp_path / "nuclei").rename(folder / "nuclei")  # all at once: counted exactly
         until(lambda: len(served(server)) == 2)
         assert httpx.get(f"{server.url}/readyz").json()["models"] == served(server)
         weights = next((folder / "nuclei").glob("*.onnx"))
-        weights.write_bytes(b"no net")
+        (tmp_path / "no-net").write_bytes(b"no net")
+        (tmp_path / "no-net").replace(weights)
         until(lambda: "nuclei" in models(server)["refused"])
         (reference, reason) = next(iter(models(server)["kept"].items()))
         assert (reference.partition("@")[0], reason) == ("nuclei", "what is in its place now is not served")
@@ -108,11 +109,11 @@ def test_what_is_served_refused_and_gone_is_told_everywhere(tmp_path: Path) -> N
             "dropped": 0,
             "unet_packages_refused": 1,
         }
-        shutil.rmtree(folder / "nuclei")
+        (folder / "nuclei").rename(tmp_path / "gone")
         until(lambda: len(served(server)) == 1)
         assert models(server)["refused"] == models(server)["kept"] == {}
         assert told() == {"cells": 1, "served": 2, "refused": 1, "dropped": 1, "unet_packages_refused": 0}
-        shutil.rmtree(folder)
+        folder.rename(tmp_path / "all-gone")
         until(lambda: "cells@1.0.0" in models(server)["kept"])
         assert httpx.post(f"{server.url}/segment", content=png(disc())).status_code == 200
 
