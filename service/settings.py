@@ -96,128 +96,136 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; containers set 0.0.0.0.")
+    host: str = Field("127.0.0.1", description="Address to listen on. The containers set 0.0.0.0.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8000, description="Port to listen on; 0 takes a free one, which the log names."
+        8000, description="Port to listen on. 0 picks a free port and logs it."
     )
     root_path: Annotated[str, AfterValidator(_path_prefix)] = Field(
-        "", description="Path prefix under which a proxy shows the service and which it strips, such as /unet."
+        "", description="Path prefix under which a proxy publishes the service and which it strips, such as /unet."
     )
     trusted_proxies: Annotated[str, AfterValidator(_network_list)] = Field(
         "127.0.0.1,::1",
-        description="Addresses and networks of proxies, with commas between, whose X-Forwarded-For tells the client's "
-        "address, by which clients without keys share the service; a comma alone for none.",
+        description="Addresses and networks of proxies, separated by commas, whose X-Forwarded-For is trusted. It "
+        "gives the client's address, which tells users without API keys apart. A single comma: none.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File of the keys with which the service may be used, NAME:KEY on each line; empty lets everybody.",
+        description="File of API keys, one NAME:KEY per line. Empty: no key is needed.",
     )
     cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
         "",
-        description="Origins of web pages that may use the service from a browser, such as https://viewer.example.org, "
-        "with commas between, or * for all; empty for its own page alone.",
+        description="Web origins that may call the service from a browser, separated by commas, such as "
+        "https://viewer.example.org, or * for all. Empty: only its own page.",
     )
     models_dir: Annotated[tuple[Path, ...] | None, NoDecode, BeforeValidator(_package_folders)] = Field(
         None,
-        description="Folders of model packages (folders or zips), separated as in PATH; zoo among them stands for "
-        "those that ship with the software; empty for zoo alone.",
+        description="Folders of model packages (folders or zip files), separated as in PATH. The word zoo stands "
+        "for the packages that ship with the software. Empty: zoo alone.",
     )
     default_model: str | None = Field(
-        None, description="name or name@version that serves requests naming no model; empty takes the first by name."
+        None, description="Model for requests that name none: name or name@version. Empty: the first by name."
     )
     rescan_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         5.0,
-        description="Seconds between two looks for packages that are new, changed or gone; 0 for none after the start.",
+        description="Seconds between checks for new, changed and removed packages. 0: check at startup only.",
     )
     backend: Backend = Field(
         "auto",
-        description="What runs the net: auto, cuda, tensorrt, openvino or cpu; an explicit one is never replaced.",
+        description="What runs the model: auto, cuda, tensorrt, openvino or cpu. One named explicitly is never "
+        "replaced by another.",
     )
     precision: Precision = Field(
         "auto",
-        description="What the net computes in: fp32, fp16, bf16, int8, or auto (the first of int8, bf16 and fp32 that "
-        "package and CPU have, on a GPU of fp16 and fp32, that agrees with fp32).",
+        description="Numeric precision: fp32, fp16, bf16, int8 or auto. auto takes the first that agrees with fp32: "
+        "int8, bf16, fp32 on a CPU, as far as package and CPU have them; fp16, fp32 on a GPU.",
     )
     require_gpu: bool = Field(
-        default=False, description="Stay unready where there is no GPU, instead of taking the CPU."
+        default=False, description="Stay unready if there is no GPU, instead of running on the CPU."
     )
     devices: Annotated[str, AfterValidator(_device_list)] = Field(
-        "0", description="Which GPUs, from 0, with commas between, or all: each gets a copy of the net."
+        "0", description="GPUs to use, numbered from 0, separated by commas, or all. Each gets a copy of the model."
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="CPU threads of the net; 0 for as many CPUs as the container may use."
+        0, description="CPU threads for the model. 0: one per CPU that the container may use."
     )
     gpu_mem_limit_mb: Annotated[int, Field(ge=0)] = Field(
-        0, description="Most GPU memory of ONNX Runtime's arena, one for each package, MiB; 0 for no limit."
+        0,
+        description="Limit on GPU memory for ONNX Runtime's arena, in MiB; each package has an arena of its own. 0: "
+        "no limit.",
     )
-    engine_cache_dir: str = Field("", description="Folder where built TensorRT engines are kept; empty for none.")
+    engine_cache_dir: str = Field("", description="Folder that keeps built TensorRT engines. Empty: none.")
     memory_budget_mb: Annotated[int, AfterValidator(_none_or_enough)] = Field(
         0,
-        description="Working memory of all requests together, MiB, at least 128; 0 for what fits, at most 2048.",
+        description="Working memory of all requests together, in MiB, at least 128. 0: what fits, at most 2048.",
     )
-    max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, MiB; above it 413.")
+    max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, in MiB. Above it: 413.")
     max_pixels: Annotated[int, Field(ge=1)] = Field(
-        2_000_000_000, description="Most pixels of one image, all planes together, by its header; above it 413."
+        2_000_000_000,
+        description="Most pixels in one image, all planes together, according to its header. Above it: 413.",
     )
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        300.0, description="Most seconds from an image's arrival to its answer; above it 504."
+        300.0, description="Most seconds from an image's arrival to its answer. Above it: 504."
     )
     job_deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        3600.0, description="The same for a job (respond-async), for whose result nobody waits on the line."
+        3600.0, description="The same limit for a job (respond-async), whose client does not wait on the connection."
     )
     job_keep_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        3600.0, description="Seconds for which the result of a job is kept once it is done."
+        3600.0, description="Seconds for which the result of a finished job is kept."
     )
     jobs_mb: Annotated[int, Field(ge=0)] = Field(
         8192,
-        description="Most room for the results of jobs, MiB; fetched ones make room for others, above it 503; 0 to "
-        "refuse jobs.",
+        description="Most space for the results of jobs, in MiB. Fetched results make room for others; above it: "
+        "503. 0 refuses jobs.",
     )
     jobs_dir: Path | None = Field(
         None,
-        description="Folder for jobs and their results; replicas that share it answer for each other's. Empty for a "
-        "temporary one that ends with the process.",
+        description="Folder for jobs and their results. Replicas that share it answer for each other's jobs. Empty: "
+        "a temporary folder that ends with the process.",
     )
     max_backlog_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         120.0,
-        description="Most seconds of accepted work that may wait, by measured speed, twice as many for users with less "
-        "than an equal share of it; above it 503.",
+        description="Most seconds of accepted work that may wait, at the measured speed. Above it: 503, but users "
+        "with less than an equal share of it are accepted until twice as much waits.",
     )
-    batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the net.")
+    batch_tiles: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="Most tiles in one call of the model.")
     tile_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         250.0,
-        description="Most milliseconds of a tile on a CPU, where that costs at most 3 % of the speed; 0 for no limit.",
+        description="Most milliseconds for one tile on a CPU, where that costs at most 3 % of the speed. 0: no limit.",
     )
     cache_dir: str = Field(
         "",
-        description="Folder where measured speeds are kept; empty for the user's cache, none to measure at each start.",
+        description="Folder that keeps measured speeds. Empty: the user's cache folder. none: measure at each start.",
     )
     spool_mb: Annotated[int, Field(ge=0)] = Field(
-        16, description="Upload size up to which it stays in memory, MiB; larger ones go to the temporary folder."
+        16, description="Largest upload that stays in memory, in MiB. Larger ones go to the temporary folder."
     )
     upload_limit_mb: Annotated[int, Field(ge=0)] = Field(
         32768,
-        description="Most room for those of all requests together, MiB, of which one of the largest allowed always has "
-        "enough; above it 503.",
+        description="Most space for all uploads in the temporary folder, in MiB; one of the largest allowed size "
+        "always fits. Above it: 503.",
     )
     spool_dir: str = Field(
         "",
-        description="Folder on a disk for images and results beyond the memory budget; empty for the temporary folder.",
+        description="Folder on a disk for images and results beyond the memory budget. Empty: the temporary folder.",
     )
     spool_limit_mb: Annotated[int, Field(ge=0)] = Field(
-        32768, description="Most room for those of all requests together, MiB; 0 to refuse them, with 413."
+        32768,
+        description="Most space in UNET_SPOOL_DIR for all requests together, in MiB. 0 refuses such images with 413.",
     )
     drain_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0,
-        description="Seconds after SIGTERM in which requests are still taken, unready, for load balancers to notice.",
+        description="Seconds after SIGTERM in which the service is unready but still accepts requests, so that load "
+        "balancers notice.",
     )
     shutdown_grace_s: Annotated[int, Field(ge=0)] = Field(
         300,
-        description="Most seconds that requests in work may take after the listener has closed; above it 503. Keep it "
-        "at the deadline or more, and stop the process no sooner.",
+        description="Most seconds that running requests may take once the listener has closed. Above it: 503. Keep "
+        "it at the deadline or more, and stop the process no sooner.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event to log.")
-    log_format: Literal["json", "text"] = Field("json", description="One JSON object per line, or text for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level to log: debug, info, warning or error."
+    )
+    log_format: Literal["json", "text"] = Field("json", description="json: one JSON object per line. text: for people.")
 
     @property
     def max_body_bytes(self) -> int:
