@@ -7,48 +7,67 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from model.errors import ModelError
-from model.images import FormatError
-from service.batch.images import NoImages
-from service.batch.ledger import NoRoomForResults
-from service.batch.shard import BadShard
-from service.batch.targets import BadTarget
-from service.client import ServiceProblem, ServiceUnreachable
-from service.commands import bench, check, models, plan, segment, serve
-from service.commands.common import fail
-from service.engine.errors import EngineError
+from model.commands import add_commands
 from service.interrupts import once_in_order, status_of
-from service.request_errors import InvalidParameter
-from service.server import CannotListen
-from service.settings import InvalidSettings, load_settings
+
+_COMMANDS = {
+    "serve": "answer over HTTP",
+    "segment": "segment image files",
+    "models": "list the model packages",
+    "check": "check a model package",
+    "plan": "show how an image would be tiled, with time and memory",
+    "bench": "measure speed and latency on this machine",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 something failed, 2 wrongly called."""
-    options = _parser().parse_args(arguments)
-    with once_in_order(terminable=options.run is not serve.run):  # a server drains
-        return _run(options)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(given).parse_args(given)
+    from service.commands.common import fail
+    from service.settings import load_settings
+
+    with once_in_order(terminable=options.command != "serve"):  # a server drains
+        try:
+            settings = load_settings({**options.defaults, **vars(options)})
+            status: int = options.run(settings, options)
+        except KeyboardInterrupt as end:
+            return fail("interrupted", status_of(end))
+        except Exception as error:
+            expected = _status_of(error)
+            if expected is None:
+                raise
+            return fail(str(error), expected)
+        return status
 
 
-def _run(options: argparse.Namespace) -> int:
-    try:
-        settings = load_settings({**options.defaults, **vars(options)})
-        status: int = options.run(settings, options)
-    except (InvalidSettings, InvalidParameter, FormatError, NoImages, BadTarget, BadShard) as error:
-        return fail(str(error), 2)
-    except (ServiceProblem, ServiceUnreachable, CannotListen, ModelError, EngineError, NoRoomForResults) as error:
-        return fail(str(error), 1)
-    except KeyboardInterrupt as end:
-        return fail("interrupted", status_of(end))
-    return status
+def _status_of(error: Exception) -> int | None:
+    """Exit status of a command that failed for a reason that its message tells; None for a fault of the program."""
+    from model.errors import ModelError
+    from model.images import FormatError
+    from service.batch.images import NoImages
+    from service.batch.ledger import NoRoomForResults
+    from service.batch.shard import BadShard
+    from service.batch.targets import BadTarget
+    from service.client import ServiceProblem, ServiceUnreachable
+    from service.engine.errors import EngineError
+    from service.request_errors import InvalidParameter
+    from service.server import CannotListen
+    from service.settings import InvalidSettings
+
+    if isinstance(error, InvalidSettings | InvalidParameter | FormatError | NoImages | BadTarget | BadShard):
+        return 2
+    if isinstance(
+        error, ServiceProblem | ServiceUnreachable | CannotListen | ModelError | EngineError | NoRoomForResults
+    ):
+        return 1
+    return None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-service", description="Segment microscopy images with U-Nets.")
     parser.add_argument("--version", action="version", version=f"unet-service {version('unet-service')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, segment, models, check, plan, bench):
-        command.add_parser(commands)
+    add_commands(parser, "service.commands", _COMMANDS, given)
     return parser
 
 

@@ -10,7 +10,7 @@ from model.interrupts import ended_at_once
 def main() -> int:
     """Run one command, as :func:`training.cli.main` does; interrupted while that is still imported, end in order."""
     with ended_at_once("unet-train"):
-        from training import cli  # takes seconds, in which an interrupt would show its imports
+        from training import cli  # an interrupt would show its imports
     return cli.main()
 
 

@@ -10,17 +10,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch.distributed import is_torchelastic_launched
-
+from model.commands import add_commands
 from model.errors import ModelError
-from model.interrupts import INTERRUPTED
-from training.commands import compare, cross_validate, evaluate, export, fit, plan, preview, quantize, report
+from model.interrupts import INTERRUPTED, ended_at_once
 from training.errors import TrainingError, Unwritable
-from training.run_folder import RunFiles
 from training.writing import is_full, unwritable
 
-_log = logging.getLogger("training")
+_COMMANDS = {
+    "plan": "choose a recipe for a folder, say why, and train nothing",
+    "preview": "show the first tiles of a run, and what the images hold",
+    "fit": "train a net",
+    "cross-validate": "train a net for each fold, and score what each held out",
+    "evaluate": "score a run, a checkpoint or a package on annotated images",
+    "report": "write one HTML file: curves, figures of each image, worst cases",
+    "export": "write the best net of a run as a model package",
+    "quantize": "add int8 weights to a package, for faster CPUs",
+    "compare": "compare a lower precision with fp32 on held-out images",
+}
+_TRAINS = {"fit", "plan", "cross-validate"}
 _NO_MEMORY = (
     "there is not enough memory ({}); crop the images, choose a smaller tile_output_px or schedule.batch, or give the "
     "command more memory"
@@ -42,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The command line without the program's name; ``sys.argv`` where None.
 
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None and not _TRAINS.isdisjoint(given[:1]):
+        _restart_with_huge_pages()
+    with ended_at_once("unet-train"):
+        options = _parser(given).parse_args(given)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
     if arguments is None:
-        if options.command in {"fit", "plan", "cross-validate"}:
-            _restart_with_huge_pages()
         _heed_the_end_of_the_terminal()
     try:
         options.run(options)
@@ -75,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether there was no memory, in whatever way Python, NumPy or torch put it."""
+    import torch
+
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -90,7 +101,11 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
     """Say how a run that has ended too soon goes on; nothing where there is none to go on with."""
     if options.command == "cross-validate":
         return "; the same command with --resume goes on"
-    if options.command == "fit" and RunFiles(options.out).last.exists():
+    if options.command != "fit":
+        return ""
+    from training.run_folder import RunFiles
+
+    if RunFiles(options.out).last.exists():
         without = "" if options.origin is None or options.recipe is not None else " and without --from"
         return f"; the same command with --resume{without} goes on from the newest checkpoint"
     return ""
@@ -110,17 +125,15 @@ def _heed_the_end_of_the_terminal() -> None:
     """
     if (
         hasattr(signal, "SIGHUP")
-        and not is_torchelastic_launched()
+        and "TORCHELASTIC_RUN_ID" not in os.environ  # as torch.distributed.is_torchelastic_launched looks
         and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     ):
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unet-train", description="From annotated images to a model package.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in (plan, preview, fit, cross_validate, evaluate, report, export, quantize, compare):
-        command.add_parser(commands)
+    add_commands(parser, "training.commands", _COMMANDS, given)
     return parser
 
 

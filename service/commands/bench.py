@@ -37,14 +37,12 @@ _HEADER = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser(
-        "bench",
-        help="measure speed and latency on this machine",
-        description="Measure each backend and precision that runs here: image pixels per second of a 16-bit TIFF to "
+    parser.description = (
+        "Measure each backend and precision that runs here: image pixels per second of a 16-bit TIFF to "
         "its PNG mask, overhead over a bare loop on the same tiles, and latencies under mixed load, 256 to 2048 px. "
-        "The speeds of tiles that it finds are kept for later starts of the service.",
+        "The speeds of tiles that it finds are kept for later starts of the service."
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="for each line, about (default: %(default)g)")
     parser.add_argument("--clients", type=int, default=8, help="requests in flight under load (default: %(default)s)")

@@ -13,12 +13,10 @@ from service.settings import Settings
 from service.telemetry import configure_logging
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser(
-        "check",
-        help="check a model package",
-        description="Read a package, check its hashes, run its test input; exit status 1 where it would not be served.",
+    parser.description = (
+        "Read a package, check its hashes, run its test input; exit status 1 where it would not be served."
     )
     parser.add_argument("package", type=Path, metavar="PACKAGE", help="folder or zip")
     add_local_options(parser)

@@ -14,9 +14,8 @@ from service.engine.loading import refusal_of
 from service.settings import Settings
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("models", help="list the model packages")
     parser.add_argument("--url", help="those of this server; UNET_API_KEY holds its key, if any")
     add_local_options(parser)
     parser.set_defaults(run=run, defaults={})

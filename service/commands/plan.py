@@ -35,13 +35,11 @@ _ALTERNATIVES = 4
 _PAPER_STRIDE_PX = 384  # of the paper's 388 px of output: its 572 px tile, on the pooling grid
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser(
-        "plan",
-        help="show how an image would be tiled, with time and memory",
-        description="Show the tiles for an image size on this machine, with the time and memory expected, and the "
-        "plans that were weighed against it. Measures the net first, where no earlier start has.",
+    parser.description = (
+        "Show the tiles for an image size on this machine, with the time and memory expected, and the "
+        "plans that were weighed against it. Measures the net first, where no earlier start has."
     )
     parser.add_argument("size", type=_size, metavar="HEIGHTxWIDTH", help="of the image, px: 4096x4096")
     parser.add_argument("--model", metavar="NAME", help="name or name@version; the default model where not given")

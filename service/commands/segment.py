@@ -45,13 +45,11 @@ _FIGURES = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _SHOWN_LEFT_OUT = 3
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser(
-        "segment",
-        help="segment image files",
-        description="Segment files in this process, or on a server with --url. Goes on after a bad file; called again, "
-        "does what is left. Exit status 1 where an image failed: FOLDER/failures.json lists them.",
+    parser.description = (
+        "Segment files in this process, or on a server with --url. Goes on after a bad file; called again, "
+        "does what is left. Exit status 1 where an image failed: FOLDER/failures.json lists them."
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="file, folder or pattern ('plates/**/*.tif')")
     parser.add_argument("--list", metavar="FILE", dest="listed", help="images, one path on each line; - for stdin")

@@ -11,9 +11,9 @@ from service.settings import Settings, add_options, unknown_variables
 from service.telemetry import configure_logging
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("serve", help="answer over HTTP", description="Serve until SIGTERM.")
+    parser.description = "Serve until SIGTERM."
     add_options(parser)
     parser.set_defaults(run=run, defaults={})
 

@@ -19,13 +19,23 @@ def modules_loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("statement", ["import service.cli", "import service.app", "import training.synthetic"])
+COMMANDS = "from service.commands import bench, check, models, plan, segment, serve"
+
+
+@pytest.mark.parametrize("statement", [COMMANDS, "import service.app", "import training.synthetic"])
 def test_the_service_and_the_demo_load_no_training_library(statement: str) -> None:
     assert not modules_loaded_by(statement) & {"torch", "onnx", "onnxscript", "bioimageio", "tensorboard"}
 
 
+@pytest.mark.parametrize("program", ["service", "training"])
+def test_help_comes_before_what_takes_seconds_to_load(program: str) -> None:
+    said = f"import contextlib, sys; sys.argv = ['x', '--help']; from {program}.__main__ import main"
+    loaded = modules_loaded_by(f"{said}\nwith contextlib.suppress(SystemExit): main()\npass")
+    assert not loaded & {"numpy", "torch", "fastapi", "pydantic", "httpx"}
+
+
 def test_the_settings_are_not_read_at_import() -> None:
-    program = "import os; os.environ['UNET_PORT'] = 'nonsense'; import service.cli, service.app"
+    program = "import os; os.environ['UNET_PORT'] = 'nonsense'; import service.app; " + COMMANDS
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=PROJECT).returncode == 0
 
 

@@ -13,15 +13,12 @@ ENVIRONMENT = {**os.environ, "GLIBC_TUNABLES": ""}  # set, so that no command st
 WHILE_IMPORTING = signalled_while_importing("torch", "SIGINT", "training")
 
 IN_A_COMMAND = """
-import signal, sys
-from training import __main__, cli
+import signal, sys, types
+from training import __main__
 
-class Plan:
-    @staticmethod
-    def add_parser(commands):
-        commands.add_parser("plan").set_defaults(run=lambda _: signal.raise_signal(signal.SIGINT))
-
-cli.plan = Plan
+plan = types.ModuleType("training.commands.plan")
+plan.declare = lambda parser: parser.set_defaults(run=lambda _: signal.raise_signal(signal.SIGINT))
+sys.modules[plan.__name__] = plan
 sys.exit(__main__.main())
 """
 
@@ -43,14 +40,14 @@ def test_an_interrupt_of_a_command_is_its_own_affair() -> None:
 
 def test_the_end_of_the_terminal_is_an_interrupt() -> None:
     hung_up = IN_A_COMMAND.replace("raise_signal(signal.SIGINT)", "raise_signal(signal.SIGHUP)")
-    as_by_default = hung_up.replace("class Plan", "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nclass Plan")
+    as_by_default = hung_up.replace("sys.exit", "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nsys.exit")
     assert said(as_by_default, "plan") == (130, "", "\ninterrupted\n")
-    by_nohup = hung_up.replace("class Plan", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nclass Plan")
+    by_nohup = hung_up.replace("sys.exit", "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nsys.exit")
     assert said(by_nohup, "plan") == (0, "", "")
 
 
 def test_interrupts_that_are_switched_off_stay_so() -> None:
     switched_off = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{WHILE_IMPORTING}"
-    status, out, err = said(switched_off, "--help")
+    status, out, err = said(switched_off, "plan", "--help")
     assert (status, err) == (0, "")
-    assert out.startswith("usage: unet-train")
+    assert out.startswith("usage: unet-train plan")

@@ -23,7 +23,7 @@ from model.label_rule import LabelRule
 from model.tiling import AxisGeometry, Geometry
 from training.checkpoint import load_checkpoint
 from training.cli import main
-from training.commands.report import add_parser, command_of
+from training.commands.report import command_of, declare
 from training.datasets import IGNORE, AnnotatedImage
 from training.evaluate import Evaluation, ImageFigures
 from training.measures.foreground import Overlap
@@ -125,11 +125,11 @@ def test_the_report_says_what_was_trained(runs: Path, written: Path, nuclei_fold
 
 
 def test_the_command_that_a_report_quotes_makes_it_again() -> None:
-    commands = argparse.ArgumentParser().add_subparsers()
-    add_parser(commands)
+    parser = argparse.ArgumentParser()
+    declare(parser)
     words = ["run", "--data", "my images", "--out", "a.html", "--split", "all", "--worst", "2"]
     words += ["--recipe", "b.toml", "--device", "cuda"]
-    options = commands.choices["report"].parse_args(words)
+    options = parser.parse_args(words)
     assert shlex.split(command_of(options)) == ["unet-train", "report", *words]
 
 

@@ -1,1 +1,1 @@
-"""Commands of ``unet-train``, one module each: ``add_parser`` declares the options, ``run`` does the work."""
+"""Commands of ``unet-train``, one module each: ``declare`` adds the options, ``run`` does the work."""

@@ -17,9 +17,8 @@ from training.run_folder import net_path
 from training.targets import chosen_images, recipe_of
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("compare", help="compare a lower precision with fp32 on held-out images")
     parser.add_argument("package", type=net_path, metavar="PACKAGE", help="folder, zip, or the name of one that ships")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument(

@@ -12,9 +12,8 @@ from training.paths import given_path
 from training.recipe import read_recipe, shipped_recipes
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("cross-validate", help="train a net for each fold, and score what each held out")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
     add_values(parser, "change a value of the recipe, such as schedule.batch=2")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")

@@ -22,9 +22,8 @@ from training.state import require_device
 from training.targets import checkpoint_of, chosen_images, open_predictor, origin_of
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("evaluate", help="score a run, a checkpoint or a package on annotated images")
     parser.add_argument(
         "targets",
         type=net_path,

@@ -27,9 +27,8 @@ from training.variants import add_int8_by
 from training.writing import require_folder
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("export", help="write the best net of a run as a model package")
     # not "run", which is what the command does
     parser.add_argument("finished", metavar="run", type=given_path, help="folder of the run, or a .pt file")
     parser.add_argument(

@@ -22,9 +22,8 @@ from training.trainer import train
 _log = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("fit", help="train a net")
     names = ", ".join(shipped_recipes())
     parser.add_argument("--recipe", help=f"a TOML file, or one of: {names} (default: chosen from the images)")
     change = "change a value of the named recipe, such as schedule.batch=2"

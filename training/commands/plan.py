@@ -19,9 +19,8 @@ from training.writing import require_file
 _log = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("plan", help="choose a recipe for a folder, say why, and train nothing")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of annotated images")
     parser.add_argument("--out", type=given_path, metavar="FILE.toml", help="write the recipe to a file")
     add_values(parser, "how the folder is read, such as data.layout=coco")

@@ -27,9 +27,8 @@ _log = logging.getLogger(__name__)
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("preview", help="show the first tiles of a run, and what the images hold")
     parser.add_argument("--recipe", required=True, help=f"a TOML file, or one of: {', '.join(shipped_recipes())}")
     parser.add_argument("--data", type=given_path, required=True, metavar="DIR", help="folder of images and masks")
     parser.add_argument(

@@ -13,9 +13,8 @@ from training.variants import add_int8_by
 from training.writing import require_folder
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("quantize", help="add int8 weights to a package, for faster CPUs")
     parser.add_argument(
         "package", type=given_path, metavar="PACKAGE", help="folder or zip that unet-train export wrote"
     )

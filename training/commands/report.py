@@ -26,9 +26,8 @@ from training.writing import require_file
 _log = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser = commands.add_parser("report", help="write one HTML file: curves, figures of each image, worst cases")
     parser.add_argument(
         "targets",
         type=net_path,
