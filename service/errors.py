@@ -106,7 +106,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "Crop, send fewer planes, or raise `UNET_MAX_PIXELS`. Nothing was decoded.",
     ),
     format_errors.UnknownFormat: ProblemKind(
-        "unknown-format", 406, "There is no such output format", "Ask for a format of the table above."
+        "unknown-format", 406, "There is no such output format", "Ask for one of the formats that the message lists."
     ),
     format_errors.UnsupportedOutput: ProblemKind(
         "unsupported-output",
