@@ -9,16 +9,17 @@ from contextlib import contextmanager
 
 from service.engine.alone import check_disk_alone, check_memory_alone
 from service.engine.backlog import check_deadline, check_time
-from service.engine.kept_room import KeptRoom
+from service.engine.line import Line, bytes_of
 from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
+from service.engine.shared_room import SharedRoom
 from service.engine.sharing import seconds_beside, seconds_of_newcomer
 from service.engine.ticket import Throughput, Ticket
 from service.engine.turn_order import TurnOrder
 from service.engine.unsent import KINDS
 
 
-class Admission(KeptRoom):
+class Admission(SharedRoom):
     """Accepts work as long as there is room and time for it.
 
     Parameters
@@ -46,6 +47,7 @@ class Admission(KeptRoom):
     ) -> None:
         # a worker is left to those that wait for none
         super().__init__(memory_bytes, disk_bytes, turns - 1, clock)
+        self._line = Line()
         self.order = TurnOrder(turns)
         """Whose turn is next in the background."""
         self.busy_s: Callable[[], float] = lambda: 0.0
@@ -86,7 +88,7 @@ class Admission(KeptRoom):
             Whether nobody waits for it: then its time allowed is also the limit of what may wait, and it holds nothing
             before it makes its :meth:`claim`.
         user
-            Whose it is: users share turns in the background, and the limits of what may wait.
+            Whose it is: users share turns in the background, the limits of what may wait, and memory and disk.
         series
             What goes to the same caller: its answers must be there beside the result, and are not counted as others'.
 
@@ -139,7 +141,7 @@ class Admission(KeptRoom):
 
         Those in work in the background leave half of memory and disk to those that somebody waits for, but one alone
         may have it all; until they do, this one keeps nobody out. Then it goes before requests that come later, as
-        :class:`Precedence` says, and never before what grows or a package.
+        :class:`Precedence` says, and never before those in line since before that, what grows or a package.
 
         Returns
         -------
@@ -150,7 +152,9 @@ class Admission(KeptRoom):
             return False
         wish = ticket.wish or Wish(self._clock(), ticket.memory_bytes, ticket.disk_bytes)
         ticket.queued, ticket.wish = False, wish
-        if all(self._in_use(kind) + self._kept(kind) + getattr(wish, kind) <= self._limit(kind) for kind in KINDS):
+        before = self._line.before(wish.since_s)
+        kept = {kind: self._kept(kind) + bytes_of(before, kind) for kind in KINDS}
+        if all(self._in_use(kind) + kept[kind] + getattr(wish, kind) <= self._limit(kind) for kind in KINDS):
             ticket.wish = None
         return ticket.wish is None
 
@@ -272,5 +276,5 @@ class Admission(KeptRoom):
     def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:
         """Refuse what has no room now beside what others hold, and what is kept for them, by :class:`Overloaded`."""
         for kind, needed in zip(KINDS, (memory_bytes, disk_bytes), strict=True):
-            kept = self._kept_from_requests(kind)
+            kept = self._kept_from_requests(kind, self._clock() - series.seconds)
             self._check_free(kind, needed, series, kept=kept, kept_s=self._precedence.seconds_left)

@@ -40,6 +40,8 @@ class Demand:
     """What would help where it is too large, beside what is said to all; empty where nothing is known."""
     series: Series
     """What goes to the same caller."""
+    several: bool = False
+    """Whether it is for several outputs, which are made in turn where there is no room for all now."""
     finishing_s: float = 0.0
     """Seconds that it takes beside the net at least; 0 where that is not known."""
     auto_scale: float | None = None
@@ -70,8 +72,35 @@ class Demand:
         """See :meth:`~service.engine.admission.Admission.waits_for_package`; jobs wait for their turn."""
         return not self.background and admission.waits_for_package(self.room.memory_bytes, self.series)
 
-    async def let_package_pass(self, admission: Admission, speed: Throughput) -> Demand:
-        """Wait while :meth:`waits_for_package`, and as long as there is time for the work after it.
+    def waits(self, admission: Admission, speed: Throughput) -> bool:
+        """Whether it waits for a package, or for what other users hold.
+
+        Raises
+        ------
+        ShareExceeded
+            See :meth:`~service.engine.admission.Admission.seconds_in_line`.
+
+        """
+        return self.waits_for_package(admission) or self.seconds_in_line(admission, speed) > 0
+
+    def seconds_in_line(self, admission: Admission, speed: Throughput) -> float:
+        """See :meth:`~service.engine.admission.Admission.seconds_in_line`; jobs wait for their turn."""
+        if self.background:
+            return 0.0
+        most_s = -math.inf if self.several else self._spare_s(admission, speed)
+        return admission.seconds_in_line(*self._room, self.series, self.user, most_s)
+
+    @property
+    def _room(self) -> tuple[int, int]:
+        return self.room.memory_bytes, self.room.disk_bytes
+
+    def _spare_s(self, admission: Admission, speed: Throughput) -> float:
+        """Seconds that it may wait before its work begins."""
+        work_s = admission.seconds_until_done(speed, self.pixels * self.series.runs, user=self.user) + self.finishing_s
+        return self.left_s - work_s
+
+    async def wait_for_room(self, admission: Admission, speed: Throughput) -> Demand:
+        """Wait while :meth:`waits`, and as long as there is time for the work after it.
 
         Returns
         -------
@@ -88,15 +117,22 @@ class Demand:
         self.check(admission, speed)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        work_s = admission.seconds_until_done(speed, self.pixels * self.series.runs, user=self.user) + self.finishing_s
-        await admission.let_package_pass(self.room.memory_bytes, self.series, self.left_s - work_s)
+        most_s = self._spare_s(admission, speed)
+        if self.waits_for_package(admission):
+            await admission.let_package_pass(self.room.memory_bytes, self.series, most_s)
+        else:
+            await admission.let_others_pass(*self._room, self.series, self.user, most_s)
         self.check_room(admission)
         return replace(self, series=replace(self.series, seconds=self.series.seconds + loop.time() - began))
 
     def check(self, admission: Admission, speed: Throughput) -> None:
-        """See :meth:`~service.engine.admission.Admission.check`; a package that it waits for counts as gone."""
+        """See :meth:`~service.engine.admission.Admission.check`; what it waits for counts as free."""
         self.check_alone(admission)
-        asked = replace(self, room=replace(self.room, memory_bytes=0)) if self.waits_for_package(admission) else self
+        asked = self
+        if self.waits_for_package(admission):
+            asked = replace(self, room=replace(self.room, memory_bytes=0))
+        elif self.seconds_in_line(admission, speed):
+            asked = replace(self, room=replace(self.room, memory_bytes=0, disk_bytes=0))
         with telling(self.auto_scale):
             asked._ask(admission.check, speed, background=self.background, user=self.user)
 
@@ -165,7 +201,8 @@ def demand_of(
     # of several what takes longest: what they take together nobody has measured
     finishing_s = max(chosen.finishing.least_seconds(request, seen) for request in requests)
     background, user = requests[0].background, requests[0].user
-    return Demand(plan, pixels, room, timeout_s, background, user, relief, series, finishing_s, auto_scale)
+    several = len(requests) > 1
+    return Demand(plan, pixels, room, timeout_s, background, user, relief, series, several, finishing_s, auto_scale)
 
 
 def first_refusal(demands: Sequence[Demand], admission: Admission, speed: Throughput) -> EngineError | None:

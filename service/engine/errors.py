@@ -7,7 +7,7 @@
     ├── NotReady           no package is served yet, its net is broken, or the scheduler does not run
     ├── Draining           the service is about to stop and takes nothing new
     ├── Overloaded         more work or memory is asked for than can be promised now; comes with a time to wait
-    │   └── ShareExceeded  by a user who has an equal share of what may wait, while others have less
+    │   └── ShareExceeded  by a user who has an equal share, or would with this, while others with less wait
     ├── TooLargeForMemory  this image alone is beyond the memory budget, or beyond the spool's limit
     ├── SpoolFull          the disk of the spool folder has no room
     ├── DeadlineExceeded   not finished, or not to be finished, in the time allowed
@@ -57,7 +57,7 @@ class Overloaded(EngineError):
 
 
 class ShareExceeded(Overloaded):
-    """The limit of what may wait is full, and the user who asks has an equal share of it already."""
+    """The user who asks has an equal share of what may wait, or would have more of memory or disk; others wait."""
 
 
 class TooLargeForMemory(EngineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -43,11 +44,13 @@ class KeptRoom(Ledger):
         """Bytes that are kept for what waits: what grows, a package, and jobs."""
         return self._precedence.bytes_kept(kind, [*self._growth.wishes, *self._package.wishes, *jobs])
 
-    def _kept_from_requests(self, kind: Kind) -> int:
-        return self._kept(kind, self._wishes_of_jobs)
+    def _kept_from_requests(self, kind: Kind, since_s: float = math.inf) -> int:
+        """Bytes kept from a request that has asked since then: what has asked later is not waited for."""
+        return self._kept(kind, [wish for wish in self._wishes if wish.since_s < since_s])
 
     @property
-    def _wishes_of_jobs(self) -> list[Wish]:
+    def _wishes(self) -> list[Wish]:
+        """Of jobs."""
         return [ticket.wish for ticket in self._tickets if ticket.wish]
 
     def _holders(self, in_work: int, owner: object | None) -> str:
@@ -89,7 +92,7 @@ class KeptRoom(Ledger):
         return self._package_blocks(memory_bytes, series, self._package.awaited)
 
     def _package_blocks(self, memory_bytes: int, series: Series, before: int) -> bool:
-        others = self._precedence.bytes_kept("memory_bytes", [*self._growth.wishes, *self._wishes_of_jobs])
+        others = self._precedence.bytes_kept("memory_bytes", [*self._growth.wishes, *self._wishes])
         in_use = self._in_use("memory_bytes", series.owner) + series.memory_bytes
         free = self.memory_limit - in_use - memory_bytes
         return free < self._kept_from_requests("memory_bytes") + before and free + self._package.held >= others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from service.engine.alone import megabytes
 from service.engine.errors import Overloaded
@@ -11,6 +11,12 @@ from service.engine.series import Series
 from service.engine.sharing import seconds_until_freed
 from service.engine.ticket import Ticket
 from service.engine.unsent import Kind, Unsent
+
+NAMES: Mapping[Kind, tuple[str, str, str]] = {
+    "memory_bytes": ("memory", "", "memory budget for images"),
+    "disk_bytes": ("disk", " of the spool", "limit"),
+}
+"""Reason of a refusal, what is held of, and what its limit is called."""
 
 
 class Ledger:
@@ -115,10 +121,7 @@ class Ledger:
         wait = self._wait_s(work, missing, kind, series.owner, asking)
         if missing <= kept:
             wait = min(wait, max(1, math.ceil(kept_s)))
-        reason, of, name = {
-            "memory_bytes": ("memory", "", "memory budget for images"),
-            "disk_bytes": ("disk", " of the spool", "limit"),
-        }[kind]
+        reason, of, name = NAMES[kind]
         others = f", {megabytes(kept)} MB are kept for what has waited longer" if kept else ""
         beside = f" beside {megabytes(ready)} MB of its other results" if ready else ""
         raise Overloaded(

@@ -81,9 +81,9 @@ async def _in_turn(
             in_turn = _order(requests, demands, pipeline.admission)
         except Overloaded:
             largest = max(demands(requests), key=lambda asked: asked.room.memory_bytes + asked.series.memory_bytes)
-            if not largest.waits_for_package(pipeline.admission):
+            if not largest.waits(pipeline.admission, chosen.throughput):
                 raise
-            await largest.let_package_pass(pipeline.admission, chosen.throughput)
+            await largest.wait_for_room(pipeline.admission, chosen.throughput)
             in_turn = _order(requests, demands, pipeline.admission)
     answers: dict[OutputKind, Answer] = {}
     with ExitStack() as bodies:

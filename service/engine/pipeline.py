@@ -136,20 +136,24 @@ class Pipeline:
         demands = [search, asked] if search else [asked]
         pixels = sum(each.pixels for each in demands)
         finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
+        compute_s = pixels / speed.pixels_per_second
         through_s = self.admission.seconds_until_done(speed, pixels, background=request.background, user=request.user)
+        refusal = first_refusal(demands, self.admission, speed)
+        if refusal is None:
+            through_s = max(through_s, demands[0].seconds_in_line(self.admission, speed) + compute_s)
         return Forecast(
             model=chosen,
             plan=asked.plan,
             size_yx=header.size_yx,
             planes=header.planes,
             scale=request.scale or 1.0,
-            compute_s=pixels / speed.pixels_per_second,
+            compute_s=compute_s,
             search_s=search_s if search else None,
             finishing_s=finishing_s,
             expected_s=through_s + (finishing_s or 0.0),
             memory_bytes=max(each.room.memory_bytes for each in demands),
             disk_bytes=max(each.room.disk_bytes for each in demands),
-            refusal=first_refusal(demands, self.admission, speed),
+            refusal=refusal,
         )
 
     @asynccontextmanager
@@ -215,9 +219,9 @@ class Pipeline:
         preparing: bool = False,
     ) -> AsyncIterator[AcceptedRequest]:
         """Admit what requests for one image, or what prepares them, ask for, and wait for their turn."""
-        if asked.waits_for_package(self.admission):
+        if asked.waits(self.admission, chosen.throughput):
             with clock.stage(WAIT):
-                asked = await asked.let_package_pass(self.admission, chosen.throughput)
+                asked = await asked.wait_for_room(self.admission, chosen.throughput)
         with asked.admit(self.admission, chosen.throughput) as ticket:
             ticket.beside = partial(clock.seconds_beside, "inference")
             progress.accept(reader.header, ticket, self.admission, preparing=preparing)

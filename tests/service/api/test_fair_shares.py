@@ -27,6 +27,7 @@ from tests.service.api.test_jobs import ALICE, BOB
 IMAGE = png(disc(300, 300, 50))
 KEYS = [ALICE, BOB]
 ADDRESSES = [{"X-Forwarded-For": "2001:db8::1"}, {"X-Forwarded-For": "2001:db8:0:1::1"}]
+LARGE = png(disc(3200, 3200, 50))
 BACKLOG_S = 10
 
 
@@ -66,6 +67,17 @@ class Service:
     def segment(self, headers: Mapping[str, str]) -> Future[httpx.Response]:
         """Send an image; returns once it is accepted, or has its answer."""
         return self._send("/segment", headers, content=IMAGE)
+
+    def segment_large(self, headers: Mapping[str, str]) -> Future[httpx.Response]:
+        """Send an image that takes almost half of the memory likewise."""
+        return self._send("/segment", headers, content=LARGE)
+
+    def stands_in_line(self, headers: Mapping[str, str]) -> Future[httpx.Response]:
+        """Send one, and return once it waits for memory."""
+        url = f"{self._url}/segment"
+        sent = self._senders.submit(httpx.post, url, headers=dict(headers), timeout=60, content=LARGE)
+        wait_until(lambda: sent.done() or bool(self.engine._admission._line.places))
+        return sent
 
     def infer(self, headers: Mapping[str, str]) -> Future[httpx.Response]:
         """Send a small tensor likewise."""
@@ -141,6 +153,25 @@ def test_who_fills_what_may_wait_keeps_nobody_else_out(
         assert refused(service, alice) == [({"reason": "share-exceeded"}, 2)]
         gate.opened.set()
         assert [sent.result().status_code for sent in (*accepted, others)] == [200] * (BACKLOG_S + 1)
+
+
+def test_who_fills_memory_keeps_nobody_else_out(
+    serve: Callable[..., Any], users: list[dict[str, str]], gate: Gate
+) -> None:
+    alice, bob = users
+    with serve(memory_budget_mb=128, max_pixels=11_000_000) as service:
+        accepted = [service.segment_large(alice), service.segment_large(alice)]
+        assert_problem(service.segment_large(alice).result(), 503, "overloaded")
+        plan = service.get("/plan", bob, size="3200x3200").json()
+        assert plan["refusal"] is None
+        assert plan["expected_seconds"] >= 1 + plan["compute_seconds"]
+        waiting = service.stands_in_line(bob)
+        assert not waiting.done(), "it is not refused"
+        assert service.get("/plan", bob, size="3200x3200").json()["refusal"]["type"] == "/problems/overloaded"
+        gate.opened.set()
+        assert [sent.result().status_code for sent in (*accepted, waiting)] == [200] * 3
+        assert "wait;dur=" in waiting.result().headers["server-timing"]
+        wait_until(lambda: service.engine._admission.memory_in_use == 0)
 
 
 def refused(service: Service, headers: Mapping[str, str]) -> list[tuple[dict[str, str], float]]:

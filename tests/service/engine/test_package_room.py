@@ -157,9 +157,9 @@ def test_nobody_waits_for_a_package_who_would_have_no_time_after_it(
             speed = Throughput(asked.pixels / 1_000_000)  # so many seconds of work
             assert ledger.reserve(ledger.memory_limit)
             with pytest.raises(Overloaded, match=r"^a package holds 8[0-9] MB and this one needs"):
-                await asked.let_package_pass(ledger, speed)
+                await asked.wait_for_room(ledger, speed)
             with pytest.raises(DeadlineExceeded, match="would be ready in about"):
-                await replace(asked, timeout_s=1).let_package_pass(ledger, speed)
+                await replace(asked, timeout_s=1).wait_for_room(ledger, speed)
             refusal = (await engine.forecast((64, 64), 1, SegmentRequest(timeout_s=1e-6))).refusal
             assert isinstance(refusal, DeadlineExceeded)
 
