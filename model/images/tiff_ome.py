@@ -20,9 +20,9 @@ from model.images.tiff_ifd import MAX_PAGES
 UNITS_UM: Mapping[str, float] = {
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "\\u00b5m": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
-    "m": 1e6, "pm": 1e-6, "Å": 1e-4, "å": 1e-4, "\\u00c5": 1e-4, "angstrom": 1e-4,
+    "m": 1e6, "meter": 1e6, "pm": 1e-6, "picometer": 1e-6, "Å": 1e-4, "å": 1e-4, "\\u00c5": 1e-4, "angstrom": 1e-4,
 }  # fmt: skip
-"""Micrometres in one unit of length, by the names that OME and ImageJ write (ImageJ escapes its µ
+"""Micrometres in one unit of length, by the names that OME, OME-Zarr and ImageJ write (ImageJ escapes its µ
 and Å, and is read in small letters).
 
 Inches are left out: they come from printers' defaults, not from microscopes."""

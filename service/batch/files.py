@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import shutil
 from pathlib import Path
 from typing import IO, TypedDict
 
 from model.atomic import replacing
-from service.batch.ome_zarr import statuses_of
+from service.batch.ome_zarr import files_of
 
 
 class Content(TypedDict):
@@ -41,11 +42,26 @@ def stamp(image: Path) -> dict[str, int]:
         Where there is no such file.
 
     """
-    found = list(statuses_of(image))
+    found = [status for _, status in files_of(image)]
     return {
         "bytes": sum(status.st_size for status in found),
         "modified_ns": max((status.st_mtime_ns for status in found), default=0),
     }
+
+
+def is_copy(image: Path, other: Path) -> bool:
+    """Whether two images are the same byte for byte, of OME-Zarr in all that they are read from.
+
+    Raises
+    ------
+    OSError
+        Where one of them cannot be read.
+
+    """
+    mine, others = ({file.relative_to(of): file for file, _ in files_of(of)} for of in (image, other))
+    return mine.keys() == others.keys() and all(
+        filecmp.cmp(file, others[name], shallow=False) for name, file in mine.items()
+    )
 
 
 def replace(target: Path, content: bytes, part: Path) -> None:

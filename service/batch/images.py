@@ -172,7 +172,8 @@ def _named(
     """Images, what is left out, and folders that cannot be looked into."""
     path = Path(text)
     if path.is_dir() and is_zarr(path):
-        yield from _in_zarr(path, PurePosixPath(os.path.basename(os.path.abspath(path))))  # noqa: PTH100, PTH119
+        name = PurePosixPath(os.path.basename(os.path.abspath(path)))  # noqa: PTH100, PTH119
+        yield from list(_in_zarr(path, name)) or [Image(path, name)]  # why it is none shows when it is read
     elif path.is_dir():
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif

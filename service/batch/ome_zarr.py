@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from model.images import FormatError, UndecodableImage, UnsupportedImageFormat
+from model.images.tiff_ome import UNITS_UM
 
 SUFFIX = ".zarr"
 
@@ -28,6 +29,7 @@ _DEEPEST = 16
 """Groups within groups: a field of a plate is in the third."""
 _BEFORE_0_3 = "tczyx"  # which every image had then
 _AXES = "tczyx"
+_OF_TYPES = {"time": "t", "channel": "c"}
 
 
 def is_zarr(folder: Path) -> bool:
@@ -38,8 +40,9 @@ def is_zarr(folder: Path) -> bool:
 def images_in(folder: Path) -> Iterator[Path | OSError]:
     """Groups that are images, in the order of their names: the folder itself, or fields and series below it, each once.
 
-    Among them are groups whose metadata are damaged, or missing beside arrays: that shows when they are read. What
-    cannot be looked into comes as the error that says so.
+    Among them are groups whose metadata cannot be read, or are missing beside arrays: that shows when they are read.
+    Groups that say of themselves to be something else, such as tables, are none. What cannot be looked into comes as
+    the error that says so.
     """
     yield from _images_in(folder, set(), _DEEPEST)
 
@@ -54,19 +57,19 @@ def _images_in(folder: Path, seen: set[tuple[int, int]], deepest: int) -> Iterat
     if (status.st_dev, status.st_ino) in seen or not deepest or not _is_group(folder):
         return
     seen.add((status.st_dev, status.st_ino))
-    attributes = _attributes(folder)
+    attributes = _attributes_if_readable(folder)
     if attributes is None or "multiscales" in attributes:
         yield folder
         return
     below = [entry for entry in entries if os.path.isdir(entry)]  # noqa: PTH112 - Path's raises where it may not look
     for entry in below:
         yield from _images_in(entry, seen, deepest - 1)
-    if any(is_zarr(entry) and not _is_group(entry) for entry in below):
+    if not attributes and any(is_zarr(entry) and not _is_group(entry) for entry in below):
         yield folder
 
 
-def statuses_of(image: Path) -> Iterator[os.stat_result]:
-    """Of the files that an image is read from: itself, or metadata and full resolution of one in OME-Zarr.
+def files_of(image: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files that an image is read from and that are there: itself, or of OME-Zarr metadata and full resolution.
 
     Segmentations and lower resolutions may come and go beside these, and files of a writer that is at work.
 
@@ -78,16 +81,16 @@ def statuses_of(image: Path) -> Iterator[os.stat_result]:
     """
     status = image.stat()
     if not image.is_dir():
-        yield status
+        yield image, status
         return
-    for file in _files_of(image):
+    for file in _files_in(image):
         with suppress(FileNotFoundError):
-            yield file.stat()
+            yield file, file.stat()
 
 
-def _files_of(image: Path) -> Iterator[Path]:
+def _files_in(image: Path) -> Iterator[Path]:
     yield from (image / name for name in _GROUPS)
-    with suppress(FormatError):  # which shows when it is read
+    with suppress(FormatError, OSError):  # which shows when it is read
         for folder, _, names in os.walk(image / level_of(image).path):
             yield from (Path(folder, name) for name in names)
 
@@ -113,6 +116,8 @@ class Level:
     axes: str
     scale: tuple[float, ...]
     units: tuple[str, ...]
+    channels: tuple[str, ...]
+    """Names of the first of them, empty where one has none."""
 
 
 def level_of(image: Path) -> Level:
@@ -123,10 +128,17 @@ def level_of(image: Path) -> Level:
     UndecodableImage
         Where the metadata are damaged, or are none of an image.
     UnsupportedImageFormat
-        Where it has other axes than t, c, z, y and x.
+        Where it is an array without metadata of an image, or has other axes than t, c, z, y and x.
+    OSError
+        Where its metadata cannot be read.
 
     """
     attributes = _attributes(image)
+    if not _is_group(image) and is_zarr(image):
+        raise UnsupportedImageFormat(
+            f"{str(image)!r} is an array of Zarr, not an image in OME-Zarr: nothing tells what its axes are; name the "
+            "group that it belongs to, or write it as OME-Zarr or TIFF"
+        )
     if attributes is None:
         raise UndecodableImage(f"the metadata of {str(image)!r} are damaged, they are no JSON; copy or write it again")
     if "multiscales" not in attributes:
@@ -138,13 +150,13 @@ def level_of(image: Path) -> Level:
         multiscale = attributes["multiscales"][0]
         dataset = multiscale["datasets"][0]
         path = str(dataset["path"])
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale.get("axes", _BEFORE_0_3)]
-        names = "".join(str(axis["name"]) if len(str(axis["name"])) == 1 else "?" for axis in axes)
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale.get("axes") or _BEFORE_0_3]
+        names = "".join(map(_letter, axes))
         scale = np.ones(len(axes))
         for transforms in (dataset, multiscale):
-            for transform in transforms.get("coordinateTransformations", ()):
+            for transform in transforms.get("coordinateTransformations") or ():
                 if transform["type"] == "scale" and "scale" in transform:
-                    scale = scale * np.asarray(transform["scale"], float)
+                    scale = scale * np.asarray(transform["scale"], float).reshape(len(axes))
         units = tuple(str(axis.get("unit", "")) for axis in axes)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UndecodableImage(f"the metadata (multiscales) of {str(image)!r} are damaged: {error!r}") from error
@@ -155,40 +167,61 @@ def level_of(image: Path) -> Level:
         )
     if "\0" in path or Path(path).is_absolute() or ".." in Path(path).parts:
         raise UndecodableImage(f"the full resolution of {str(image)!r} is said to be at {path!r}, outside of it")
-    return Level(path, names, tuple(map(float, scale)), units)
+    return Level(path, names, tuple(map(float, scale)), units, _channel_names(attributes))
 
 
-def described(image: Path, level: Level, shape: Sequence[int]) -> dict[str, Any]:
+def _letter(axis: Mapping[str, Any]) -> str:
+    """Letter of an axis: its name, or what its type says of it, as a channel's name is free."""
+    name = str(axis["name"]).lower()
+    return name if len(name) == 1 and name in _AXES else _OF_TYPES.get(str(axis.get("type")), "?")
+
+
+def _channel_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    labels = [channel.get("label") if isinstance(channel, dict) else None for channel in channels or ()]
+    # XML takes no other characters
+    return tuple(
+        "".join(letter if letter.isprintable() else " " for letter in str("" if label is None else label))
+        for label in labels
+    )
+
+
+def described(level: Level, shape: Sequence[int]) -> dict[str, Any]:
     """Size of pixels, time between frames and names of channels, as tifffile takes them for OME-XML."""
     found: dict[str, Any] = {}
     for axis, size, unit in zip(level.axes, level.scale, level.units, strict=True):
-        if axis in "zyx" and unit in _UNITS and 0 < size < math.inf:
-            found |= {f"PhysicalSize{axis.upper()}": size, f"PhysicalSize{axis.upper()}Unit": _UNITS[unit]}
+        um = UNITS_UM.get(unit, UNITS_UM.get(unit.lower()))
+        if axis in "zyx" and um is not None and 0 < size * um < math.inf:
+            found |= {f"PhysicalSize{axis.upper()}": size * um, f"PhysicalSize{axis.upper()}Unit": "µm"}
         if axis == "t" and unit in _TIMES and 0 < size < math.inf:
             found |= {"TimeIncrement": size, "TimeIncrementUnit": _TIMES[unit]}
-    channels = (_attributes(image) or {}).get("omero", {})
-    channels = channels.get("channels", ()) if isinstance(channels, dict) else ()
-    if "c" in level.axes and isinstance(channels, Sequence):
-        names = [str(channel.get("label", "")) if isinstance(channel, dict) else "" for channel in channels]
+    if "c" in level.axes and any(level.channels):
         number = shape[level.axes.index("c")]
-        if any(names) and number <= _MOST_NAMED:
-            found["Channel"] = {"Name": (names + [""] * number)[:number]}
+        found["Channel"] = {"Name": [*level.channels, *[""] * number][:number]}
     return found
 
 
-_MOST_NAMED = 10_000  # channels
-_UNITS = {"angstrom": "Å", "nanometer": "nm", "micrometer": "µm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
+_TIMES = {"millisecond": "ms", "second": "s", "minute": "min", "hour": "h", "day": "d"}
 """Units of UDUNITS-2 that NGFF recommends, and OME's symbols."""
-_TIMES = {"millisecond": "ms", "second": "s", "minute": "min", "hour": "h"}
+_TIMES |= {symbol: symbol for symbol in _TIMES.values()}
 
 
 def _is_group(folder: Path) -> bool:
     """Whether a folder is a group of Zarr, or claims to be; arrays are none."""
     if not any(os.path.lexists(folder / name) for name in _GROUPS) or os.path.lexists(folder / ".zarray"):
         return False
-    return not (
-        os.path.lexists(folder / "zarr.json") and (_json(folder / "zarr.json") or {}).get("node_type") == "array"
-    )
+    if not os.path.lexists(folder / "zarr.json"):
+        return True
+    with suppress(OSError):
+        return (_json(folder / "zarr.json") or {}).get("node_type") != "array"
+    return True
+
+
+def _attributes_if_readable(folder: Path) -> Mapping[str, Any] | None:
+    with suppress(OSError):
+        return _attributes(folder)
+    return None
 
 
 def _attributes(folder: Path) -> Mapping[str, Any] | None:
@@ -204,10 +237,11 @@ def _attributes(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _json(file: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is none that can be read."""
+    """The object in a file; None where that is damaged, an error where it cannot be read."""
+    content = file.read_bytes()
     try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

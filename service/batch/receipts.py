@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from service.batch.files import Content, content_of, stamp
+from service.batch.files import Content, content_of, is_copy, stamp
 from service.batch.images import Image
 from service.batch.shard import hashed
 from service.batch.targets import EarlierResults, Work
@@ -173,6 +172,6 @@ def _of_another(receipt: Mapping[str, Any], image: Path) -> bool:
     if not isinstance(path, str) or not os.path.exists(path):  # noqa: PTH110 - Path's raises where it may not look
         return False
     try:
-        return not os.path.samefile(path, image) and not filecmp.cmp(path, image, shallow=False)  # noqa: PTH121
+        return not os.path.samefile(path, image) and not is_copy(image, Path(path))  # noqa: PTH121
     except OSError:
         return True

@@ -129,8 +129,8 @@ class _Local:
         return list(self._waits.values())
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
-        with readable(image, self._most_pixels, self._closed.is_set) as path, path.open("rb") as file:
-            request = replace(self._request, file_name=path.name)
+        with readable(image, self._most_pixels, self._closed.is_set) as found, found.path.open("rb") as file:
+            request = replace(self._request, file_name=found.name)
             while True:
                 running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
                 self._running.add(running)
@@ -192,8 +192,8 @@ class _Remote:
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result
         asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
-        with readable(image, closed=self.closed.is_set) as path:
-            return self.client.segment_into(into, path, model=self.request.model, **asked)
+        with readable(image, closed=self.closed.is_set) as found:
+            return self.client.segment_into(into, found.path, name=found.name, model=self.request.model, **asked)
 
     def close(self) -> None:
         self.closed.set()

@@ -1,7 +1,8 @@
 """Images in OME-Zarr as the files that the service reads: a copy of their full resolution in OME-TIFF.
 
-The copy has no name on the disk, so that nothing is left of it however the process ends. It is written some rows of
-chunks at a time, with axes, size of pixels and channel names, and one at a time: chunks may be large.
+The copy has no name on the disk, so that nothing is left of it however the process ends. It is written some chunks at a
+time, each of which is decoded once, with axes, size of pixels and channel names; and one copy after the other: chunks
+may be large.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import operator
 import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -25,6 +28,8 @@ from numpy.typing import NDArray
 
 from model.images import ImageTooLarge, UndecodableImage, UnsupportedImageFormat
 from model.images.errors import undecodable
+from model.images.image import MAX_CHANNELS
+from model.images.tiff_ifd import MAX_PAGES
 from service.batch.ome_zarr import Level, described, level_of, title_of
 
 if TYPE_CHECKING:
@@ -36,14 +41,27 @@ _IN_OME_TIFF = {
     "float16": "float32",
 }
 """What types of pixels are copied as."""
-_TILE_PX = 512
-_MOST_BYTES = 1 << 28
-"""Of pixels that are held at once so that chunks are decoded once; a single row of chunks may take more."""
+_BLOCK_BYTES = 1 << 26
+"""Of pixels that are held at once, where chunks are no larger."""
+_MOST_CHUNK_BYTES = 1 << 31
+"""Of the pixels of a chunk, which cannot be decoded in parts; the compressor of most stores, Blosc, takes no more."""
 _ONE_AT_A_TIME = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A file to read an image from."""
+
+    path: Path
+    """Where it can be opened by this process."""
+    name: str
+    """What it is called in results."""
+
+
 @contextmanager
-def readable(image: Path, most_pixels: float = math.inf, closed: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+def readable(
+    image: Path, most_pixels: float = math.inf, closed: Callable[[], bool] = lambda: False
+) -> Iterator[Readable]:
     """A file to read an image from: its own, or a copy of one in OME-Zarr that is there for as long as it is needed.
 
     Parameters
@@ -53,7 +71,7 @@ def readable(image: Path, most_pixels: float = math.inf, closed: Callable[[], bo
     most_pixels
         Of all planes together; no more are copied.
     closed
-        Asked between tiles whether nobody wants the copy any more.
+        Asked between chunks whether nobody wants the copy any more.
 
     Raises
     ------
@@ -62,7 +80,7 @@ def readable(image: Path, most_pixels: float = math.inf, closed: Callable[[], bo
     UnsupportedImageFormat
         Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, or ``zarr`` is not installed.
     ImageTooLarge
-        Where it has more pixels.
+        Where it has more pixels, or more planes or channels than are read, or chunks that are too large.
     OSError
         Where it cannot be read, or is no file (to open a pipe would take until somebody writes to it), or the temporary
         folder has no room for the copy.
@@ -76,17 +94,15 @@ def readable(image: Path, most_pixels: float = math.inf, closed: Callable[[], bo
             raise OSError(f"{str(image)!r} is a pipe, a socket or a device; write the image to a file")
         if not status.st_size:
             raise UndecodableImage(f"{str(image)!r} is empty, it has 0 bytes; copy or write it again")
-        yield image
+        yield Readable(image, image.name)
         return
-    with tempfile.TemporaryFile() as copy, tempfile.TemporaryDirectory(prefix="unet-zarr-") as folder:
-        named = Path(folder, f"{title_of(image)}.ome.tif")
-        named.symlink_to(f"/dev/fd/{copy.fileno()}")
+    with tempfile.TemporaryFile() as copy:
         with _ONE_AT_A_TIME:
-            _copy(image, named, most_pixels, closed)
-        yield named
+            _copy(image, copy, most_pixels, closed)
+        yield Readable(Path(f"/dev/fd/{copy.fileno()}"), f"{title_of(image)}.ome.tif")
 
 
-def _copy(image: Path, copy: Path, most_pixels: float, closed: Callable[[], bool]) -> None:
+def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[], bool]) -> None:
     try:
         import zarr
     except ImportError as error:
@@ -107,18 +123,23 @@ def _copy(image: Path, copy: Path, most_pixels: float, closed: Callable[[], bool
     if needed > free:
         raise _no_room(what, needed, free)
     try:
-        with copy.open("wb") as into:  # tifffile itself would follow the link to a name that is no more
-            tifffile.imwrite(
-                into,
-                (tile.astype(dtype, copy=False) for tile in _tiles(array, what, closed)),
-                shape=array.shape,
-                dtype=dtype,
-                bigtiff=True,
-                ome=True,
-                photometric="minisblack",
-                tile=(_TILE_PX, _TILE_PX),
-                metadata={"axes": level.axes.upper(), **described(image, level, array.shape)},
-            )
+        offset, _ = tifffile.imwrite(  # nothing but zeros, which take no room
+            tifffile.FileHandle(copy, name="copy.ome.tif"),  # which looks for a name, and finds a number
+            shape=array.shape,
+            dtype=dtype,
+            bigtiff=True,
+            ome=True,
+            photometric="minisblack",
+            returnoffset=True,
+            metadata={"axes": level.axes.upper(), **described(level, array.shape)},
+        )
+        for block in _blocks(array.shape, array.chunks, dtype.itemsize):
+            if closed():
+                raise CancelledError
+            with _damage(what):
+                pixels = np.asarray(array[block], dtype, order="C")
+            _put(copy, offset, array.shape, [axis.start for axis in block], pixels)
+        copy.flush()
     except OSError as error:
         if error.errno not in {None, errno.ENOSPC, errno.EDQUOT}:  # tifffile's own has none
             raise
@@ -135,11 +156,25 @@ def _check(array: zarr.Array[Any], level: Level, what: str, most_pixels: float) 
     shape = " x ".join(map(str, array.shape))
     if 0 in array.shape:
         raise UndecodableImage(f"{what} is {shape} pixels, none")
-    pixels = math.prod(size for axis, size in zip(level.axes, array.shape, strict=True) if axis != "c")
-    if pixels > most_pixels:
+    if 0 in array.chunks:
+        raise UndecodableImage(
+            f"{what} has chunks of {' x '.join(map(str, array.chunks))} pixels, none; write it again"
+        )
+    declared = f"{what} declares {shape} ({', '.join(level.axes)})"
+    by_axis = dict(zip(level.axes, array.shape, strict=True))
+    pixels, channels, planes = math.prod(array.shape), by_axis.get("c", 1), math.prod(array.shape[:-2])
+    if pixels // channels > most_pixels:
         raise ImageTooLarge(
-            f"{what} declares {shape} ({', '.join(level.axes)}), {pixels} pixels of each channel, the limit is "
-            f"{most_pixels}; crop it, or raise UNET_MAX_PIXELS"
+            f"{declared}, {pixels // channels} pixels of each channel, the limit is {most_pixels}; crop it, or raise "
+            "UNET_MAX_PIXELS"
+        )
+    if channels > MAX_CHANNELS:
+        raise ImageTooLarge(f"{declared}, {channels} channels, the limit is {MAX_CHANNELS}; write fewer")
+    if planes > MAX_PAGES:
+        raise ImageTooLarge(f"{declared}, {planes} planes, the limit is {MAX_PAGES}; split it, or crop it")
+    if (chunk_bytes := math.prod(array.chunks) * array.dtype.itemsize) > _MOST_CHUNK_BYTES:
+        raise ImageTooLarge(
+            f"a chunk of {what} takes {chunk_bytes} bytes, the limit is {_MOST_CHUNK_BYTES}; write it in smaller chunks"
         )
 
 
@@ -151,39 +186,29 @@ def _no_room(what: str, needed: int, free: int) -> OSError:
     )
 
 
-def _tiles(array: zarr.Array[Any], what: str, closed: Callable[[], bool]) -> Iterator[NDArray[Any]]:
-    """Tiles of all planes, row by row."""
-    for rows in _rows(array, what):
-        for y, x in itertools.product(range(0, rows.shape[0], _TILE_PX), range(0, rows.shape[1], _TILE_PX)):
-            if closed():
-                raise CancelledError
-            yield rows[y : y + _TILE_PX, x : x + _TILE_PX]
+def _blocks(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array that hold whole chunks, side by side as many as have room, so that each is decoded once."""
+    step = [min(lengths) for lengths in zip(shape, chunks, strict=True)]
+    for axis in reversed(range(len(shape))):
+        room = max(1, _BLOCK_BYTES // (math.prod(step) * itemsize))
+        step[axis] = min(shape[axis], step[axis] * room)
+        if step[axis] < shape[axis]:
+            break
+    along = (range(0, size, length) for size, length in zip(shape, step, strict=True))
+    for first in itertools.product(*along):
+        yield tuple(slice(at, min(at + n, size)) for at, n, size in zip(first, step, shape, strict=True))
 
 
-def _rows(array: zarr.Array[Any], what: str) -> Iterator[NDArray[Any]]:
-    """Rows of all planes, a multiple of the tiles' at once; chunks are decoded once where what they hold has room."""
-
-    def read(*index: Any) -> NDArray[Any]:  # noqa: ANN401 - numbers and slices
-        with _damage(what):
-            return np.asarray(array[index])
-
-    height, width = array.shape[-2:]
-    row_bytes = width * array.dtype.itemsize
-    rows_px = math.lcm(_TILE_PX, array.chunks[-2])
-    if rows_px * row_bytes > _MOST_BYTES:
-        rows_px = _TILE_PX * math.ceil(array.chunks[-2] / _TILE_PX)
-    depth = array.chunks[-3] if array.ndim > len("yx") else 1
-    for before in np.ndindex(array.shape[:-3]):
-        for first in range(0, array.shape[-3], depth) if array.ndim > len("yx") else (None,):
-            if first is None:
-                planes: list[tuple[Any, ...]] = [()]
-            elif depth > 1 and depth * height * row_bytes <= _MOST_BYTES:
-                yield from read(*before, slice(first, first + depth))
-                continue
-            else:
-                planes = [(*before, plane) for plane in range(first, min(first + depth, array.shape[-3]))]
-            for plane, top in itertools.product(planes, range(0, height, rows_px)):
-                yield read(*plane, slice(top, top + rows_px))
+def _put(copy: IO[bytes], offset: int, shape: Sequence[int], first: Sequence[int], pixels: NDArray[Any]) -> None:
+    """Write a part of an array of this ``shape``, which stands in the file from byte ``offset`` on, row after row."""
+    whole = len(shape)  # the axes from there on are all in the part, so that what runs along them is one piece
+    while whole > 1 and pixels.shape[whole - 1] == shape[whole - 1]:
+        whole -= 1
+    steps = [math.prod(shape[axis + 1 :]) * pixels.itemsize for axis in range(len(shape))]
+    start = offset + sum(map(operator.mul, first, steps))
+    for index in np.ndindex(pixels.shape[: whole - 1]):
+        copy.seek(start + sum(map(operator.mul, index, steps)))
+        copy.write(pixels[index].data)
 
 
 @contextmanager
@@ -196,7 +221,7 @@ def _damage(what: str) -> Iterator[None]:
         except (OSError, MemoryError) as error:
             passing = error
         except Exception as error:
-            if "codec" not in f"{type(error).__name__} {error}".lower():
+            if isinstance(error, UnicodeError) or "codec" not in f"{type(error).__name__} {error}".lower():
                 raise
             raise UnsupportedImageFormat(
                 f"{what} is compressed as zarr cannot read here ({error}); install the package of that codec, or "

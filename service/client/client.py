@@ -124,13 +124,16 @@ class Client:
         """Segment one image as :meth:`segment` does; returns the whole answer, headers and so the receipt included."""
         return self._done_here(Request("POST", SEGMENT, options, image))
 
-    def segment_into(self, into: IO[bytes], image: Image, **options: Option) -> dict[str, Any]:
+    def segment_into(
+        self, into: IO[bytes], image: Image, *, name: str | None = None, **options: Option
+    ) -> dict[str, Any]:
         """Segment one image as :meth:`segment` does, write the result to a file as it comes, and return the receipt.
 
         The file is written from its start, and again from there where an answer breaks off; the result of a job
         (``respond_async=True``) goes on where it broke off. It is not kept in memory.
+        ``name`` is what the service takes the file to be called, its own name where None.
         """
-        response = self._done_here(Request("POST", SEGMENT, options, image, into))
+        response = self._done_here(Request("POST", SEGMENT, options, image, into, name))
         receipt: dict[str, Any] = json.loads(response.headers[RECEIPT])
         return receipt
 

@@ -178,7 +178,7 @@ class Exchange:
                 return ask(content)
             path = Path(content)
             with path.open("rb") as file:
-                name = quote(os.fsencode(path.name))
+                name = quote(os.fsencode(path.name if request.name is None else request.name))
                 return ask(file, {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
 
         for again in range(_ASKED_AGAIN, -1, -1):

@@ -28,6 +28,8 @@ class Request:
     image: Image = b""
     into: IO[bytes] | None = None
     """Where a result goes; it is kept in memory where None."""
+    name: str | None = None
+    """What a file is called; its own name where None."""
 
     @property
     def query(self) -> dict[str, str | float | bool]:

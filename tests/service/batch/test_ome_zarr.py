@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from model.images import FormatError, ImageTooLarge, ReadLimits, open_image
+from service.batch import zarr_copy
 from service.batch.files import stamp
 from service.batch.images import find_images
 from service.batch.zarr_copy import readable
@@ -37,6 +40,8 @@ def write(
     *,
     names: tuple[str, ...] = (),
     chunk: tuple[int, int] = (48, 40),
+    units: Mapping[str, str] = UNITS,
+    size: float = 325.0,
 ) -> Path:
     """Write an image with a second level of half its size, as NGFF has it."""
     group = zarr.open_group(folder, mode="w", zarr_format=version)  # type: ignore[arg-type]
@@ -46,11 +51,11 @@ def write(
             f"s{level}", shape=at.shape, dtype=at.dtype, chunks=(1,) * (at.ndim - 2) + chunk, overwrite=True
         )
         array[...] = at
-    scale = [{"t": 5.0, "c": 1.0, "z": 2.5}.get(axis, 325.0) for axis in axes]
+    scale = [{"t": 5.0, "c": 1.0, "z": 2.5}.get(axis, size) for axis in axes]
     attributes: dict[str, Any] = {
         "multiscales": [
             {
-                "axes": [{"name": axis} | ({"unit": UNITS[axis]} if axis in UNITS else {}) for axis in axes],
+                "axes": [{"name": axis} | ({"unit": units[axis]} if axis in units else {}) for axis in axes],
                 "datasets": [
                     {"path": f"s{level}", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
                     for level in (0, 1)
@@ -101,18 +106,18 @@ def test_every_pixel_is_there(
     tmp_path: Path, version: int, pixels: NDArray[Any], axes: str, chunk: tuple[int, int]
 ) -> None:
     with readable(write(tmp_path / "a.zarr", pixels, axes, version, chunk=chunk)) as copy:
-        with copy.open("rb") as file, tifffile.TiffFile(file) as tiff:
+        with copy.path.open("rb") as file, tifffile.TiffFile(file) as tiff:
             series = tiff.series[0]
             found = series.asarray()
         assert (series.axes, found.shape) == (axes.upper(), pixels.shape)
         np.testing.assert_array_equal(found, pixels.astype(found.dtype))
-    assert not copy.exists()
+    assert not copy.path.exists()
 
 
 @VERSIONS
 def test_axes_names_and_sizes_are_there(tmp_path: Path, version: int) -> None:
     folder = write(tmp_path / "x.ome.zarr", noise(2, 3, 2, 40, 50), "tczyx", version, names=("DAPI", "β", "c"))
-    with readable(folder) as copy, copy.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
+    with readable(folder) as copy, copy.path.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
         header = image.header
     assert copy.name == "x.ome.tif"
     assert header.channel_names == ("DAPI", "β", "c")
@@ -202,6 +207,16 @@ def garbage_in_a_chunk(folder: Path) -> None:
     next(path for path in (folder / "s0/c").rglob("*") if path.is_file()).write_bytes(b"garbage")
 
 
+def chunks_of(*chunk: int) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "s0/zarr.json"
+        found = json.loads(file.read_bytes())
+        found["chunk_grid"]["configuration"]["chunk_shape"] = chunk
+        file.write_text(json.dumps(found))
+
+    return edit
+
+
 def unknown_codec(folder: Path) -> None:
     file = folder / "s0/zarr.json"
     found = json.loads(file.read_bytes())
@@ -228,6 +243,9 @@ def unknown_codec(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder / "s0"), "'s0' in .* is not there"),
         (unknown_codec, "'s0' in .* is compressed as zarr cannot read here"),
         (garbage_in_a_chunk, "'s0' in .* cannot be decoded"),
+        (chunks_of(1, 0, 9), "chunks of 1 x 0 x 9 pixels, none"),
+        (chunks_of(1, 10**6, 10**6), "a chunk of 's0' in .* takes 2000000000000 bytes, the limit is 2147483648; write"),
+        (lambda folder: (folder / "s0/zarr.json").write_bytes(b"\xff"), "'s0' in .* cannot be decoded"),
         (lambda folder: write(folder, noise(2, 40, 50, dtype="uint64"), "cyx"), "type uint64; what can be read are"),
     ],
 )
@@ -330,29 +348,139 @@ def test_more_than_may_be_and_more_than_there_is_room_for_is_not_copied(
             pass
 
 
-def test_the_copy_is_broken_off_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
+def test_the_copy_is_broken_off_when_nobody_wants_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarr_copy, "_BLOCK_BYTES", 1)
     asked = iter([False, False, True])
     folder = write(tmp_path / "a.zarr", noise(3, 40, 50), "cyx")
     with pytest.raises(CancelledError), readable(folder, closed=lambda: next(asked)):
         pass
 
 
-def test_chunks_of_several_planes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = noise(2, 5, 70, 90)
+@pytest.mark.parametrize("block_bytes", [1, 20_000, 60_000, 1 << 26])
+@pytest.mark.parametrize("chunks", [(1, 2, 64, 64), (3, 5, 20, 90), (2, 1, 70, 41), (9, 9, 99, 99)])
+def test_each_chunk_is_read_once_and_every_pixel_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunks: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(zarr_copy, "_BLOCK_BYTES", block_bytes)
+    pixels = noise(4, 5, 70, 90)
     folder = write(tmp_path / "a.zarr", pixels, "tzyx")
     group = zarr.open_group(folder, mode="a")
-    group.create_array("s0", shape=pixels.shape, dtype="uint16", chunks=(1, 2, 64, 64), overwrite=True)[...] = pixels
-    reads: list[Any] = []
-    read = zarr.Array.__getitem__
+    group.create_array("s0", shape=pixels.shape, dtype="uint16", chunks=chunks, overwrite=True)[...] = pixels
+    reads: list[str] = []
+    read = LocalStore.get
 
-    def counted(array: Any, index: Any) -> Any:
-        reads.append(index)
-        return read(array, index)
+    async def counted(store: LocalStore, key: str, *others: Any, **named: Any) -> Any:
+        reads.append(key)
+        return await read(store, key, *others, **named)
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", counted)
-    with readable(folder) as copy, copy.open("rb") as file:
+    monkeypatch.setattr(LocalStore, "get", counted)
+    with readable(folder) as copy, copy.path.open("rb") as file:
         np.testing.assert_array_equal(tifffile.imread(file), pixels)
-    assert len(reads) == 2 * 3
+    found = sorted(key for key in reads if "c/" in key)
+    assert len(found) == math.prod(math.ceil(size / chunk) for size, chunk in zip(pixels.shape, chunks, strict=True))
+    assert found == sorted(set(found))
+
+
+def test_a_copy_has_no_name_that_a_killed_process_could_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    with readable(write(tmp_path / f"{'n' * 240}.ome.zarr", noise(40, 50), "yx")) as copy:
+        assert list(place.iterdir()) == []
+        assert copy.name == f"{'n' * 240}.ome.tif"
+
+
+@VERSIONS
+def test_axes_may_have_names_of_their_own_where_their_types_tell(tmp_path: Path, version: int) -> None:
+    folder = write(tmp_path / "a.zarr", noise(2, 3, 4, 20, 30), "tczyx", version)
+    file = folder / ("zarr.json" if version == 3 else ".zattrs")
+    found = json.loads(file.read_bytes())
+    above = found["attributes"]["ome"] if version == 3 else found
+    above["multiscales"][0]["axes"] = [
+        {"name": "frame", "type": "time"},
+        {"name": "channel", "type": "channel"},
+        *({"name": name, "type": "space"} for name in "ZYX"),
+    ]
+    file.write_text(json.dumps(found))
+    with readable(folder) as copy, copy.path.open("rb") as stack, tifffile.TiffFile(stack) as tiff:
+        assert (tiff.series[0].axes, tiff.series[0].shape) == ("TCZYX", (2, 3, 4, 20, 30))
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [("um", 0.325), ("µm", 0.325), ("Micrometer", 0.325), ("micron", 0.325), ("nm", 325), ("meter", 3.25e-7)],
+)
+def test_units_have_the_names_that_writers_give_them(tmp_path: Path, unit: str, size: float) -> None:
+    folder = write(tmp_path / "a.zarr", noise(20, 30), "yx", units={"y": unit, "x": unit}, size=size)
+    with readable(folder) as copy, copy.path.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
+        assert image.header.pixel_size_um == pytest.approx((0.325, 0.325))
+
+
+def test_names_of_channels_may_be_missing_or_hold_what_no_xml_does(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a.zarr", noise(3, 20, 30), "cyx", names=("a\0b\ud800<", "", "c"))
+    edited(lambda ome: ome["omero"]["channels"][1].update(label=None))(folder)
+    with readable(folder) as copy, copy.path.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
+        assert image.header.channel_names == ("a b <", "", "c")
+        assert image.header.pixel_size_um == pytest.approx((0.325, 0.325))
+
+
+def test_tables_beside_images_are_none_and_no_failures(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "sample.zarr", mode="w")
+    table = root.create_group("tables/cells", attributes={"encoding-type": "anndata"})
+    table.create_array("X", shape=(3, 4), dtype="float32")
+    root.create_group("images")
+    write(tmp_path / "sample.zarr/images/field", noise(20, 30), "yx")
+    found = find_images([str(tmp_path / "sample.zarr")])
+    assert [image.name.as_posix() for image in found.images] == ["sample/images/field"]
+
+
+def test_an_array_that_is_named_says_what_it_is(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path / "a.zarr", noise(20, 30), "yx")
+    assert main(["segment", str(folder / "s0"), "-o", str(tmp_path / "out")]) == 1
+    assert "is an array of Zarr, not an image in OME-Zarr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((257, 1, 1, 1), "257 channels, the limit is 256; write fewer"),
+        ((1, 32_769, 1, 1), "32769 planes, the limit is 32768; split it"),
+    ],
+)
+def test_planes_and_channels_that_nobody_would_read_are_not_copied(
+    tmp_path: Path, shape: tuple[int, ...], said: str
+) -> None:
+    folder = write(tmp_path / "a.zarr", noise(1, 1, 1, 1), "czyx")
+    zarr.open_group(folder, mode="a").create_array(
+        "s0", shape=shape, dtype="uint8", chunks=(256, 4096, 1, 1), overwrite=True
+    )
+    with pytest.raises(ImageTooLarge, match=said), readable(folder):
+        pass
+
+
+def test_metadata_that_may_not_be_read_are_no_damage() -> None:
+    with open_to_all() as place:
+        folder = write(place / "a.zarr", noise(40, 50), "yx")
+        with shut(folder / "zarr.json"):
+            assert [image.path for image in find_images([str(folder)]).images] == [folder]
+            with pytest.raises(PermissionError), readable(folder):
+                pass
+
+
+def test_a_copy_of_a_store_that_lies_elsewhere_counts_as_the_same_images(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, here = (tmp_path / at / "a.zarr" for at in ("there", "here"))
+    shutil.copytree(write(there, noise(40, 50), "yx"), here)
+    call = ["segment", "-o", str(tmp_path / "out")]
+    assert main([*call, str(there)]) == 0
+    assert main([*call, str(here)]) == 0
+    assert "1 were there" in capsys.readouterr().out
+    zarr.open_array(here / "s0", mode="r+")[0, 0] = 9
+    assert main([*call, str(here)]) == 1
+    assert "which is still there; use another -o" in capsys.readouterr().err
 
 
 def test_a_file_that_its_writer_takes_away_meanwhile_changes_no_stamp(tmp_path: Path) -> None:
