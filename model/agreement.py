@@ -23,7 +23,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"another class in {self.other_class:.3%} of pixels, probabilities differ by {self.largest_difference:.2g}"
+            f"another class in {self.other_class:.3%} of pixels, probabilities differ by up to "
+            f"{self.largest_difference:.2g}"
         )
 
 

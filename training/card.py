@@ -40,8 +40,9 @@ def run_card(
 
 {recipe.card.description}
 
-Classes: {", ".join(recipe.targets.classes)}. The net is the U-Net of Ronneberger, Fischer and Brox (2015) with
-unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_width}{_blocks(recipe)}.
+- Classes: {", ".join(recipe.targets.classes)}.
+- Net: the U-Net of Ronneberger, Fischer and Brox (2015) with unpadded convolutions, depth {recipe.net.depth}, base
+  width {recipe.net.base_width}{_blocks(recipe)}.
 
 ## Data
 
@@ -59,7 +60,11 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
 
 ## Training
 
-`{command}`: {checkpoint.step} steps in {minutes} minutes.{_beginning(checkpoint)}
+{checkpoint.step} steps in {minutes} minutes:
+
+```sh
+{command}
+```{_beginning(checkpoint)}
 
 ## Limits
 
@@ -94,7 +99,7 @@ unpadded convolutions, depth {recipe.net.depth}, base width {recipe.net.base_wid
 
 def _blocks(recipe: Recipe) -> str:
     scale = recipe.net.downscale
-    return "" if scale == 1 else f", working on blocks of {scale} x {scale} pixels"
+    return "" if scale == 1 else f", for blocks of {scale} x {scale} pixels"
 
 
 def _public(origin: Origin) -> Origin:
@@ -107,7 +112,8 @@ def _beginning(checkpoint: Checkpoint) -> str:
     if checkpoint.origin is None:
         return ""
     origin = _public(checkpoint.origin)
-    return f" It began with the net of {origin.name}{f' (weights {origin.sha256})' if origin.sha256 else ''}."
+    weights = f" (weights {origin.sha256})" if origin.sha256 else ""
+    return f"\n\nThe run began with the net of {origin.name}{weights}."
 
 
 def _flattery(checkpoint: Checkpoint) -> str:
@@ -119,11 +125,11 @@ def _flattery(checkpoint: Checkpoint) -> str:
     origin, learnt = _public(checkpoint.origin), len(checkpoint.learnt_before())
     if learnt:
         said += (
-            f" {origin.name}, which the run began with, or a net before it was trained on {learnt} of these images: "
-            "the figures flatter."
+            f" {origin.name}, with which the run began, or a net before it was trained on {learnt} of these images: "
+            "the figures are too good."
         )
     if origin.unknown:
-        said += f" What its forerunner {' and '.join(origin.unknown)} was trained on is not known here."
+        said += f" It is not known what {' and '.join(origin.unknown)}, an earlier net of this line, was trained on."
     return said
 
 
@@ -132,11 +138,15 @@ def _validation(checkpoint: Checkpoint, recipe: Recipe) -> str:
     count = len(checkpoint.split["validation"])
     if not count:
         return "Not validated: every image was trained on."
-    chosen = "chosen by these images" if recipe.schedule.keep == "best" else "the last of the run: these chose nothing"
+    chosen = (
+        "the best state of the run, chosen by these images"
+        if recipe.schedule.keep == "best"
+        else "the last state of the run, so these images did not choose it"
+    )
     rows = "\n".join(f"| {name} | {format_figure(name, value)} |" for name, value in checkpoint.figures.items())
     return (
-        f"Means over the {count} validation images, each run whole through the tiling that serves it. The state of the "
-        f"net was {chosen}.{_flattery(checkpoint)}\n\n| measure | value |\n| --- | --- |\n{rows}"
+        f"Means over the {count} validation images, each run whole through the tiling that the service uses. The net "
+        f"is {chosen}.{_flattery(checkpoint)}\n\n| measure | value |\n| --- | --- |\n{rows}"
     )
 
 

@@ -41,6 +41,11 @@ class Judged:
                 return f"{name} falls from {self.fp32[name]:.4f} to {lower:.4f}, by {most} at most is the limit"
         return None
 
+    def table(self, precision: str) -> str:
+        """Return the figures of both in Markdown; ``precision`` is what the lower one is called."""
+        rows = [f"| {name} | {self.fp32[name]:.4f} | {self.lower.get(name, 0.0):.4f} |" for name in self._limited()]
+        return "\n".join([f"| measure | fp32 | {precision} |", "| --- | --- | --- |", *rows])
+
     def __str__(self) -> str:
         changes = [f"{name} {self.fp32[name]:.4f} -> {self.lower.get(name, 0.0):.4f}" for name in self._limited()]
         return f"{self.agreement}; {', '.join(changes)}"

@@ -170,7 +170,7 @@ def describe_split(data: Data) -> str:
     if data.fold is not None:
         return f"Part {number} of {count} equal parts of the names, in the order of their SHA-256, validates."
     return (
-        "An image is validated on where the first eight bytes of the SHA-256 of its name (without suffix), as a "
+        "An image is for validation if the first eight bytes of the SHA-256 of its name (without suffix), as a "
         f"fraction of 2^64, are below {data.validation_fraction}."
     )
 

@@ -135,5 +135,6 @@ def _with_section(readme: str, judged: Judged, images: int) -> str:
     _, heading, after = rest.partition("\n## ")
     return (
         f"{before.rstrip()}\n\n{title}\n\n`{INT8_FILE}` is the same net with int8 weights and uint8 activations, "
-        f"for CPUs. On the {images} held-out images, against fp32: {judged}.\n{heading}{after}"
+        f"for CPUs. On the {images} held-out images, compared with fp32: {judged.agreement}.\n\n"
+        f"{judged.table('int8')}\n{heading}{after}"
     )

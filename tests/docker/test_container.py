@@ -159,7 +159,7 @@ def test_the_shipped_packages_are_ready_soon_after_a_cold_start(image: str) -> N
             time.sleep(0.02)
         seconds = time.monotonic() - started_at
         served = {model["name"] for model in httpx.get(f"{container.url}/models").json()["models"]}
-    print(f"ready {seconds:.1f} s after docker run")  # noqa: T201 - a figure for docs/operations.md
+    print(f"ready {seconds:.1f} s after docker run")  # noqa: T201 - a figure for docs/guarantees.md
     assert served == {package.name for package in (PROJECT / "model" / "zoo").iterdir()}
 
 
@@ -184,7 +184,7 @@ def test_1_gib_is_enough_for_the_default_settings_under_load(image: str) -> None
         peak = int(container.run("sh", "-c", PEAK))
         container_state = container.inspect()["State"]
         oom_kills = container.run("sh", "-c", OOM_KILLS)
-    print(f"1 GiB: answers {statuses}, peak {peak >> 20} MiB")  # noqa: T201 - a figure for docs/operations.md
+    print(f"1 GiB: answers {statuses}, peak {peak >> 20} MiB")  # noqa: T201 - a figure for docs/guarantees.md
     assert set(statuses) <= {200, 413, 503}, statuses
     assert statuses[:3] == [200] * 3, "masks of such images take little beside what is there"
     assert after.status_code == 200

@@ -118,7 +118,7 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flee
 
 
 def report(text: str) -> None:
-    """Print a figure for docs/operations.md (``pytest -rP`` shows it)."""
+    """Print a figure for docs/guarantees.md (``pytest -rP`` shows it)."""
     print(text)  # noqa: T201 - the figure is what the reader wants
 
 

@@ -90,7 +90,7 @@ def wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 240) 
 
 
 def report(text: object) -> None:
-    """Print a figure for docs/operations.md (``pytest -rP`` shows it)."""
+    """Print a figure for docs/guarantees.md (``pytest -rP`` shows it)."""
     print(text)  # noqa: T201 - the figure is what the reader wants
 
 

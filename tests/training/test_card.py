@@ -14,8 +14,8 @@ from training.state import fresh_state
 @pytest.mark.parametrize(
     ("keep", "validation", "words", "not_words"),
     [
-        ("best", ["a"], "chosen by these images", "chose nothing"),
-        ("last", ["a"], "these chose nothing", "chosen by these images"),
+        ("best", ["a"], "chosen by these images", "did not choose it"),
+        ("last", ["a"], "these images did not choose it", "chosen by these images"),
         ("last", [], "Not validated: every image was trained on", "Means over"),
     ],
 )

@@ -45,7 +45,7 @@ def test_report_and_card_quote_what_was_given(run: Path, nuclei_folder: Path, tm
         license_text="MIT",
         command=public_command_line(checkpoint, run),
     )
-    assert f"`unet-train fit --recipe synthetic --data DIR --out run {more}`: 1 steps" in card.readme
+    assert f"```sh\nunet-train fit --recipe synthetic --data DIR --out run {more}\n```" in card.readme
 
 
 def test_a_resumed_run_keeps_the_command_that_began_it(run: Path, nuclei_folder: Path) -> None:

@@ -81,8 +81,8 @@ def test_validation_images_that_the_net_has_learnt_are_told_in_log_report_and_ca
     checkpoint = load_checkpoint(run / "best.pt")
     assert checkpoint.learnt_before() == checkpoint.split["validation"]
     readme, _ = card_of(checkpoint)
-    assert "first, which the run began with, or a net before it was trained on 2 of these images: the figures" in readme
-    assert "It began with the net of first." in readme
+    assert "first, with which the run began, or a net before it was trained on 2 of these images: the figures" in readme
+    assert "The run began with the net of first." in readme
     assert str(first) not in readme
     out = tmp_path / "report.html"
     assert main(["report", str(run), "--data", str(nuclei_folder), "--out", str(out), "--worst", "0"]) == 0
@@ -124,8 +124,8 @@ def test_a_package_that_does_not_say_what_it_has_learnt_is_told(tiny_recipe: Rec
     split = {"training": ["a"], "validation": ["b"]}
     checkpoint = Checkpoint(tiny_recipe.model_dump(mode="json"), 1, 1.0, {}, None, None, split, origin=origin)
     readme, package = card_of(checkpoint)
-    assert "What its forerunner nuclei@1.3.0 was trained on is not known here." in readme
-    assert f"It began with the net of nuclei@1.3.0 (weights {origin.sha256})." in readme
+    assert "It is not known what nuclei@1.3.0, an earlier net of this line, was trained on." in readme
+    assert f"The run began with the net of nuclei@1.3.0 (weights {origin.sha256})." in readme
     assert package_origin(package).unknown == ("nuclei@1.3.0",), "and so it is of a net that begins with this one"
 
 

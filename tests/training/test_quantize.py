@@ -134,7 +134,7 @@ def test_int8_is_added_measured_and_served(package: Package) -> None:
     assert 0 < judged.agreement.largest_difference < 0.1
     assert judged.lower["iou"] == judged.fp32["iou"] == 1
     assert added.weights() == before
-    assert "int8" in added.readme()
+    assert f"| iou | {judged.fp32['iou']:.4f} | {judged.lower['iou']:.4f} |" in added.readme()
     for backend in BACKENDS:
         opened = open_checked(added, SessionOptions(backend, "int8", threads=1))
         assert opened.agreement is not None
