@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-MARKDOWN = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
+MARKDOWN = sorted(
+    path
+    for place in ("", "docs/**/", "docker/**/", "clients/**/", "model/zoo/*/")
+    for path in PROJECT.glob(f"{place}*.md")
+)
 
 
 def modules_loaded_by(statement: str) -> set[str]:
@@ -43,6 +47,22 @@ def test_the_settings_are_not_read_at_import() -> None:
 def test_links_inside_the_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", document.read_text())
     missing = [link for link in links if not (document.parent / link).exists()]
+    assert not missing
+
+
+def anchors(document: Path) -> set[str]:
+    """Of the headings, as GitHub makes them, and those that the document names itself."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("document", MARKDOWN, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_links_to_a_part_of_a_document_find_it(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)#([^)\s]+)\)", document.read_text())
+    targets = [(document.parent / file if file else document, part) for file, part in links]
+    missing = [part for target, part in targets if target.suffix == ".md" and part not in anchors(target)]
     assert not missing
 
 
