@@ -20,8 +20,8 @@ def job_record(job_id: str, state: JobState = "running", user: str | None = "ali
         seconds_left=None,
         submitted=datetime.now(UTC),
         started=None,
-        finished=None,
-        bytes=None,
+        finished=datetime.now(UTC) if state == "done" else None,
+        bytes=3 if state == "done" else None,
         problem=None,
     )
     return Record(report=report, user=user, request_id="r")

@@ -62,16 +62,19 @@ def read_record(folder: Path) -> Record:
     Raises
     ------
     FileNotFoundError
-        Where there is none, or none that this version can read.
+        Where there is none, none that this version can read, or another job's.
     OSError
         Where it is no file.
 
     """
     try:
         with os.fdopen(_open_regular(folder / RECORD), "rb") as file:
-            return Record.model_validate_json(file.read())
+            record = Record.model_validate_json(file.read())
     except (NotADirectoryError, ValidationError) as error:
         raise FileNotFoundError(f"{folder / RECORD} is no record of a job") from error
+    if record.report.id != folder.name:
+        raise FileNotFoundError(f"{folder / RECORD} is the record of another job, {record.report.id!r}")
+    return record
 
 
 def stamp_of(folder: Path) -> Stamp:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.formats import OutputKind
 
 JobState = Literal["queued", "running", "done", "failed"]
+_HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z-]*\z")]
+_HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]*\z")]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -35,9 +37,10 @@ class JobReport(BaseModel):
     pixels: int = Field(description="Of the image, all planes together.")
     pixels_done: int = Field(description="Of these, how many are through the net.")
     seconds_left: float | None = Field(
+        allow_inf_nan=False,
         description="Until all are, by measured speed, beside whatever else is in work; objects and the file come on "
         "top. Null where it is not known: while the scale is looked for, after the net, and in the queue of another "
-        "replica than the one that answers."
+        "replica than the one that answers.",
     )
     jobs_before: int | None = Field(
         default=None,
@@ -45,19 +48,21 @@ class JobReport(BaseModel):
         "its turn, and where another replica than the one that answers is going to work on it.",
     )
     file_name: str | None = Field(default=None, description="Of the image, without folders, where the upload had one.")
-    submitted: datetime
-    started: datetime | None
-    finished: datetime | None
+    submitted: AwareDatetime
+    started: AwareDatetime | None
+    finished: AwareDatetime | None
     bytes: int | None = Field(description="Size of the result, once it is done.")
     problem: dict[str, Any] | None = Field(description="What the answer would have been, where it failed.")
 
     @model_validator(mode="after")
-    def _fails_with_a_problem(self) -> Self:
+    def _tells_its_end(self) -> Self:
         problem = self.problem or {}
-        if self.state == "failed" and not (
-            isinstance(problem.get("type"), str) and isinstance(problem.get("status"), int)
-        ):
+        status = problem.get("status")
+        told = isinstance(problem.get("type"), str) and isinstance(status, int) and 400 <= status < 600
+        if self.state == "failed" and not told:
             raise ValueError("a job that failed has a problem, with its type and status")
+        if self.state == "done" and (self.finished is None or self.bytes is None):
+            raise ValueError("a job that is done says when, and how large its result is")
         return self
 
     @property
@@ -76,8 +81,8 @@ class Record(BaseModel):
     """To whom the key belongs that it came with."""
     request_id: str | None
     """Of the request that brought it."""
-    media_type: str = ""
-    headers: dict[str, str] = {}
+    media_type: _HeaderValue = ""
+    headers: dict[_HeaderName, _HeaderValue] = {}
     """Of the answer, once it is done."""
 
     def with_report(self, **changes: Any) -> Record:  # noqa: ANN401 - fields of the report

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from service.jobs.errors import JobUnavailable, NoRoomForJobs, ResultTooLarge, U
 from service.jobs.files import clear, read_record, replace_record, stamp_of
 from service.jobs.folder import LOST_AFTER_S, JobsFolder
 from service.jobs.inventory import Entry, Inventory
+from service.jobs.listing import of_user
 from service.jobs.record import Record
 from tests.jobs import job_record
 from tests.permissions import open_to_all, unprivileged
@@ -470,6 +473,38 @@ def test_a_failed_record_without_its_problem_cannot_be_read(tmp_path: Path) -> N
         with pytest.raises(UnknownJob):
             folder.read(ONE)
         folder.delete(ONE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"report": {"id": TWO}},
+        {"report": {"id": "../elsewhere"}},
+        {"report": {"submitted": "2026-01-01T00:00:00"}},
+        {"report": {"finished": None}},
+        {"report": {"bytes": None}},
+        {"report": {"seconds_left": math.inf}},
+        {"report": {"state": "failed", "problem": {"type": "/problems/x", "status": 204}}},
+        {"report": {"state": "failed", "problem": {"type": "/problems/x", "status": 99999}}},
+        {"headers": {"X-A": "b\r\nX-B: c"}},
+        {"headers": {"X-A": "\u20ac"}},
+        {"headers": {"X A": "b"}},
+        {"media_type": "text/html\n"},
+    ],
+    ids=str,
+)
+def test_a_record_of_somebody_else_breaks_no_answer_and_no_list(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 3)
+    finished(folder, THREE, 3)
+    file = tmp_path / ONE / "job.json"
+    record = json.loads(file.read_text())
+    record["report"] |= change.get("report", {})
+    file.write_text(json.dumps(record | {name: value for name, value in change.items() if name != "report"}))
+    with pytest.raises(UnknownJob):
+        folder.read(ONE)
+    records, more = of_user(folder, folder.read(THREE).user or "", None, 10)
+    assert ([record.report.id for record in records], more) == ([THREE], False)
 
 
 def test_nothing_is_cleared_away_or_written_while_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
