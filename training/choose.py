@@ -15,7 +15,7 @@ from training.choose_size import Budget, Size, choose_schedule, choose_size
 from training.choose_targets import choose_labels, choose_targets, fresh_rule
 from training.choose_validation import choose_validation
 from training.options import Augmentation, Card, Data, Net, Weights
-from training.plan import Choice, Plan
+from training.plan import Choice, Plan, percent
 from training.recipe import Recipe
 from training.survey import Survey
 from training.survey_images import HIGH_PERCENTILES, LOW_PERCENTILE
@@ -115,10 +115,12 @@ def describe(survey: Survey, name: str) -> Card:
 
 def choose_weights(survey: Survey) -> tuple[Weights, tuple[Choice, ...]]:
     """Choose the weight map, and how much rarer classes count."""
-    rarest = min(survey.class_shares)
+    rarest = min(share for share in survey.class_shares if share)  # one that no pixel has gains nothing
     balance = 0.5 if rarest < 0.05 else 0.0
     kept = "probabilities stay calibrated" if not balance else "the rarer class counts for more"
-    about_balance = Choice(f"class_balance {balance:g}", f"the rarest class has {rarest:.1%} of the pixels: {kept}")
+    about_balance = Choice(
+        f"class_balance {balance:g}", f"the rarest class has {percent(rarest)} of the pixels: {kept}"
+    )
     middle = survey.objects.diameter_px[1]
     if survey.guess.kind == "instances":
         sigma = round(min(5.0, max(3.0, middle / 12)), 1)

@@ -12,6 +12,7 @@ from model.tiling import valid_unet_geometry
 from training.options import Schedule
 from training.plan import Choice
 from training.recipe import Recipe
+from training.splits import validation_stems
 from training.survey import Survey
 
 _FEWEST_STEPS = 1500  # with fewer a smaller net learns more
@@ -223,9 +224,7 @@ def _validations(
     survey: Survey, recipe: Recipe, seconds: float, steps: int
 ) -> tuple[int, Literal["best", "last"], Choice]:
     """Steps between validations, and whether they choose the net."""
-    data = recipe.data
-    share = data.validation_fraction if data.fold is None else 1 / data.fold[1]
-    count = math.ceil(survey.images * share)
+    count = len(validation_stems(list(survey.shows), recipe.data) - survey.training_only)
     if not count:
         return steps, "last", Choice("keep last", "no image validates")
     # forward alone, a third of a step a pixel

@@ -8,7 +8,7 @@ from typing import Literal
 from model.label_rule import LabelRule
 from training.interiors import MOST_LOST, Lost, count_lost
 from training.options import Targets
-from training.plan import Choice
+from training.plan import Choice, percent
 from training.recipe import Recipe
 from training.survey import Survey
 
@@ -37,15 +37,18 @@ def choose_targets(survey: Survey) -> tuple[Targets, Choice]:
     beside = f"beside a boundary of {boundary.boundary_px} px {lost} {_LACK}"
     if still_lost.lost < lost.lost:
         return contact, Choice(what, f"{beside}, beside contacts {still_lost.lost}")
-    return boundary, Choice(f"scheme boundary, {boundary.boundary_px} px wide", f"{sizes}; {beside}, as by contacts")
+    return boundary, Choice(
+        f"scheme boundary, {boundary.boundary_px} px wide", f"{sizes}; {beside}, beside contacts {still_lost.lost}"
+    )
 
 
 def fresh_rule(survey: Survey, targets: Targets) -> LabelRule:
     """Label rule for classes: a watershed from the interiors, or the components of all that is not background."""
+    filled = survey.guess.kind == "instances" and survey.objects.hollow <= MOST_LOST
     if targets.scheme in {"boundary", "contact"}:
-        return LabelRule(method="watershed", foreground=(1, 2), seeds=(1,), fill_holes=True)
+        return LabelRule(method="watershed", foreground=(1, 2), seeds=(1,), fill_holes=filled)
     every = tuple(range(1, len(targets.classes)))
-    return LabelRule(foreground=every, seeds=every, fill_holes=survey.guess.kind == "instances")
+    return LabelRule(foreground=every, seeds=every, fill_holes=filled)
 
 
 def inherit_targets(origin: Recipe, survey: Survey) -> tuple[Targets, LabelRule, tuple[Choice, ...]]:
@@ -83,18 +86,19 @@ def choose_labels(survey: Survey, rule: LabelRule) -> tuple[LabelRule, Choice]:
     smallest = survey.objects.small_area_px
     area = int(smallest / 2)
     chosen = {"min_area_px": area, "min_seed_px": min(rule.min_seed_px, area // 2), "min_score": 0.0}
-    return rule.model_copy(update=chosen), Choice(
-        f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
-    )
+    what, reason = f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
+    if survey.objects.hollow > MOST_LOST and not rule.fill_holes:
+        what, reason = f"{what}, holes kept", f"{reason}, {survey.objects.hollow:.0%} of them have holes"
+    return rule.model_copy(update=chosen), Choice(what, reason)
 
 
 def _semantic(survey: Survey) -> tuple[Targets, Choice]:
     count = len(survey.class_shares)
     if count == 2:
         targets = Targets(classes=("background", "foreground"), scheme="foreground")
-        return targets, Choice("scheme foreground", f"masks of two values: {survey.foreground:.0%} foreground")
+        return targets, Choice("scheme foreground", f"masks of two values: {percent(survey.foreground)} foreground")
     names = ("background", *(f"class{index}" for index in range(1, count)))
-    shares = ", ".join(f"{share:.1%}" for share in survey.class_shares)
+    shares = ", ".join(map(percent, survey.class_shares))
     return Targets(classes=names, scheme="classes"), Choice("scheme classes", f"{count} classes: {shares}")
 
 

@@ -132,13 +132,17 @@ def load_images(folder: Path, data: Data, in_channels: int | None, classes: int)
     problems: list[DatasetError] = []
     sources = find_sources(folder, data)
     _name_turned(sources)
-    first = {} if in_channels is not None else _read_first(sources)
+    first, asked = {}, "the recipe's net.in_channels. Convert the image, or correct the recipe"
     if in_channels is None:
+        first, asked = _read_first(sources), "as most of the first images have. Convert the image, or take it away"
         in_channels = Counter(image.shape[-1] for image in first.values()).most_common(1)[0][0] if first else 1
     for source in sources:
         try:
             image = first.pop(source.stem) if source.stem in first else source.read_image()
-            loaded.append(_checked(source, image, data, in_channels, classes))
+            if image.shape[-1] != in_channels:
+                found = f"{source.image_name} has shape {image.shape}"
+                raise UnreadableFile(f"{found}; expected (y, x, {in_channels}), {asked}")
+            loaded.append(_checked(source, image, data, classes))
         except DatasetError as error:
             problems.append(error)
     if problems:
@@ -171,12 +175,7 @@ def _read_first(sources: Sequence[Source]) -> dict[str, NDArray[Any]]:
     return images
 
 
-def _checked(source: Source, image: NDArray[Any], data: Data, in_channels: int, classes: int) -> AnnotatedImage:
-    if image.shape[-1] != in_channels:
-        raise UnreadableFile(
-            f"{source.image_name} has shape {image.shape}; expected (y, x, {in_channels}), the recipe's "
-            "net.in_channels. Convert the image, or correct the recipe"
-        )
+def _checked(source: Source, image: NDArray[Any], data: Data, classes: int) -> AnnotatedImage:
     bad = image.size - int(np.count_nonzero(np.isfinite(image)))
     if bad:
         raise UnreadableFile(
@@ -264,7 +263,10 @@ def _labels(labels: Labels, size_yx: tuple[int, int], name: str, data: Data, cla
             expected = data.class_values or tuple(range(classes))
             raise MaskMismatch(f"{name} holds the values {strange[:5].tolist()}; expected {expected}")
     elif low < 0:
-        raise MaskMismatch(f"{name} holds negative object numbers; expected 0 for background and 1, 2, ...")
+        raise MaskMismatch(
+            f"{name} holds the value {low}; expected 0 for background and 1, 2, ... for objects. Where it marks what "
+            f"nobody has annotated, set data.ignore_value = {low}"
+        )
     found[~known] = IGNORE
     return found
 

@@ -22,6 +22,11 @@ class Choice:
         return f"{self.what}: {self.reason}"
 
 
+def percent(share: float) -> str:
+    """Share as a percentage of one decimal, or of the first that tells it from nothing."""
+    return f"{share:.1%}" if share >= 0.001 or not share else f"{100 * share:.1g}%"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A recipe, and why it is as it is.

@@ -19,6 +19,7 @@ MOST_CLASSES = 16
 """More values than these number objects."""
 
 _MOST_DEPTH_PIXELS = 4_000_000  # exact distances take a third of a second a million pixels
+_HOLE = 0.1
 _RIM = 2.0  # four times half a pixel: distances are to the centre of the nearest pixel outside, not to its edge
 
 
@@ -63,6 +64,9 @@ class Objects:
         background together.
     touching
         Share of the objects that touch another, at least at a corner.
+    hollow
+        Share of the objects with holes, background that they enclose, of a tenth of their own pixels or more; 0 where
+        masks are semantic.
 
     """
 
@@ -73,6 +77,7 @@ class Objects:
     background_width_px: float
     small_area_px: float
     touching: float
+    hollow: float = 0.0
 
 
 def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -> Guess:
@@ -104,7 +109,7 @@ def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -
 def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instances", "semantic"]) -> Objects:
     """Measure objects; ``masks_yx`` are object numbers, or class indexes."""
     areas, inner, joined, widths, gaps = [], [], [], [], []
-    touching = 0
+    touching = hollow = looked_at = 0
     every = _every(masks_yx)
     for index, mask in enumerate(masks_yx):
         cells = close_numbers(np.maximum(mask, 0)) if kind == "instances" else _parts_of_classes(mask)
@@ -119,6 +124,8 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
         if numbers.size:
             depth = ndimage.distance_transform_edt(_own_ground(cells))
             widths.append(4 * np.asarray(ndimage.mean(depth, cells, numbers)) - _RIM)
+            if kind == "instances":
+                hollow, looked_at = hollow + _hollow(cells), looked_at + numbers.size
         background = (cells == 0) & (mask >= 0)
         if background.any() and not background.all():
             gaps.append(4 * float(ndimage.distance_transform_edt(background)[background].mean()) - _RIM)
@@ -134,6 +141,7 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
         background_width_px=float(np.median(gaps)) if gaps else 0.0,
         small_area_px=float(np.percentile(np.concatenate(joined), 1)),
         touching=touching / sizes.size,
+        hollow=hollow / max(1, looked_at),
     )
 
 
@@ -170,6 +178,17 @@ def _own_ground(cells_yx: NDArray[np.int32]) -> NDArray[np.bool_]:
     own[:, 1:] &= (cells_yx[:, 1:] == cells_yx[:, :-1]) | (cells_yx[:, :-1] <= 0)
     own[1:] &= (cells_yx[1:] == cells_yx[:-1]) | (cells_yx[:-1] <= 0)
     return own
+
+
+def _hollow(cells_yx: NDArray[np.int32]) -> int:
+    """Number of objects that enclose background of a tenth of their own pixels or more."""
+    count = 0
+    for number, window in enumerate(ndimage.find_objects(cells_yx), start=1):
+        if window is not None:
+            own = cells_yx[window] == number
+            enclosed = ndimage.binary_fill_holes(own) & (cells_yx[window] == 0)
+            count += bool(np.count_nonzero(enclosed) >= _HOLE * np.count_nonzero(own))
+    return count
 
 
 def _touching(cells_yx: NDArray[np.int32]) -> set[int]:

@@ -61,6 +61,8 @@ MEMBRANES = replace(
 def plan(survey: Survey, *, minutes: float | None = None, steps: int | None = None, device: str = "cpu") -> Plan:
     kind, values = survey.guess.kind, survey.guess.class_values
     data = Data(kind=kind, class_values=values)
+    if not survey.shows:
+        survey = replace(survey, shows={f"image-{index}": frozenset({1}) for index in range(survey.images)})
     return choose_recipe(survey, data, budget(minutes, steps, device), "My cells")
 
 
@@ -200,7 +202,14 @@ def test_objects_that_no_scheme_finds_keep_their_boundary_class() -> None:
     pairs[5:35:3, 5:35], pairs[6:35:3, 5:35] = np.arange(1, 11)[:, None], np.arange(11, 21)[:, None]
     chosen = plan(replace(NUCLEI, masks_yx=(pairs,)))
     assert chosen.recipe.targets.scheme == "boundary"
-    assert "20 of 20 objects have no interior, or one in pieces, as by contacts" in chosen.as_text()
+    assert "20 of 20 objects have no interior, or one in pieces, beside contacts 20" in chosen.as_text()
+
+
+@pytest.mark.parametrize(("hollow", "filled"), [(0.0, True), (0.02, True), (0.3, False)])
+def test_holes_are_filled_but_where_objects_have_some(hollow: float, filled: bool) -> None:
+    chosen = plan(replace(NUCLEI, objects=replace(NUCLEI.objects, hollow=hollow)))
+    assert chosen.recipe.labels.fill_holes == filled
+    assert ("holes kept: 99 % of the objects have at least 21 px, 30% of them have holes" in chosen.as_text()) != filled
 
 
 def test_two_valued_masks_get_the_papers_weight_map() -> None:
@@ -226,6 +235,17 @@ def test_a_class_that_fills_the_images_makes_no_tile_as_large_as_they_are() -> N
     tissue = replace(large, guess=Guess("semantic", (0, 1, 2), "three"), class_shares=(0.1, 0.5, 0.4))
     assert plan(tissue).recipe.tile_output_px < 400
     assert plan(large).recipe.tile_output_px >= 3000
+
+
+def test_a_share_that_is_not_nothing_is_not_said_to_be_nothing() -> None:
+    classes = replace(NUCLEI, guess=Guess("semantic", (0, 1, 2), "three"), class_shares=(0.8997, 0.1, 0.0003))
+    assert reason(plan(classes), "scheme") == "3 classes: 90.0%, 10.0%, 0.03%"
+    assert reason(plan(classes), "class_balance 0.5").startswith("the rarest class has 0.03% of the pixels")
+
+
+def test_a_class_that_no_pixel_has_is_not_balanced() -> None:
+    full = replace(NUCLEI, class_shares=(0.0, 1.0))
+    assert plan(full).recipe.weights.class_balance == 0
 
 
 @pytest.mark.parametrize(
@@ -360,6 +380,24 @@ def test_a_block_of_slices_or_frames_validates_however_unlike(images: int, fold:
     assert (data.split, data.fold) == ("blocks", fold)
     assert choice.reason == "by their layout images are frames or slices, so a block of them validates"
     assert choice.what == f"validation the last {'fifth' if images >= 5 else f'of {images}'}"
+
+
+@pytest.mark.parametrize(
+    ("survey", "validating"),
+    [
+        (replace(showing(*["1"] * 8), sequences=True), 1),
+        (showing(*["1"] * 20), 3),
+        (showing(*["1"] * 400), 60),
+    ],
+)
+def test_the_images_that_validate_are_counted(survey: Survey, validating: int) -> None:
+    assert reason(plan(survey), "validate_every").startswith(f"validated on {validating}: ")
+
+
+def test_the_images_that_validate_are_counted_in_folders_with_parts() -> None:
+    shows = {f"{part}-{index}": frozenset({1}) for part in ("train", "test") for index in range(7)}
+    chosen = choose_recipe(replace(NUCLEI, images=14, shows=shows), Data(parts=("train", "test")), budget(), "cells")
+    assert reason(chosen, "validate_every") == "validated on 7: enough to choose the net by"
 
 
 def test_the_usual_part_validates_where_it_leaves_objects_to_both_sides() -> None:

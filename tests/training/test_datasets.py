@@ -151,8 +151,10 @@ def test_a_mask_in_colours_is_refused(folder: Path) -> None:
 
 def test_an_image_of_other_channels_is_refused(folder: Path) -> None:
     Image.fromarray(np.ones((12, 16, 3), dtype=np.uint8)).save(folder / "images" / "cell-2.png")
-    with pytest.raises(UnreadableFile, match=r"cell-2.png has shape \(12, 16, 3\); expected"):
+    with pytest.raises(UnreadableFile, match=r"cell-2.png has shape \(12, 16, 3\); expected .* correct the recipe"):
         load_images(folder, Data(), 1, 2)
+    with pytest.raises(UnreadableFile, match=r"\(12, 16, 3\); expected \(y, x, 1\), as most of .* or take it away$"):
+        load_images(folder, Data(), None, 2)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -302,6 +304,13 @@ def test_classes_without_the_first_are_taken(folder: Path) -> None:
     for path in (folder / "labels").iterdir():
         Image.fromarray(np.repeat(np.array([1, 2], dtype=np.uint8), 96).reshape(12, 16)).save(path)
     assert len(load_images(folder, Data(kind="semantic"), 1, 3)) == 3
+
+
+def test_a_negative_number_is_named_and_may_mark_what_is_unknown(folder: Path) -> None:
+    write(folder, "cell-9", np.zeros((4, 4), dtype=np.uint8), 4 * np.eye(4, dtype=np.int16) - 3, ".tif")
+    with pytest.raises(MaskMismatch, match=r"cell-9\.tif holds the value -3; .*set data\.ignore_value = -3"):
+        load_images(folder, Data(), 1, 2)
+    assert load_images(folder, Data(ignore_value=-3), 1, 2)[-1].labels_yx.max() == 1
 
 
 def test_strange_mask_values_are_listed(folder: Path) -> None:

@@ -295,6 +295,17 @@ def test_what_finds_lost_objects_is_told(tiny_recipe: Recipe, scheme: Scheme, wi
     assert advice in caution.advice
 
 
+def test_contacts_are_no_advice_where_they_lose_as_many_objects(tiny_recipe: Recipe) -> None:
+    torn = good_labels()
+    torn[60:90, 10:40] = np.arange(30)[:, None] % 3 // 2 * 7  # one object in ten strips
+    torn[80:82, 10:30] = 0
+    recipe = fitting("boundary", tiny_recipe)
+    facts = replace(facts_of(recipe, torn), scattered=0)
+    assert (facts.lost, facts.lost_by_contact) == (1, 1)
+    (caution,) = [caution for caution in cautions([facts], recipe) if "have no interior" in caution.title]
+    assert caution.advice == "Even a net without a fault does not find them: scale the images up."
+
+
 @pytest.mark.parametrize(
     ("values", "mark"),
     [((0, 1, 255), 255), ((0, 1, 2, 65_535), 65_535), ((0, 128, 255), 0), ((0, 255), 0), ((0, 1, 2), 0)],

@@ -35,6 +35,16 @@ def write(folder: Path, name: str, image: NDArray[Any], mask: NDArray[Any]) -> N
         tifffile.imwrite(folder / kind / f"{name}.tif", array)
 
 
+def test_objects_with_large_holes_are_counted() -> None:
+    mask = squares(12, 4, 6).astype(np.int32)
+    mask[24:28, 12:16] = 0  # a hole of an eighth of what is left
+    mask[24:26, 30:32] = 0  # a slip
+    mask[24:28, 48:52] = 9  # another object lies in this one
+    mask[24:28, 62:70] = 0  # open at the side
+    assert measure_objects([mask], "instances").hollow == 1 / 5
+    assert measure_objects([(mask > 0).astype(np.int32)], "semantic").hollow == 0
+
+
 def grey(size: int = 96, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(10, 200, (size, size)).astype(np.uint8)
 

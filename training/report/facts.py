@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.label_rule import LabelRule
 from training.datasets import IGNORE, AnnotatedImage
 from training.interiors import MOST_LOST, Lost, count_lost
+from training.options import Targets
 from training.recipe import Recipe
 from training.report.mask_signs import MOST_PIECES, is_soft, scattered, unknown_mark
 from training.splits import split_images
@@ -25,6 +27,8 @@ SATURATED = 0.01
 NEARLY_EMPTY = 0.001
 _FAINT = 1e-4
 _NAMED = 5
+_CONTACT = Targets(classes=("background", "object", "contact"), scheme="contact", boundary_px=1)
+_WATERSHED = LabelRule(method="watershed", foreground=(1, 2), seeds=(1,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class ImageFacts:
     lost
         Number of objects that cannot be found by the recipe's scheme and label rule
         (:func:`training.interiors.count_lost`; instances only).
+    lost_by_contact
+        The same of scheme ``contact``, 1 px wide, and a watershed.
     validates
         Whether the split keeps it for validation.
 
@@ -74,6 +80,7 @@ class ImageFacts:
     soft: bool
     mark: int
     lost: int
+    lost_by_contact: int
     validates: bool
 
 
@@ -112,6 +119,7 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
     areas = np.bincount(cells.ravel())[1:]
     windows = [window for window in ndimage.find_objects(cells) if window is not None]
     highest = float(values.max(initial=0))
+    lost = count_lost([labels], recipe.targets, recipe.labels).lost if instances else 0
     return ImageFacts(
         stem=image.stem,
         size_yx=(labels.shape[0], labels.shape[1]),
@@ -127,7 +135,8 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
         scattered=scattered(cells) if instances else 0,
         soft=instances and is_soft(cells, areas),
         mark=unknown_mark(labels, recipe.data),
-        lost=count_lost([labels], recipe.targets, recipe.labels).lost if instances else 0,
+        lost=lost,
+        lost_by_contact=count_lost([labels], _CONTACT, _WATERSHED).lost if instances else 0,
         validates=validates,
     )
 
@@ -221,8 +230,9 @@ def _unsuited(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
     told = [fact for fact in facts if not fact.soft and not fact.scattered]  # of others misread() tells
     lost = Lost(sum(fact.lost for fact in told), sum(len(fact.diameters_px) for fact in told))
     if lost.share > MOST_LOST:
-        others = "scale the images up" if targets.scheme == "contact" else 'set targets.scheme = "contact" with classes'
-        others += "" if targets.scheme == "contact" else ' ["background", "object", "contact"] and a watershed'
+        others = "scale the images up"
+        if targets.scheme != "contact" and sum(fact.lost_by_contact for fact in told) < lost.lost:
+            others = 'set targets.scheme = "contact" with classes ["background", "object", "contact"] and a watershed'
         narrower = f"lower targets.boundary_px ({targets.boundary_px}), or " if targets.boundary_px > 1 else ""
         found.append(
             Caution(
