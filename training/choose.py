@@ -73,8 +73,8 @@ def describe_survey(survey: Survey) -> tuple[str, ...]:
         f"{survey.images} image{'s'[: survey.images != 1]}, {sizes}, {survey.channels} "
         f"channel{'s'[: survey.channels != 1]}, {grey.dtype}, grey values {grey.lowest:g} to {grey.highest:g}",
         f"masks: {survey.guess.kind} ({survey.guess.reason}); {survey.foreground:.1%} foreground",
-        f"{objects.count} objects in {objects.images} images: {low:.0f}, {middle:.0f} and {high:.0f} px across "
-        f"(5th, 50th and 95th percentile); {objects.touching:.0%} touch another",
+        f"{objects.count} objects in {objects.images} image{'s'[: objects.images != 1]}: {low:.0f}, {middle:.0f} and "
+        f"{high:.0f} px across (5th, 50th and 95th percentile); {objects.touching:.0%} touch another",
     ]
     if survey.annotated < 1:
         lines.append(f"{1 - survey.annotated:.1%} of the pixels are not annotated and left out")

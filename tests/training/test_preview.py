@@ -295,6 +295,28 @@ def test_what_finds_lost_objects_is_told(tiny_recipe: Recipe, scheme: Scheme, wi
     assert advice in caution.advice
 
 
+@pytest.mark.parametrize("scheme", ["boundary", "contact"])
+def test_a_narrower_class_is_no_advice_where_it_loses_as_many_objects(tiny_recipe: Recipe, scheme: Scheme) -> None:
+    recipe = fitting(scheme, tiny_recipe, 3)
+    facts = replace(facts_of(recipe, good_labels()), lost=1, lost_beside_a_pixel=1, lost_by_contact=1)
+    (caution,) = [caution for caution in cautions([facts], recipe) if "have no interior" in caution.title]
+    assert caution.advice == "Even a net without a fault does not find them: scale the images up."
+
+
+def test_what_a_narrower_class_loses_is_counted(tiny_recipe: Recipe) -> None:
+    thin = good_labels()
+    thin[80:84, 10:30] = 3
+    facts = facts_of(fitting("boundary", tiny_recipe, 3), thin)
+    assert (facts.lost, facts.lost_beside_a_pixel, facts.lost_by_contact) == (1, 0, 0)
+
+
+def test_nobody_is_told_to_cross_validate_on_one_image(tiny_recipe: Recipe) -> None:
+    facts = replace(facts_of(tiny_recipe, good_labels()), validates=False)
+    one, two = (cautions([facts] * count, tiny_recipe)[-1] for count in (1, 2))
+    assert one.advice == "No figure will say anything about other images. Annotate another."
+    assert two.advice.endswith("Cross-validate with --fold 1/N to --fold N/N.")
+
+
 def test_contacts_are_no_advice_where_they_lose_as_many_objects(tiny_recipe: Recipe) -> None:
     torn = good_labels()
     torn[60:90, 10:40] = np.arange(30)[:, None] % 3 // 2 * 7  # one object in ten strips

@@ -58,6 +58,8 @@ class ImageFacts:
     lost
         Number of objects that cannot be found by the recipe's scheme and label rule
         (:func:`training.interiors.count_lost`; instances only).
+    lost_beside_a_pixel
+        The same where its boundary, or contact, is 1 px wide.
     lost_by_contact
         The same of scheme ``contact``, 1 px wide, and a watershed.
     validates
@@ -80,6 +82,7 @@ class ImageFacts:
     soft: bool
     mark: int
     lost: int
+    lost_beside_a_pixel: int
     lost_by_contact: int
     validates: bool
 
@@ -119,7 +122,10 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
     areas = np.bincount(cells.ravel())[1:]
     windows = [window for window in ndimage.find_objects(cells) if window is not None]
     highest = float(values.max(initial=0))
-    lost = count_lost([labels], recipe.targets, recipe.labels).lost if instances else 0
+
+    def lost(targets: Targets, rule: LabelRule) -> int:
+        return count_lost([labels], targets, rule).lost if instances else 0
+
     return ImageFacts(
         stem=image.stem,
         size_yx=(labels.shape[0], labels.shape[1]),
@@ -135,8 +141,9 @@ def image_facts(image: AnnotatedImage, recipe: Recipe, *, validates: bool) -> Im
         scattered=scattered(cells) if instances else 0,
         soft=instances and is_soft(cells, areas),
         mark=unknown_mark(labels, recipe.data),
-        lost=lost,
-        lost_by_contact=count_lost([labels], _CONTACT, _WATERSHED).lost if instances else 0,
+        lost=lost(recipe.targets, recipe.labels),
+        lost_beside_a_pixel=lost(recipe.targets.model_copy(update={"boundary_px": 1}), recipe.labels),
+        lost_by_contact=lost(_CONTACT, _WATERSHED),
         validates=validates,
     )
 
@@ -203,11 +210,12 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
     found = [caution for caution in found if caution.stems] + _unsuited(facts, recipe)
     validating = those(lambda fact: fact.validates)
     if len(validating) < 3:
+        more = "Annotate another" if len(facts) == 1 else "Cross-validate with --fold 1/N to --fold N/N"
         known = "Their figures say little" if validating else "No figure will say anything"
         found.append(
             Caution(
                 f"Only {len(validating)} of {len(facts)} images validate{'s' if len(validating) == 1 else ''}",
-                f"{known} about other images. Cross-validate with --fold 1/N to --fold N/N.",
+                f"{known} about other images. {more}.",
                 validating,
             )
         )
@@ -233,7 +241,9 @@ def _unsuited(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
         others = "scale the images up"
         if targets.scheme != "contact" and sum(fact.lost_by_contact for fact in told) < lost.lost:
             others = 'set targets.scheme = "contact" with classes ["background", "object", "contact"] and a watershed'
-        narrower = f"lower targets.boundary_px ({targets.boundary_px}), or " if targets.boundary_px > 1 else ""
+        narrower = ""
+        if targets.boundary_px > 1 and sum(fact.lost_beside_a_pixel for fact in told) < lost.lost:
+            narrower = f"lower targets.boundary_px ({targets.boundary_px}), or "
         found.append(
             Caution(
                 f"By scheme {targets.scheme}, {lost} have no interior, or one in pieces",
