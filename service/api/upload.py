@@ -17,8 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.api.upload_room import Share, UploadRoom
-from service.engine.spool import MORE_FILES
+from service.api.upload_room import LIMITS, Share, UploadRoom
 from service.request_errors import BrokenMultipart, EmptyBody, EncodedBody, MissingImage, NoRoomForUpload, UploadTooSlow
 from service.settings import Settings
 
@@ -26,7 +25,7 @@ _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 4096
 _MOST_PREAMBLE_BYTES = 4096
 _MOST_OF_A_NAME = 255
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *MORE_FILES}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, *LIMITS}
 
 
 @dataclass(frozen=True, slots=True)

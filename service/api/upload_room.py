@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+import errno
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.engine.spool import MORE_FILES
 from service.request_errors import NoRoomForUpload
 
+LIMITS: Mapping[int, str] = {**MORE_FILES, errno.EFBIG: "allow larger files (ulimit -f)"}
+"""By error of a system that has set a limit, the remedy."""
 _UPLOADS_IN_MEMORY = 4  # of the largest size that may stay in memory
 
 
@@ -42,8 +45,8 @@ class UploadRoom:
         """Return what it means that the temporary folder does not take something."""
         results = self._beside() >> 20
         others = f"other uploads and {results} MiB of results of jobs" if results else "other uploads"
-        remedy = MORE_FILES.get(error.errno or 0, "give the folder more room")
-        if results and error.errno not in MORE_FILES:
+        remedy = LIMITS.get(error.errno or 0, "give the folder more room")
+        if results and error.errno not in LIMITS:
             remedy = f"fetch and delete jobs, {remedy}, or point UNET_JOBS_DIR to a folder on another disk"
         return NoRoomForUpload(
             f"{what} finds no room beside {others} in the temporary folder: {error.strerror}; try again in "

@@ -186,6 +186,7 @@ def test_jobs_leave_half_of_the_memory_and_go_to_disk(form: bool, declared: bool
     ("number", "remedy"),
     [
         (errno.ENOSPC, "No space left on device; try again in 5 s, or give the folder more room"),
+        (errno.EFBIG, "File too large; try again in 5 s, or allow larger files (ulimit -f)"),
         (errno.EMFILE, "Too many open files; try again in 5 s, or allow more open files (ulimit -n)"),
     ],
 )
