@@ -12,10 +12,12 @@ from model.tiling import valid_unet_geometry
 from training.options import Schedule
 from training.plan import Choice
 from training.recipe import Recipe
+from training.report.facts import Caution
 from training.splits import validation_stems
 from training.survey import Survey
 
 _FEWEST_STEPS = 1500  # with fewer a smaller net learns more
+_TOO_FEW_STEPS = 300  # for a net that knows nothing
 _MOST_STEPS = 20_000
 _SHARE_OF_STEPS = 0.85  # of the time; the rest reads images, computes weight maps, validates
 _SHARE_OF_VALIDATION = 0.1
@@ -218,6 +220,29 @@ def fastest(recipe: Recipe, budget: Budget) -> tuple[Recipe, float]:
         timed.append((budget.seconds_per_step(candidate), candidate))
     seconds, fastest = min(timed, key=lambda pair: pair[0])
     return fastest, seconds
+
+
+def length_caution(schedule: Schedule) -> Caution | None:
+    """Say where a run is too short for fresh weights to learn much; None where it is not.
+
+    Parameters
+    ----------
+    schedule
+        As :func:`choose_schedule` gives it.
+
+    """
+    if schedule.max_minutes is None:
+        expected, remedy = schedule.steps, f"--steps {_FEWEST_STEPS}"
+    else:
+        expected = schedule.steps // 2
+        remedy = f"--minutes {math.ceil(schedule.max_minutes * _FEWEST_STEPS / max(1, expected))}"
+    if expected >= _TOO_FEW_STEPS:
+        return None
+    return Caution(
+        f"About {expected} steps",
+        f"A fresh net learns little in fewer than {_TOO_FEW_STEPS}. Give {remedy} or more, or begin with a package "
+        "that knows such images (--from).",
+    )
 
 
 def _validations(

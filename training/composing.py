@@ -10,7 +10,7 @@ from functools import partial
 
 from training.checkpoint import Beginning
 from training.choose import choose_recipe
-from training.choose_size import Budget
+from training.choose_size import Budget, length_caution
 from training.datasets import AnnotatedImage
 from training.errors import RecipeError
 from training.finetune import MINUTES, inherit, size_caution
@@ -96,10 +96,12 @@ def compose(
     with named_in_errors(f"no recipe can be composed for {options.data}, write one and name it (--recipe)"):
         if beginning is None:
             plan = choose_recipe(survey, known, budget, name)
+            caution = length_caution(plan.recipe.schedule)
         else:
             plan = inherit(beginning.net.read_recipe(), survey, known, budget, name, known=beginning.origin)
-            if (caution := size_caution(beginning.net.object_diameter_px, survey)) is not None:
-                _log.warning("%s", caution)
+            caution = size_caution(beginning.net.object_diameter_px, survey)
+    if caution is not None:
+        _log.warning("%s", caution)
     if known.truth == "silver" and (asked is None or "truth" not in asked.model_fields_set):
         silver = Choice("truth silver", "no sequence has gold truth; figures are against computed masks")
         plan = replace(plan, choices=(silver, *plan.choices))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from training.choose import choose_recipe, recipe_name
-from training.choose_size import Budget
+from training.choose_size import Budget, length_caution
 from training.choose_validation import choose_validation
-from training.options import Data, Include
+from training.options import Data, Include, Schedule
 from training.plan import Plan
 from training.recipe import Recipe, read_recipe
 from training.splits import validation_stems
@@ -425,3 +425,17 @@ def test_tiles_are_drawn_around_objects_where_few_would_show_one(side: int, coun
     chosen = plan(survey)
     assert chosen.recipe.augmentation.foreground_share == share
     assert any(choice.what == "foreground_share 0.5" for choice in chosen.choices) == (share > 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "title", "remedy"),
+    [(35, None, "About 35 steps", "--steps 1500"), (70, 1.5, "About 35 steps", "--minutes 65")],
+)
+def test_a_run_too_short_to_teach_a_fresh_net_is_told(
+    steps: int, minutes: float | None, title: str, remedy: str
+) -> None:
+    caution = length_caution(Schedule(steps=steps, max_minutes=minutes))
+    assert caution is not None
+    assert caution.title == title
+    assert f"Give {remedy} or more" in caution.advice
+    assert length_caution(Schedule(steps=600, max_minutes=minutes)) is None
