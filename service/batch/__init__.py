@@ -14,6 +14,7 @@
     files       how they are written so that they are there whole or not at all
     failures    what is listed of it, also by other shards
     locks       that no two processes do the same
+    loops       what is left on an event loop
     work        from first to last, going on after a failure
     progress    how far it is, and how long it will take
 """

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from service.batch.loops import end_tasks
 from service.batch.zarr_copy import readable
 from service.client import Client
 from service.engine.engine import Engine
@@ -82,7 +83,8 @@ def in_process(settings: Settings, request: SegmentRequest) -> Iterator[Segmente
         if local is not None:
             local.close()
             asyncio.run_coroutine_threadsafe(engine.stop(), loop).result()
-        asyncio.run_coroutine_threadsafe(_broken_off(), loop).result()
+        # an interrupt comes while the packages load, too
+        asyncio.run_coroutine_threadsafe(end_tasks(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -92,14 +94,6 @@ async def _started(settings: Settings) -> Engine:
     engine = Engine(settings, Metrics())
     await engine.start()
     return engine
-
-
-async def _broken_off() -> None:
-    """End what still runs on this loop: an interrupt comes while the packages load, too."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Local:

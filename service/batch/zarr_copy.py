@@ -7,6 +7,7 @@ may be large.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import math
@@ -17,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from model.images import ImageTooLarge, UndecodableImage, UnsupportedImageFormat
 from model.images.errors import undecodable
 from model.images.image import MAX_CHANNELS
 from model.images.tiff_ifd import MAX_PAGES
+from service.batch.loops import end_tasks
 from service.batch.ome_zarr import Level, described, level_of, title_of
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ _BLOCK_BYTES = 1 << 26
 """Of pixels that are held at once, where chunks are no larger."""
 _MOST_CHUNK_BYTES = 1 << 31
 """Of the pixels of a chunk, which cannot be decoded in parts; the compressor of most stores, Blosc, takes no more."""
+_PACKED = (".zarr.zip", ".ozx")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -78,7 +82,8 @@ def readable(
     UndecodableImage
         Where it is empty or damaged, or its metadata are.
     UnsupportedImageFormat
-        Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, or ``zarr`` is not installed.
+        Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, is packed in one
+        file, or ``zarr`` is not installed.
     ImageTooLarge
         Where it has more pixels, or more planes or channels than are read, or chunks that are too large.
     OSError
@@ -94,6 +99,8 @@ def readable(
             raise OSError(f"{str(image)!r} is a pipe, a socket or a device; write the image to a file")
         if not status.st_size:
             raise UndecodableImage(f"{str(image)!r} is empty, it has 0 bytes; copy or write it again")
+        if image.name.lower().endswith(_PACKED):
+            raise UnsupportedImageFormat(f"{str(image)!r} is OME-Zarr in one file; unpack it, and name the folder")
         yield Readable(image, image.name)
         return
     with tempfile.TemporaryFile() as copy:
@@ -136,13 +143,14 @@ def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[],
         for block in _blocks(array.shape, array.chunks, dtype.itemsize):
             if closed():
                 raise CancelledError
-            with _damage(what):
-                pixels = np.asarray(array[block], dtype, order="C")
+            pixels = _read(array, block, what).astype(dtype, order="C", copy=False)
             _put(copy, offset, array.shape, [axis.start for axis in block], pixels)
         copy.flush()
     except OSError as error:
-        if error.errno not in {None, errno.ENOSPC, errno.EDQUOT}:  # tifffile's own has none
+        if error.errno not in _NO_ROOM:
             raise
+        with suppress(OSError):  # or it would be written at the end, and fail again
+            copy.close()
         raise _no_room(what, needed, shutil.disk_usage(tempfile.gettempdir()).free) from error
 
 
@@ -179,10 +187,10 @@ def _check(array: zarr.Array[Any], level: Level, what: str, most_pixels: float) 
 
 
 def _no_room(what: str, needed: int, free: int) -> OSError:
+    """Error of one image: smaller ones have room, and so it has not the number that ends a batch."""
     return OSError(
-        errno.ENOSPC,
-        f"the copy of {what} takes {needed} bytes, the temporary folder has {free}; name a larger one in TMPDIR",
-        tempfile.gettempdir(),
+        f"the copy of {what} takes {needed} bytes, the temporary folder {tempfile.gettempdir()!r} has {free}; name a "
+        "larger one in TMPDIR"
     )
 
 
@@ -197,6 +205,25 @@ def _blocks(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> Itera
     along = (range(0, size, length) for size, length in zip(shape, step, strict=True))
     for first in itertools.product(*along):
         yield tuple(slice(at, min(at + n, size)) for at, n, size in zip(first, step, shape, strict=True))
+
+
+def _read(array: zarr.Array[Any], block: tuple[slice, ...], what: str) -> NDArray[Any]:
+    """Pixels of a block; at damage all other chunks are let go, which zarr would tell of when the process ends."""
+    from zarr.core.sync import sync
+
+    with _damage(what):
+        try:
+            return np.asarray(array[block])
+        except BaseException:
+            sync(_let_go())
+            raise
+    raise AssertionError("it returns or raises")
+
+
+async def _let_go() -> None:
+    """End all that zarr reads, on its loop; no two arrays are read at a time."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # of errors beside the first
+    await end_tasks()
 
 
 def _put(copy: IO[bytes], offset: int, shape: Sequence[int], first: Sequence[int], pixels: NDArray[Any]) -> None:
@@ -219,6 +246,8 @@ def _damage(what: str) -> Iterator[None]:
         try:
             yield
         except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno is None:  # a codec's, as gzip's and bzip2's
+                raise
             passing = error
         except Exception as error:
             if isinstance(error, UnicodeError) or "codec" not in f"{type(error).__name__} {error}".lower():

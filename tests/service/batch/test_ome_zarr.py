@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -16,6 +17,7 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import GzipCodec
 from zarr.storage import LocalStore
 
 from model.images import FormatError, ImageTooLarge, ReadLimits, open_image
@@ -24,6 +26,7 @@ from service.batch.files import stamp
 from service.batch.images import find_images
 from service.batch.zarr_copy import readable
 from service.cli import main
+from tests.disks import small_disk
 from tests.live import live_server
 from tests.packages import write_tiny_package
 from tests.permissions import open_to_all, shut
@@ -217,6 +220,13 @@ def chunks_of(*chunk: int) -> Callable[[Path], None]:
     return edit
 
 
+def garbage_in_gzip(folder: Path) -> None:
+    zarr.open_group(folder, mode="a").create_array(
+        "s0", data=noise(2, 40, 50), chunks=(1, 40, 50), compressors=GzipCodec(), overwrite=True
+    )
+    garbage_in_a_chunk(folder)
+
+
 def unknown_codec(folder: Path) -> None:
     file = folder / "s0/zarr.json"
     found = json.loads(file.read_bytes())
@@ -243,6 +253,7 @@ def unknown_codec(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder / "s0"), "'s0' in .* is not there"),
         (unknown_codec, "'s0' in .* is compressed as zarr cannot read here"),
         (garbage_in_a_chunk, "'s0' in .* cannot be decoded"),
+        (garbage_in_gzip, "'s0' in .* cannot be decoded"),
         (chunks_of(1, 0, 9), "chunks of 1 x 0 x 9 pixels, none"),
         (chunks_of(1, 10**6, 10**6), "a chunk of 's0' in .* takes 2000000000000 bytes, the limit is 2147483648; write"),
         (lambda folder: (folder / "s0/zarr.json").write_bytes(b"\xff"), "'s0' in .* cannot be decoded"),
@@ -268,10 +279,30 @@ def test_a_damaged_field_keeps_no_other_from_its_result(
     assert (tmp_path / "out/p/A/1/1_mask.png").exists()
 
 
+def test_damage_is_said_once_however_many_chunks_there_are(packages: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a.zarr", noise(400, 500), "yx", chunk=(20, 20))
+    for file in (folder / "s0/c").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"garbage")
+    command = [sys.executable, "-m", "service", "segment", str(folder), "-o", str(tmp_path / "out")]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    failure, summary = ended.stderr.splitlines()
+    assert "'s0' in" in failure
+    assert "1 of 1 images failed" in summary
+
+
 def test_without_the_library_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "a.zarr", noise(40, 50), "yx")
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(FormatError, match="pip install zarr"), readable(folder):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a.ome.zarr.zip", "a.OZX"])
+def test_one_that_is_packed_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(FormatError, match="in one file; unpack it"), readable(tmp_path / name):
         pass
 
 
@@ -343,9 +374,22 @@ def test_more_than_may_be_and_more_than_there_is_room_for_is_not_copied(
     zarr.open_group(tmp_path / "a.zarr", mode="a").create_array(
         "s0", shape=(3, 10**7, 10**7), dtype="uint16", chunks=(1, 512, 512), overwrite=True
     )
-    with pytest.raises(OSError, match=r"takes 600000000000000 bytes, the temporary folder has \d+; .* TMPDIR"):  # noqa: SIM117
+    with pytest.raises(OSError, match=r"takes 600000000000000 bytes, the temporary folder '.*' has \d+; .* TMPDIR"):  # noqa: SIM117
         with readable(folder):
             pass
+
+
+def test_one_that_has_no_room_in_the_temporary_folder_keeps_no_other_from_its_result(
+    packages: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "in/a.zarr", noise(400, 500), "yx", chunk=(100, 100))
+    write(tmp_path / "in/b.zarr", noise(40, 50), "yx")
+    with small_disk(100_000):
+        assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 1
+    (failure,) = json.loads((tmp_path / "out/failures.json").read_bytes())
+    assert (failure["image"], failure["type"]) == (str(tmp_path / "in/a.zarr"), "file-error")
+    assert "takes 400000 bytes, the temporary folder" in failure["message"]
+    assert (tmp_path / "out/b_mask.png").exists()
 
 
 def test_the_copy_is_broken_off_when_nobody_wants_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
