@@ -201,7 +201,7 @@ def _described(error: ValidationError) -> str:
 
 def _tensor(given: _Input) -> Tensor:
     if given.datatype not in DTYPES:
-        raise BrokenInference(f"datatype {given.datatype[:40]!r} is no number; send one of {', '.join(DTYPES)}")
+        raise BrokenInference(f"datatype {given.datatype[:40]!r} is not read; send one of {', '.join(DTYPES)}")
     return Tensor(tuple(given.shape), DTYPES[given.datatype])
 
 
