@@ -99,7 +99,7 @@ def run_card(
 
 def _blocks(recipe: Recipe) -> str:
     scale = recipe.net.downscale
-    return "" if scale == 1 else f", for blocks of {scale} x {scale} pixels"
+    return "" if scale == 1 else f", working on blocks of {scale} x {scale} pixels"
 
 
 def _public(origin: Origin) -> Origin:
