@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,8 @@ RDF_NAMES = (RDF_NAME, "bioimageio.yaml", "model.yaml")
 """What it may be called, in bioimage.io's order: the first that is there counts."""
 ZOO = Path(__file__).parent / "zoo"
 """The packages that ship with the project, each in a folder of its name."""
+_MOST_BELOW = 1000
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def read_package(path: Path) -> Package:
         Where it is one, but cannot be served here.
 
     """
-    name = _found_description(path) or RDF_NAME
+    name = _found_description(path)
     try:
         document = load_description(read_file(path, name, MOST_DESCRIPTION_BYTES))
         return Package(path, from_rdf(document, partial(_read_tensor, path)))
@@ -145,16 +149,59 @@ def description_name(folder: Path) -> str | None:
     return next((name for name in RDF_NAMES if (folder / name).is_file()), None)
 
 
-def _found_description(path: Path) -> str | None:
-    """Name of the description in a folder or zip; None where there is none, or reading it will say why not."""
+def packages_below(folder: Path) -> list[str]:
+    """Names of the folders in a folder that are packages, in order; the first thousand are looked into."""
+    with suppress(OSError):
+        with os.scandir(folder) as found:
+            names = sorted(each.name for each in found if each.is_dir())
+        return [name for name in names[:_MOST_BELOW] if description_name(folder / name) is not None]
+    return []
+
+
+def _found_description(path: Path) -> str:
+    """Name of the description in a folder or zip; where it cannot be looked for, reading it will say why."""
     try:
         if path.is_dir():
-            return description_name(path)
-        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            names = set(archive.namelist())
+            name = description_name(path) or next((name for name in RDF_NAMES if os.path.lexists(path / name)), None)
+            if name is None:
+                raise _no_package(path, "is a folder without any of them", _nearby(path))
+            return name
+        if not path.exists():
+            raise _no_package(path, "is not there")
+        with open_regular(path) as stream:
+            if path.suffix.lower() != ".zip" and not zipfile.is_zipfile(stream):
+                raise _no_package(path, "is a file, and no zip", _nearby(path))
+            with zipfile.ZipFile(stream) as archive:
+                names = archive.namelist()
     except UNREADABLE:
+        return RDF_NAME
+    if (name := next((name for name in RDF_NAMES if name in names), None)) is None:
+        deeper = next((name for name in names if name.rpartition("/")[2] in RDF_NAMES), None)
+        raise _no_package(
+            path,
+            "is a zip without any of them",
+            deeper and f"its {deeper} lies too deep: zip the files beside it, not their folder",
+        )
+    return name
+
+
+def _nearby(path: Path) -> str | None:
+    """Which packages may have been meant by a path that is none."""
+    with suppress(OSError):
+        if description_name(path.absolute().parent):
+            return f"name the folder that it lies in, {path.absolute().parent}"
+    found = [name for name in packages_below(path) if name[0] != "."]  # which are drafts
+    if not found:
         return None
-    return next((name for name in RDF_NAMES if name in names), None)
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"name one of those in it: {', '.join(found[:_MOST_NAMED])}{more}"
+
+
+def _no_package(path: Path, what: str, meant: str | None = None) -> InvalidPackage:
+    return InvalidPackage(
+        f"{path} is no package, which is a folder or a zip that holds {', '.join(RDF_NAMES[:-1])} or {RDF_NAMES[-1]}: "
+        f"it {what}; {meant or 'unet-train export RUN --out PACKAGE writes one from a run'}"
+    )
 
 
 def write_package(path: Path, spec: ModelSpec, files: Mapping[str, bytes]) -> Package:

@@ -58,7 +58,8 @@ def read_file(path: Path, name: str, most_bytes: int) -> bytes:
             _require_weight(path, entry)
             return archive.read(name)
     except UNREADABLE as error:
-        raise InvalidPackage(f"{path}: {name} cannot be read: {error}") from error
+        remedy = "; copy the zip anew" if isinstance(error, zipfile.BadZipFile) else ""
+        raise InvalidPackage(f"{path}: {name} cannot be read: {error}{remedy}") from error
 
 
 def open_regular(path: Path) -> BinaryIO:

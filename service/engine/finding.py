@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from model.errors import ModelError
-from model.package import ZOO, description_name, read_package
+from model.package import ZOO, description_name, packages_below, read_package
 from model.spec import ModelSpec
 from service.engine.errors import NotReady, UnknownModel
 
@@ -151,18 +151,9 @@ def _holds_package(entry: Path, warn: Callable[[str], None]) -> bool:
     except OSError as error:
         warn(f"{entry.name} is left out: {error}")
         return False
-    for inner in _packages_below(entry):
+    for inner in packages_below(entry):
         warn(f"{entry.name} holds another package, {inner}, which is not served: move it to where {entry.name} is")
     return True
-
-
-def _packages_below(entry: Path) -> list[str]:
-    """Names of folders in a package's that are packages, too: ``mv`` puts one there where the place is taken."""
-    with suppress(OSError):
-        with os.scandir(entry) as found:
-            folders = sorted(each.name for each in found if each.is_dir())
-        return [name for name in folders[:_MOST_BELOW] if description_name(entry / name) is not None]
-    return []
 
 
 def missing_folders(folders: Sequence[Path]) -> dict[str, str]:

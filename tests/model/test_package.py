@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -280,8 +281,36 @@ def test_nonsense_is_no_package(tmp_path: Path, content: str) -> None:
 def test_a_broken_zip_is_no_package(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broken.zip"
     file.write_bytes(content)
-    with pytest.raises(InvalidPackage, match="cannot be read"):
+    with pytest.raises(InvalidPackage, match=r"cannot be read: .*; copy the zip anew"):
         read_package(file)
+
+
+def test_what_is_no_package_is_refused_with_what_one_is_and_which_was_meant(tiny: Package, tmp_path: Path) -> None:
+    def refused(path: Path) -> str:
+        with pytest.raises(InvalidPackage, match=re.escape(f"{path} is no package")) as refusal:
+            read_package(path)
+        assert "a folder or a zip that holds rdf.yaml, bioimageio.yaml or model.yaml: it " in str(refusal.value)
+        return str(refusal.value).partition(": it ")[2]
+
+    export = "unet-train export RUN --out PACKAGE writes one from a run"
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty") == f"is a folder without any of them; {export}"
+    assert refused(tmp_path / "typo") == f"is not there; {export}"
+    (tmp_path / "notes.txt").write_text("no package")
+    assert refused(tmp_path / "notes.txt") == f"is a file, and no zip; {export}"
+    above = "name the folder that it lies in, "
+    assert refused(tiny.path / "weights.onnx") == f"is a file, and no zip; {above}{tiny.path}"
+    (tiny.path / "sub").mkdir()
+    assert refused(tiny.path / "sub") == f"is a folder without any of them; {above}{tiny.path}"
+    shutil.copytree(tiny.path, tmp_path / ".draft")
+    below = "is a folder without any of them; name one of those in it: "
+    assert refused(tiny.path.parent) == f"{below}tiny"
+    for number in range(6):
+        shutil.copytree(tiny.path, tmp_path / f"copy-{number}")
+    assert refused(tmp_path) == f"{below}copy-0, copy-1, copy-2, copy-3, copy-4 and 2 more"
+    around = shutil.make_archive(str(tmp_path / "around"), "zip", tmp_path, tiny.path.name)
+    deeper = "its tiny/rdf.yaml lies too deep: zip the files beside it, not their folder"
+    assert refused(Path(around)) == f"is a zip without any of them; {deeper}"
 
 
 def test_a_missing_file_is_named_when_writing(tiny: Package, tmp_path: Path) -> None:
