@@ -164,13 +164,14 @@ class Plan(_Document):
     search_seconds: float | None = Field(
         description="In the net, for `scale=auto` to look for the scale; null where pixel sizes or the request tell it."
     )
-    finishing_seconds: float | None = Field(
+    finishing_seconds: float = Field(
         description="For reading, resampling (`scale`), finding objects and writing, as images of 512 x 512 px and "
-        "more that were asked for alike (model, output, format, scaled or not) took lately; null where there were none."
+        "more that were asked for alike (model, output, format, scaled or not) took lately; where there were none, as "
+        "those of the same model and output; where there were none of these, either, a rule of thumb."
     )
     expected_seconds: float = Field(
-        description="Until it is through the net beside what is in work now, and `finishing_seconds`, where they are "
-        "known; after the batch in work every request gets an equal share, and a job that finds no turn waits for "
+        description="Until it is through the net beside what is in work now, and `finishing_seconds`; after the batch "
+        "in work every request gets an equal share, and a job that finds no turn waits for "
         "those before it."
     )
     backlog_seconds: float = Field(description="Of all accepted work.")
@@ -202,7 +203,7 @@ class Plan(_Document):
             scale=forecast.scale,
             compute_seconds=round(forecast.compute_s, 3),
             search_seconds=None if forecast.search_s is None else round(forecast.search_s, 3),
-            finishing_seconds=None if forecast.finishing_s is None else round(forecast.finishing_s, 3),
+            finishing_seconds=round(forecast.finishing_s, 3),
             expected_seconds=round(forecast.expected_s, 3),
             backlog_seconds=round(engine.backlog_seconds, 3),
             memory_bytes=forecast.memory_bytes,

@@ -29,10 +29,10 @@ class Forecast:
     """Seconds in the net with nobody else there, at the measured speed, the search of a scale included."""
     search_s: float | None
     """Those of the search; None where there is none."""
-    finishing_s: float | None
-    """Seconds beside the net, as such requests took lately; None where there have been none."""
+    finishing_s: float
+    """Seconds beside the net, as such requests took lately, or usually take where there have been none."""
     expected_s: float
-    """Seconds until it would be ready, beside what is in work; what is not known of that is left out."""
+    """Seconds until it would be ready, beside what is in work."""
     memory_bytes: int
     """Of images and results; activations of tiles come on top."""
     disk_bytes: int

@@ -150,7 +150,7 @@ class Pipeline:
             compute_s=compute_s,
             search_s=search_s if search else None,
             finishing_s=finishing_s,
-            expected_s=through_s + (finishing_s or 0.0),
+            expected_s=through_s + finishing_s,
             memory_bytes=max(each.room.memory_bytes for each in demands),
             disk_bytes=max(each.room.disk_bytes for each in demands),
             refusal=refusal,

@@ -48,7 +48,7 @@ async function segment({ renewed = false, after = 0 } = {}) {
     if (file.size === 0) throw new Error(`${file.name} is empty: it has 0 bytes.`);
     if (file.size > most) throw new Error(`${file.name} has ${file.size} bytes, the service takes ${most}; ${REMEDIES["body-too-large"]()} (UNET_MAX_BODY_MB).`);
     const address = query("segment", { format: "rle" }, OPTIONS), plan = await forecast(file, mine.signal);
-    if (plan) mine.note = ` of ${plan.finishing_seconds === null ? "at least" : "about"} ${duration(plan.expected_seconds)}`;
+    if (plan) mine.note = ` of about ${duration(plan.expected_seconds)}`;
     const answer = await ask(file, address, "json", mine, plan?.isLong ?? false);
     const planes = answer.body.planes?.length ?? 1, plane = Math.min(Number($("plane").value), planes);
     const picture = await pictureInTurn(file, answer.body, plane - 1, () => !mine.signal.aborted, () => mine.signal.aborted);

@@ -11,7 +11,7 @@ from tests.images import disc, png
 from tests.live import LiveServer, wait_until
 
 AS_JOB = """
-    forecast = async () => ({expected_seconds: 1000, finishing_seconds: null, isLong: true});
+    forecast = async () => ({expected_seconds: 1000, isLong: true});
     Work.prototype.pause = async function () { this.note = ""; };
 """
 # the service takes the job, and its answer does not come

@@ -46,7 +46,7 @@ def test_planes_and_views_count(client: AppClient) -> None:
     assert stack["tiles"] == 3 * one["tiles"]
     assert math.isclose(stack["compute_seconds"], 3 * one["compute_seconds"], abs_tol=0.003)
     assert mirrored["compute_seconds"] > 4 * one["compute_seconds"] > 0
-    alone = one["compute_seconds"] + (one["finishing_seconds"] or 0)
+    alone = one["compute_seconds"] + one["finishing_seconds"]
     assert math.isclose(one["expected_seconds"], alone, abs_tol=0.002), "nobody else is there"
 
 
@@ -60,12 +60,14 @@ def fresh(settings: Settings) -> Iterator[AppClient]:
 def test_what_comes_beside_the_net_is_told_by_images_that_were_asked_for_alike(fresh: AppClient) -> None:
     asked = {"model": "tiny", "output": "labels", "format": "npy"}
 
-    def finishing(size: str = "600x600", **more: str) -> float | None:
-        seconds: float | None = fresh.get("/plan", params={"size": size, **asked, **more}).json()["finishing_seconds"]
+    def finishing(size: str = "600x600", **more: str) -> float:
+        seconds: float = fresh.get("/plan", params={"size": size, **asked, **more}).json()["finishing_seconds"]
         return seconds
 
+    usual = finishing(), finishing(output="mask")
     fresh.segment(png(noise(500, 500)), params=asked)
-    assert finishing() is None, "a small image tells nothing"
+    assert finishing() == usual[0], "a small image tells nothing"
+    assert usual[0] > usual[1] > 0, "objects have to be found"
     answer = fresh.segment(png(noise(600, 600)), params=asked)
     assert answer.status_code == 200
     plan = fresh.get("/plan", params={"size": "600x600", **asked}).json()
@@ -74,8 +76,9 @@ def test_what_comes_beside_the_net_is_told_by_images_that_were_asked_for_alike(f
     assert math.isclose(plan["finishing_seconds"], beside, rel_tol=0.05, abs_tol=0.002)
     together = plan["compute_seconds"] + plan["finishing_seconds"]
     assert math.isclose(plan["expected_seconds"], together, abs_tol=0.002)
-    assert math.isclose(finishing(planes="3") or 0, 3 * plan["finishing_seconds"], abs_tol=0.003)
-    assert [finishing(format="tiff"), finishing(output="mask"), finishing(scale="0.5")] == [None] * 3
+    assert math.isclose(finishing(planes="3"), 3 * plan["finishing_seconds"], abs_tol=0.003)
+    assert [finishing(format="tiff"), finishing(scale="0.5")] == [plan["finishing_seconds"]] * 2, "much alike"
+    assert finishing(output="mask") == usual[1]
 
 
 def test_what_would_be_refused_is_said_with_the_problem_it_would_get(client: AppClient) -> None:

@@ -19,7 +19,7 @@ def test_large_images_tell_more_than_many_small_ones() -> None:
     assert finishing.seconds(LABELS, 64 * MEGAPIXEL) == 6.4
     for _ in range(5):
         finishing.add(LABELS, MEGAPIXEL, 0.2)
-    assert 6.4 < (finishing.seconds(LABELS, 64 * MEGAPIXEL) or 0) < 9
+    assert 6.4 < finishing.seconds(LABELS, 64 * MEGAPIXEL) < 9
 
 
 def test_a_change_of_speed_is_believed_after_a_few_seconds_of_work() -> None:
@@ -28,7 +28,7 @@ def test_a_change_of_speed_is_believed_after_a_few_seconds_of_work() -> None:
         finishing.add(LABELS, 10 * MEGAPIXEL, 1.0)
     for _ in range(10):
         finishing.add(LABELS, 10 * MEGAPIXEL, 5.0)
-    assert 4.5 < (finishing.seconds(LABELS, 10 * MEGAPIXEL) or 0) < 5
+    assert 4.5 < finishing.seconds(LABELS, 10 * MEGAPIXEL) < 5
 
 
 def test_nobody_is_refused_for_what_one_image_took() -> None:
@@ -76,3 +76,14 @@ def test_after_five_minutes_what_was_refused_is_tried_again() -> None:
     now = 301.0
     assert finishing.least_seconds(LABELS, MEGAPIXEL) == 0
     assert finishing.seconds(LABELS, MEGAPIXEL) == 1.0, "a plan tells it still"
+
+
+def test_until_images_tell_others_of_the_same_output_do_and_before_these_a_rule_of_thumb() -> None:
+    finishing, mask, table = Finishing(), SegmentRequest(output="mask"), replace(LABELS, format="csv")
+    assert finishing.seconds(LABELS, 2 * MEGAPIXEL) == 2 * finishing.seconds(table, MEGAPIXEL) > 0
+    assert finishing.seconds(LABELS, MEGAPIXEL) > finishing.seconds(mask, MEGAPIXEL) > 0
+    for kind, seconds in ((LABELS, 1.0), (replace(LABELS, format="rois"), 2.0), (mask, 7.0)):
+        finishing.add(kind, MEGAPIXEL, seconds)
+    assert finishing.seconds(LABELS, MEGAPIXEL) == 1.0
+    assert finishing.seconds(table, MEGAPIXEL) == 2.0, "rather too long than too short"
+    assert finishing.least_seconds(table, MEGAPIXEL) == 0, "nobody is refused for that"
