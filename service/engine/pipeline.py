@@ -130,7 +130,11 @@ class Pipeline:
         else:  # the scale that is found for an image nobody knows before, and its own stands for it
             search = self._search(header, request, chosen, part_bytes, timeout_s).asked
         demand = partial(self.demand, header, [request], chosen, part_bytes, timeout_s)
-        await self._try_speed(search or demand(), chosen)
+        work = demand()
+        await self._try_speed(search or work, chosen)
+        if not self.admission.backlog_pixels:
+            tiles = header.planes * len(work.plan)
+            await self.trials.before_promise(speed, tiles, self._trial(work, chosen), timeout_s)
         search_s = search.pixels / speed.pixels_per_second if search else 0.0
         asked = demand(series=replace(SINGLE, seconds=search_s))
         demands = [search, asked] if search else [asked]
@@ -278,9 +282,12 @@ class Pipeline:
 
     async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
         """Try the net where an old speed alone would refuse what is asked for."""
-        trial = partial(tried_speed, chosen, asked.plan.tiles.input_yx)
-        check = partial(asked.check, self.admission)
+        check, trial = partial(asked.check, self.admission), self._trial(asked, chosen)
         await self.trials.before_refusal(chosen.throughput, check, trial, asked.left_s)
+
+    @staticmethod
+    def _trial(asked: Demand, chosen: LoadedModel) -> Callable[[], float]:
+        return partial(tried_speed, chosen, asked.plan.tiles.input_yx)
 
     @property
     def _most(self) -> Needs:

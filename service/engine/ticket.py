@@ -57,9 +57,9 @@ class Throughput:
             self._seconds = kept * self._seconds + seconds
             self._measured_at = self._clock()
 
-    def tried(self, pixels_per_second: float) -> None:
-        """Take in a trial, where it was faster than what is known; batches that run side by side are no slower."""
-        if pixels_per_second > self.pixels_per_second:
+    def tried(self, pixels_per_second: float, *, alone: bool) -> None:
+        """Take in a trial; beside batches of others it counts only where it was faster than what is known."""
+        if pixels_per_second > self.pixels_per_second or (alone and pixels_per_second > 0):
             self._pixels, self._seconds = pixels_per_second, 1.0
         self._measured_at = self._clock()
 

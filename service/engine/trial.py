@@ -1,7 +1,8 @@
-"""Speeds that would refuse a request are measured anew, where nothing has told lately whether they still hold.
+"""Speeds that would refuse a request, or foretell a long one, are measured anew where nothing has told lately.
 
 What a start on a busy machine has measured, or the last batches before others went, is corrected by work; and who is
-refused brings none.
+refused brings none. What a start on an idle machine has measured, or the last batches before others came, would promise
+too much.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _LOG = logging.getLogger("unet.engine")
 FRESH_S = 10.0
 """A speed that was measured less long ago is believed: so often at most a net is tried."""
 _PATIENCE_S = 5.0  # for which a request waits for a trial; what takes longer helps the next one
+_WORTH_TILES = 40  # a trial is two of them
 _UNLIMITED = Throughput(math.inf)
 
 
@@ -44,7 +46,8 @@ class Trials:
     ) -> None:
         """Return at once, unless ``check`` refuses for nothing but a speed that is not fresh; else after a trial.
 
-        Who is cancelled, or has waited for long enough, leaves the trial to others: it goes on.
+        It tells of no slower speed than is known, as others may be in work. Who is cancelled, or has waited for long
+        enough, leaves the trial to others: it goes on.
 
         Parameters
         ----------
@@ -58,23 +61,33 @@ class Trials:
             What the request may still take.
 
         """
-        if speed.age_s < FRESH_S or not _refuses(check, speed) or _refuses(check, _UNLIMITED):
-            return
+        if speed.age_s >= FRESH_S and _refuses(check, speed) and not _refuses(check, _UNLIMITED):
+            await self._try(speed, trial, timeout_s, alone=False)
+
+    async def before_promise(self, speed: Throughput, tiles: int, trial: Callable[[], float], timeout_s: float) -> None:
+        """Return at once, unless so many tiles are foretold by a speed that is not fresh; else after a trial.
+
+        For a net that is idle. Few tiles are over soon, and a trial would take about as long.
+        """
+        if speed.age_s >= FRESH_S and tiles >= _WORTH_TILES:
+            await self._try(speed, trial, timeout_s, alone=True)
+
+    async def _try(self, speed: Throughput, trial: Callable[[], float], timeout_s: float, *, alone: bool) -> None:
         if speed not in self._running:
             begun = asyncio.get_running_loop().run_in_executor(self._executor, trial)
-            begun.add_done_callback(partial(self._ended, speed))
+            begun.add_done_callback(partial(self._ended, speed, alone=alone))
             self._running[speed] = begun
         await asyncio.wait([self._running[speed]], timeout=min(_PATIENCE_S, timeout_s / 2))
 
-    def _ended(self, speed: Throughput, trial: asyncio.Future[float]) -> None:
+    def _ended(self, speed: Throughput, trial: asyncio.Future[float], *, alone: bool) -> None:
         del self._running[speed]
         if trial.cancelled():
             return
         if error := trial.exception():
             _LOG.warning("a net could not be tried: %s", error)
         before = speed.pixels_per_second
-        speed.tried(0.0 if error else trial.result())
-        if speed.pixels_per_second > before:
+        speed.tried(0.0 if error else trial.result(), alone=alone)
+        if speed.pixels_per_second != before:
             _LOG.info("a trial corrects %.3g Mpx/s to %.3g", before / 1e6, speed.pixels_per_second / 1e6)
 
 

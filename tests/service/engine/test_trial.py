@@ -156,6 +156,55 @@ def test_all_wait_for_one_trial_and_one_that_leaves_does_not_end_it() -> None:
     assert asyncio.run(scenario()) == 1
 
 
+async def promised(one: Bench, tiles: int) -> float:
+    """Speed that so many tiles are promised by."""
+    await one.trials.before_promise(one.speed, tiles, one.trial, 60)
+    return one.speed.pixels_per_second
+
+
+def test_long_work_is_promised_by_a_speed_of_now_slower_or_faster() -> None:
+    async def scenario() -> None:
+        async with bench(known=50.0 * MB) as one:
+            assert await promised(one, 39) == 50 * MB, "a trial would take as long"
+            assert await promised(one, 40) == 10 * MB, "others have come"
+            one.now += FRESH_S - 1
+            one.found = lambda: 30.0 * MB
+            assert (await promised(one, 1000), one.tried) == (10 * MB, 1)
+            one.now += 1
+            assert (await promised(one, 1000), one.tried) == (30 * MB, 2)
+
+    asyncio.run(scenario())
+
+
+def test_a_trial_that_fails_promises_what_is_known() -> None:
+    def fails() -> float:
+        raise InferenceFailed("no such device")
+
+    async def scenario() -> float:
+        async with bench(known=50.0 * MB) as one:
+            one.found = fails
+            return await promised(one, 40)
+
+    assert asyncio.run(scenario()) == 50 * MB
+
+
+def test_an_engine_that_measured_itself_too_fast_promises_no_large_image_by_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = write_tiny_package(tmp_path / "packages")
+    monkeypatch.setattr(loading, "Throughput", lambda speed: Throughput(speed * 1e9))
+
+    async def scenario() -> None:
+        engine = Engine(Settings(models_dir=package.path, backend="cpu", threads=1, cache_dir="none"), Metrics())
+        await engine.start()
+        small, large = [await engine.forecast(size_yx, 1, SegmentRequest()) for size_yx in ((32, 32), (20000, 20000))]
+        assert len(large.plan) > 40 * len(small.plan)
+        assert (small.compute_s < 1e-6, large.compute_s > 1e-3) == (True, True)
+        await engine.stop()
+
+    asyncio.run(scenario())
+
+
 def test_an_engine_that_measured_itself_too_slow_answers_and_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
