@@ -44,6 +44,8 @@ class Demand:
     """Whether it is for several outputs, which are made in turn where there is no room for all now."""
     finishing_s: float = 0.0
     """Seconds that it takes beside the net at least; 0 where that is not known."""
+    usual_finishing_s: float = 0.0
+    """Seconds that such a request usually takes beside it."""
     auto_scale: float | None = None
     """The scale where ``scale=auto`` took another than 1: a refusal tells it, as the caller never gave it."""
 
@@ -200,9 +202,11 @@ def demand_of(
     seen, pixels = header.planes * math.prod(header.size_yx), header.planes * plan.input_pixels
     # of several what takes longest: what they take together nobody has measured
     finishing_s = max(chosen.finishing.least_seconds(request, seen) for request in requests)
+    usual_s = max(chosen.finishing.seconds(request, seen) for request in requests)
     background, user = requests[0].background, requests[0].user
     several = len(requests) > 1
-    return Demand(plan, pixels, room, timeout_s, background, user, relief, series, several, finishing_s, auto_scale)
+    who, times = (background, user), (finishing_s, usual_s)
+    return Demand(plan, pixels, room, timeout_s, *who, relief, series, several, *times, auto_scale)
 
 
 def first_refusal(demands: Sequence[Demand], admission: Admission, speed: Throughput) -> EngineError | None:

@@ -139,7 +139,6 @@ class Pipeline:
         asked = demand(series=replace(SINGLE, seconds=search_s))
         demands = [search, asked] if search else [asked]
         pixels = sum(each.pixels for each in demands)
-        finishing_s = chosen.finishing.seconds(request, header.planes * math.prod(header.size_yx))
         compute_s = pixels / speed.pixels_per_second
         through_s = self.admission.seconds_until_done(speed, pixels, background=request.background, user=request.user)
         refusal = first_refusal(demands, self.admission, speed)
@@ -153,8 +152,8 @@ class Pipeline:
             scale=request.scale or 1.0,
             compute_s=compute_s,
             search_s=search_s if search else None,
-            finishing_s=finishing_s,
-            expected_s=through_s + finishing_s,
+            finishing_s=asked.usual_finishing_s,
+            expected_s=through_s + asked.usual_finishing_s,
             memory_bytes=max(each.room.memory_bytes for each in demands),
             disk_bytes=max(each.room.disk_bytes for each in demands),
             refusal=refusal,
@@ -205,7 +204,7 @@ class Pipeline:
             patient = len(requests) == 1 or asked.waits_for_package(self.admission)
             await asked.go_on(self.admission, search.ticket, patient=patient)
             await self.turns.room(progress)
-            progress.accept(header, search.ticket, self.admission)
+            progress.accept(header, search.ticket, self.admission, asked.usual_finishing_s)
             with telling(asked.auto_scale):
                 yield replace(search, requests=requests, plan=asked.plan, room=asked.room), scaled[1]
 
@@ -228,7 +227,7 @@ class Pipeline:
                 asked = await asked.wait_for_room(self.admission, chosen.throughput)
         with asked.admit(self.admission, chosen.throughput) as ticket:
             ticket.beside = partial(clock.seconds_beside, "inference")
-            progress.accept(reader.header, ticket, self.admission, preparing=preparing)
+            progress.accept(reader.header, ticket, self.admission, asked.usual_finishing_s, preparing=preparing)
             spool = ticket.over.enter_context(closing(SpoolShare(self.spool)))
             async with self.turns.turn(progress):
                 yield AcceptedRequest(

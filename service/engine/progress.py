@@ -38,13 +38,25 @@ class Progress:
         self._admission: Admission | None = None
         self._all = 0
         self._done: int | None = None
+        self._finishing_s = 0.0
         self._preparing = False
 
-    def accept(self, header: ImageHeader, ticket: Ticket, admission: Admission, *, preparing: bool = False) -> None:
-        """Note that the request has been accepted, or what prepares it: no pixel is done by that."""
+    def accept(
+        self,
+        header: ImageHeader,
+        ticket: Ticket,
+        admission: Admission,
+        finishing_s: float = 0.0,
+        *,
+        preparing: bool = False,
+    ) -> None:
+        """Note that the request has been accepted, or what prepares it: no pixel is done by that.
+
+        ``finishing_s`` are the seconds that it should take beside the net.
+        """
         self.pixels = header.planes * math.prod(header.size_yx)
         self._ticket, self._admission, self._all, self._done = ticket, admission, ticket.pixels_left, None
-        self._preparing = preparing
+        self._finishing_s, self._preparing = finishing_s, preparing
         self.accepted.set()
 
     def end(self) -> None:
@@ -86,13 +98,16 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it is through the net beside all others, by measured speed; None once it is.
+        """Seconds until it is done beside all others, by the measured speeds of the net and of what comes beside it.
 
-        None, too, while it is prepared: what the work takes is known after that.
+        None while it is prepared, as what the work takes is known after that, and once it has taken what was expected.
         """
-        if self._ticket is None or self._admission is None or self._preparing or not self._ticket.pixels_left:
+        if self._ticket is None or self._admission is None or self._preparing or self._done is not None:
             return None
-        return round(self._admission.seconds_left(self._ticket), 1)
+        beside_s = max(0.0, self._finishing_s - self._ticket.beside())
+        if not self._ticket.pixels_left and not beside_s:
+            return None
+        return round(self._admission.seconds_left(self._ticket) + beside_s, 1)
 
     @property
     def jobs_before(self) -> int | None:

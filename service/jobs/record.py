@@ -38,9 +38,9 @@ class JobReport(BaseModel):
     pixels_done: int = Field(description="Of these, how many are through the net.")
     seconds_left: float | None = Field(
         allow_inf_nan=False,
-        description="Until all are, by measured speed, beside whatever else is in work; objects and the file come on "
-        "top. Null where it is not known: while the scale is looked for, after the net, and in the queue of another "
-        "replica than the one that answers.",
+        description="Until the result is there, by measured speeds, beside whatever else is in work. Null where it is "
+        "not known: while the scale is looked for, where what comes after the net takes longer than it did lately, and "
+        "in the queue of another replica than the one that answers.",
     )
     jobs_before: int | None = Field(
         default=None,

@@ -126,7 +126,7 @@ async function over(job, file, work) {
 function standing(report) {
   const rest = report.seconds_left === null ? "" : `, about ${duration(report.seconds_left)} left`;
   if (report.state === "queued") return `, ${place(report.jobs_before)}${rest}`;
-  if (report.pixels_done >= report.pixels) return ` · ${report.output === "labels" ? "finding objects" : "writing the result"}`;
+  if (report.pixels_done >= report.pixels) return ` · ${report.output === "labels" ? "finding objects" : "writing the result"}${rest}`;
   return ` · ${Math.floor(100 * report.pixels_done / report.pixels)} %${rest}`;
 }
 

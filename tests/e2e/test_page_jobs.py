@@ -172,6 +172,7 @@ def test_steps_of_a_number_are_acted_on_once(page: Page) -> None:
     [
         ({"pixels_done": 40, "seconds_left": 9.5, "output": "labels"}, "40 %, about 10 s left"),
         ({"pixels_done": 40, "seconds_left": None, "output": "labels"}, "40 %"),
+        ({"pixels_done": 100, "seconds_left": 3.2, "output": "labels"}, "finding objects, about 4 s left"),
         ({"pixels_done": 100, "seconds_left": None, "output": "labels"}, "finding objects"),
         ({"pixels_done": 100, "seconds_left": None, "output": "mask"}, "writing the result"),
     ],
