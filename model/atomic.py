@@ -1,13 +1,18 @@
-"""Files that are there whole or not at all, whenever the process is killed."""
+"""Files, and folders of them, that are there whole or not at all, whenever the process is killed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+"""Why a folder does not get the name of what is there."""
 
 
 @contextmanager
@@ -41,7 +46,9 @@ def replacing(target: Path, part: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def put(target: Path, part: Path) -> None:
-    """Give a file that is written, once it is on the disk, the name ``target``; folders are made.
+    """Give a file or a folder that is written, once it is on the disk, the name ``target``; folders are made.
+
+    A kill may leave no folder where one replaces another: what was there then lies beside ``part``.
 
     Raises
     ------
@@ -50,6 +57,49 @@ def put(target: Path, part: Path) -> None:
 
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("rb+") as file:
+    if not part.is_dir():
+        _flush(part)
+        part.replace(target)
+        return
+    for folder, _, names in os.walk(part):
+        for name in names:
+            _flush(Path(folder, name))
+        with suppress(PermissionError):  # where folders are not opened
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    before = part.with_name(f"{part.name}.before")
+    try:
+        part.rename(target)
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
+        target.rename(before)
+        try:
+            part.rename(target)
+        except BaseException:
+            before.rename(target)
+            raise
+        remove(before)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that it holds; there may be none.
+
+    Raises
+    ------
+    OSError
+        Where that cannot be done.
+
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    part.replace(target)

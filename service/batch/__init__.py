@@ -2,19 +2,22 @@
 
 ::
 
-    images      which files, and their names
-    patterns    where wildcards lead
-    ome_zarr    folders that are images
-    zarr_copy   their copies, which can be read
-    targets     what each result is called
-    shard       which of them are this process's
-    segmenters  in this process, or on a server
-    ledger      what is finished, in work and failed: the folder of results
-    receipts    what each result was made from, and what may be replaced
-    files       how they are written so that they are there whole or not at all
-    failures    what is listed of it, also by other shards
-    locks       that no two processes do the same
-    loops       what is left on an event loop
-    work        from first to last, going on after a failure
-    progress    how far it is, and how long it will take
+    images        which files, and their names
+    patterns      where wildcards lead
+    ome_zarr      folders that are images
+    zarr_metadata what these say of themselves
+    zarr_copy     their copies, which can be read
+    zarr_labels   results in the same format
+    zarr_grids    where the pixels of these lie
+    targets       what each result is called
+    shard         which of them are this process's
+    segmenters    in this process, or on a server
+    ledger        what is finished, in work and failed: the folder of results
+    receipts      what each result was made from, and what may be replaced
+    files         how they are written so that they are there whole or not at all
+    failures      what is listed of it, also by other shards
+    locks         that no two processes do the same
+    loops         what is left on an event loop
+    work          from first to last, going on after a failure
+    progress      how far it is, and how long it will take
 """

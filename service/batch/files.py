@@ -1,9 +1,10 @@
-"""Files of results and images: written whole, and known again by their size, their time and their content."""
+"""Results and images, files or folders: written whole, and known again by their size, their time and their content."""
 
 from __future__ import annotations
 
 import filecmp
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import IO, TypedDict
@@ -13,14 +14,14 @@ from service.batch.ome_zarr import files_of
 
 
 class Content(TypedDict):
-    """What a file holds: its size and its SHA-256, in hexadecimal digits."""
+    """What a result holds: its size and its SHA-256, in hexadecimal digits; of a folder that of names and contents."""
 
     bytes: int
     sha256: str
 
 
-def content_of(file: Path) -> Content:
-    """Read what a file holds.
+def content_of(result: Path) -> Content:
+    """Read what a file holds, or a folder in all of its files.
 
     Raises
     ------
@@ -28,9 +29,34 @@ def content_of(file: Path) -> Content:
         Where it cannot be read.
 
     """
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"bytes": stream.tell(), "sha256": sha256}
+    if not result.is_dir():
+        with result.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            return {"bytes": stream.tell(), "sha256": sha256}
+    size_bytes, digest = 0, hashlib.sha256()
+    for file in _files_below(result):
+        with file.open("rb") as stream:
+            own = hashlib.file_digest(stream, "sha256").digest()
+            size_bytes += stream.tell()
+        digest.update(os.fsencode(file.relative_to(result)) + b"\0" + own)
+    return {"bytes": size_bytes, "sha256": digest.hexdigest()}
+
+
+def bytes_of(result: Path) -> int:
+    """Size of a file, or of all files in a folder.
+
+    Raises
+    ------
+    OSError
+        Where there is none.
+
+    """
+    status = result.stat()
+    return sum(file.stat().st_size for file in _files_below(result)) if result.is_dir() else status.st_size
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(Path(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def stamp(image: Path) -> dict[str, int]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from service.batch.ome_zarr import SUFFIX, images_in, is_zarr, stem_of
+from service.batch.ome_zarr import SUFFIX, images_in, stem_of
 from service.batch.patterns import matches
+from service.batch.zarr_metadata import is_zarr
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
@@ -181,7 +182,8 @@ def _named(
             if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
                 yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name), "folder")
             elif entry.suffix == SUFFIX or (entry.is_dir() and is_zarr(entry)):
-                yield from _in_zarr(entry, PurePosixPath(entry.name), "folder")
+                name = PurePosixPath(entry.name)
+                yield from [_LeftOut(entry)] if _is_result(entry) else _in_zarr(entry, name, "folder")
     elif path.exists():
         yield Image(path, PurePosixPath(path.name))
     else:
@@ -199,10 +201,10 @@ def _matched(
         name = PurePosixPath(entry.relative_to(found.fixed).as_posix())
         if results is not None and _lies_in(entry, results):
             yield _InResults(entry)
-        elif not _may_be_image(entry):
-            yield from _in_zarr(entry, name)
         elif _is_result(entry) and is_made(entry):
             yield _LeftOut(entry)
+        elif not _may_be_image(entry):
+            yield from _in_zarr(entry, name)
         else:
             yield Image(entry, name)
 
@@ -239,7 +241,7 @@ def _may_be_image(entry: Path) -> bool:
 
 
 def _is_result(entry: Path) -> bool:
-    return entry.stem.endswith(RESULT_ENDINGS)
+    return (stem_of(entry) if entry.suffix == SUFFIX else entry.stem).endswith(RESULT_ENDINGS)
 
 
 def _listed(listed: str) -> list[Image]:

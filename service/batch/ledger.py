@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model.atomic import put
+from model.atomic import put, remove
 from model.locks import wait_for
 from service.batch.failures import list_name, lists, of_others, still_true
 from service.batch.files import Content, content_of, replace, stamp
@@ -88,7 +88,7 @@ class Ledger:
             wait_for(lock.fileno(), waiting=lambda: waiting(busy))
             left = [*self._parts.iterdir(), *self._left_by_others()]
             for part in left:
-                part.unlink(missing_ok=True)
+                remove(part)
             yield frozenset(_whose(part) for part in left)
 
     def _left_by_others(self) -> Iterator[Path]:
@@ -116,9 +116,9 @@ class Ledger:
                 part.touch()
                 yield part
         finally:
-            for left in (part, _receipt_part(part)):
+            for left in part.parent.glob(f"{part.name}*"):
                 with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
+                    remove(left)
 
     def check(self, work: Work) -> Content | None:
         """Say what the result is made of that a new one would replace; None where there is none to be spared.
@@ -165,7 +165,7 @@ class Ledger:
         try:
             if self.receipts.read(work.target)["image"] == stamp(work.source) or not self.receipts.replaced(work):
                 return False
-            work.target.unlink()
+            remove(work.target)
             self.receipts.place(work.target).unlink()
         except (OSError, KeyError, NotReplaced):
             return False

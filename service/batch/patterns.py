@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.batch.ome_zarr import is_zarr
+from service.batch.zarr_metadata import is_zarr
 
 _PASSED_BY = {"lost+found"}
 """Folders that no wildcard takes, as it takes no hidden ones: file systems keep what is nobody's in it."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from service.batch.files import Content, content_of, is_copy, stamp
+from service.batch.files import Content, bytes_of, content_of, is_copy, stamp
 from service.batch.images import Image
 from service.batch.shard import hashed
 from service.batch.targets import EarlierResults, Work
@@ -82,7 +82,7 @@ class Receipts(EarlierResults):
         """
         receipt = self.read(work.target)
         try:
-            size_bytes = work.target.stat().st_size
+            size_bytes = bytes_of(work.target)
             if (
                 FINISHED not in receipt
                 or receipt["identity"] != identity

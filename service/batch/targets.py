@@ -10,9 +10,15 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from service.batch.images import Found, Image
+from service.batch.zarr_metadata import is_zarr
 from service.formats import ENCODERS
 
-_FORMAT_OF_SUFFIX = {encoder.extension: name for name, encoder in reversed(list(ENCODERS.items()))} | {".tiff": "tiff"}
+OME_ZARR = "ome-zarr"
+"""Format of results that are folders, which no server answers with."""
+
+_EXTENSIONS = {name: encoder.extension for name, encoder in ENCODERS.items()} | {OME_ZARR: ".ome.zarr"}
+_FORMAT_OF_SUFFIX = {Path(f"a{extension}").suffix: name for name, extension in reversed(list(_EXTENSIONS.items()))}
+_FORMAT_OF_SUFFIX |= {".tiff": "tiff"}
 _OWN_ENDINGS = {name: encoder.ending_in_folders for name, encoder in ENCODERS.items() if encoder.ending_in_folders}
 
 
@@ -51,7 +57,7 @@ def is_file_name(found: Found, out: Path) -> bool:
     It is where it has the suffix of a format, and one image is named: a folder or a list may hold more tomorrow.
     """
     one = len(found.images) == 1 and not found.nowhere and found.images[0].by == "pattern"
-    return one and out.suffix.lower() in _FORMAT_OF_SUFFIX and not out.is_dir()
+    return one and out.suffix.lower() in _FORMAT_OF_SUFFIX and (not out.is_dir() or is_zarr(out))
 
 
 def choose_format(out: Path, output: str, asked: str | None, *, single: bool) -> str:
@@ -68,8 +74,8 @@ def choose_format(out: Path, output: str, asked: str | None, *, single: bool) ->
     by_suffix = _FORMAT_OF_SUFFIX[out.suffix.lower()]
     if asked is None:
         return by_suffix
-    if asked in ENCODERS and ENCODERS[asked].extension != ENCODERS[by_suffix].extension:
-        fitting = ENCODERS[asked].extension
+    fitting = _EXTENSIONS.get(asked, _EXTENSIONS[by_suffix])
+    if fitting != _EXTENSIONS[by_suffix]:
         raise BadTarget(f"{str(out)!r} is a name for {by_suffix}, the format asked for is {asked}; name it {fitting}")
     return asked
 
@@ -123,7 +129,7 @@ def plan(
 def _in_folder(
     images: Sequence[Image], out: Path, output: str, format_name: str, earlier: EarlierResults
 ) -> list[Work]:
-    extension = ENCODERS[format_name].extension
+    extension = _EXTENSIONS[format_name]
     ending, older_ending = f"_{output}{_OWN_ENDINGS.get(format_name, extension)}", f"_{output}{extension}"
 
     def kept(image: Image) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,6 +73,10 @@ class Failure:
         return {"image": str(self.image.absolute()), "type": self.type, "message": self.message}
 
 
+Finish: TypeAlias = Callable[[Work, Path, Mapping[str, Any], Callable[[], bool]], tuple[Path, Mapping[str, Any]]]
+"""Makes the result of an answer, which lies in a file, and of its receipt; gives where the result lies beside that, and
+its receipt. Asks now and then whether nobody wants it any more."""
+
 _Outcome: TypeAlias = Failure | tuple[str, ...] | None
 """Of one image: why it failed, or the notes of its receipt; None where it was broken off."""
 
@@ -123,7 +127,22 @@ def left_to_do(
     return sorted(todo, key=lambda item: key(item) in interrupted), changed
 
 
-def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_flight: int, tally: Tally) -> None:
+def as_answered(
+    work: Work, answer: Path, receipt: Mapping[str, Any], closed: Callable[[], bool]
+) -> tuple[Path, Mapping[str, Any]]:
+    """Take an answer as the result."""
+    return answer, receipt
+
+
+def segment_all(
+    work: Sequence[Work],
+    segmenter: Segmenter,
+    ledger: Ledger,
+    in_flight: int,
+    tally: Tally,
+    *,
+    finish: Finish = as_answered,
+) -> None:
     """Segment images, ``in_flight`` at a time; what becomes of them is added to ``tally``, also where it ends early.
 
     Interrupted, or without room or a server, it closes the segmenter: what is under way is broken off, what is finished
@@ -147,6 +166,7 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
                 image = stamp(item.source)  # before it is read: what changes meanwhile is done again
                 with part.open("wb") as into:
                     receipt = segmenter.segment(item.source, into)
+                result, receipt = finish(item, part, receipt, stopping.is_set)
                 record = {
                     "path": str(item.source.absolute()),
                     "name": item.image.name.as_posix(),
@@ -154,7 +174,7 @@ def segment_all(work: Sequence[Work], segmenter: Segmenter, ledger: Ledger, in_f
                     "identity": seen_identity(identity, receipt),
                     "receipt": receipt,
                 }
-                ledger.finish(item, part, record)
+                ledger.finish(item, result, record)
                 return notes_of(receipt)
         except (NoRoomForResults, ServiceGone):  # as for all the others
             raise

@@ -32,7 +32,8 @@ from model.images.errors import undecodable
 from model.images.image import MAX_CHANNELS
 from model.images.tiff_ifd import MAX_PAGES
 from service.batch.loops import end_tasks
-from service.batch.ome_zarr import Level, described, level_of, title_of
+from service.batch.ome_zarr import title_of
+from service.batch.zarr_metadata import Level, described, level_of
 
 if TYPE_CHECKING:
     import zarr
@@ -49,7 +50,8 @@ _MOST_CHUNK_BYTES = 1 << 31
 """Of the pixels of a chunk, which cannot be decoded in parts; the compressor of most stores, Blosc, takes no more."""
 _PACKED = (".zarr.zip", ".ozx")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
+"""Held by whoever reads or writes arrays: at damage, all that zarr does is let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def readable(
         yield Readable(image, image.name)
         return
     with tempfile.TemporaryFile() as copy:
-        with _ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:
             _copy(image, copy, most_pixels, closed)
         yield Readable(Path(f"/dev/fd/{copy.fileno()}"), f"{title_of(image)}.ome.tif")
 
@@ -140,7 +142,7 @@ def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[],
             returnoffset=True,
             metadata={"axes": level.axes.upper(), **described(level, array.shape)},
         )
-        for block in _blocks(array.shape, array.chunks, dtype.itemsize):
+        for block in blocks(array.shape, array.chunks, dtype.itemsize):
             if closed():
                 raise CancelledError
             pixels = _read(array, block, what).astype(dtype, order="C", copy=False)
@@ -194,7 +196,7 @@ def _no_room(what: str, needed: int, free: int) -> OSError:
     )
 
 
-def _blocks(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> Iterator[tuple[slice, ...]]:
+def blocks(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> Iterator[tuple[slice, ...]]:
     """Parts of an array that hold whole chunks, side by side as many as have room, so that each is decoded once."""
     step = [min(lengths) for lengths in zip(shape, chunks, strict=True)]
     for axis in reversed(range(len(shape))):

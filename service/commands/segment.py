@@ -19,12 +19,14 @@ from service.batch.progress import Progress
 from service.batch.receipts import made_by_any
 from service.batch.segmenters import Segmenter, by_server, in_process, notes_of
 from service.batch.shard import WHOLE, parse_shard
-from service.batch.targets import BadTarget, Work, check_case, choose_format, is_file_name, plan
+from service.batch.targets import OME_ZARR, BadTarget, Work, check_case, choose_format, is_file_name, plan
 from service.batch.work import (
     NOT_REPLACED,
     Failure,
+    Finish,
     Notes,
     Tally,
+    as_answered,
     failure_of,
     folder_failure,
     left_to_do,
@@ -32,9 +34,12 @@ from service.batch.work import (
     segment_all,
     size_bytes,
 )
+from service.batch.zarr_labels import ANSWER_FORMAT, as_store, check_alone, check_writable
+from service.batch.zarr_labels import write_alone as write_store
 from service.client import ServiceGone
 from service.commands.common import UNHURRIED, add_local_options, fail, say, shown
-from service.formats import negotiate
+from service.formats import ENCODERS, FORMAT_OF_MEDIA
+from service.formats.negotiate import choose_format as negotiated
 from service.interrupts import status_of
 from service.settings import Settings
 from service.telemetry import configure_logging
@@ -70,6 +75,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     for name, field in SegmentParameters.model_fields.items():
         if name != "timeout":  # nobody waits, so it could only make images fail
             text = (field.description or "").replace("`", "")
+            if name == "format":
+                text += f" Here also {OME_ZARR}: a label image in OME-Zarr."
             flag = f"--{name.replace('_', '-')}"
             if field.annotation is bool:
                 parser.add_argument(flag, action="store_const", const="true", help=text)
@@ -101,8 +108,14 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         options.images, options.listed, lambda file: file.absolute().is_relative_to(out) or made(file), out
     )
     single = is_file_name(found, options.out)
-    format_name = negotiate(None, choose_format(options.out, parameters.output, parameters.format, single=single))
-    request = parameters.request(format_name)
+    asked = choose_format(options.out, parameters.output, parameters.format, single=single)
+    format_name = negotiated(None, asked, [*ENCODERS, OME_ZARR], FORMAT_OF_MEDIA)
+    store = format_name == OME_ZARR
+    if store:
+        check_writable(parameters.output)
+        if single:
+            check_alone(options.out)
+    request = parameters.request(ANSWER_FORMAT if store else format_name)
     ledger = Ledger(options.out, shard, overwrite=options.overwrite)
     receipts = ledger.receipts
     work = plan(found.images, options.out, parameters.output, format_name, receipts, single=single)
@@ -122,21 +135,25 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         *map(nowhere_failure, found.nowhere),
     ]
     if not single:
-        return _folder(work, astray, ledger, opened, in_flight, redo=options.redo)
+        finish = as_store if store else as_answered
+        return _folder(work, astray, ledger, opened, in_flight, redo=options.redo, finish=finish)
     if shard.count > 1:
         raise BadTarget(f"{str(options.out)!r} is one file, --shard is {shard}; name a folder for the results")
     for failure in astray:
         _say_failure(failure)
-    return _single(work[0], opened) or int(bool(astray))
+    return _single(work[0], opened, store=store) or int(bool(astray))
 
 
-def _single(item: Work, opened: AbstractContextManager[Segmenter]) -> int:
+def _single(item: Work, opened: AbstractContextManager[Segmenter], *, store: bool) -> int:
     """One image to one file, every time anew."""
     with opened as segmenter, TemporaryFile() as result:
         try:
             receipt = segmenter.segment(item.source, result)
             result.seek(0)
-            write_alone(item.target, result)
+            if store:
+                write_store(item, result, receipt)
+            else:
+                write_alone(item.target, result)
         except KeyboardInterrupt as end:
             return fail(
                 f"interrupted; {shown(item.target)} is not written, the same command begins anew", status_of(end)
@@ -183,6 +200,7 @@ def _folder(
     in_flight: int,
     *,
     redo: bool,
+    finish: Finish,
 ) -> int:
     """A share of images to a folder, but for those that are finished; what was named and leads nowhere fails, too."""
     share = "" if ledger.shard == WHOLE else f"shard {ledger.shard}: "
@@ -195,7 +213,7 @@ def _folder(
         tally = Tally(Progress(len(todo), sum(size_bytes(item) for item in todo)))
         try:
             with closing(tally.progress):
-                segment_all(todo, segmenter, ledger, in_flight, tally)
+                segment_all(todo, segmenter, ledger, in_flight, tally, finish=finish)
         except (KeyboardInterrupt, ServiceGone, NoRoomForResults) as early:
             end = early
         # many results may be spared each night: what failed for another reason comes first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.atomic import replacing
+from model.atomic import put, replacing
 
 
 @pytest.mark.parametrize("part", [False, True], ids=["beside it", "where it is said"])
@@ -35,3 +35,51 @@ def test_an_error_leaves_the_former_file_and_nothing_beside_it(tmp_path: Path, p
         interrupted()
     assert target.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_takes_the_place_of_another_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    target, part = tmp_path / "above" / "a", tmp_path / "part"
+    for content in (b"former", b"new"):
+        (part / "deep").mkdir(parents=True)
+        (part / "deep" / "file").write_bytes(content)
+        put(target, part)
+        assert (target / "deep" / "file").read_bytes() == content
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [target / "deep" / "file"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_takes_the_place_of_a_file_or_a_link_and_what_that_leads_to_stays(tmp_path: Path, kind: str) -> None:
+    target, part, far = tmp_path / "a", tmp_path / "part", tmp_path / "far"
+    for folder in (part, far):
+        folder.mkdir()
+        (folder / "file").touch()
+    if kind == "link":
+        target.symlink_to(far)
+    else:
+        target.touch()
+    put(target, part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "far"]
+    assert not target.is_symlink()
+    assert (far / "file").exists()
+    assert (target / "file").exists()
+
+
+def test_a_folder_that_cannot_have_its_place_leaves_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, part = tmp_path / "a", tmp_path / "part"
+    for folder in (part, target):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    rename = Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if path == part and not to.exists():
+            raise PermissionError(13, "not today")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError):
+        put(target, part)
+    assert (target / "a").exists()
+    assert (part / "part").exists()
