@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Seen:
     at_watched_s: float
     """By the time for which this process has watched."""
     age_s: float
-    """By the clock of the file system, which matters for records of before the start alone."""
+    """By the clock of the file system, which matters for records of before the start alone: others were written since
+    the look before, whatever step that clock makes."""
     state: str
     over: bool
     user: str | None
@@ -79,7 +81,7 @@ class Inventory:
         self._path = path
         self._clock = clock
         self._seen: dict[str, Seen] = {}
-        self._looked_s = clock()
+        self._looked_s = -math.inf
         self._watched_s = 0.0
 
     def now(self) -> float:
@@ -92,12 +94,13 @@ class Inventory:
         """Return every job; what is deleted at this moment may be among them."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         now, at_s = self.now(), self._clock()
-        self._watched_s += min(at_s - self._looked_s, _MOST_BETWEEN_S)
+        since_s = at_s - self._looked_s
+        self._watched_s += min(since_s, _MOST_BETWEEN_S)
         self._looked_s = at_s
         entries: list[Entry] = []
         for folder in [path for path in self._path.iterdir() if JOB_ID.fullmatch(path.name)]:
             try:
-                seen = self._look(folder, now)
+                seen = self._look(folder, at_s, now, since_s)
                 size = _size_of(folder / RESULT)
                 fetched = os.path.lexists(folder / FETCHED)
             except FileNotFoundError:
@@ -107,7 +110,7 @@ class Inventory:
         self._seen = {entry.job_id: entry.seen for entry in entries}
         return entries
 
-    def _look(self, folder: Path, now: float) -> Seen:
+    def _look(self, folder: Path, at_s: float, now: float, most_age_s: float) -> Seen:
         before = self._seen.get(folder.name)
         trouble: OSError | None = None
         stamp: Stamp | None = None
@@ -130,8 +133,8 @@ class Inventory:
             return before
         if trouble is not None:
             _LOG.warning("the record of job %s cannot be read: %s", folder.name, trouble)
-        age_s = max(0.0, now - stamp[1] / 1e9)
-        return Seen(stamp, self._looked_s, self._watched_s, age_s, state, over, user, submitted)
+        age_s = max(0.0, min(now - stamp[1] / 1e9, most_age_s))
+        return Seen(stamp, at_s, self._watched_s, age_s, state, over, user, submitted)
 
 
 def _size_of(result: Path) -> int:

@@ -92,20 +92,35 @@ def test_a_job_without_a_sign_of_life_is_given_up_by_others(tmp_path: Path) -> N
     assert other.read(ONE).report.state == "failed"
 
 
-@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
-def test_a_clock_that_jumps_neither_loses_nor_expires_what_was_seen_before(tmp_path: Path, jump_s: float) -> None:
+class SteppedInventory(Inventory):
+    """Its disk's clock is set while it is watched."""
+
+    step_s = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.step_s
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_neither_loses_nor_expires_what_was_written_since_the_start(
+    tmp_path: Path, step_s: float
+) -> None:
     clock = Clock()
     owner, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S, clock)
+    other.room.inventory = stepped = SteppedInventory(tmp_path, clock)
     owner.create(job_record(ONE))
     finished(owner, TWO)
+    owner.create(job_record(THREE))
     other.sweep(lost)
-    for path in tmp_path.rglob("*"):
-        if path.name != ".clock":
-            continue
-        found = path.stat()
-        os.utime(path, (found.st_atime + jump_s, found.st_mtime + jump_s))
-    clock.now = 10
-    assert other.sweep(lost).states == {"running": 1, "done": 1}
+    owner.write(job_record(THREE, state="done"))
+    stepped.step_s = step_s
+    clock.now += 5
+    assert other.sweep(lost).states == {"running": 1, "done": 2}
+    watch(clock, other, KEEP_S - 5)
+    assert other.read(THREE).report.state == "done"
+    watch(clock, other, 10)
+    with pytest.raises(UnknownJob):
+        other.read(THREE)
 
 
 def test_what_is_done_is_kept_for_its_time_and_counts_from_before_a_restart(tmp_path: Path) -> None:
