@@ -23,7 +23,7 @@ _LOG = logging.getLogger("unet.engine")
 FRESH_S = 10.0
 """A speed that was measured less long ago is believed: so often at most a net is tried."""
 _PATIENCE_S = 5.0  # for which a request waits for a trial; what takes longer helps the next one
-_WORTH_TILES = 40  # a trial is two of them
+_WORTH_TILES = 16  # a trial is two of them
 _UNLIMITED = Throughput(math.inf)
 
 
