@@ -57,7 +57,7 @@ class TileView:
     tile
         What the net reads, normalised, deformed, with grey values varied; the frame is that of the output.
     grid
-        The same under a grid that is square in the image.
+        The same, darker, under a grid that is square in the image.
     classes, weights, outlines
         Targets, weights (viridis, 0 to the page's highest) and objects of the output.
     values
@@ -174,7 +174,7 @@ def _view(dataset: TileDataset, recipe: Recipe, number: int, highest_weight: flo
     size = display_size((recipe.tile_input_px, recipe.tile_input_px), SIDE_PX)
     output = display_size(targets.shape, SIDE_PX)
     seen = grey_picture(resize_image(tile_yxc, size), black, white)
-    framed = _frame(seen, margin / recipe.tile_input_px)
+    inset = margin / recipe.tile_input_px
     inner = grey_picture(resize_image(tile_yxc[margin:-margin, margin:-margin], output), black, white)
     objects = resize_labels(np.where(targets == IGNORE, 0, labels_yx), output)
     lines = grid_lines(np.stack([resize_labels(plane, size) for plane in places]), recipe.tile_input_px / _LINES)
@@ -183,8 +183,8 @@ def _view(dataset: TileDataset, recipe: Recipe, number: int, highest_weight: flo
         stem=prepared.image.stem,
         description=_describe(deformation),
         image=_source(prepared.image, places, margin),
-        tile=framed,
-        grid=paint(framed, lines, GRID, 0.6),
+        tile=_frame(seen, inset),
+        grid=paint(_frame(seen // 2, inset), lines, GRID),
         classes=resize(class_picture(targets), output),
         weights=resize(heat_picture(np.where(targets == IGNORE, 0, weights), highest_weight), output),
         outlines=paint(inner, outlines(objects), FOUND),

@@ -19,7 +19,7 @@ from model.label_rule import LabelRule
 from training.cli import main
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.options import Data, Targets
-from training.pictures import class_picture, display_size, heat_picture, resize
+from training.pictures import GRID, class_picture, display_size, heat_picture, resize
 from training.preview import OnDemand, strip, view_tiles
 from training.recipe import Recipe
 from training.report.facts import ImageFacts, cautions, class_shares, image_facts
@@ -78,6 +78,16 @@ def test_what_is_shown_is_what_the_run_learns_from(tiny_recipe: Recipe, nuclei_f
         assert views[number].values == pytest.approx((tile.min(), tile.mean(), tile.max()))
         assert views[number].stem == dataset.draw(number)[0].image.stem
     assert highest == max(float(dataset[number][2].max()) for number in range(9))
+
+
+def test_the_grid_stands_out_on_images_that_are_bright(tiny_recipe: Recipe) -> None:
+    labels = good_labels()
+    bright = image(labels, np.where(labels > 0, 0, 255).astype(np.uint8))
+    (view,), _ = view_tiles([bright], tiny_recipe, class_weights([bright], tiny_recipe), 1)
+    lines = (view.grid == GRID).all(axis=-1)
+    assert 0.02 < lines.mean() < 0.4
+    beside = view.grid[~lines].astype(int) @ np.array([299, 587, 114]) // 1000
+    assert np.percentile(beside, 98) < (np.array(GRID) @ np.array([299, 587, 114]) // 1000) * 0.7
 
 
 def test_images_are_prepared_once_and_only_where_they_are_asked_for(tiny_recipe: Recipe, nuclei_folder: Path) -> None:
