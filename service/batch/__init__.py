@@ -6,6 +6,7 @@
     patterns      where wildcards lead
     ome_zarr      folders that are images
     zarr_metadata what these say of themselves
+    zarr_packed   those in one file
     zarr_copy     their copies, which can be read
     zarr_labels   results in the same format
     zarr_grids    where the pixels of these lie

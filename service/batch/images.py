@@ -13,6 +13,7 @@ from typing import Literal
 from service.batch.ome_zarr import SUFFIX, images_in, stem_of
 from service.batch.patterns import matches
 from service.batch.zarr_metadata import is_zarr
+from service.batch.zarr_packed import is_packed
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
@@ -179,7 +180,7 @@ def _named(
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
-            if entry.suffix.lower() in _IMAGE_SUFFIXES and _may_be_image(entry):
+            if (entry.suffix.lower() in _IMAGE_SUFFIXES or is_packed(entry)) and _may_be_image(entry):
                 yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name), "folder")
             elif entry.suffix == SUFFIX or (entry.is_dir() and is_zarr(entry)):
                 name = PurePosixPath(entry.name)

@@ -8,12 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from model.images import FormatError
-from service.batch.zarr_metadata import GROUP_FILES, attributes_if_readable, is_group, is_zarr, level_of
+from service.batch.zarr_metadata import GROUP_FILES, NO_IMAGES, attributes_if_readable, is_group, is_zarr, level_of
 
 SUFFIX = ".zarr"
 
-_NO_IMAGES = {"labels", "OME"}
-"""Groups that hold what belongs to images: segmentations, metadata."""
 _DEEPEST = 16
 """Groups within groups: a field of a plate is in the third."""
 
@@ -31,7 +29,7 @@ def images_in(folder: Path) -> Iterator[Path | OSError]:
 def _images_in(folder: Path, seen: set[tuple[int, int]], deepest: int) -> Iterator[Path | OSError]:
     try:
         status = folder.stat()
-        entries = sorted((entry for entry in folder.iterdir() if entry.name not in _NO_IMAGES), key=_in_order)
+        entries = sorted((entry for entry in folder.iterdir() if entry.name not in NO_IMAGES), key=_in_order)
     except OSError as error:
         yield error
         return

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -28,12 +28,12 @@ import tifffile
 from numpy.typing import NDArray
 
 from model.images import ImageTooLarge, UndecodableImage, UnsupportedImageFormat
-from model.images.errors import undecodable
 from model.images.image import MAX_CHANNELS
 from model.images.tiff_ifd import MAX_PAGES
 from service.batch.loops import end_tasks
 from service.batch.ome_zarr import title_of
-from service.batch.zarr_metadata import Level, described, level_of
+from service.batch.zarr_metadata import Level, damage, described, level_of
+from service.batch.zarr_packed import is_packed, opened_array, packed_stem, place_of
 
 if TYPE_CHECKING:
     import zarr
@@ -48,7 +48,6 @@ _BLOCK_BYTES = 1 << 26
 """Of pixels that are held at once, where chunks are no larger."""
 _MOST_CHUNK_BYTES = 1 << 31
 """Of the pixels of a chunk, which cannot be decoded in parts; the compressor of most stores, Blosc, takes no more."""
-_PACKED = (".zarr.zip", ".ozx")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ONE_AT_A_TIME = threading.Lock()
 """Held by whoever reads or writes arrays: at damage, all that zarr does is let go."""
@@ -73,7 +72,7 @@ def readable(
     Parameters
     ----------
     image
-        A file, or a folder in OME-Zarr.
+        A file, or one in OME-Zarr: a folder, or a file that it is packed in.
     most_pixels
         Of all planes together; no more are copied.
     closed
@@ -84,8 +83,8 @@ def readable(
     UndecodableImage
         Where it is empty or damaged, or its metadata are.
     UnsupportedImageFormat
-        Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, is packed in one
-        file, or ``zarr`` is not installed.
+        Where it has other axes than t, c, z, y and x, or other pixels than OME-TIFF has, is one of
+        several in an archive, or ``zarr`` is not installed.
     ImageTooLarge
         Where it has more pixels, or more planes or channels than are read, or chunks that are too large.
     OSError
@@ -101,32 +100,38 @@ def readable(
             raise OSError(f"{str(image)!r} is a pipe, a socket or a device; write the image to a file")
         if not status.st_size:
             raise UndecodableImage(f"{str(image)!r} is empty, it has 0 bytes; copy or write it again")
-        if image.name.lower().endswith(_PACKED):
-            raise UnsupportedImageFormat(f"{str(image)!r} is OME-Zarr in one file; unpack it, and name the folder")
-        yield Readable(image, image.name)
-        return
+        if not is_packed(image):
+            yield Readable(image, image.name)
+            return
     with tempfile.TemporaryFile() as copy:
         with ONE_AT_A_TIME:
             _copy(image, copy, most_pixels, closed)
-        yield Readable(Path(f"/dev/fd/{copy.fileno()}"), f"{title_of(image)}.ome.tif")
+        title = packed_stem(image) if is_packed(image) else title_of(image)
+        yield Readable(Path(f"/dev/fd/{copy.fileno()}"), f"{title}.ome.tif")
 
 
 def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[], bool]) -> None:
     try:
-        import zarr
+        import zarr  # noqa: F401 - whether it is there
     except ImportError as error:
         raise UnsupportedImageFormat(
             f"{str(image)!r} is OME-Zarr, which takes a library that is not installed; pip install zarr, or convert it "
             "to OME-TIFF"
         ) from error
-    level = level_of(image)
-    what = f"{level.path!r} in {str(image)!r}"
-    with _damage(what):
-        try:
-            array = zarr.open_array(image / level.path, mode="r")
-        except FileNotFoundError as error:
-            raise UndecodableImage(f"{what} is not there; copy or write it again") from error
-    _check(array, level, what, most_pixels)
+    with place_of(image) as place:
+        level = level_of(place)
+        what = f"{level.path!r} in {str(image)!r}"
+        with ExitStack() as opened:
+            with damage(what):
+                try:
+                    array = opened.enter_context(opened_array(place, level.path))
+                except FileNotFoundError as error:
+                    raise UndecodableImage(f"{what} is not there; copy or write it again") from error
+            _check(array, level, what, most_pixels)
+            _copy_pixels(array, level, copy, what, closed)
+
+
+def _copy_pixels(array: zarr.Array[Any], level: Level, copy: IO[bytes], what: str, closed: Callable[[], bool]) -> None:
     dtype = np.dtype(_IN_OME_TIFF[array.dtype.name])
     needed, free = math.prod(array.shape) * dtype.itemsize, shutil.disk_usage(tempfile.gettempdir()).free
     if needed > free:
@@ -213,7 +218,7 @@ def _read(array: zarr.Array[Any], block: tuple[slice, ...], what: str) -> NDArra
     """Pixels of a block; at damage all other chunks are let go, which zarr would tell of when the process ends."""
     from zarr.core.sync import sync
 
-    with _damage(what):
+    with damage(what):
         try:
             return np.asarray(array[block])
         except BaseException:
@@ -238,25 +243,3 @@ def _put(copy: IO[bytes], offset: int, shape: Sequence[int], first: Sequence[int
     for index in np.ndindex(pixels.shape[: whole - 1]):
         copy.seek(start + sum(map(operator.mul, index, steps)))
         copy.write(pixels[index].data)
-
-
-@contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """Call damage what is none of the disk's and of the memory's, which may pass."""
-    passing: OSError | MemoryError | None = None
-    with undecodable(what):
-        try:
-            yield
-        except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno is None:  # a codec's, as gzip's and bzip2's
-                raise
-            passing = error
-        except Exception as error:
-            if isinstance(error, UnicodeError) or "codec" not in f"{type(error).__name__} {error}".lower():
-                raise
-            raise UnsupportedImageFormat(
-                f"{what} is compressed as zarr cannot read here ({error}); install the package of that codec, or "
-                "convert it to OME-TIFF"
-            ) from error
-    if passing is not None:
-        raise passing

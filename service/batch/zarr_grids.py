@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.images import FormatError
-from service.batch.zarr_metadata import Level, declared_shape, is_zarr, level_of
+from service.batch.zarr_metadata import Level, Place, declared_shape, is_zarr, level_of
+from service.batch.zarr_packed import place_of
 
 _LARGEST_LAST_PX = 512
 """Height and width of the lowest resolution, where the source has none to go by."""
@@ -47,6 +48,8 @@ class Grids:
     levels: tuple[Grid, ...]
     order: tuple[int, ...]
     """Which axis of the answer each of them is."""
+    zarr_format: Literal[2, 3] = 2
+    """Version of Zarr: that of the source."""
 
     def described(self) -> list[dict[str, str]]:
         """Axes as NGFF has them."""
@@ -76,17 +79,20 @@ def grids_of(source: Path, receipt: Mapping[str, Any], shape: Sequence[int]) -> 
         letters = letters.replace("i", "z")  # as ImageJ reads planes of which nobody says what they are
     order = tuple(sorted(range(len(letters)), key=lambda axis: _ORDER.index(letters[axis])))
     axes, full = "".join(letters[axis] for axis in order), tuple(shape[axis] for axis in order)
-    if is_zarr(source):
-        with suppress(FormatError, OSError):  # it has gone since it was read
-            level = level_of(source)
-            if levels := _of_source(source, level, axes, full):
-                units = tuple(level.units[level.axes.index(axis)] if axis in level.axes else "" for axis in axes)
-                return Grids(axes, units, levels, order)
     scale, units = _told(axes, receipt)
-    return Grids(axes, units, _halved(full, scale), order)
+    told = Grids(axes, units, _halved(full, scale), order)
+    with suppress(FormatError, OSError), place_of(source) as place:  # which may have gone since it was read
+        if not is_zarr(place):
+            return told
+        level = level_of(place)
+        told = replace(told, zarr_format=3 if (place / "zarr.json").exists() else 2)
+        if levels := _of_source(place, level, axes, full):
+            units = tuple(level.units[level.axes.index(axis)] if axis in level.axes else "" for axis in axes)
+            return replace(told, units=units, levels=levels)
+    return told
 
 
-def _of_source(source: Path, level: Level, axes: str, full: tuple[int, ...]) -> tuple[Grid, ...]:
+def _of_source(source: Place, level: Level, axes: str, full: tuple[int, ...]) -> tuple[Grid, ...]:
     """Grids of all resolutions of a source; none where its full one is no longer that of the labels."""
     places = [level.axes.find(axis) for axis in axes]
 

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,11 +115,11 @@ def _write(
 
     pixels = _Answer(answer)
     grids = grids_of(work.source, receipt, pixels.shape)
-    version: Literal[2, 3] = 3 if (work.source / "zarr.json").exists() else 2
     receipt = {**receipt, "output": {**receipt["output"], "format": OME_ZARR}}
+    version = grids.zarr_format
     with ONE_AT_A_TIME:
         group = zarr.open_group(store, mode="w", zarr_format=version)
-        group.attrs.update(_attributes(grids, work, version) | {"unet_receipt": receipt})
+        group.attrs.update(_attributes(grids, work) | {"unet_receipt": receipt})
     for number, grid in enumerate(grids.levels):
         with ONE_AT_A_TIME:
             array = group.create_array(
@@ -142,8 +142,8 @@ def _write(
     return receipt
 
 
-def _attributes(grids: Grids, work: Work, version: int) -> dict[str, Any]:
-    ngff = "0.5" if version == 3 else "0.4"
+def _attributes(grids: Grids, work: Work) -> dict[str, Any]:
+    version, ngff = grids.zarr_format, "0.5" if grids.zarr_format == 3 else "0.4"
     datasets = []
     for number, grid in enumerate(grids.levels):
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": list(grid.scale)}]

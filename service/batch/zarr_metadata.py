@@ -5,23 +5,33 @@ Source: https://ngff.openmicroscopy.org/0.5 and 0.4, sections "multiscales", "pl
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from model.images import UndecodableImage, UnsupportedImageFormat
+from model.images.errors import undecodable
 from model.images.tiff_ome import UNITS_UM
+
+Place: TypeAlias = Path | zipfile.Path
+"""A folder, on a disk or in an archive."""
 
 GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 """Metadata of a group, Zarr 3 and 2; arrays may have the first and the last, too."""
+NO_IMAGES = {"labels", "OME"}
+"""Groups that hold what belongs to images: segmentations, metadata."""
 
+_MOST_PACKED_BYTES = 1 << 26
+"""Of metadata in an archive, which may unpack to anything."""
 _BEFORE_0_3 = "tczyx"  # which every image had then
 _AXES = "tczyx"
 _OF_TYPES = {"time": "t", "channel": "c"}
@@ -29,9 +39,13 @@ _DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What metadata raise that have other members than they should."""
 
 
-def is_zarr(folder: Path) -> bool:
+def is_zarr(folder: Place) -> bool:
     """Whether a folder is a group or an array of Zarr, so that the files in it are no images of their own."""
-    return any(map(os.path.lexists, (folder / name for name in (*GROUP_FILES, ".zarray"))))
+    return any(_is_there(folder / name) for name in (*GROUP_FILES, ".zarray"))
+
+
+def _is_there(entry: Place) -> bool:
+    return entry.exists() if isinstance(entry, zipfile.Path) else os.path.lexists(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class Level(Resolution):
     """Its lower resolutions, finest first, as far as their metadata are whole."""
 
 
-def level_of(image: Path) -> Level:
+def level_of(image: Place) -> Level:
     """Read which array holds the full resolution, and what its axes are.
 
     Raises
@@ -70,7 +84,7 @@ def level_of(image: Path) -> Level:
         Where its metadata cannot be read.
 
     """
-    attributes = _attributes(image)
+    attributes = attributes_of(image)
     if not is_group(image) and is_zarr(image):
         raise UnsupportedImageFormat(
             f"{str(image)!r} is an array of Zarr, not an image in OME-Zarr: nothing tells what its axes are; name the "
@@ -150,7 +164,7 @@ def _channel_names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def declared_shape(array: Path) -> tuple[int, ...] | None:
+def declared_shape(array: Place) -> tuple[int, ...] | None:
     """Lengths of the axes of an array; None where its metadata are not there, or damaged."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
@@ -181,11 +195,11 @@ _TIMES = {"millisecond": "ms", "second": "s", "minute": "min", "hour": "h", "day
 _TIMES |= {symbol: symbol for symbol in _TIMES.values()}
 
 
-def is_group(folder: Path) -> bool:
+def is_group(folder: Place) -> bool:
     """Whether a folder is a group of Zarr, or claims to be; arrays are none."""
-    if not any(os.path.lexists(folder / name) for name in GROUP_FILES) or os.path.lexists(folder / ".zarray"):
+    if not any(_is_there(folder / name) for name in GROUP_FILES) or _is_there(folder / ".zarray"):
         return False
-    if not os.path.lexists(folder / "zarr.json"):
+    if not _is_there(folder / "zarr.json"):
         return True
     with suppress(OSError):
         return (_json(folder / "zarr.json") or {}).get("node_type") != "array"
@@ -195,14 +209,14 @@ def is_group(folder: Path) -> bool:
 def attributes_if_readable(folder: Path) -> Mapping[str, Any] | None:
     """What a group says of itself; None where that cannot be understood, or not be read."""
     with suppress(OSError):
-        return _attributes(folder)
+        return attributes_of(folder)
     return None
 
 
-def _attributes(folder: Path) -> Mapping[str, Any] | None:
+def attributes_of(folder: Place) -> Mapping[str, Any] | None:
     """What a group says of itself; of NGFF 0.5 what stands below ``ome``. None where that cannot be understood."""
-    if not os.path.lexists(folder / "zarr.json"):
-        return _json(folder / ".zattrs") if os.path.lexists(folder / ".zattrs") else {}
+    if not _is_there(folder / "zarr.json"):
+        return _json(folder / ".zattrs") if _is_there(folder / ".zattrs") else {}
     found = _json(folder / "zarr.json")
     attributes = None if found is None else found.get("attributes", {})
     if not isinstance(attributes, dict):
@@ -211,11 +225,48 @@ def _attributes(folder: Path) -> Mapping[str, Any] | None:
     return below if isinstance(below, dict) else None
 
 
-def _json(file: Path) -> dict[str, Any] | None:
+def _json(file: Place) -> dict[str, Any] | None:
     """The object in a file; None where that is damaged, an error where it cannot be read."""
-    content = file.read_bytes()
+    content = _unpacked(file) if isinstance(file, zipfile.Path) else file.read_bytes()
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _unpacked(file: zipfile.Path) -> bytes:
+    try:
+        size_bytes = file.root.getinfo(file.at).file_size
+    except KeyError as error:
+        raise FileNotFoundError(errno.ENOENT, "is not in the archive", str(file)) from error
+    if size_bytes > _MOST_PACKED_BYTES:
+        raise UndecodableImage(
+            f"the metadata {str(file)!r} are unpacked to {size_bytes} bytes, the limit is {_MOST_PACKED_BYTES}; write "
+            "them again"
+        )
+    with damage(repr(str(file))):
+        return file.read_bytes()
+    raise AssertionError("it returns or raises")
+
+
+@contextmanager
+def damage(what: str) -> Iterator[None]:
+    """Call damage what is none of the disk's and of the memory's, which may pass."""
+    passing: OSError | MemoryError | None = None
+    with undecodable(what):
+        try:
+            yield
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno is None:  # a codec's, as gzip's and bzip2's
+                raise
+            passing = error
+        except Exception as error:
+            if isinstance(error, UnicodeError) or "codec" not in f"{type(error).__name__} {error}".lower():
+                raise
+            raise UnsupportedImageFormat(
+                f"{what} is compressed as zarr cannot read here ({error}); install the package of that codec, or "
+                "convert it to OME-TIFF"
+            ) from error
+    if passing is not None:
+        raise passing

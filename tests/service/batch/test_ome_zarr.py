@@ -248,13 +248,6 @@ def test_without_the_library_the_message_names_it(tmp_path: Path, monkeypatch: p
         pass
 
 
-@pytest.mark.parametrize("name", ["a.ome.zarr.zip", "a.OZX"])
-def test_one_that_is_packed_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(FormatError, match="in one file; unpack it"), readable(tmp_path / name):
-        pass
-
-
 def test_a_link_to_a_plate_is_one(tmp_path: Path) -> None:
     (tmp_path / "here.zarr").symlink_to(plate(tmp_path / "far/p.zarr", "A/1/0"))
     assert [image.name.as_posix() for image in find_images([str(tmp_path / "here.zarr")]).images] == ["here/A/1/0"]
