@@ -215,20 +215,26 @@ def blocks(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> Iterat
 
 
 def _read(array: zarr.Array[Any], block: tuple[slice, ...], what: str) -> NDArray[Any]:
-    """Pixels of a block; at damage all other chunks are let go, which zarr would tell of when the process ends."""
-    from zarr.core.sync import sync
-
-    with damage(what):
-        try:
-            return np.asarray(array[block])
-        except BaseException:
-            sync(_let_go())
-            raise
+    """Pixels of a block."""
+    with damage(what), letting_go():
+        return np.asarray(array[block])
     raise AssertionError("it returns or raises")
 
 
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """Let all other chunks go at an error of one, which zarr would go on with, and tell of when the process ends."""
+    from zarr.core.sync import sync
+
+    try:
+        yield
+    except BaseException:
+        sync(_let_go())
+        raise
+
+
 async def _let_go() -> None:
-    """End all that zarr reads, on its loop; no two arrays are read at a time."""
+    """End all that zarr does, on its loop; one array at a time is read or written."""
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # of errors beside the first
     await end_tasks()
 

@@ -5,6 +5,7 @@ Source: https://ngff.openmicroscopy.org/0.5 and 0.4, sections "axes", "multiscal
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.images import FormatError
-from service.batch.zarr_metadata import Level, Place, declared_shape, is_zarr, level_of
+from service.batch.zarr_metadata import Level, Place, Resolution, declared_shape, is_zarr, level_of
 from service.batch.zarr_packed import place_of
 
 _LARGEST_LAST_PX = 512
 """Height and width of the lowest resolution, where the source has none to go by."""
+_MOST_LEVELS = 32
+"""Halving comes to one pixel before."""
 _TYPES = {"t": "time", "z": "space", "y": "space", "x": "space"}
 _ORDER = "tizyx"
 """In which axes stand, slowest first."""
@@ -101,17 +104,23 @@ def _of_source(source: Place, level: Level, axes: str, full: tuple[int, ...]) ->
 
     ones, zeros = (1.0,) * len(axes), (0.0,) * len(axes)
     grids: list[Grid] = []
-    for resolution in (level, *level.lower):
+    for resolution in (level, *level.lower[: _MOST_LEVELS - 1]):
         declared = declared_shape(source / resolution.path)
-        if declared is None or len(declared) != len(level.axes) or 0 in declared:
+        if declared is None or len(declared) != len(level.axes):
             continue
         shape, scale = along(declared, full), along(resolution.scale, ones)
-        if not grids and shape != full:
+        if not grids and (shape != full or not _is_finite(resolution)):
             return ()
+        if not (_is_finite(resolution) and all(0 < short <= long for short, long in zip(shape, full, strict=True))):
+            continue
         if grids and scale == grids[0].scale:  # as NGFF told of none before 0.4
             scale = _scaled(grids[0], shape)
         grids.append(Grid(shape, scale, along(resolution.translation, zeros)))
     return tuple(grids)
+
+
+def _is_finite(resolution: Resolution) -> bool:
+    return all(map(math.isfinite, (*resolution.scale, *resolution.translation)))
 
 
 def _told(axes: str, receipt: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[str, ...]]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from model.atomic import put, remove
 from service.batch.ome_zarr import stem_of
 from service.batch.targets import OME_ZARR, BadTarget, Work
-from service.batch.zarr_copy import ONE_AT_A_TIME, blocks
+from service.batch.zarr_copy import ONE_AT_A_TIME, blocks, letting_go
 from service.batch.zarr_grids import Grids, grids_of, nearest, source_in
 from service.batch.zarr_metadata import attributes_if_readable
 from service.formats import UnsupportedOutput
@@ -137,7 +137,7 @@ def _write(
             if closed():
                 raise CancelledError
             part = pixels.read([indexes[at] for indexes, at in zip(along, block, strict=True)], grids.order)
-            with ONE_AT_A_TIME:
+            with ONE_AT_A_TIME, letting_go():
                 array[block] = part
     return receipt
 

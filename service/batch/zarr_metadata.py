@@ -137,7 +137,8 @@ def _resolution(dataset: Mapping[str, Any], multiscale: Mapping[str, Any], axes:
         for transform in transforms.get("coordinateTransformations") or ():
             if transform["type"] == "scale" and "scale" in transform:
                 by = np.asarray(transform["scale"], float).reshape(axes)
-                scale, translation = scale * by, translation * by
+                with np.errstate(all="ignore"):  # JSON of Python has infinity
+                    scale, translation = scale * by, translation * by
             if transform["type"] == "translation" and "translation" in transform:
                 translation = translation + np.asarray(transform["translation"], float).reshape(axes)
     return Resolution(str(dataset["path"]), tuple(map(float, scale)), tuple(map(float, translation)))

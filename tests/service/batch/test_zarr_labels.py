@@ -63,6 +63,24 @@ Path.rename = killing
 sys.exit(cli.main(sys.argv[1:]))
 """
 """Is killed when the former store has made room for the new one."""
+NO_ROOM = """
+import signal, sys
+from pathlib import Path, PurePosixPath
+from service.batch.images import Image
+from service.batch.targets import Work
+from service.batch.zarr_labels import as_store
+from tests.disks import small_disk
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+work = Work(Image(Path("a.tif"), PurePosixPath("a.tif")), Path("b"))
+receipt = {"input": {"stack_axes": "Z"}, "output": {}}
+with small_disk(100_000):
+    try:
+        as_store(work, Path(sys.argv[1]), receipt, lambda: False)
+    except OSError as error:
+        print(error.strerror)
+"""
+"""Writes a store where chunks have no room."""
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +169,7 @@ def test_resolutions_are_those_of_the_source_whatever_their_sizes_and_places(tmp
     source = write(tmp_path / "a.zarr", noise(5, 61, 90), "zyx")
     group = zarr.open_group(source, mode="a")
     group.create_array("s1", shape=(2, 20, 31), dtype="uint16", chunks=(1, 20, 31), overwrite=True)
+    group.create_array("larger", shape=(5, 10**9, 10**9), dtype="uint16", chunks=(1, 512, 512))
     shift = {"type": "translation", "translation": [1.0, 2.0, 3.0]}
     scale = {"type": "scale", "scale": [6.0, 975.0, 942.0]}
 
@@ -160,6 +179,9 @@ def test_resolutions_are_those_of_the_source_whatever_their_sizes_and_places(tmp
         multiscale["datasets"].append({"path": "gone"})
         multiscale["datasets"].append({"paths": "damaged"})
         multiscale["datasets"].append({"path": "../outside"})
+        multiscale["datasets"].append({"path": "larger"})
+        nowhere = {"type": "scale", "scale": [1.0, float("inf"), 1.0]}
+        multiscale["datasets"].append({"path": "s1", "coordinateTransformations": [nowhere]})
         multiscale["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 2.0, 1.0]}]
 
     rewritten(source, place)
@@ -276,6 +298,14 @@ def test_it_is_broken_off_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
         np.save(into, np.zeros((40, 50), np.uint16))
     with pytest.raises(CancelledError):
         as_store(work(tmp_path), file, {"input": {"stack_axes": ""}, "output": {}}, lambda: True)
+
+
+def test_a_disk_that_is_full_is_said_once_however_many_chunks_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "answer.npy"
+    np.save(file, np.random.default_rng(0).integers(0, 60_000, (8, 1100, 1100)).astype(np.uint16))
+    call = [sys.executable, "-c", NO_ROOM, str(file)]
+    ended = subprocess.run(call, check=True, capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.stderr) == ("File too large\n", "")
 
 
 def started(program: str, tmp_path: Path, *arguments: str, before: str = "") -> int:
