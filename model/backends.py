@@ -12,8 +12,8 @@ from threading import BoundedSemaphore
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from model.activations import Activations
 from model.errors import BackendUnavailable, InvalidPackage, ModelError, UnsupportedPackage
@@ -289,7 +289,7 @@ def tensor_names(package: Package, inputs: list[str], outputs: list[str]) -> tup
 def activate(output: NDArray[Any], activation: str) -> NDArray[np.float32]:
     """Apply what the package leaves to be done after its graph: softmax, sigmoid or nothing."""
     if activation == "softmax":
-        output = softmax(output, axis=1)
+        output = scipy.special.softmax(output, axis=1)
     elif activation == "sigmoid":
-        output = expit(output)
+        output = scipy.special.expit(output)
     return np.asarray(output).astype(np.float32, copy=False)

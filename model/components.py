@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from model.pixels import Pixels
 
@@ -47,12 +45,12 @@ def label_components(
         For each provisional number, from 0 on, the one that its component bears.
 
     """
-    structure = ndimage.generate_binary_structure(2, connectivity)
+    structure = scipy.ndimage.generate_binary_structure(2, connectivity)
     count = 0
     above: NDArray[np.int32] | None = None
     pairs: list[NDArray[np.int32]] = []
     for rows in bands:
-        numbers, found = ndimage.label(mask_of(rows), structure)
+        numbers, found = scipy.ndimage.label(mask_of(rows), structure)
         np.add(numbers, count, out=numbers, where=numbers > 0)
         count += found
         tell(count)
@@ -82,8 +80,10 @@ def smallest_of_joined(count: int, pairs: list[NDArray[Any]]) -> NDArray[np.int3
     numbers, ends = np.unique(joined, return_inverse=True)
     if len(numbers):
         first, second = ends.reshape(-1, 2).T
-        graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(numbers), len(numbers)))
-        groups, group = connected_components(graph, directed=False)
+        graph = scipy.sparse.coo_array(
+            (np.ones(len(first), dtype=bool), (first, second)), shape=(len(numbers), len(numbers))
+        )
+        groups, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
         lowest = np.full(groups, count, dtype=np.int64)
         np.minimum.at(lowest, group, numbers)
         smallest[numbers] = lowest[group]

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import scipy
+import skimage
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.segmentation import watershed
 
 from model.pixels import Pixels
 from model.tiling import Span
@@ -129,7 +129,7 @@ def _flood_part(
     if not gap.any():
         return seeds
     # seeds without a free neighbour change nothing
-    rim = (seeds > 0) & ndimage.binary_dilation(gap, ndimage.generate_binary_structure(2, connectivity))
+    rim = (seeds > 0) & scipy.ndimage.binary_dilation(gap, scipy.ndimage.generate_binary_structure(2, connectivity))
     markers = np.where(rim, seeds, 0)
     height = -probability.astype(np.float64)
     bits = height.view(np.uint64)
@@ -142,5 +142,7 @@ def _flood_part(
                 open_to = gap[line]
                 markers[line][open_to] = _UNKNOWN
                 bits[line][open_to] |= np.uint64((1 << _TIE_BITS) - 1)
-    flooded: NDArray[np.int32] = watershed(height, markers, mask=gap | rim, connectivity=connectivity)
+    flooded: NDArray[np.int32] = skimage.segmentation.watershed(
+        height, markers, mask=gap | rim, connectivity=connectivity
+    )
     return np.where(seeds > 0, seeds, flooded).astype(np.int32, copy=False)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from model.components import pairs_at_seam, smallest_of_joined
 from model.pixels import Pixels
@@ -40,7 +40,7 @@ def number_background(labels: Pixels, bands: Iterator[slice], object_of: NDArray
     on_border: list[NDArray[np.int32]] = []
     for rows in bands:
         band = labels[rows].copy()
-        regions, found = ndimage.label(band == 0)
+        regions, found = scipy.ndimage.label(band == 0)
         signed = np.where(regions > 0, -(regions + count), object_of[band])
         count += found
         touching += [_contacts(signed[:, :-1], signed[:, 1:]), _contacts(signed[:-1], signed[1:])]

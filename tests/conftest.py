@@ -19,6 +19,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 settings.register_profile("project", settings(), deadline=None)
 settings.load_profile("project")
 
+# none speaks TLS with the world, and to read the machine's authorities takes every client longer than a request
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
+
 # shells switch interrupts off for what they start in the background, and all that is started by it would have none
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

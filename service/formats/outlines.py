@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import skimage
 from numpy.typing import NDArray
-from skimage.measure import label as connected_parts
 
 from model.pixels import Pixels
 from service.formats.runs import flat_nonzero
@@ -77,7 +77,8 @@ def regions(labels_yx: Pixels, *, by_label: bool = False) -> Iterator[Region]:
     """
     height, width = labels_yx.shape
     parts = np.zeros((height + 2, width + 2), dtype=np.uint32)
-    parts[1:-1, 1:-1] = connected_parts(labels_yx[:, :], connectivity=1)  # releases the interpreter's lock, unlike cc3d
+    # releases the interpreter's lock, unlike cc3d
+    parts[1:-1, 1:-1] = skimage.measure.label(labels_yx[:, :], connectivity=1)
     flipped = np.ascontiguousarray(parts.T)
     sides = [
         _sides(parts, width, RIGHT, below=True, forward=True),

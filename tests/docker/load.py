@@ -21,6 +21,9 @@ IMAGE = np.pad(disc(64, 64), ((0, 936), (0, 936)))
 LARGE = npy(IMAGE)
 SMALL = npy(disc(64, 64))
 
+_PAUSE_S = 0.05
+"""Between an answer and the next image: without, the clients take the processor from the containers they watch."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -95,6 +98,7 @@ def load(url: str, *bodies: bytes, patient: bool = False, totals: Tally | None =
                 tally.answered += problem is None
                 if problem:
                     tally.failed.append(problem)
+            stop.wait(_PAUSE_S)
 
     def client(body: bytes) -> None:
         if patient:
