@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -40,6 +41,16 @@ def one_thread() -> None:
     """Nets as small as those of tests are slower in torch with more threads, most of all beside other work."""
     if torch := sys.modules.get("torch"):  # where no test collected needs it, it stays away
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_speeds_hold() -> Iterator[None]:
+    """Speeds that one test has measured serve the others: on a busy machine they would be measured again and again."""
+    planning = sys.modules.get("service.engine.planning")
+    with pytest.MonkeyPatch.context() as patch:
+        if planning:
+            patch.setattr(planning, "_MOST_DRIFT", math.inf)
+        yield
 
 
 @pytest.fixture(autouse=True)
