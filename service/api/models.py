@@ -13,12 +13,14 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 @router.get("", summary="List the model packages")
 async def list_models(engine: EngineOf, settings: SettingsOf) -> ModelList:
-    """Every package that is served, by name, and those that are not, with the reason."""
+    """Every package that is served, by name, those that are still being loaded, and the others, with the reason."""
     return ModelList(
         models=[ModelSummary.of(engine, model) for model in engine.models],
+        loading=list(engine.loading),
         refused=dict(engine.refused),
         kept=dict(engine.kept),
         memory_warning=engine.memory_fit.conflict,
+        problem="; ".join(engine.readiness().reasons) or None,
         max_body_bytes=settings.max_body_bytes,
     )
 

@@ -216,6 +216,9 @@ class ModelList(_Document):
     """Everything that is served, and what is not."""
 
     models: list[ModelSummary]
+    loading: list[str] = Field(
+        description="Packages that are being loaded, or wait for memory in which to be; names are as in `refused`."
+    )
     refused: dict[str, str] = Field(description="Packages that are not served, and why.")
     kept: dict[str, str] = Field(
         description="Of `models`, `name@version`: those that are no longer in their folder, and why they are still "
@@ -225,6 +228,7 @@ class ModelList(_Document):
         description="What working memory, uploads and the nets of `models` may exceed together, and what to change; "
         "null where all fit."
     )
+    problem: str | None = Field(description="Why the service is not ready, as `GET /readyz` says; null where it is.")
     max_body_bytes: int = Field(description="Most bytes of a request's body: an image of more is refused with 413.")
 
 

@@ -201,7 +201,7 @@ class Client:
         return self._told("/plan", "expected_seconds", asked)
 
     def models(self) -> dict[str, Any]:
-        """Return what ``GET /models`` lists: ``models`` and ``refused``."""
+        """Return what ``GET /models`` lists: ``models``, ``loading`` and ``refused``, among others."""
         return self._told("/models", "models")
 
     def model(self, reference: str | None = None) -> dict[str, Any]:

@@ -22,13 +22,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Print a table; exit status 1 where a package is not served."""
+    """Print a table, if there is a row; exit status 1 where a package is not served, or not yet."""
     rows: list[tuple[str, ...]] = [("MODEL", "CHANNELS", "CLASSES", "TITLE")]
     refused: dict[str, str] = {}
+    waits: list[str] = []
     if options.url is not None:
         with Client(options.url) as client:
             listed = client.models()
         refused = listed["refused"]
+        # of services before they told of these there are none
+        if loading := listed.get("loading"):
+            waits.append(f"being loaded, or waiting for it: {', '.join(loading)}; ask again in a few seconds")
+        elif not listed["models"] and not refused:
+            waits.append(f"no model is served: {listed.get('problem') or 'GET /readyz says why'}")
         rows += [
             (f"{m['name']}@{m['version']}", ",".join(m["channels"]), ",".join(m["classes"]), m["title"])
             for m in listed["models"]
@@ -53,10 +59,12 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             for name, spec in found.items()
             if name not in refused
         ]
-    for line in table(rows):
+    for line in table(rows) if len(rows) > 1 else ():
         say(line)
     for name, reason in refused.items():
         say(f"{name} is not served: {reason}", sys.stderr)
+    for line in waits:
+        say(line, sys.stderr)
     if options.url is None:
         say("hashes were checked, no net was run: unet-service check PACKAGE runs a package's test input", sys.stderr)
-    return 1 if refused else 0
+    return 1 if refused or waits else 0

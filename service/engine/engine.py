@@ -15,6 +15,7 @@ from model.errors import BackendUnavailable
 from model.images import ImageHeader
 from model.session import resolve_backend
 from service.engine.admission import Admission
+from service.engine.arrivals import Arrivals
 from service.engine.ending import end
 from service.engine.errors import Draining, NotReady, SpoolFull
 from service.engine.forecast import Forecast, imagined
@@ -65,14 +66,15 @@ class Engine:
         self._running: Running | None = None
         self._failure: str | None = None
         self._leaving = self._draining = False
-        self._active = 0
-        self._idle = asyncio.Event()
+        self._arrivals = Arrivals()
+        self.loading: tuple[str, ...] = ()
+        """Packages that are loaded, or wait for memory in which to be, in order, by the names of :attr:`refused`."""
         metrics.bind(
             backlog_pixels=lambda: self._admission.backlog_pixels,
             backlog_seconds=lambda: self._admission.backlog_seconds_of(background=False),
             jobs_backlog_seconds=lambda: self._admission.backlog_seconds_of(background=True),
             pixels_per_second=lambda: self.pixels_per_second,
-            in_flight=lambda: self._active,
+            in_flight=lambda: self._arrivals.count,
             ready=lambda: self.readiness().ready,
         )
 
@@ -90,7 +92,7 @@ class Engine:
             return
         try:
             registry = await self._workers.call(
-                math.inf, load_registry, settings.models_dir, settings.default_model, options, limits
+                math.inf, load_registry, settings.models_dir, settings.default_model, options, limits, self._left
             )
         except OSError as error:
             self._failure = f"the model packages cannot be read by user {os.getuid()}: {error}"
@@ -102,6 +104,7 @@ class Engine:
             backend,
             registry,
             serve=self._serve,
+            awaits=self._left,
             admission=self._admission,
             workers=self._workers,
             spool=self._spool,
@@ -109,6 +112,11 @@ class Engine:
             memory_fit=self.memory_fit,
         )
         self._serve(registry)
+        self._left(())
+
+    def _left(self, names: tuple[str, ...]) -> None:
+        """Note which packages are to be loaded; one thread at a time does, any may ask."""
+        self.loading = names
 
     def _serve(self, registry: Registry) -> None:
         """Serve other packages from now on; requests in work go on with the net that they began with."""
@@ -140,20 +148,13 @@ class Engine:
         """
         if self._draining:
             raise Draining("the service is about to stop and takes nothing new; try again")
-        self._active += 1
-        try:
+        with self._arrivals.one():
             yield
-        finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
 
     async def stop(self) -> None:
         """Wait for what has arrived, then end the threads."""
         self.drain()
-        while self._active:
-            self._idle.clear()
-            await self._idle.wait()
+        await self._arrivals.over()
         if self._running is not None:
             await self._running.stop()
         lanes = [] if self._running is None else [self._running.lanes]
@@ -195,7 +196,8 @@ class Engine:
         """Whether new requests should come here; takes no lock and waits for nothing."""
         reasons = ["the service is draining"] if self._leaving else []
         if self._registry is None:
-            reasons.append(self._failure or "the model packages are being loaded")
+            names = f": {', '.join(self.loading)}" if self.loading else ""
+            reasons.append(self._failure or f"the model packages are being loaded{names}")
         elif self._registry.default is None:
             reasons.append(self._registry.problem or "no model package is served")
         elif self._running is None or not self._running.pipeline.scheduler.alive:

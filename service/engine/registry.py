@@ -95,7 +95,11 @@ class Registry:
 
 
 def load_registry(
-    folders: Sequence[Path] | None, default: str | None, options: SessionOptions, limits: PlanLimits
+    folders: Sequence[Path] | None,
+    default: str | None,
+    options: SessionOptions,
+    limits: PlanLimits,
+    awaits: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Registry:
     """Load every package of some folders; takes seconds, so call it in a thread.
 
@@ -110,14 +114,16 @@ def load_registry(
         The same for every session.
     limits
         What plans keep within.
+    awaits
+        Told, before each package, what it and those after it are called.
 
     """
     sources = package_folders(folders)
     paths = find_packages(sources)
-    entries = {
-        path: load_entry(name, path, options, limits, calibration_s=CALIBRATION_S / len(paths))
-        for name, path in paths.items()
-    }
+    entries: dict[Path, Entry] = {}
+    for name, path in paths.items():
+        awaits(tuple(paths)[len(entries) :])
+        entries[path] = load_entry(name, path, options, limits, calibration_s=CALIBRATION_S / len(paths))
     registry = make_registry(entries, sources, default)
     log_news(registry, None)
     return registry

@@ -35,9 +35,10 @@ _DEFAULT = "its package is gone, but nothing else serves requests that name no m
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A package that is to be loaded, and the bytes of memory that this takes."""
+    """A package that is to be loaded, what it is called, and the bytes of memory that loading it takes."""
 
     path: Path
+    name: str
     working_bytes: int
 
 
@@ -106,7 +107,8 @@ class Rescan:
         self._become(entries)
         if asked:
             self._wanted = set(due)
-        return tuple(Due(path, working_bytes(now[path])) for path in dict.fromkeys(due) if path in now)
+        names = package_names({*entries, *due})
+        return tuple(Due(path, names[path], working_bytes(now[path])) for path in dict.fromkeys(due) if path in now)
 
     def load(self, path: Path, opened: Callable[[], None] | None = None) -> None:
         """Load what is at a place; it takes over from what was served from there before, if it is sound.

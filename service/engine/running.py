@@ -121,6 +121,7 @@ def begin(
     registry: Registry,
     *,
     serve: Callable[[Registry], None],
+    awaits: Callable[[tuple[str, ...]], None],
     admission: Admission,
     workers: Workers,
     spool: Spool,
@@ -137,6 +138,8 @@ def begin(
         What is served at first.
     serve
         Told what is served later.
+    awaits
+        Told which packages are loaded, or wait for memory, later.
     admission, workers, spool, metrics, memory_fit
         What is there before.
 
@@ -166,6 +169,6 @@ def begin(
 
     soundness = Soundness(threads, longest, patience_s)
     rescan = Rescan(registry, settings.default_model, options, limits, between)
-    watch = Watch(rescan, settings.rescan_s, serve, admission, memory_fit)
+    watch = Watch(rescan, settings.rescan_s, serve, admission, memory_fit, awaits=awaits)
     watch.start()
     return Running(threads, pipeline, soundness, watch)

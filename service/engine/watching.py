@@ -52,6 +52,8 @@ class Watch:
         Where working memory is reserved.
     memory_fit
         Whether it fits beside what is served.
+    awaits
+        Told, there too, which packages are loaded, or wait for memory in which to be.
 
     """
 
@@ -62,10 +64,13 @@ class Watch:
         serve: Callable[[Registry], None],
         admission: Admission,
         memory_fit: MemoryFit,
+        *,
+        awaits: Callable[[tuple[str, ...]], None],
     ) -> None:
         self._rescan = rescan
         self._every_s = every_s or math.inf
         self._serve = serve
+        self._awaits = awaits
         self._admission = admission
         self._memory_fit = memory_fit
         self._registry = rescan.registry
@@ -114,6 +119,7 @@ class Watch:
             except Exception:
                 # what is served stays as it is, and the next look may find better times
                 _LOG.exception("the packages could not be looked at")
+                self._awaits(())
                 self._admission.expect(0)
 
     async def _next(self) -> bool:
@@ -154,12 +160,16 @@ class Watch:
         before, self._waiting = self._waiting, {}
         self._admission.expect(0)
         now = loop.time()
-        for package in sorted(due, key=lambda package: before[package.path].since if package.path in before else now):
+        in_turn = sorted(due, key=lambda package: before[package.path].since if package.path in before else now)
+        left = [package.name for package in in_turn]
+        for package in in_turn:
+            self._awaits(tuple(left))
             needed, kept = package.working_bytes, self._kept_bytes
             try:
                 release = self._admission.reserve(needed, kept)
             except TooLargeForMemory as error:
                 await loop.run_in_executor(self._thread, self._rescan.refuse, package.path, str(error))
+                left.remove(package.name)
                 continue
             if release is None:
                 if package.path not in before:
@@ -175,6 +185,8 @@ class Watch:
             finally:
                 release()
             self._publish()
+            left.remove(package.name)
+        self._awaits(tuple(left))
         await loop.run_in_executor(self._thread, self._rescan.drop, tuple(self._waiting))
         self._publish()
         if self._registry is not former:

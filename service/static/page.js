@@ -151,7 +151,7 @@ async function listModels() {
   most = listed?.max_body_bytes ?? most;
   clearTimeout(waiting);
   if (models.length === 0) {
-    if (!waiting) say(listed ? "No model is served yet; readiness says why." : "The service does not answer.", true);
+    if (!waiting) say(listed ? `No model is served yet${listed.problem ? `: ${listed.problem}` : ""}.` : "The service does not answer.", true);
     waiting = setTimeout(listModels, ASK_FOR_MODELS_MS);
     return;
   }

@@ -32,7 +32,7 @@ LOADING = """
     say = ((before) => (...words) => { said.push(words[0]); before(...words); })(say);
     fetch = ((before) => async (address, ...rest) => {
       if (!loading) return before(address, ...rest);
-      if (address === "models") return Response.json({models: []});
+      if (address === "models") return Response.json({models: [], problem: "packages load: tiny"});
       const problem = {type: "/problems/not-ready", title: "The service is not ready", detail: "packages load"};
       return Response.json(problem, {status: 503, headers: {"Retry-After": "5"}});
     })(fetch);
@@ -95,7 +95,7 @@ def test_a_page_opened_before_the_models_are_loaded_goes_on_when_they_are(page: 
     page.script(LOADING)
     page.hand_over("a.png", png(IMAGE))
     page.until(lambda: page.text("status") == "The service is not ready; the page asks again")
-    assert "No model is served yet; readiness says why." in page.script("return said")
+    assert "No model is served yet: packages load: tiny." in page.script("return said")
     page.script("loading = false")
     page.until(lambda: "24 objects" in page.text("facts"))
     assert page.script("return $('model').value") == "tiny@1.0.0"

@@ -184,8 +184,10 @@ def test_a_package_waits_until_there_is_memory_to_load_it_in(tmp_path: Path, mon
             put_package(tmp_path, "cells")
             await until(lambda: len(asked) > 1)
             assert served(engine) == ["tiny@1.0.0"]
+            assert list(engine.loading) == ["cells"]
             release()
             await until(lambda: served(engine) == ["cells@1.0.0", "tiny@1.0.0"])
+            await until(lambda: not engine.loading)
             assert ledger.memory_in_use == 0
             size = sum(file.stat().st_size for file in (tmp_path / "cells").iterdir())
             assert asked[0] >= size, "what it is loaded from is the least that it takes"
