@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from model.images import ReadLimits, open_image
 from service.batch.loops import end_tasks
 from service.batch.zarr_copy import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.request import Answer, SegmentRequest
-from service.formats import UNPLACED
+from service.formats import ENCODERS, UNPLACED
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -108,6 +111,7 @@ class _Local:
         self._closed = threading.Event()
         self._asked = {"backend": settings.backend, "precision": settings.precision}
         self._most_pixels = settings.max_pixels
+        self._check = partial(_check, request)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -123,7 +127,10 @@ class _Local:
         return list(self._waits.values())
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
-        with readable(image, self._most_pixels, self._closed.is_set) as found, found.path.open("rb") as file:
+        with (
+            readable(image, self._most_pixels, self._closed.is_set, self._check) as found,
+            found.path.open("rb") as file,
+        ):
             request = replace(self._request, file_name=found.name)
             while True:
                 running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
@@ -186,12 +193,27 @@ class _Remote:
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result
         asked = {**_chosen(self.request), "respond_async": True if self.as_jobs else None}
-        with readable(image, closed=self.closed.is_set) as found:
+        with readable(image, closed=self.closed.is_set, check=partial(_check, self.request)) as found:
             return self.client.segment_into(into, found.path, name=found.name, model=self.request.model, **asked)
 
     def close(self) -> None:
         self.closed.set()
         self.client.close()
+
+
+def _check(request: SegmentRequest, image: IO[bytes]) -> None:
+    """Refuse an image whose header tells that the format cannot hold its result.
+
+    Raises
+    ------
+    UnsupportedOutput
+        Where it does.
+    AxesMismatch
+        Where the image has other axes than the request says.
+
+    """
+    with open_image(image, ReadLimits(sys.maxsize, sys.maxsize), request.axes) as reader:
+        ENCODERS[request.format].check_planes(reader.header.planes)
 
 
 def _chosen(request: SegmentRequest) -> dict[str, str | float | bool | None]:

@@ -65,7 +65,10 @@ class Readable:
 
 @contextmanager
 def readable(
-    image: Path, most_pixels: float = math.inf, closed: Callable[[], bool] = lambda: False
+    image: Path,
+    most_pixels: float = math.inf,
+    closed: Callable[[], bool] = lambda: False,
+    check: Callable[[IO[bytes]], object] = lambda _: None,
 ) -> Iterator[Readable]:
     """A file to read an image from: its own, or a copy of one in OME-Zarr that is there for as long as it is needed.
 
@@ -77,6 +80,8 @@ def readable(
         Of all planes together; no more are copied.
     closed
         Asked between chunks whether nobody wants the copy any more.
+    check
+        Given the copy while it has a header and no pixel yet; may refuse it by an error.
 
     Raises
     ------
@@ -105,12 +110,18 @@ def readable(
             return
     with tempfile.TemporaryFile() as copy:
         with ONE_AT_A_TIME:
-            _copy(image, copy, most_pixels, closed)
+            _copy(image, copy, most_pixels, closed, check)
         title = packed_stem(image) if is_packed(image) else title_of(image)
         yield Readable(Path(f"/dev/fd/{copy.fileno()}"), f"{title}.ome.tif")
 
 
-def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[], bool]) -> None:
+def _copy(
+    image: Path,
+    copy: IO[bytes],
+    most_pixels: float,
+    closed: Callable[[], bool],
+    check: Callable[[IO[bytes]], object],
+) -> None:
     try:
         import zarr  # noqa: F401 - whether it is there
     except ImportError as error:
@@ -128,10 +139,18 @@ def _copy(image: Path, copy: IO[bytes], most_pixels: float, closed: Callable[[],
                 except FileNotFoundError as error:
                     raise UndecodableImage(f"{what} is not there; copy or write it again") from error
             _check(array, level, what, most_pixels)
-            _copy_pixels(array, level, copy, what, closed)
+            _copy_pixels(array, level, copy, what, closed, check=check)
 
 
-def _copy_pixels(array: zarr.Array[Any], level: Level, copy: IO[bytes], what: str, closed: Callable[[], bool]) -> None:
+def _copy_pixels(
+    array: zarr.Array[Any],
+    level: Level,
+    copy: IO[bytes],
+    what: str,
+    closed: Callable[[], bool],
+    *,
+    check: Callable[[IO[bytes]], object],
+) -> None:
     dtype = np.dtype(_IN_OME_TIFF[array.dtype.name])
     needed, free = math.prod(array.shape) * dtype.itemsize, shutil.disk_usage(tempfile.gettempdir()).free
     if needed > free:
@@ -147,6 +166,7 @@ def _copy_pixels(array: zarr.Array[Any], level: Level, copy: IO[bytes], what: st
             returnoffset=True,
             metadata={"axes": level.axes.upper(), **described(level, array.shape)},
         )
+        check(copy)
         for block in blocks(array.shape, array.chunks, dtype.itemsize):
             if closed():
                 raise CancelledError

@@ -53,6 +53,16 @@ class Encoder(ABC):
         if kind not in self.kinds:
             raise UnsupportedOutput(self.refusal.format(kind=kind))
 
+    def check_planes(self, planes: int) -> None:  # noqa: B027 - most formats hold any number
+        """Refuse a stack where the format holds one plane.
+
+        Raises
+        ------
+        UnsupportedOutput
+            Where it does.
+
+        """
+
     @abstractmethod
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write ``result`` into an empty file that can be read and rewound.

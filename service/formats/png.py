@@ -30,6 +30,12 @@ class PngEncoder(Encoder):
     kinds = frozenset({"mask", "labels"})
     refusal = "PNG has no floating point samples; ask for format=tiff or npy"
 
+    def check_planes(self, planes: int) -> None:
+        """See :meth:`service.formats.encoder.Encoder.check_planes`."""
+        if planes != 1:
+            msg = "PNG holds one plane, the result is a stack; ask for format=tiff"
+            raise UnsupportedOutput(msg)
+
     def write(self, result: SegmentationResult, target: IO[bytes]) -> None:
         """Write the one plane of ``result``, a band of rows at a time.
 
@@ -39,9 +45,7 @@ class PngEncoder(Encoder):
             Probabilities, more than one plane, or more than 65,535 labels.
         """
         self.check_kind(result.kind)
-        if len(result.planes) != 1:
-            msg = "PNG holds one plane, the result is a stack; ask for format=tiff"
-            raise UnsupportedOutput(msg)
+        self.check_planes(len(result.planes))
         if result.kind == "labels":
             largest = max(int(band.max()) for band in result.bands(0))
             if largest > MAX_LABELS:

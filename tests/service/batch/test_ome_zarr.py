@@ -7,10 +7,10 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -408,6 +408,28 @@ def test_names_of_channels_may_be_missing_or_hold_what_no_xml_does(tmp_path: Pat
     with readable(folder) as copy, copy.path.open("rb") as file, open_image(file, ReadLimits(10**9, 10**9)) as image:
         assert image.header.channel_names == ("a b <", "", "c")
         assert image.header.pixel_size_um == pytest.approx((0.325, 0.325))
+
+
+@pytest.mark.parametrize("server", [(), ("--url", "http://127.0.0.1:9")])
+def test_a_stack_is_refused_for_a_format_of_one_plane_before_a_pixel_of_it_is_read(
+    packages: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: Sequence[str],
+) -> None:
+    def read(*_: object) -> NoReturn:
+        raise AssertionError
+
+    folder, mask = write(tmp_path / "a.zarr", noise(3, 40, 50), "zyx"), tmp_path / "mask.png"
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr_copy, "_read", read)
+        assert main(["segment", str(folder), "-o", str(mask), *server]) == 1
+    assert "PNG holds one plane, the result is a stack; ask for format=tiff" in capsys.readouterr().err
+    assert not mask.exists()
+    if not server:
+        assert main(["segment", str(folder), "-o", str(mask.with_suffix(".tif"))]) == 0
+        assert main(["segment", str(folder), "-o", str(mask), "--axes", "CYX", "--channel", "1"]) == 0
 
 
 def test_tables_beside_images_are_none_and_no_failures(tmp_path: Path) -> None:
