@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model.spec import Person
+from model.wording import counted
 from training.checkpoint import Checkpoint
 from training.command_line import public_name
 from training.evaluate import format_figure
@@ -35,6 +36,7 @@ def run_card(
     """
     minutes = round(checkpoint.elapsed_s / 60, 1)
     counts = {side: len(stems) for side, stems in checkpoint.split.items()}
+    training = counted(counts["training"], "image")
     figures = {name: float(format_figure(name, value)) for name, value in checkpoint.figures.items()}
     readme = f"""# {recipe.name}
 
@@ -48,7 +50,7 @@ def run_card(
 
 {recipe.card.data}
 
-{counts["training"]} images for training, {counts["validation"]} for validation. {describe_split(recipe.data)}
+{training} for training, {counts["validation"]} for validation. {describe_split(recipe.data)}
 
 ## Scale
 
@@ -60,7 +62,7 @@ def run_card(
 
 ## Training
 
-{checkpoint.step} steps in {minutes} minutes:
+{counted(checkpoint.step, "step")} in {minutes} minutes:
 
 ```sh
 {command}

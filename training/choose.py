@@ -11,6 +11,7 @@ import math
 import re
 
 from model.normalization import ScaleRange
+from model.wording import counted
 from training.choose_size import Budget, Size, choose_schedule, choose_size
 from training.choose_targets import choose_labels, choose_targets, fresh_rule
 from training.choose_validation import choose_validation
@@ -70,16 +71,16 @@ def describe_survey(survey: Survey) -> tuple[str, ...]:
         sizes = f"{_size(survey.smallest_yx)} to {_size(survey.largest_yx)}, {sizes} (median)"
     low, middle, high = objects.diameter_px
     lines = [
-        f"{survey.images} image{'s'[: survey.images != 1]}, {sizes}, {survey.channels} "
-        f"channel{'s'[: survey.channels != 1]}, {grey.dtype}, grey values {grey.lowest:g} to {grey.highest:g}",
+        f"{counted(survey.images, 'image')}, {sizes}, {counted(survey.channels, 'channel')}, "
+        f"{grey.dtype}, grey values {grey.lowest:g} to {grey.highest:g}",
         f"masks: {survey.guess.kind} ({survey.guess.reason}); {survey.foreground:.1%} foreground",
-        f"{objects.count} objects in {objects.images} image{'s'[: objects.images != 1]}: {low:.0f}, {middle:.0f} and "
+        f"{counted(objects.count, 'object')} in {counted(objects.images, 'image')}: {low:.0f}, {middle:.0f} and "
         f"{high:.0f} px across (5th, 50th and 95th percentile); {objects.touching:.0%} touch another",
     ]
     if survey.annotated < 1:
         lines.append(f"{1 - survey.annotated:.1%} of the pixels are not annotated and left out")
     if survey.empty:
-        lines.append(f"{survey.empty} images without any object")
+        lines.append(f"{counted(survey.empty, 'image')} without any object")
     return tuple(lines)
 
 
@@ -107,8 +108,10 @@ def recipe_name(name: str) -> str:
 def describe(survey: Survey, name: str) -> Card:
     """Card of a recipe that nobody wrote."""
     return Card(
-        description=f"Trained on {survey.images} annotated images ({name}) by a recipe composed from their survey.",
-        data=f"{survey.images} images, {_size(survey.median_yx)} (median), {survey.objects.count} objects measured.",
+        description=f"Trained on {counted(survey.images, 'annotated image')} ({name}) by a recipe composed from their "
+        "survey.",
+        data=f"{counted(survey.images, 'image')}, {_size(survey.median_yx)} (median), "
+        f"{counted(survey.objects.count, 'object')} measured.",
         limits="For images like those that it was trained on; judge it on images held back from training.",
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.tiling import valid_unet_geometry
+from model.wording import counted
 from training.options import Schedule
 from training.plan import Choice
 from training.recipe import Recipe
@@ -187,9 +188,9 @@ def choose_schedule(
     fine = f", {share_of_rate:g} of it for weights that know much" if share_of_rate < 1 else ""
     norm = " with batch normalisation" if recipe.net.batch_norm else ""
     minutes = expected * seconds / 60 / _SHARE_OF_STEPS
-    length = f"a step takes {seconds:.2g} s on this {budget.device}: about {minutes:.2g} minutes in all"
+    length = f"a step takes {seconds:.2g} s on this {budget.device}: about {counted(minutes, 'minute', '.2g')} in all"
     if budget.minutes is not None:
-        length = f"--minutes; a step takes {seconds:.2g} s on this {budget.device}: about {expected} steps"
+        length = f"--minutes; a step takes {seconds:.2g} s on this {budget.device}: about {counted(expected, 'step')}"
     what = f"steps {steps}" if budget.minutes is None else f"max_minutes {budget.minutes:g}"
     return recipe.model_copy(update={"schedule": schedule}), (
         Choice(what, length),
@@ -239,7 +240,7 @@ def length_caution(schedule: Schedule) -> Caution | None:
     if expected >= _TOO_FEW_STEPS:
         return None
     return Caution(
-        f"About {expected} steps",
+        f"About {counted(expected, 'step')}",
         f"A fresh net learns little in fewer than {_TOO_FEW_STEPS}. Give {remedy} or more, or begin with a package "
         "that knows such images (--from).",
     )

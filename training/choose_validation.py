@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from model.wording import counted
 from training.options import Data
 from training.origin import Origin
 from training.plan import Choice
@@ -52,7 +53,7 @@ def _by_number(survey: Survey, data: Data) -> tuple[Data, Choice]:
     count = survey.images
     if count <= _MOST_WITHOUT_VALIDATION:
         chosen = data.model_copy(update=_NONE)
-        return chosen, Choice("validation none", f"with {count} image{'s'[: count != 1]} all are needed for training")
+        return chosen, Choice("validation none", f"with {counted(count, 'image')} all are needed for training")
     alike = f"images resemble the next by name (correlation {survey.likeness:.2f}, others {survey.chance:.2f})"
     if survey.sequences or (count >= _FEWEST_FOR_BLOCKS and survey.likeness - survey.chance > _ALIKE):
         parts = min(5, count)

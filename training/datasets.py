@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.wording import counted
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.layouts.choice import layout_of
 from training.layouts.files import is_turned
@@ -86,7 +87,7 @@ def find_sources(folder: Path, data: Data) -> list[Source]:
     strange = sorted(set(data.incomplete) - {source.stem for source in sources})
     if strange:
         raise MissingFile(
-            f"data.incomplete names {strange[0]}, which is not among the {len(sources)} images of {folder}; "
+            f"data.incomplete names {strange[0]}, which is not among the {counted(len(sources), 'image')} of {folder}; "
             f"expected stems such as {sources[0].stem}. Correct the recipe"
         )
     return sources
@@ -147,7 +148,7 @@ def load_images(folder: Path, data: Data, in_channels: int | None, classes: int)
             problems.append(error)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS])
-        raise type(problems[0])(f"{len(problems)} broken of {len(sources)} images in {folder}:\n{listed}")
+        raise type(problems[0])(f"{len(problems)} broken of {counted(len(sources), 'image')} in {folder}:\n{listed}")
     require_something_to_learn(loaded, data, str(folder))
     return loaded
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from model.label_rule import LabelRule
 from model.labels import class_mask, foreground_probability, instance_labels
+from model.wording import counted
 from training.datasets import AnnotatedImage
 from training.measures.foreground import Overlap, class_overlaps, foreground_overlap, overlap_figures
 from training.measures.isbi import ISBI_ERRORS, IsbiCounts, isbi_counts, isbi_errors
@@ -131,7 +132,7 @@ class Evaluation:
         lines = ["  ".join(line) for line in zip(*columns, strict=True)]
         means = "  ".join(f"{name} {format_figure(name, value)}" for name, value in self.means().items())
         views = " (8 views each)" if self.mirrored else ""
-        return "\n".join([*lines, f"mean over {len(self.rows)} images{views}: {means}"])
+        return "\n".join([*lines, f"mean over {counted(len(self.rows), 'image')}{views}: {means}"])
 
     def _isbi(self) -> dict[str, tuple[float, float]]:
         counts = [row.isbi for row in self.rows if row.isbi is not None]

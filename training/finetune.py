@@ -16,6 +16,7 @@ from model.package import RDF_NAMES, Package, description_name, read_package
 from model.session import self_test
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
+from model.wording import counted
 from training.checkpoint import Beginning, Checkpoint, load_checkpoint
 from training.choose import (
     choose_foreground_share,
@@ -151,7 +152,10 @@ def inherit(
     choices = [Choice(f"net of {origin.name}", f"base width {net.base_width}, depth {net.depth}, {net.downscale} px")]
     if net.in_channels != survey.channels:
         choices.append(
-            Choice("the first convolution begins anew", f"{survey.channels} channels here, {net.in_channels} there")
+            Choice(
+                "the first convolution begins anew",
+                f"{counted(survey.channels, 'channel')} here, {net.in_channels} there",
+            )
         )
         net = net.model_copy(update={"in_channels": survey.channels})
     normalization, about_normalization = _normalization(origin, survey)
@@ -243,7 +247,7 @@ def _normalization(origin: Recipe, survey: Survey) -> tuple[tuple[Step, ...], tu
     if counts <= {1, survey.channels}:
         return origin.normalization, ()
     fresh = Recipe(name=origin.name).normalization
-    reason = f"that of {origin.name} has constants for {max(counts)} channels, here are {survey.channels}"
+    reason = f"that of {origin.name} has constants for {counted(max(counts), 'channel')}, here are {survey.channels}"
     return fresh, (Choice("normalization by default", reason),)
 
 

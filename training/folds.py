@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from model.wording import counted
 from training.checkpoint import Checkpoint
 from training.datasets import AnnotatedImage
 from training.errors import FoldsMismatch
@@ -75,8 +76,8 @@ class CrossValidation:
         if twice:
             names = [fold.name for fold in self.folds if twice[0] in {row.stem for row in fold.evaluation.rows}]
             raise FoldsMismatch(
-                f"{len(twice)} images are scored twice, {twice[0]} by {' and '.join(names)}; pooled figures count each "
-                "once: name runs of different folds of one split"
+                f"scored twice: {counted(len(twice), 'image')}, {twice[0]} by {' and '.join(names)}; pooled figures "
+                "count each once: name runs of different folds of one split"
             )
 
     @property
@@ -149,7 +150,7 @@ class CrossValidation:
         if self.missing:
             remarks.append(f"not run to the end: {', '.join(self.missing)}")
         if scored < self.images:
-            remarks.append(f"these are figures of {scored} of {self.images} images")
+            remarks.append(f"these are figures of {scored} of {counted(self.images, 'image')}")
         return remarks
 
 
@@ -204,7 +205,7 @@ def warn_of_seen(origin: Origin, pixels: Mapping[str, str], name: str) -> None:
 
 def tell_split(split: Mapping[str, Sequence[str]], pixels: Mapping[str, str], *, warn: bool) -> None:
     """Say in the log how many images train and validate and, to ``warn``, which do both under two names."""
-    _log.info("%d images for training, %d for validation", len(split["training"]), len(split["validation"]))
+    _log.info("%s for training, %d for validation", counted(len(split["training"]), "image"), len(split["validation"]))
     if warn and (told := copies_told(split, pixels)):
         _log.warning("%s. Keep each picture once in the folder", told)
 
@@ -227,6 +228,6 @@ def require_unseen(checkpoint: Checkpoint, images: Sequence[AnnotatedImage], rec
     seen = [stem for stem in checkpoint.among_side("training", pixels) if stem not in held_out]
     if seen:
         raise FoldsMismatch(
-            f"{name} was trained on {len(seen)} of the {len(images)} images that it shall be scored on ({seen[0]}); "
-            "bring back the images that it was trained with, or leave it out"
+            f"{name} was trained on {len(seen)} of the {counted(len(images), 'image')} that it shall be scored on "
+            f"({seen[0]}); bring back the images that it was trained with, or leave it out"
         )

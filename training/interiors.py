@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.label_rule import LabelRule
+from model.wording import counted
 from training.options import Targets
 from training.weight_map import class_targets, close_numbers
 
@@ -31,7 +32,7 @@ class Lost(NamedTuple):
         return self.lost / max(1, self.objects)
 
     def __str__(self) -> str:
-        return f"{self.lost} of {self.objects} objects"
+        return f"{self.lost} of {counted(self.objects, 'object')}"
 
 
 def count_lost(masks_yx: Iterable[NDArray[np.int32]], targets: Targets, rule: LabelRule) -> Lost:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from model.wording import counted
 from training.datasets import AnnotatedImage, require_something_to_learn
 from training.errors import NothingToLearn, RecipeError
 from training.layouts.names import composed
@@ -49,8 +50,8 @@ def split_images(
     training, validation = _sides(images, data)
     if not training or (asks_for_validation(data) and not validation):
         raise NothingToLearn(
-            f"{len(images)} images split into {len(training)} for training and {len(validation)} for validation; "
-            f"add images or {_how(data, remedy)} (now {_asked(data)})"
+            f"{counted(len(images), 'image')} split into {len(training)} for training and {len(validation)} for "
+            f"validation; add images or {_how(data, remedy)} (now {_asked(data)})"
         )
     return training, validation
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.wording import counted
 from training.datasets import IGNORE, AnnotatedImage, load_images
 from training.errors import MaskMismatch
 from training.layouts import coco, ctc, geojson, rois, volumes
@@ -157,7 +158,7 @@ def _guess(images: Sequence[AnnotatedImage], folder: Path, data: Data) -> Guess:
             f"expected {MOST_CLASSES} at most. Name them all (data.class_values), or leave data.kind out where they "
             "number objects"
         )
-    return Guess("semantic", values, f"{len(values)} values, as data.kind says")
+    return Guess("semantic", values, f"{counted(len(values), 'value')}, as data.kind says")
 
 
 def _reading(data: Data, guess: Guess) -> Data:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label
 
+from model.wording import counted
 from training.object_sizes import areas_of, components, percentiles_px
 from training.weight_map import close_numbers
 
@@ -101,9 +102,11 @@ def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -
     pieces = np.concatenate([_pieces(mask) for mask in masks_yx] or [np.zeros(0, dtype=np.int64)])
     median = float(np.median(pieces)) if pieces.size else 0.0
     if len(values) <= MOST_CLASSES and median > 2:
-        return Guess("semantic", values, f"{len(values)} values, each in {median:g} pieces an image (median)")
-    shown = f"{len(marks)}" if len(marks) <= 1000 else "more than 1000"
-    return Guess("instances", None, f"{shown} values, each in {median:g} piece{'s'[: median != 1]} an image (median)")
+        return Guess(
+            "semantic", values, f"{counted(len(values), 'value')}, each in {median:g} pieces an image (median)"
+        )
+    shown = counted(len(marks), "value") if len(marks) <= 1000 else "more than 1000 values"
+    return Guess("instances", None, f"{shown}, each in {counted(median, 'piece', 'g')} an image (median)")
 
 
 def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instances", "semantic"]) -> Objects:

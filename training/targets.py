@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model.label_rule import LabelRule
 from model.package import Package, read_package
+from model.wording import counted
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import AnnotatedImage, load_for
 from training.errors import RecipeError
@@ -70,8 +71,8 @@ def _require_fitting(recipe: Recipe, target: Path, channels: int, classes: Seque
     """Make sure that images and masks are read as a net takes and tells them, before any is read."""
     if recipe.net.in_channels != channels:
         raise RecipeError(
-            f"recipe {recipe.name} reads images of {recipe.net.in_channels} channels (net.in_channels), the net of "
-            f"{target} takes {channels}; name a recipe that reads {channels} (--recipe)"
+            f"recipe {recipe.name} reads images of {counted(recipe.net.in_channels, 'channel')} (net.in_channels), the "
+            f"net of {target} takes {channels}; name a recipe that reads {channels} (--recipe)"
         )
     read, told = len(recipe.targets.classes), sorted({len(classes), len(rule.mask_classes(classes))})
     if recipe.data.kind == "semantic" and read not in told:

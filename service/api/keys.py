@@ -15,6 +15,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model.wording import counted
 from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import refused
 from service.request_errors import Unauthorized
@@ -111,7 +112,7 @@ class ApiKeys:
         except InvalidSettings as error:
             _LOG.error("the keys stay as they were: %s", error)
         else:
-            _LOG.warning("%d keys read from %s, which has changed", len(self._owner_of), self._path)
+            _LOG.warning("%s read from %s, which has changed", counted(len(self._owner_of), "key"), self._path)
 
 
 class KeyCheck:

@@ -13,6 +13,7 @@ from typing import Any
 from model.errors import ModelError
 from model.package import Package, read_package
 from model.session import gpu_count, resolve_backend, runnable_precisions
+from model.wording import counted
 from service.bench import Result, measure_backend
 from service.commands.common import UNHURRIED, add_local_options, fail, say, table
 from service.engine.finding import locate_package
@@ -145,7 +146,7 @@ def _print(results: list[Result], options: argparse.Namespace) -> None:
     say(f"package  {results[0].model}")
     edge = f"{options.size} x {options.size} px"
     say(f"one      {edge}, 16-bit TIFF to PNG mask; overhead over a bare loop on the same tiles")
-    say(f"load     {options.clients} requests in flight, 256 to 2048 px")
+    say(f"load     {counted(options.clients, 'request')} in flight, 256 to 2048 px")
     say("")
     for line in table([_HEADER, *(_cells(result) for result in results)]):
         say(line)

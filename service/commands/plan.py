@@ -11,6 +11,7 @@ from model.planner import Choice, Planner, batch_room
 from model.session import activation_bytes_per_pixel
 from model.tiling import plan_whole, plan_with_stride
 from model.views import mirrored_views, planner_of_views
+from model.wording import counted
 from service.api.pairs import parse_size
 from service.api.parameters import SegmentParameters, combined
 from service.commands.common import add_local_options, say, table
@@ -200,8 +201,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"image     {image['size_yx'][0]} rows x {image['size_yx'][1]} columns"
         + (f", {image['views']} views of it" if image["views"] > 1 else "")
         + (f", at scale {image['scale']:g}" if image["scale"] != 1 else ""),
-        f"plan      {plan['tiles']} tiles of {_shape(plan['input_yx'])} px, {_shape(plan['stride_yx'])} px apart, "
-        f"{plan['batch']} at a time",
+        f"plan      {counted(plan['tiles'], 'tile')} of {_shape(plan['input_yx'])} px, "
+        f"{_shape(plan['stride_yx'])} px apart, {plan['batch']} at a time",
         f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "
         f"tile; {plan['memory_bytes'] / 1e6:.0f} MB while the net runs",
         *_search_lines(report["search"]),
@@ -217,8 +218,8 @@ def _search_lines(search: dict[str, Any] | None) -> list[str]:
     if search is None:
         return []
     return [
-        f"search    {search['tiles']} tiles before it, {search['seconds']:.3g} s, to find the scale; the plan is for "
-        "scale 1, half of it takes a quarter of the time"
+        f"search    {counted(search['tiles'], 'tile')} before it, {search['seconds']:.3g} s, to find the scale; "
+        "the plan is for scale 1, half of it takes a quarter of the time"
     ]
 
 

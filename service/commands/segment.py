@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from model.wording import counted
 from service.api.parameters import SegmentParameters, combined
 from service.batch.failures import lists
 from service.batch.files import write_alone
@@ -235,15 +236,17 @@ def _folder(
     if end is not None:
         some = f"; {len(failures)} failed, {lists_them}" if failures else ""
         return _ended(end, share, tally.progress.counts(), some, redo=redo)
-    before = f", {len(mine) - len(todo)} were there" if len(todo) < len(mine) else ""
+    there = len(mine) - len(todo)
+    before = f", {there} {'was' if there == 1 else 'were'} there" if there else ""
     before += f", {corrected} of them changed since they were made" if corrected else ""
-    say(f"{share}wrote {len(todo) - len(failed)} results to {shown(ledger.out)}{before}")
+    say(f"{share}wrote {counted(len(todo) - len(failed), 'result')} to {shown(ledger.out)}{before}")
     if failures:
-        what = [f"{len(failed)} of {len(mine)} images failed"] if failed else []
+        what = [f"{len(failed)} of {counted(len(mine), 'image')} failed"] if failed else []
         if kept := sum(failure.type == NOT_REPLACED for failure in failed):
             what[0] += f", {kept} of them so as not to replace what was changed, not made here or of another image"
         if astray:
-            what.append(f"{len(astray)} folders or names lead to no image")
+            names = "folder or name leads" if len(astray) == 1 else "folders or names lead"
+            what.append(f"{len(astray)} {names} to no image")
         return fail(f"{share}{' and '.join(what)}; {lists_them}", 1)
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from model.errors import ImageMismatch
 from model.images import ImageHeader
 from model.spec import ModelSpec
+from model.wording import counted
 from service.engine.errors import BadParameter
 
 _MOST_LISTED = 20
@@ -58,7 +59,7 @@ def mismatch(spec: ModelSpec, header: ImageHeader) -> ImageMismatch:
     wanted, found = len(spec.channels), header.channels
     remedy = f"choose one with channel={_choices(header)}, or " if wanted == 1 and found > 1 else ""
     return ImageMismatch(
-        f"the image has {found} channels, model {spec.name} takes {wanted} ({', '.join(spec.channels)}); "
+        f"the image has {counted(found, 'channel')}, model {spec.name} takes {wanted} ({', '.join(spec.channels)}); "
         f"{remedy}send an image with {wanted}"
     )
 

@@ -8,6 +8,7 @@ from model.flooding import MARGINS
 from model.images import ImageHeader
 from model.labels import Objects
 from model.spec import ModelSpec
+from model.wording import counted
 from service.engine.object_sizes import median_diameter
 from service.engine.request import SegmentRequest
 from service.engine.scaling import SCALE_LIMITS, pixel_ratio
@@ -43,7 +44,7 @@ def _size_note(size_um: tuple[float, float] | None, spec: ModelSpec, scale: floa
 def object_notes(planes: Sequence[Objects], spec: ModelSpec, request: SegmentRequest) -> tuple[str, ...]:
     """Note what is doubtful about the objects that a request has found in each plane."""
     doubtful = (
-        f"{objects.uncertain} pixels, over {MARGINS[-1]} px from what settles their label, done in parts"
+        f"{counted(objects.uncertain, 'pixel')}, over {MARGINS[-1]} px from what settles their label, done in parts"
         for objects in planes
         if objects.uncertain
     )

@@ -113,7 +113,7 @@ function draw() {
   const share = (100 * area / (width * height)).toFixed(1);
   const linked = result.receipt.output.linked_objects;
   const what = result.output === "labels"
-    ? `${objects.length} objects${linked === undefined ? "" : ` of ${linked}`}, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
+    ? `${objects.length} object${objects.length === 1 ? "" : "s"}${linked === undefined ? "" : ` of ${linked}`}, ${objects.length ? Math.round(area / objects.length) : 0} px on average`
     : objects.map((entry) => `${entry.class}: ${entry.area} px`).join(", ");
   const where = (step > 1 ? `shown 1:${step} · ` : "") + (result.planes ? `plane ${shown} of ${result.planes.length} · ` : "");
   $("facts").textContent = `${width} × ${height} px · ${where}${what} · ${share} % of the image`;

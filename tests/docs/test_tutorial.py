@@ -81,7 +81,7 @@ def test_eight_images_become_a_served_package(tmp_path: Path, lines: Iterator[st
     assert "8 images, 160 x 160 px, 1 channel, uint16" in printed
     assert "scheme boundary, 1 px wide: 29% of the objects touch another" in printed
     assert f"{STEPS} steps in" in printed
-    assert "mean over 1 images" in run(next(lines), tmp_path)
+    assert "mean over 1 image: " in run(next(lines), tmp_path)
     run(next(lines), tmp_path)
     card = (tmp_path / "packages" / "cells" / "README.md").read_text()
     assert "unet-train fit --data DIR --out runs/cells" in card

@@ -153,7 +153,7 @@ def test_a_picture_that_is_too_large_is_not_decoded_and_its_objects_are_drawn_sm
     page.choose("huge.png", png_declaring(edge))
     assert page.text("status").endswith("; the picture is too large to be shown here, so the result stands alone")
     assert page.text("zoom") == f"Largest, 1:{step}"
-    assert f"shown 1:{step} · 1 objects, 2000 px" in page.text("facts")
+    assert f"shown 1:{step} · 1 object, 2000 px" in page.text("facts")
     assert page.script("return [canvas.width, canvas.height]") == [edge // step] * 2
     red, green, blue, _ = page.pixel(1000 // step, 2000 // step)
     assert max(red, green, blue) > min(red, green, blue)

@@ -83,7 +83,7 @@ def test_what_a_folder_leaves_out_is_said_and_what_cannot_be_looked_into_is_a_fa
     said = capsys.readouterr()
     assert f"left out, called as results are: {images}/c_mask.png; name them" in said.err
     assert f"{images}/shut: cannot be looked into: Permission denied; make it readable and start again" in said.err
-    assert "1 folders or names lead to no image" in said.err
+    assert "1 folder or name leads to no image" in said.err
     assert said.out == f"wrote 2 results to {out}\n"
     (failure,) = json.loads((out / "failures.json").read_text())
     assert failure["image"] == str(images / "shut")
@@ -138,7 +138,7 @@ def test_masks_that_people_made_or_corrected_stay_and_are_counted(
     assert main(call) == 1
     said = capsys.readouterr()
     assert mask.read_bytes() == png(disc(9, 9))
-    assert said.out == f"wrote 1 results to {images}\n"
+    assert said.out == f"wrote 1 result to {images}\n"
     assert f"'{mask}' was not made here; move it, or give --overwrite" in said.err
     assert "1 of 2 images failed, 1 of them so as not to replace what was changed, " in said.err
     assert main([*call, "--overwrite"]) == 0
@@ -156,7 +156,7 @@ def test_names_that_lead_nowhere_and_what_is_no_file_fail_beside_the_rest(
     names = [str(images / name) for name in ("gone.png", "a.png", "empty", "pipe.png")]
     assert main(["segment", *names, "--list", str(workplace / "list"), "-o", str(out)]) == 1
     said = capsys.readouterr()
-    assert said.out == f"wrote 1 results to {out}\n"
+    assert said.out == f"wrote 1 result to {out}\n"
     assert f"{names[0]}: leads to no image; name files" in said.err
     assert f"'{names[3]}' is a pipe, a socket or a device; write the image to a file" in said.err
     assert "1 of 2 images failed and 2 folders or names lead to no image; " in said.err
@@ -217,7 +217,7 @@ def test_one_more_line_of_a_list_renames_no_result(workplace: Path, capsys: pyte
     listed.write_text("images/a.png\nmore/b.png\n")
     capsys.readouterr()
     assert main(call) == 0
-    assert capsys.readouterr().out == f"wrote 1 results to {out}, 1 were there\n"
+    assert capsys.readouterr().out == f"wrote 1 result to {out}, 1 was there\n"
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a_mask.png", "more/b_mask.png"]
 
 
@@ -237,7 +237,7 @@ def test_integers_are_named_in_the_receipt_and_what_they_have_done_stays_done(
     assert receipt["agreement"]["largest_difference"] > 0
     capsys.readouterr()
     assert main(call) == 0
-    assert capsys.readouterr().out.endswith("1 were there\n")
+    assert capsys.readouterr().out.endswith("1 was there\n")
 
 
 def test_a_server_segments_a_folder_and_what_it_has_done_stays_done(
@@ -310,7 +310,7 @@ def test_what_was_asked_for_is_part_of_a_result_here_and_on_a_server(
             for more in (asked[:2], asked[:3], asked[:5], asked[:7], asked, asked):
                 assert main([*call, *more]) == 0
                 said.append(capsys.readouterr().out.splitlines()[-1])
-            assert ["1 were there" in line for line in said] == [False, False, False, False, False, True]
+            assert ["1 was there" in line for line in said] == [False, False, False, False, False, True]
             (result,) = out.glob("*.json")
             document = json.loads(result.read_text())
             receipt = document["receipt"]
@@ -339,7 +339,7 @@ def test_a_channel_is_named_and_axes_are_said_here_and_on_a_server(
                     np.testing.assert_array_equal(np.asarray(mask), np.where(disc() > 110, 255, 0))
                 capsys.readouterr()
                 assert main(call) == 0
-                assert "1 were there" in capsys.readouterr().out
+                assert "1 was there" in capsys.readouterr().out
 
 
 def test_where_a_region_lies_is_part_of_its_result_here_and_on_a_server(
@@ -353,7 +353,7 @@ def test_where_a_region_lies_is_part_of_its_result_here_and_on_a_server(
             for place in ("100.5,2000", "7,2000", "7,2000"):
                 assert main([*call, "-o", str(out), "--origin", place, "--downsample", "4", *where]) == 0
             said = capsys.readouterr().out.splitlines()
-            assert ["1 were there" in line for line in said] == [False, False, True]
+            assert ["1 was there" in line for line in said] == [False, False, True]
             (result,) = out.glob("*.geojson")
             document = json.loads(result.read_text())
             assert document["receipt"]["output"]["origin_yx"] == [7, 2000]

@@ -86,7 +86,7 @@ def test_seg_is_pooled_over_the_objects_of_all_folds() -> None:
 
 
 def test_an_image_in_two_folds_is_refused() -> None:
-    with pytest.raises(FoldsMismatch, match=r"1 images are scored twice, a by first and second"):
+    with pytest.raises(FoldsMismatch, match=r"scored twice: 1 image, a by first and second"):
         CrossValidation((fold("first", ("a", True)), fold("second", ("a", True), ("b", True))), 2)
 
 

@@ -241,4 +241,4 @@ def test_the_table_has_a_column_for_each_measure(image: AnnotatedImage, both: Sc
     header, line, means = Evaluation((row,), both).as_table().splitlines()
     assert header.split() == ["image", "IoU", "Dice", "objects", "found", "AP@0.5", "SEG", "warping", "rand", "pixel"]
     assert line.split() == ["two", *["1.0000"] * 2, "2", "2", *["1.0000"] * 2, "0.000000", "0.0000", "0.0000"]
-    assert means.startswith("mean over 1 images: iou 1.0000")
+    assert means.startswith("mean over 1 image: iou 1.0000")

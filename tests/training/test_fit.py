@@ -298,7 +298,7 @@ def test_of_two_layouts_that_fit_one_is_named_without_a_recipe(
         assert main([*arguments, "--set", "data.fold=[3, 4]", "--resume"]) == 2
         refused = capsys.readouterr().err
         assert "--set data.fold=(3, 4) cannot change a run that is resumed" in refused
-        assert "to 1 steps, data.fold = (2, 4). Leave it out" in refused
+        assert "to 1 step, data.fold = (2, 4). Leave it out" in refused
 
 
 @pytest.fixture

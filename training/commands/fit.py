@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from model.wording import counted
 from training.checkpoint import Beginning, load_checkpoint
 from training.command_line import arguments_of
 from training.composing import add_options, add_values, compose, require_length
@@ -60,9 +61,11 @@ def run(options: argparse.Namespace) -> None:
     if not processes.first:
         return
     if options.minutes is not None and last.elapsed_s < 60 * options.minutes:
-        _log.warning("the recipe's %d steps ended the run before its %g minutes", last.step, options.minutes)
+        _log.warning("the recipe's %s ended the run before its %g minutes", counted(last.step, "step"), options.minutes)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in last.figures.items())
-    sys.stdout.write(f"{last.step} steps in {last.elapsed_s / 60:.1f} minutes; {figures or 'not validated'}\n")
+    sys.stdout.write(
+        f"{counted(last.step, 'step')} in {last.elapsed_s / 60:.1f} minutes; {figures or 'not validated'}\n"
+    )
     sys.stdout.write(f"best net: {RunFiles(options.out).best}\n")
 
 
@@ -133,7 +136,9 @@ def _differing(options: argparse.Namespace, asked: Data | None, recipe: Recipe) 
     changes = [
         f"--{name} {getattr(options, name):g}" for name in length if getattr(options, name) not in {None, length[name]}
     ]
-    own = f"{length['steps']} steps" + (f" or {length['minutes']:g} minutes" if length["minutes"] else "")
+    own = counted(recipe.schedule.steps, "step")
+    if length["minutes"]:
+        own += f" or {counted(length['minutes'], 'minute', 'g')}"
     for name in sorted(asked.model_fields_set if asked is not None else ()):
         new, old = getattr(asked, name), getattr(recipe.data, name)
         if new != old:

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from model.wording import counted
 from training.datasets import load_for
 from training.errors import RecipeError
 from training.paths import given_path
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
     )
     for caution in found:
         _log.warning("%s", caution)
-    sys.stdout.write(f"{page}: {len(tiles)} tiles of {len(training)} training images\n")
+    sys.stdout.write(f"{page}: {counted(len(tiles), 'tile')} of {counted(len(training), 'training image')}\n")
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -171,4 +172,4 @@ def _image_table(facts: list[ImageFacts]) -> Table:
         }
         for fact in facts
     ]
-    return table_of(rows, f"All {len(facts)} images; lengths in pixels")
+    return table_of(rows, f"{counted(len(facts), 'image')}; lengths in pixels")

@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from model.wording import counted
 from training.errors import RecipeError
 from training.evaluate import score
 from training.paths import given_path
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     )
     scored = len({stem for one in runs for stem in one.pixels})
     nets = f" by {len(runs)} nets" if len(runs) > 1 else ""
-    sys.stdout.write(f"{options.out}: {scored} image{'s'[: scored != 1]} scored{nets}\n")
+    sys.stdout.write(f"{options.out}: {counted(scored, 'image')} scored{nets}\n")
 
 
 def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
@@ -84,7 +85,7 @@ def _scored(target: Path, name: str, options: argparse.Namespace) -> ScoredRun:
     origin = origin_of(target, checkpoint)
     images = chosen_images(recipe, options.data, options.split, checkpoint, origin, required=True)
     instances = recipe.data.kind == "instances"
-    _log.info("%s: scoring %d images", name, len(images))
+    _log.info("%s: scoring %s", name, counted(len(images), "image"))
     strange = tuple(warn_of_misread(images, recipe))
     evaluation = score(predictor, recipe, images)
     of_stem = {image.stem: image for image in images}

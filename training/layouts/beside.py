@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from model.wording import counted
 from training.errors import DatasetError, MissingFile
 from training.layouts.documents import looks_like_geojson
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
@@ -49,7 +50,7 @@ def recognise_beside(
     if all(map(_is_cellposes, named)):
         return None
     found = suspect_beside(folder, data, suffixes, holds_shapes)
-    return f"{count_files(images, IMAGE_SUFFIXES)} images in {images.name}/, {found}"
+    return f"{counted(count_files(images, IMAGE_SUFFIXES), 'image')} in {images.name}/, {found}"
 
 
 def suspect_beside(
@@ -61,7 +62,7 @@ def suspect_beside(
     if not files or not count_files(images, IMAGE_SUFFIXES):
         return None
     found = [suffix for suffix in suffixes if any(path.name.lower().endswith(suffix) for path in files)]
-    return f"{len(files)} files {' or '.join(found)} in {shapes.name}/"
+    return f"{counted(len(files), 'file')} {' or '.join(found)} in {shapes.name}/"
 
 
 def list_beside(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from model.wording import counted
 from training.errors import DatasetError, MissingFile
 from training.layouts import coco, ctc, folders, geojson, rois, volumes
 from training.layouts.nested import describe_nested
@@ -117,7 +118,10 @@ def _fitting(folder: Path, data: Data, names: Iterable[str]) -> dict[str, str]:
 
 def _listing(folder: Path) -> str:
     """Name what lies in a folder, with the number of entries of its sub-folders."""
-    names = [f"{path.name}/ ({len(_entries(path))} files)" if path.is_dir() else path.name for path in _entries(folder)]
+    names = [
+        f"{path.name}/ ({counted(len(_entries(path)), 'file')})" if path.is_dir() else path.name
+        for path in _entries(folder)
+    ]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return (", ".join(names[:_MOST_NAMES]) or "nothing") + more
 

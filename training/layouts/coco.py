@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from model.wording import counted
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.coco_document import (
     FEWEST_NUMBERS,
@@ -97,7 +98,7 @@ def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list
         if annotation.image_id not in by_image:
             raise MissingFile(
                 f"{path}: annotation {annotation.id} is of image {annotation.image_id}; expected one of the ids of its "
-                f"{len(by_image)} images. Add the image or take the annotation away"
+                f"{counted(len(by_image), 'image')}. Add the image or take the annotation away"
             )
         if names and annotation.category_id is not None and annotation.category_id not in names:
             raise MissingFile(

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 
+from model.wording import counted
 from training.errors import NothingToLearn
 from training.layouts.documents import Entry, hold, parse_json
 from training.layouts.source import tell_once
@@ -139,8 +140,9 @@ def read_document(path: Path) -> Document:
         names = {image.id: image.file_name for image in document.images}
         tell_once(
             logging.WARNING,
-            f"{path}: {parts} polygons in {len(stray)} annotations have fewer than 3 corners: left out; the first is "
-            f"in annotation {stray[0].id} of {names.get(stray[0].image_id, 'no image')}",
+            f"{path}: left out, of fewer than 3 corners: {counted(parts, 'polygon')} in "
+            f"{counted(len(stray), 'annotation')}; the first is in annotation {stray[0].id} of "
+            f"{names.get(stray[0].image_id, 'no image')}",
         )
     return document
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.wording import counted
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import TIFF_SUFFIXES, list_files, read_array, read_image
 from training.layouts.folders import mask_source
@@ -178,7 +179,7 @@ def _no_truth(sequence: _Sequence, folder: Path, truth: str) -> str:
 def _misnamed(folder: Path, pattern: re.Pattern[str], example: str) -> str:
     """Say how many TIFF files of a folder are not named as frames or masks are; nothing where all are."""
     others = [path.name for path in list_files(folder, TIFF_SUFFIXES) if not pattern.fullmatch(path.name)]
-    return f" ({len(others)} files there are not named {example}, such as {others[0]})" if others else ""
+    return f" ({counted(len(others), 'file')} there not named {example}, such as {others[0]})" if others else ""
 
 
 def _name_passed_over(sequence: str, folder: Path) -> None:
@@ -199,7 +200,8 @@ def _read_gold(gold: Path, silver: Path, stem: str, lacking: str, _size_yx: tupl
     if not lacked:
         return Labels(values)
     beyond = np.isin(computed, lacked) & (values == 0)
-    _log.info("%s: gold truth lacks %d objects of silver truth: taken as %s", stem, len(lacked), _WORDS[lacking])
+    lack = counted(len(lacked), "object")
+    _log.info("%s: gold truth lacks %s of silver truth: taken as %s", stem, lack, _WORDS[lacking])
     if lacking == "ignore":
         return Labels(values, beyond)
     completed = values.astype(np.int64)

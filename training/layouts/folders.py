@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.wording import counted
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.cellpose import read_masks
 from training.layouts.files import (
@@ -65,7 +66,7 @@ def recognise(folder: Path, data: Data) -> str | None:
     if mask is not None and mask.suffix.lower() in TIFF_SUFFIXES and not is_one_page(mask) and is_stack(first):
         return None
     where = f"beside them as {_ENDED}" if beside else f"in {data.masks}/"
-    return f"{len(images)} images in {data.images}/, {len(masks)} masks {where}"
+    return f"{counted(len(images), 'image')} in {data.images}/, {counted(len(masks), 'mask')} {where}"
 
 
 def list_sources(folder: Path, data: Data, wanted: Sequence[str] | None) -> list[Source]:

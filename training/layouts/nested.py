@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from model.wording import counted
 from training.layouts.files import IMAGE_SUFFIXES, list_files
 from training.layouts.source import tell_once
 from training.options import Data
@@ -32,7 +33,7 @@ def describe_nested(images: Path, masks: Path) -> str | None:
     if not nested:
         return None
     return (
-        f"{images}: {sum(counts.values())} images lie in sub-folders and are not read, the first {counts[nested[0]]} "
+        f"{images}: not read, in sub-folders: {counted(sum(counts.values()), 'image')}, the first {counts[nested[0]]} "
         f"in {nested[0].relative_to(images)}/. Move images and masks up, or name one sub-folder of each as data.images "
         "and data.masks"
     )

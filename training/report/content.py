@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from model.wording import counted
 from training.checkpoint import Checkpoint
 from training.command_line import command_line
 from training.evaluate import Evaluation, format_figure, row_as_json
@@ -121,7 +122,7 @@ def report_values(runs: Sequence[ScoredRun], data: Path, split: str) -> dict[str
             (title_of(name), _histogram([row[name] for row in rows if row.get(name) is not None], title_of(name)))
             for name in figures
         ],
-        "image_table": table_of(titled, f"Figures of {len(rows)} images"),
+        "image_table": table_of(titled, f"Figures of {counted(len(rows), 'image')}"),
         "recipes": [(run.name, json.dumps(run.trained_by.model_dump(mode="json"), indent=2)) for run in runs],
     }
 
@@ -187,7 +188,7 @@ def _cautions(runs: Sequence[ScoredRun]) -> list[tuple[str, str]]:
         if seen:
             found.append(
                 (
-                    f"{run.name} was trained on {seen} of the {scored} images that it is scored on",
+                    f"{run.name} was trained on {seen} of the {counted(scored, 'image')} that it is scored on",
                     "Their figures say how well it remembers, not how well it does on new images.",
                 )
             )
@@ -214,7 +215,8 @@ def _cautions(runs: Sequence[ScoredRun]) -> list[tuple[str, str]]:
         if run.chosen_by:
             found.append(
                 (
-                    f"{len(run.chosen_by)} of the {scored} images that {run.name} is scored on chose its state",
+                    f"{len(run.chosen_by)} of the {counted(scored, 'image')} that {run.name} is scored on chose its "
+                    "state",
                     'Its figures flatter a little; schedule.keep = "last" lets no image choose.',
                 )
             )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.label_rule import LabelRule
+from model.wording import counted
 from training.datasets import IGNORE, AnnotatedImage
 from training.interiors import MOST_LOST, Lost, count_lost
 from training.options import Targets
@@ -211,10 +212,11 @@ def cautions(facts: Sequence[ImageFacts], recipe: Recipe) -> list[Caution]:
     validating = those(lambda fact: fact.validates)
     if len(validating) < 3:
         more = "Annotate another" if len(facts) == 1 else "Cross-validate with --fold 1/N to --fold N/N"
+        validate = "validates" if len(validating) == 1 else "validate"
         known = "Their figures say little" if validating else "No figure will say anything"
         found.append(
             Caution(
-                f"Only {len(validating)} of {len(facts)} images validate{'s' if len(validating) == 1 else ''}",
+                f"Only {len(validating)} of {counted(len(facts), 'image')} {validate}",
                 f"{known} about other images. {more}.",
                 validating,
             )

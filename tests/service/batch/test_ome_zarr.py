@@ -142,7 +142,7 @@ def test_fields_whose_chunks_change_are_done_again_and_segmentations_beside_them
     zarr.open_array(folder / "A/1/1/s0", mode="r+")[...] = 7
     assert stamp(folder / "A/1/1") != before
     assert main(call) == 0
-    assert "wrote 1 results" in capsys.readouterr().out.splitlines()[-1]
+    assert "wrote 1 result " in capsys.readouterr().out.splitlines()[-1]
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -238,7 +238,7 @@ def test_damage_is_said_once_however_many_chunks_there_are(packages: Path, tmp_p
     assert ended.returncode == 1
     failure, summary = ended.stderr.splitlines()
     assert "'s0' in" in failure
-    assert "1 of 1 images failed" in summary
+    assert "1 of 1 image failed" in summary
 
 
 def test_without_the_library_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,7 +485,7 @@ def test_a_copy_of_a_store_that_lies_elsewhere_counts_as_the_same_images(
     call = ["segment", "-o", str(tmp_path / "out")]
     assert main([*call, str(there)]) == 0
     assert main([*call, str(here)]) == 0
-    assert "1 were there" in capsys.readouterr().out
+    assert "1 was there" in capsys.readouterr().out
     zarr.open_array(here / "s0", mode="r+")[0, 0] = 9
     assert main([*call, str(here)]) == 1
     assert "which is still there; use another -o" in capsys.readouterr().err

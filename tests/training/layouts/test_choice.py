@@ -83,7 +83,7 @@ def test_masks_may_lie_in_a_folder_of_that_name(tmp_path: Path, caplog: pytest.L
     with caplog.at_level("INFO", logger="training"):
         for _ in range(2):  # a command may read a folder more than once
             assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "masks/a.tif")]
-    assert caplog.messages == [f"{tmp_path}: layout folders, 1 images in images/, 1 masks in masks/"]
+    assert caplog.messages == [f"{tmp_path}: layout folders, 1 image in images/, 1 mask in masks/"]
     touch(tmp_path, "labels/a.tif")
     assert load_named(tmp_path, Data()) == [("a", "images/a.tif", "labels/a.tif")]
     with pytest.raises(MissingFile, match="fits no layout"):
@@ -176,7 +176,7 @@ def test_images_in_sub_folders_are_said_not_to_be_read(
     with caplog.at_level("WARNING", logger="training"):
         assert find_sources(tmp_path, Data())
     assert caplog.messages == [
-        f"{tmp_path}/images: 3 images lie in sub-folders and are not read, the first 2 in day1/. Move images and masks "
+        f"{tmp_path}/images: not read, in sub-folders: 3 images, the first 2 in day1/. Move images and masks "
         "up, or name one sub-folder of each as data.images and data.masks"
     ]
 
@@ -184,7 +184,10 @@ def test_images_in_sub_folders_are_said_not_to_be_read(
 def test_where_all_images_lie_in_sub_folders_the_refusal_says_so(tmp_path: Path) -> None:
     for folder in ("images", "labels"):
         touch(tmp_path, f"{folder}/day1/a.tif")
-    with pytest.raises(MissingFile, match=r"fits no layout; (?s:.*)/images: 1 images lie .*, the first 1 in day1/. Mo"):
+    with pytest.raises(
+        MissingFile,
+        match=r"fits no layout; (?s:.*)/images: not read, in sub-folders: 1 image, the first 1 in day1/. Mo",
+    ):
         find_sources(tmp_path, Data())
     assert load_named(tmp_path, Data(images="images/day1", masks="labels/day1")) == [
         ("a", "images/day1/a.tif", "labels/day1/a.tif")
@@ -225,7 +228,7 @@ def test_where_none_fits_all_are_listed_with_what_was_found(tmp_path: Path) -> N
     with pytest.raises(MissingFile) as caught:
         layout_of(tmp_path, Data())
     message = str(caught.value)
-    assert "fits no layout; found notes.txt, pictures/ (1 files)" in message
+    assert "fits no layout; found notes.txt, pictures/ (1 file)" in message
     for name, layout in LAYOUTS.items():
         assert f"  {name}: {layout.EXPECTS}" in message
 

@@ -233,7 +233,7 @@ def test_an_image_of_another_size_is_named_with_both(folder: Path) -> None:
 
 def test_an_annotation_of_no_image_is_named(folder: Path) -> None:
     write(folder, annotation([SQUARE], 5, image_id=99))
-    with pytest.raises(MissingFile, match=r"annotation 5 is of image 99; expected one of the ids of its 1 images"):
+    with pytest.raises(MissingFile, match=r"annotation 5 is of image 99; expected one of the ids of its 1 image\. Add"):
         labels(folder)
 
 
@@ -306,7 +306,7 @@ def test_stray_parts_are_left_out_and_counted(folder: Path, caplog: pytest.LogCa
     write(folder, annotation([SQUARE]), annotation([[], [8, 6, 12, 6, 12, 10, 8, 10], [1, 2, 3, 4, 5]], 31))
     assert np.unique(labels(folder), return_counts=True)[1].tolist() == [92, 12, 16]
     assert caplog.messages == [
-        f"{folder}/set.json: 2 polygons in 1 annotations have fewer than 3 corners: left out; the first is in "
+        f"{folder}/set.json: left out, of fewer than 3 corners: 2 polygons in 1 annotation; the first is in "
         "annotation 31 of a.tif"
     ]
 

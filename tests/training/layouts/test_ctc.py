@@ -90,7 +90,7 @@ def test_what_gold_lacks_is_unknown(folder: Path, caplog: pytest.LogCaptureFixtu
     expected = np.zeros((8, 16), dtype=np.int32)
     expected[LEFT], expected[RIGHT] = 4, IGNORE
     np.testing.assert_array_equal(labels, expected)
-    assert "01-t003: gold truth lacks 1 objects of silver truth: taken as unknown" in caplog.messages
+    assert "01-t003: gold truth lacks 1 object of silver truth: taken as unknown" in caplog.messages
 
 
 def test_what_gold_lacks_can_be_background(folder: Path) -> None:
@@ -158,12 +158,12 @@ def test_frames_and_masks_of_other_names_are_counted_and_named(folder: Path) -> 
     with pytest.raises(MissingFile) as caught:
         load(folder)
     assert str(caught.value) == (
-        f"sequence 01 of {folder} has no gold truth; found 0 gold masks in 01_GT/SEG (2 files there are not named "
+        f"sequence 01 of {folder} has no gold truth; found 0 gold masks in 01_GT/SEG (2 files there not named "
         "man_seg000.tif, such as man_seg01.tif) and 4 silver ones in 01_ST/SEG. Rename them, or change data.truth"
     )
     with pytest.raises(
         MissingFile,
-        match=r"found 0 other frames \(5 files there are not named t000.tif, such as t00.tif\). Rename them",
+        match=r"found 0 other frames \(5 files there not named t000.tif, such as t00.tif\). Rename them",
     ):
         load(folder, truth="silver")
 
@@ -177,7 +177,7 @@ def test_gold_of_other_names_is_warned_of_where_silver_stands_for_it(
         for _ in range(2):  # a command may read a folder more than once
             assert load(folder, truth="gold, else silver")["01-t003"].training_only
     assert caplog.messages == [
-        f"{place}: masks are passed over (1 files there are not named man_seg000.tif, such as seg003.tif); rename "
+        f"{place}: masks are passed over (1 file there not named man_seg000.tif, such as seg003.tif); rename "
         "them, or move them away"
     ]
 
