@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from model.wording import counted
+
 _FIRST_LINE_S = 10.0
 _LINE_S = 60.0
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Progress:
     """What is shown of a batch; the time left follows from the bytes of the images that are done and still to do.
+
+    Of an image in work as large a share of its bytes counts as of its pixels are through the net, where that is known:
+    one may be nearly all of the work. From one gain to the next the time left runs down; once it is over none is known.
 
     Parameters
     ----------
@@ -42,10 +49,12 @@ class Progress:
         self._started = clock()
         self._next_line = self._started + _FIRST_LINE_S
         self._done = self._done_bytes = self._failed = 0
+        self._begun_bytes = 0.0
+        self._gained_at = self._started
         self._bar = None
         if self._stream.isatty() and images > 1:
             self._bar = tqdm(
-                total=size_bytes, unit="B", unit_scale=True, smoothing=0.05, dynamic_ncols=True, file=self._stream
+                total=size_bytes, unit="B", unit_scale=True, dynamic_ncols=True, bar_format=_BAR, file=self._stream
             )
             self._bar.set_postfix_str(self.counts())
 
@@ -54,35 +63,43 @@ class Progress:
         self._done += 1
         self._done_bytes += size_bytes
         self._failed += failed
+        self._gained_at = self._clock()
+        self._begun_bytes = max(0.0, self._begun_bytes - size_bytes)
         if self._bar is not None:
-            self._bar.set_postfix_str(self.counts(), refresh=False)
-            self._bar.update(size_bytes)
+            self._show(self._bar)
         elif self._done < self._images:
-            self.look(())
+            self.look((), self._begun_bytes)
 
-    def look(self, waits_for: Sequence[str]) -> None:
+    def look(self, waits_for: Sequence[str], begun_bytes: float) -> None:
         """Show how far it is where that is due, though no image is done.
 
         Parameters
         ----------
         waits_for
             Why images in work wait, a sentence for each.
+        begun_bytes
+            Of the images in work, what is done of them.
 
         """
+        if begun_bytes != self._begun_bytes:
+            self._begun_bytes, self._gained_at = begun_bytes, self._clock()
         waits = f"{len(waits_for)} wait: {waits_for[0]}" if waits_for else ""
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self.counts()}{waits and ', '}{waits}")
+            self._show(self._bar, f"{waits and ', '}{waits}")
+            self._bar.refresh()
         elif self._clock() >= self._next_line:
             self._next_line = self._clock() + _LINE_S
-            left = f", {tqdm.format_interval(round(self.seconds_left()))} left" if self._share() else ""
-            share = f"{100 * self._share():.0f} % of the bytes{left}"
-            self._stream.write(f"{self.counts()}, {share}{waits and '; '}{waits}\n")
+            share = f"{100 * self._share():.0f} % of the bytes"
+            self._stream.write(f"{self.counts()}, {share}{self._left()}{waits and '; '}{waits}\n")
             self._stream.flush()
 
     def seconds_left(self) -> float:
-        """Seconds until all is done, at the pace so far; infinite while nothing is."""
+        """Seconds until all is done, at the pace until the last gain; infinite without one, and where they are over."""
         share = self._share()
-        return (self._clock() - self._started) * (1 / share - 1) if share else float("inf")
+        if not 0 < share < 1:
+            return 0.0 if share else math.inf
+        left_s = (self._gained_at - self._started) * (1 / share - 1) - (self._clock() - self._gained_at)
+        return left_s if left_s > 0 else math.inf
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -91,9 +108,19 @@ class Progress:
 
     def _share(self) -> float:
         # images that cannot be found have no size
-        return self._done_bytes / self._bytes if self._bytes else self._done / max(1, self._images)
+        if not self._bytes:
+            return self._done / max(1, self._images)
+        return min(1.0, (self._done_bytes + self._begun_bytes) / self._bytes)
+
+    def _left(self) -> str:
+        seconds = self.seconds_left()
+        return f", {tqdm.format_interval(round(seconds))} left" if 0 < seconds < math.inf else ""
+
+    def _show(self, bar: tqdm[NoReturn], more: str = "") -> None:
+        bar.set_postfix_str(f"{self.counts()}{self._left()}{more}", refresh=False)
+        bar.update(round(self._share() * self._bytes) - bar.n)
 
     def counts(self) -> str:
         """How many images are done, and how many of them failed."""
         failed = f" ({self._failed} failed)" if self._failed else ""
-        return f"{self._done} of {self._images} images{failed}"
+        return f"{self._done} of {counted(self._images, 'image')}{failed}"

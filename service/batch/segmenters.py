@@ -21,6 +21,7 @@ from service.batch.zarr_copy import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
+from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
 from service.formats import ENCODERS, UNPLACED
 from service.settings import Settings
@@ -50,6 +51,11 @@ class Segmenter(Protocol):
     @property
     def waits_for(self) -> Sequence[str]:
         """Why images wait that are in work now, a sentence for each that does."""
+        ...
+
+    @property
+    def done_of(self) -> Mapping[Path, float]:
+        """Of images that are in work now, the share of their pixels that is through the net, where it is known."""
         ...
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
@@ -108,6 +114,7 @@ class _Local:
         self._request = request
         self._running: set[concurrent.futures.Future[Answer]] = set()
         self._waits: dict[Path, str] = {}
+        self._progress: dict[Path, Progress] = {}
         self._closed = threading.Event()
         self._asked = {"backend": settings.backend, "precision": settings.precision}
         self._most_pixels = settings.max_pixels
@@ -126,6 +133,10 @@ class _Local:
     def waits_for(self) -> Sequence[str]:
         return list(self._waits.values())
 
+    @property
+    def done_of(self) -> Mapping[Path, float]:
+        return {image: found.pixels_done / max(1, found.pixels) for image, found in [*self._progress.items()]}
+
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         with (
             readable(image, self._most_pixels, self._closed.is_set, self._check) as found,
@@ -133,7 +144,8 @@ class _Local:
         ):
             request = replace(self._request, file_name=found.name)
             while True:
-                running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request), self._loop)
+                self._progress[image] = progress = Progress()
+                running = asyncio.run_coroutine_threadsafe(self._engine.segment(file, request, progress), self._loop)
                 self._running.add(running)
                 if self._closed.is_set():
                     running.cancel()
@@ -151,6 +163,7 @@ class _Local:
                     return answer.receipt
                 finally:
                     self._running.discard(running)
+                    del self._progress[image]
 
     def close(self) -> None:
         self._closed.set()
@@ -189,6 +202,10 @@ class _Remote:
     @property
     def waits_for(self) -> Sequence[str]:
         return self.client.waits_for
+
+    @property
+    def done_of(self) -> Mapping[Path, float]:
+        return {}
 
     def segment(self, image: Path, into: IO[bytes]) -> Mapping[str, Any]:
         # how it is asked for is no part of a result

@@ -82,6 +82,14 @@ _Outcome: TypeAlias = Failure | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
+class _Begun:
+    """An image in work, and its size."""
+
+    item: Work
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What has become of the images of a run so far.
 
@@ -98,15 +106,16 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     notes: Notes = field(default_factory=dict)
 
-    def count(self, item: Work, outcome: _Outcome) -> None:
+    def count(self, begun: _Begun, outcome: _Outcome) -> None:
         """Add one image."""
-        self.images.append(item.source)
-        self.progress.advance(size_bytes(item), failed=isinstance(outcome, Failure))
+        source = begun.item.source
+        self.images.append(source)
+        self.progress.advance(begun.size_bytes, failed=isinstance(outcome, Failure))
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return
         for note in outcome or ():
-            self.notes.setdefault(note, []).append(item.source)
+            self.notes.setdefault(note, []).append(source)
 
 
 def left_to_do(
@@ -187,12 +196,12 @@ def segment_all(
             return replace(failure, message=f"{failure.message}; the result of what was there before has been removed")
 
     waiting = iter(work)
-    running: dict[Future[_Outcome], Work] = {}
+    running: dict[Future[_Outcome], _Begun] = {}
     with ThreadPoolExecutor(in_flight, thread_name_prefix="unet-batch") as threads:
         try:
             # never more than a few ahead: an interrupt then has little to take back, and a million images no queue
             for item in waiting:
-                running[threads.submit(one, item)] = item
+                running[threads.submit(one, item)] = _Begun(item, size_bytes(item))
                 if len(running) > in_flight:
                     _collect(running, tally, segmenter)
             while running:
@@ -205,20 +214,22 @@ def segment_all(
             raise
 
 
-def _collect(running: dict[Future[_Outcome], Work], tally: Tally, segmenter: Segmenter) -> None:
+def _collect(running: dict[Future[_Outcome], _Begun], tally: Tally, segmenter: Segmenter) -> None:
     """Wait until at least one image is done, and count those that are; meanwhile show that it goes on."""
     while not (done := wait(running, _LOOK_S, return_when=FIRST_COMPLETED).done):
-        tally.progress.look(segmenter.waits_for)
+        done_of = segmenter.done_of
+        begun_bytes = sum(begun.size_bytes * done_of.get(begun.item.source, 0.0) for begun in running.values())
+        tally.progress.look(segmenter.waits_for, begun_bytes)
     for future in done:
-        item = running.pop(future)
-        tally.count(item, future.result())
+        begun = running.pop(future)
+        tally.count(begun, future.result())
 
 
-def _count_finished(running: Mapping[Future[_Outcome], Work], tally: Tally) -> None:
+def _count_finished(running: Mapping[Future[_Outcome], _Begun], tally: Tally) -> None:
     """Count what has ended, well or not, before it could be broken off."""
-    for future, item in running.items():
+    for future, begun in running.items():
         if not future.cancelled() and future.exception() is None and (outcome := future.result()) is not None:
-            tally.count(item, outcome)
+            tally.count(begun, outcome)
 
 
 def size_bytes(item: Work) -> int:

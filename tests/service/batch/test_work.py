@@ -11,15 +11,20 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import httpx
+import numpy as np
 import pytest
+import tifffile
+from numpy.typing import NDArray
 
 from model.atomic import put
+from model.backends import OnnxRuntimeSession
 from model.images import UndecodableImage
 from service.api.parameters import SegmentParameters
 from service.batch.files import replace, stamp, write_alone
@@ -27,11 +32,15 @@ from service.batch.images import Image
 from service.batch.ledger import Ledger, NoRoomForResults, key
 from service.batch.progress import Progress
 from service.batch.receipts import NotReplaced
-from service.batch.segmenters import by_server
+from service.batch.segmenters import by_server, in_process
 from service.batch.shard import WHOLE, Shard
 from service.batch.targets import Work
 from service.batch.work import Tally, left_to_do, segment_all
 from service.client import RECEIPT, Client, ServiceGone, ServiceProblem, ServiceUnreachable
+from service.settings import Settings
+from tests.images import disc
+from tests.live import wait_until
+from tests.packages import write_tiny_package
 
 MODEL = {"name": "tiny", "version": "1.0.0", "sha256": "0", "variants": {"int8": "0"}}
 
@@ -47,6 +56,7 @@ class Scripted:
     seen: list[str] = field(default_factory=list)
     closed: int = 0
     waits_for: Sequence[str] = ()
+    done_of: Mapping[Path, float] = field(default_factory=dict)
 
     def segment(self, image: Path, into: IO[bytes]) -> dict[str, Any]:
         self.seen.append(image.name)
@@ -578,11 +588,88 @@ def test_a_log_gets_a_line_though_no_image_is_done_and_says_what_for() -> None:
         now[0] = seconds
         if size:
             progress.advance(size, failed=False)
-        progress.look(["503 Overloaded: 9 s", "another"] if seconds < 80 else [])
+        progress.look(["503 Overloaded: 9 s", "another"] if seconds < 80 else [], 0)
     assert stream.getvalue().splitlines() == [
         "0 of 4 images, 0 % of the bytes; 2 wait: 503 Overloaded: 9 s",
-        "1 of 4 images, 25 % of the bytes, 04:03 left",
+        "1 of 4 images, 25 % of the bytes, 00:39 left",
     ]
+
+
+def test_one_image_that_is_nearly_all_of_the_work_has_a_time_left_that_holds() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    progress = Progress(10, 1000, stream=stream, clock=lambda: now[0])
+    for second in range(1, 10):
+        now[0] = second
+        progress.advance(10, failed=False)
+    assert progress.seconds_left() == pytest.approx(91), "as long as the small ones took, for each byte"
+    now[0] = 60.0
+    assert progress.seconds_left() == pytest.approx(40), "of which the large one has had the rest"
+    progress.look([], 0)
+    now[0] = 120.0
+    progress.look([], 0)
+    now[0] = 180.0
+    progress.look([], 460)
+    assert progress.seconds_left() == pytest.approx(180 * 450 / 550)
+    assert stream.getvalue().splitlines() == [
+        "9 of 10 images, 9 % of the bytes, 00:40 left",
+        "9 of 10 images, 9 % of the bytes",
+        "9 of 10 images, 55 % of the bytes, 02:27 left",
+    ]
+    now[0] = 200.0
+    progress.advance(910, failed=False)
+    assert progress.seconds_left() == 0
+
+
+def test_what_is_done_of_images_in_work_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.batch.work._LOOK_S", 0.01)
+    (work,) = works(tmp_path, "a")
+    work.source.write_bytes(bytes(100))
+    told, looked = list[float](), threading.Event()
+
+    class Looking(Progress):
+        def look(self, waits_for: Sequence[str], begun_bytes: float) -> None:
+            told.append(begun_bytes)
+            looked.set()
+
+    class Busy(Scripted):
+        def segment(self, image: Path, into: IO[bytes]) -> dict[str, Any]:
+            assert looked.wait(30)
+            return super().segment(image, into)
+
+    ledger = Ledger(tmp_path / "out")
+    with ledger.opened(lambda _: None):
+        segment_all([work], Busy(done_of={work.source: 0.25}), ledger, 1, Tally(Looking(1, 100)))
+    assert set(told) == {25.0}
+
+
+def test_an_image_in_this_process_tells_how_much_of_it_is_through_the_net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, armed, go_on, calls = OnnxRuntimeSession.run, threading.Event(), threading.Event(), itertools.count()
+
+    def held(self: OnnxRuntimeSession, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if armed.is_set() and next(calls) > 0:
+            assert go_on.wait(60)
+        return run(self, tiles)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", held)
+    write_tiny_package(tmp_path / "packages")
+    stack = tmp_path / "stack.tif"
+    tifffile.imwrite(stack, np.stack([disc(), 255 - disc()]), photometric="minisblack")
+    settings = Settings(models_dir=tmp_path / "packages", backend="cpu", threads=1, cache_dir="none")
+    request = SegmentParameters().request("tiff")
+    with in_process(settings, request) as segmenter, ThreadPoolExecutor(1) as thread, io.BytesIO() as into:
+        assert not segmenter.done_of
+        armed.set()
+        segmented = thread.submit(segmenter.segment, stack, into)
+        try:
+            wait_until(lambda: segmenter.done_of.get(stack, 0) > 0)
+            assert segmenter.done_of == {stack: 0.5}
+        finally:
+            go_on.set()
+        segmented.result(60)
+        assert not segmenter.done_of
 
 
 def test_progress_is_looked_at_while_images_are_in_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -595,8 +682,8 @@ def test_progress_is_looked_at_while_images_are_in_work(tmp_path: Path, monkeypa
             return super().segment(image, into)
 
     class Looking(Progress):
-        def look(self, waits_for: Sequence[str]) -> None:
-            super().look(waits_for)
+        def look(self, waits_for: Sequence[str], begun_bytes: float) -> None:
+            super().look(waits_for, begun_bytes)
             if stream.getvalue():
                 looked.set()
 
