@@ -164,14 +164,17 @@ def job_accepted(request: Request, report: JobReport) -> Response:
 
 
 class _Result(PiecewiseResponse):
-    """A result, or a part of it; that it has been sent to its end is noted."""
+    """A result, or a part of it; how much has been sent is noted."""
 
-    def __init__(self, jobs: Jobs, record: Record, content: Content, part: Mapping[str, str], *, ends: bool) -> None:
-        shared = {"ETag": _etag(record), "Accept-Ranges": "bytes"}
-        super().__init__(content, record.media_type, {**record.headers, **shared, **part}, 206 if part else 200)
+    def __init__(self, jobs: Jobs, record: Record, content: Content, size: int, first: int | None = None) -> None:
+        headers = {**record.headers, "ETag": _etag(record), "Accept-Ranges": "bytes"}
+        if first is not None:
+            headers["Content-Range"] = f"bytes {first}-{first + content.size - 1}/{size}"
+        super().__init__(content, record.media_type, headers, 200 if first is None else 206)
         self._jobs = jobs
         self._job_id = record.report.id
-        self._ends = ends
+        self._size = size
+        self._first = first or 0
 
     @classmethod
     def asked(cls, request: Request, jobs: Jobs, record: Record, body: Body) -> _Result:
@@ -182,17 +185,14 @@ class _Result(PiecewiseResponse):
             body.close()
             raise
         if asked is None:
-            return cls(jobs, record, body, {}, ends=True)
-        part = {"Content-Range": f"bytes {asked.start}-{asked.stop - 1}/{body.size}"}
-        # programs look at the end of a file first: that alone has not fetched it
-        goes_on = not request.headers["range"].lower().replace(" ", "").startswith("bytes=-")
-        return cls(jobs, record, Part(body, asked), part, ends=goes_on and asked.stop == body.size)
+            return cls(jobs, record, body, body.size)
+        return cls(jobs, record, Part(body, asked), body.size, asked.start)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         await super().__call__(scope, receive, send)
-        if self.whole and self._ends and HEAD not in scope:
-            await self._jobs.fetched(self._job_id)
+        if self.sent and HEAD not in scope:
+            await self._jobs.sent(self._job_id, range(self._first, self._first + self.sent), self._size)
 
 
 def _etag(record: Record) -> str:

@@ -60,8 +60,8 @@ class PiecewiseResponse(Response):
         of_this = {**headers, "Content-Length": str(body.size)}
         super().__init__(media_type=media_type, headers=of_this, status_code=status_code)
         self._content = body
-        self.whole = False
-        """Whether all of it has been sent."""
+        self.sent = 0
+        """Bytes of it that have been sent; never all before the client has taken those."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -91,16 +91,17 @@ class PiecewiseResponse(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if content.size <= _PIECE_BYTES:
                 await send({"type": "http.response.body", "body": content.read(), "more_body": False})
-                self.whole = True
+                self.sent = content.size
                 return
             while not gone.done() and (part := await self._read()):
                 for first in range(0, len(part), _PIECE_BYTES):
                     piece = part[first : first + _PIECE_BYTES]
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                     sent += len(piece)
+                    self.sent = min(sent, content.size - 1)
             # waits for those before it
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-            self.whole = sent == content.size
+            self.sent = sent
         except TimeoutError:
             _LOG.warning(
                 "a client took less than %d bytes of its answer in %g s, after %d of %d; the connection is dropped",

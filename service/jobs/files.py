@@ -20,7 +20,9 @@ from service.jobs.record import Record
 JOB_ID = re.compile("[0-9a-f]{32}")
 """What the id of a job, and so its folder's name, looks like."""
 
-RECORD, RESULT, FETCHED = "job.json", "result", "fetched"
+RECORD, RESULT, FETCHED, SENT = "job.json", "result", "fetched", "sent"
+_MOST_SENT_BYTES = 2048
+_SENT = re.compile(rb"^(\d{1,18}) (\d{1,18})$", re.MULTILINE)
 
 Stamp: TypeAlias = tuple[int, int]
 """Inode and time (ns) of a record: other ones are another record."""
@@ -138,9 +140,49 @@ def open_result(folder: Path, size: int | None) -> IO[bytes]:
     return file
 
 
-def note_fetched(folder: Path) -> None:
-    """Note that a job's result has been sent; OSError where that cannot be."""
+def note_sent(folder: Path, part: range, size: int) -> None:
+    """Note that a part of a job's result has been sent, and once all parts have been that the result is fetched.
+
+    Whoever has the end alone, as programs that look at it first, has not fetched it. Where a result is sent in so many
+    parts that their list grows beyond 2 KiB, later ones do not count.
+
+    Parameters
+    ----------
+    folder
+        The job's.
+    part
+        Which bytes.
+    size
+        Bytes of the whole.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be noted.
+
+    """
+    if _reach([(part.start, part.stop)]) < size and _reach(_sent_with(folder, part)) < size:
+        return
     os.close(os.open(folder / FETCHED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o600))
+
+
+def _sent_with(folder: Path, part: range) -> list[tuple[int, int]]:
+    """Add a part to the list of those that have been sent, and return it; replicas may do so at the same time."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(folder / SENT, flags, mode=0o600), "r+b", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size < _MOST_SENT_BYTES:
+            file.write(f"{part.start} {part.stop}\n".encode())
+        file.seek(0)
+        return [(int(first), int(stop)) for first, stop in _SENT.findall(file.read(2 * _MOST_SENT_BYTES))]
+
+
+def _reach(parts: list[tuple[int, int]]) -> int:
+    """How far parts reach from the beginning without a gap."""
+    reach = 0
+    for first, stop in sorted(parts):
+        if first <= reach:
+            reach = max(reach, stop)
+    return reach
 
 
 def _open_regular(path: Path) -> int:

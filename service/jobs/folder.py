@@ -27,7 +27,7 @@ from service.jobs.files import (
     clear,
     give_name,
     hidden_name,
-    note_fetched,
+    note_sent,
     open_result,
     private,
     read_record,
@@ -203,10 +203,10 @@ class JobsFolder:
         with self._of_disk(job_id):
             return open_result(self._folder(job_id), size)
 
-    def fetched(self, job_id: str) -> None:
-        """Note that a result has been sent: it goes first where room is needed."""
+    def sent(self, job_id: str, part: range, size: int) -> None:
+        """Note which bytes of a result of so many have been sent: once all have been, it makes room for others."""
         try:
-            note_fetched(self._folder(job_id))
+            note_sent(self._folder(job_id), part, size)
         except FileNotFoundError:
             pass  # deleted while it was sent
         except OSError as error:

@@ -257,9 +257,9 @@ class Jobs:
             self._threads.looks, lambda: Body(self._folder.open_result(job_id, record.report.bytes))
         )
 
-    async def fetched(self, job_id: str) -> None:
-        """Note that a result has been sent whole."""
-        await call_in(self._threads.looks, self._folder.fetched, job_id)
+    async def sent(self, job_id: str, part: range, size: int) -> None:
+        """Note which bytes of a result of so many have been sent."""
+        await call_in(self._threads.looks, self._folder.sent, job_id, part, size)
 
     async def delete(self, job_id: str, user: str | None) -> None:
         """Remove a job; what is in work of it is dropped.

@@ -374,6 +374,20 @@ def test_a_result_that_breaks_off_goes_on_where_it_did(server: LiveServer, tmp_p
     assert 0 < rest < image.size - (1 << 19), f"of {image.size}, {all_of_it} were sent before"
 
 
+def test_a_download_that_breaks_off_and_goes_on_has_fetched_the_result(tmp_path: Path) -> None:
+    with live_tiny(tmp_path, jobs_dir=tmp_path / "jobs") as running, httpx.Client(base_url=running.url) as http:
+        asked = {"format": "npy", "respond_async": "true"}
+        job = http.post("/segment", content=npy(disc(2000, 3000, 300)), params=asked).json()["id"]
+        path, folder = f"/jobs/{job}/result", tmp_path / "jobs" / job
+        wait_until(lambda: http.get(f"/jobs/{job}").json()["state"] == "done")
+        with httpx.stream("GET", running.url + path) as broken:
+            got = len(next(broken.iter_raw(1 << 16)))
+        wait_until(lambda: (folder / "sent").exists() or (folder / "fetched").exists())
+        rest = http.get(path, headers={"Range": f"bytes={got}-", "If-Range": broken.headers["etag"]})
+        assert (rest.status_code, len(rest.content)) == (206, int(broken.headers["content-length"]) - got)
+        wait_until((folder / "fetched").exists)
+
+
 def test_why_a_job_of_the_service_failed_is_raised(server: LiveServer) -> None:
     image = disc().astype(np.float32)
     image[0, 0] = np.nan

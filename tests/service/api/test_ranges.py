@@ -94,14 +94,15 @@ def test_what_lies_behind_the_end_is_refused_with_the_size(client: AppClient, jo
     assert answer.headers["content-range"] == f"bytes */{SIZE}"
 
 
-def test_head_tells_of_all_and_a_job_that_is_fetched_is_one_to_whose_end_somebody_came(client: AppClient) -> None:
+def test_head_tells_of_all_and_a_job_is_fetched_once_all_of_it_has_been_sent(client: AppClient) -> None:
     job = submit(client, IMAGE, params={"format": "npy"})
     assert client.get(f"/jobs/{job}", params={"wait": 20}).json()["state"] == "done"
     path = f"/jobs/{job}/result"
     head = client.request("HEAD", path, headers={"Range": "bytes=1-"})
     assert (head.status_code, head.headers["content-length"]) == (200, str(SIZE))
     fetched: Path = client.app.state.jobs.path / job / "fetched"
-    assert client.get(path, headers={"Range": f"bytes=0-{SIZE - 2}"}).status_code == 206
-    assert not fetched.exists()
-    assert client.get(path, headers={"Range": f"bytes={SIZE - 1}-"}).status_code == 206
+    for asked in (f"bytes={SIZE - 9}-", "bytes=-900", "bytes=100-4500", f"bytes=4600-{SIZE - 1}", "bytes=0-98"):
+        assert client.get(path, headers={"Range": asked}).status_code == 206
+        assert not fetched.exists(), f"byte 99 has not been sent, the last was {asked}"
+    assert client.get(path, headers={"Range": "bytes=99-"}).status_code == 206
     assert fetched.exists()

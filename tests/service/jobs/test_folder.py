@@ -57,7 +57,7 @@ def finished(folder: JobsFolder, job_id: str, size: int = 0, *, fetched: bool = 
     folder.keep_result(job_id, size, reader(bytes(size)))
     folder.write(job_record(job_id, "done", user))
     if fetched:
-        folder.fetched(job_id)
+        folder.sent(job_id, range(1), 1)
 
 
 def test_what_is_written_is_what_another_process_reads(tmp_path: Path) -> None:
@@ -175,6 +175,25 @@ def test_jobs_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ):
         folder.create(job_record("d" * 32))
     assert {path.name[0] for path in tmp_path.iterdir()} == {".", "a", "c"}
+
+
+def test_a_result_is_fetched_once_parts_that_were_sent_hold_all_of_it(tmp_path: Path) -> None:
+    folder, other = JobsFolder(tmp_path, 100, KEEP_S), JobsFolder(tmp_path, 100, KEEP_S)
+    finished(folder, ONE, 60)
+    for replica, part in ((folder, range(50, 60)), (other, range(30)), (folder, range(31, 50)), (folder, range(31))):
+        assert not (tmp_path / ONE / "fetched").exists(), part
+        replica.sent(ONE, part, 60)
+    assert (tmp_path / ONE / "fetched").exists()
+
+
+def test_a_result_in_very_many_parts_does_not_fill_the_disk_with_their_list(tmp_path: Path) -> None:
+    folder = JobsFolder(tmp_path, 10_000, KEEP_S)
+    finished(folder, ONE, 9000)
+    for first in range(1, 1000, 2):
+        folder.sent(ONE, range(first, first + 1), 9000)
+    assert (tmp_path / ONE / "sent").stat().st_size < 2100
+    folder.sent(ONE, range(9000), 9000)
+    assert (tmp_path / ONE / "fetched").exists()
 
 
 def test_failed_jobs_make_room_before_fetched_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,7 +599,7 @@ def test_a_pipe_where_a_fetch_is_noted_is_waited_for_by_nobody(
     folder = JobsFolder(tmp_path, 100, KEEP_S)
     finished(folder, ONE)
     os.mkfifo(tmp_path / ONE / "fetched")
-    folder.fetched(ONE)
+    folder.sent(ONE, range(1), 1)
     assert f"job {ONE} was fetched, which cannot be noted" in caplog.text
 
 
@@ -611,7 +630,7 @@ def test_an_unchanged_record_that_somebody_else_replaced_is_left_to_him(tmp_path
 
 
 def test_a_job_deleted_while_it_is_sent_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    JobsFolder(tmp_path, 100, KEEP_S).fetched(ONE)
+    JobsFolder(tmp_path, 100, KEEP_S).sent(ONE, range(1), 1)
     assert not caplog.messages
 
 
