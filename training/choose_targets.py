@@ -79,14 +79,16 @@ def inherit_targets(origin: Recipe, survey: Survey) -> tuple[Targets, LabelRule,
 
 
 def choose_labels(survey: Survey, rule: LabelRule) -> tuple[LabelRule, Choice]:
-    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones exceed.
+    """Keep a rule but for the smallest object: half of what all but 1 % of the annotated ones of each class exceed.
 
     Seeds may be half as large, and scores are any: how sure a net will be of such objects is not known.
     """
     smallest = survey.objects.small_area_px
     area = int(smallest / 2)
     chosen = {"min_area_px": area, "min_seed_px": min(rule.min_seed_px, area // 2), "min_score": 0.0}
-    what, reason = f"{rule.method}, min_area_px {area}", f"99 % of the objects have at least {smallest:.0f} px"
+    whose = survey.objects.small_class
+    which = "" if whose is None else f" of class {whose}, the smallest ones,"
+    what, reason = f"{rule.method}, min_area_px {area}", f"99 % of the objects{which} have at least {smallest:.0f} px"
     if survey.objects.hollow > MOST_LOST and not rule.fill_holes:
         what, reason = f"{what}, holes kept", f"{reason}, {survey.objects.hollow:.0%} of them have holes"
     return rule.model_copy(update=chosen), Choice(what, reason)

@@ -62,12 +62,15 @@ class Objects:
         The same of all that is no object: how thin it is where it parts objects.
     small_area_px
         1st percentile of all objects' areas; where masks are semantic, of the connected components of all classes but
-        background together.
+        background together, of several classes that of the one that has the least, each component being of the class
+        that most of its pixels have.
     touching
         Share of the objects that touch another, at least at a corner.
     hollow
         Share of the objects with holes, background that they enclose, of a tenth of their own pixels or more; 0 where
         masks are semantic.
+    small_class
+        Which class has that percentile, where there are several.
 
     """
 
@@ -79,6 +82,7 @@ class Objects:
     small_area_px: float
     touching: float
     hollow: float = 0.0
+    small_class: int | None = None
 
 
 def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -> Guess:
@@ -111,7 +115,7 @@ def guess_kind(masks_yx: Sequence[NDArray[np.int32]], values: tuple[int, ...]) -
 
 def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instances", "semantic"]) -> Objects:
     """Measure objects; ``masks_yx`` are object numbers, or class indexes."""
-    areas, inner, joined, widths, gaps = [], [], [], [], []
+    areas, inner, joined, main, widths, gaps = [], [], [], [], [], []
     touching = hollow = looked_at = 0
     every = _every(masks_yx)
     for index, mask in enumerate(masks_yx):
@@ -120,7 +124,9 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
         if numbers.size:
             areas.append(area)
             inner.append(whole)
-            joined.append(area if kind == "instances" else areas_of(components(mask > 0))[1])
+            together, classes = (area, np.ones_like(area)) if kind == "instances" else _joined(mask)
+            joined.append(together)
+            main.append(classes)
             touching += len(_touching(cells))
         if index % every:
             continue
@@ -136,15 +142,17 @@ def measure_objects(masks_yx: Sequence[NDArray[np.int32]], kind: Literal["instan
         return Objects(0, len(masks_yx), (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
     sizes = np.concatenate(areas)
     diameter_px = percentiles_px(sizes, np.concatenate(inner))
+    small_area_px, small_class = _smallest(np.concatenate(joined), np.concatenate(main))
     return Objects(
         count=sizes.size,
         images=len(masks_yx),
         diameter_px=diameter_px,
         width_px=float(np.percentile(np.concatenate(widths), 5)) if widths else diameter_px[0],
         background_width_px=float(np.median(gaps)) if gaps else 0.0,
-        small_area_px=float(np.percentile(np.concatenate(joined), 1)),
+        small_area_px=small_area_px,
         touching=touching / sizes.size,
         hollow=hollow / max(1, looked_at),
+        small_class=small_class,
     )
 
 
@@ -165,6 +173,24 @@ def _parts_of_classes(mask_yx: NDArray[np.int32]) -> NDArray[np.int32]:
         pieces = components(mask_yx == value)
         numbered = np.where(pieces > 0, pieces + numbered.max(), numbered)
     return numbered
+
+
+def _joined(mask_yx: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Areas of the components of all classes but background together, and the class of most pixels of each."""
+    objects = components(mask_yx > 0)
+    numbers, areas, _ = areas_of(objects)
+    count = int(mask_yx.max(initial=0)) + 1
+    pairs = objects.astype(np.int64) * count + np.maximum(mask_yx, 0)
+    pixels = np.bincount(pairs.ravel(), minlength=(int(objects.max(initial=0)) + 1) * count).reshape(-1, count)
+    return areas, pixels[numbers].argmax(axis=1)
+
+
+def _smallest(areas: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[float, int | None]:
+    """1st percentile of areas in px, of several classes the least that one of them has, and which one that is."""
+    there = np.unique(classes)
+    if there.size < 2:
+        return float(np.percentile(areas, 1)), None
+    return min((float(np.percentile(areas[classes == each], 1)), int(each)) for each in there)
 
 
 def _pieces(mask_yx: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -439,3 +439,16 @@ def test_a_run_too_short_to_teach_a_fresh_net_is_told(
     assert caution.title == title
     assert f"Give {remedy} or more" in caution.advice
     assert length_caution(Schedule(steps=600, max_minutes=minutes)) is None
+
+
+def test_the_least_object_is_that_of_the_class_whose_objects_are_the_smallest() -> None:
+    tissue = replace(
+        MEMBRANES,
+        guess=Guess("semantic", (0, 1, 2), "three values"),
+        class_shares=(0.7, 0.29, 0.01),
+        objects=replace(MEMBRANES.objects, small_area_px=20.0, small_class=2),
+    )
+    chosen = plan(replace(tissue, shows={f"image-{index}": frozenset({1, 2}) for index in range(tissue.images)}))
+    assert chosen.recipe.labels.min_area_px == 10
+    said = "99 % of the objects of class 2, the smallest ones, have at least 20 px"
+    assert reason(chosen, "components, min_area_px 10") == said

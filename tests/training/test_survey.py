@@ -35,6 +35,20 @@ def write(folder: Path, name: str, image: NDArray[Any], mask: NDArray[Any]) -> N
         tifffile.imwrite(folder / kind / f"{name}.tif", array)
 
 
+def test_the_smallest_objects_of_several_classes_are_those_of_the_class_that_has_the_least() -> None:
+    mask = np.zeros((400, 400), dtype=np.int32)
+    for y in range(0, 380, 20):
+        for x in range(0, 380, 20):
+            mask[y : y + 15, x : x + 15] = 1
+    alone = measure_objects([mask], "semantic")
+    assert (alone.small_area_px, alone.small_class) == (225, None)
+    mask[100:115, 100:115] = mask[200:215, 200:215] = 0
+    mask[102:106, 102:107] = mask[202:206, 202:207] = 2
+    mask[0:3, 0:3] = 2  # a part of an object of the other class
+    found = measure_objects([mask], "semantic")
+    assert (found.small_area_px, found.small_class) == (20, 2)
+
+
 def test_objects_with_large_holes_are_counted() -> None:
     mask = squares(12, 4, 6).astype(np.int32)
     mask[24:28, 12:16] = 0  # a hole of an eighth of what is left
