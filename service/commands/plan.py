@@ -151,6 +151,7 @@ def describe(
             "scale": request.scale or 1.0,
             "pixels_per_second": round(math.prod(size_yx) / (chosen.seconds * views)),
             "output": request.output,
+            "finishing_seconds": round(loaded.finishing.seconds(request, math.prod(size_yx)), 4),
             "memory_bytes": max(room.memory_bytes for room in rooms),
             "disk_bytes": max(room.disk_bytes for room in rooms),
         },
@@ -206,7 +207,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"expected  {plan['seconds']:.3g} s, {image['pixels_per_second'] / 1e6:.3g} Mpx/s; {plan['tile_ms']:.3g} ms a "
         f"tile; {plan['memory_bytes'] / 1e6:.0f} MB while the net runs",
         *_search_lines(report["search"]),
-        f"beside it {image['memory_bytes'] / 1e6:.0f} MB for a 16-bit image and its {image['output']}"
+        f"beside it {image['finishing_seconds']:.2g} s or so to read, finish and write, "
+        f"{image['memory_bytes'] / 1e6:.0f} MB for a 16-bit image and its {image['output']}"
         + (f", and {image['disk_bytes'] / 1e6:.0f} MB on disk" if image["disk_bytes"] else ""),
         f"limits    {limits['tile_memory_bytes'] / 1e6:.0f} MB and {limits['tile_pixels']} pixels a tile; {tile_ms}",
         "",

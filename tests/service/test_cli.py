@@ -601,6 +601,7 @@ def test_plan_is_what_the_service_says(
         served = client.get("/plan", params=asked).json()
     assert served["tiles"] == plan["tiles"]
     assert (served["memory_bytes"], served["disk_bytes"]) == (image["memory_bytes"], image["disk_bytes"])
+    assert served["finishing_seconds"] == round(image["finishing_seconds"], 3) > 0
 
 
 def test_plan_is_for_the_scale_that_is_asked_for_and_counts_the_search_of_one(
