@@ -169,7 +169,8 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "unknown-job",
         404,
         "There is no such job",
-        "Send the image again: it is deleted, was kept for `UNET_JOB_KEEP_S`, or another user's or replica's.",
+        "Send the image again: it is deleted, was kept for `UNET_JOB_KEEP_S` or until its room was needed, or another "
+        "user's or replica's.",
     ),
     job_errors.JobExists: ProblemKind(
         "job-exists",

@@ -26,8 +26,9 @@ class UnknownJob(JobError):
 
     def __init__(self, job_id: str, keep_s: float) -> None:
         super().__init__(
-            f"there is no job {job_id[:40]!r} (any more); results are kept for {keep_s:g} s, and jobs of replicas that "
-            "share no folder only by their own: send the image again, or see UNET_JOB_KEEP_S and UNET_JOBS_DIR"
+            f"there is no job {job_id[:40]!r} (any more); results are kept for {keep_s:g} s, or until others need "
+            "their room, and jobs of replicas that share no folder only by their own: send the image again, or see "
+            "UNET_JOB_KEEP_S, UNET_JOBS_MB and UNET_JOBS_DIR"
         )
 
 

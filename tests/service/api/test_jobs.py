@@ -631,7 +631,8 @@ def test_results_that_fill_their_room_make_way_once_fetched(settings: Settings) 
         assert client.get(f"/jobs/{kept}/result").status_code == 200, "nobody has fetched it"
         third = submit(client, image, params=large)
         assert client.get(f"/jobs/{third}", params={"wait": 20}).json()["state"] == "done"
-        assert_problem(client.get(f"/jobs/{kept}"), 404, "unknown-job")
+        told = assert_problem(client.get(f"/jobs/{kept}"), 404, "unknown-job")["detail"]
+        assert "kept for 3600 s, or until others need their room" in told
 
 
 @pytest.mark.parametrize(("output", "side"), [("mask", 1025), ("labels", 725), ("probabilities", 363)])
