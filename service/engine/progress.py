@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from datetime import UTC, datetime
 
 from model.images import ImageHeader
@@ -28,6 +29,8 @@ class Progress:
         self.accepted = asyncio.Event()
         """Set once the image is known and the work is promised; what would refuse it is raised before."""
         self.made_at = datetime.now(UTC)
+        self._made_s = time.monotonic()
+        self._waited_s: float | None = None
         self.began_at: datetime | None = None
         """When it was its turn."""
         self.scaled = scaled
@@ -59,6 +62,10 @@ class Progress:
         self._finishing_s, self._preparing = finishing_s, preparing
         self.accepted.set()
 
+    def begin(self) -> None:
+        """Note that it is its turn."""
+        self.began_at, self._waited_s = datetime.now(UTC), time.monotonic() - self._made_s
+
     def end(self) -> None:
         """Note that no more is worked on it, whether it is done or not."""
         self._done = self.pixels_done
@@ -76,7 +83,7 @@ class Progress:
     @property
     def waiting(self) -> str:
         """For who is told that the time is over: how long it waited for its turn; empty where it did for no second."""
-        waited_s = ((self.began_at or datetime.now(UTC)) - self.made_at).total_seconds()
+        waited_s = time.monotonic() - self._made_s if self._waited_s is None else self._waited_s
         if self.job is None or waited_s < _TOLD_S:
             return ""
         return f", for {waited_s:.0f} s of which the job waited for its turn" + (

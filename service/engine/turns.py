@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from datetime import UTC, datetime
 from itertools import islice
 
 from service.engine.progress import Progress
@@ -37,7 +36,7 @@ class Turns:
         job = progress.job
         async with self._let_in(job) if job else nullcontext():
             await self.room(progress)
-            progress.began_at = datetime.now(UTC)
+            progress.begin()
             try:
                 yield
             finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from service.engine.admission import Admission
 from service.engine.forecast import imagined
 from service.engine.progress import Progress
@@ -34,3 +36,13 @@ def test_what_comes_beside_the_net_counts_until_it_is_done() -> None:
         taken_s = 2.0
         progress.end()
         assert left() is None
+
+
+def test_a_clock_that_is_set_is_no_wait() -> None:
+    admission, progress = Admission(100 * MB, 1000), Progress()
+    with admission.admit(Throughput(MB), MB, MB, 600, background=True) as ticket:
+        progress.accept(imagined((1000, 1000), 1, 1), ticket, admission)
+        progress.made_at -= timedelta(hours=1)
+        assert not progress.waiting
+        progress.begin()
+        assert not progress.waiting
