@@ -181,7 +181,15 @@ def refused(service: Service, headers: Mapping[str, str]) -> list[tuple[dict[str
     return [(sample.labels, sample.value) for sample in samples if sample.labels["reason"] == "share-exceeded"]
 
 
-@pytest.mark.parametrize(("trusted", "expected"), [("127.0.0.0/8", "203.0.113.7"), ("10.0.0.0/8", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("trusted", "expected"),
+    [
+        ("127.0.0.0/8", "203.0.113.7"),
+        ("10.0.0.0/8", "127.0.0.1"),
+        ("127.0.0.0/8,203.0.113.0/24", "198.51.100.1"),
+        ("127.0.0.0/8,203.0.113.0/24,198.51.100.0/24", "198.51.100.1"),
+    ],
+)
 def test_proxies_that_are_trusted_tell_who_the_client_is(
     packages: Path, tmp_path: Path, trusted: str, expected: str
 ) -> None:
