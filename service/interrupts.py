@@ -61,6 +61,25 @@ def _raise_once(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
+def held_back() -> Iterator[None]:
+    """Let the first interrupt raise only after the block, which takes no time and must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    held = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is _raise_once]
+    try:
+        for number in held:
+            signal.signal(number, lambda number, _frame: came.append(number))
+        yield
+    finally:
+        for number in held:
+            signal.signal(number, _raise_once)
+        for first in came[:1]:
+            signal.raise_signal(first)
+
+
+@contextmanager
 def stopped_at_once(status: int) -> Iterator[None]:
     """Let SIGTERM be the end of the process with ``status``, as long as there is nothing to be put in order."""
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -21,6 +21,7 @@ from service.batch.segmenters import Segmenter, notes_of, seen_identity
 from service.batch.targets import Work
 from service.client import ServiceGone, ServiceProblem, ServiceUnreachable
 from service.errors import ERROR_TREES, INTERNAL, PROBLEMS, problem_kind
+from service.interrupts import held_back
 
 _LOG = logging.getLogger("unet.batch")
 
@@ -221,8 +222,8 @@ def _collect(running: dict[Future[_Outcome], _Begun], tally: Tally, segmenter: S
         begun_bytes = sum(begun.size_bytes * done_of.get(begun.item.source, 0.0) for begun in running.values())
         tally.progress.look(segmenter.waits_for, begun_bytes)
     for future in done:
-        begun = running.pop(future)
-        tally.count(begun, future.result())
+        with held_back():
+            tally.count(running.pop(future), future.result())
 
 
 def _count_finished(running: Mapping[Future[_Outcome], _Begun], tally: Tally) -> None:

@@ -257,6 +257,6 @@ def test_large_picture_stays_within_a_gigabyte(tmp_path: Path) -> None:
         "print(peak_kib())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "big.tif")]
-    finished = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    finished = subprocess.run(command, check=True, timeout=240, capture_output=True, text=True)
     assert int(finished.stdout) < 1024**2, "peak resident memory in KiB"
     assert tifffile.imread(tmp_path / "big.tif").shape == (4096, 4096)

@@ -65,6 +65,22 @@ segmenters.Client.model = lambda self, reference: {"name": "tiny", "version": "1
 sys.exit(cli.main(sys.argv[1:]))
 """
 
+WHILE_COUNTING = """
+import signal, sys
+from service import cli
+from service.batch import work
+
+count, numbers = work.Tally.count, [signal.SIGINT]
+
+def interrupted(self, *arguments):
+    if numbers:
+        signal.raise_signal(numbers.pop())
+    count(self, *arguments)
+
+work.Tally.count = interrupted
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
 
 @dataclass(slots=True)
 class Stalling:
@@ -184,6 +200,17 @@ def test_an_interrupt_hangs_up_and_the_same_command_goes_on(
         0,
         f"wrote 7 results to {out}, 2 were there\n",
     )
+
+
+def test_an_interrupt_while_a_result_is_counted_leaves_none_uncounted(
+    images: Path, tmp_path: Path, server: LiveServer
+) -> None:
+    out = tmp_path / "out"
+    said = ended(started(images, "-o", out, "--url", server.url, script=WHILE_COUNTING))
+    made = len(list((out / ".unet" / "receipts").iterdir()))
+    assert 0 < made < IMAGES
+    assert said[0] == 130
+    assert f"interrupted after {made} of {IMAGES} images" in said[2]
 
 
 def test_an_interrupted_run_lists_what_had_failed_and_keeps_what_was_listed_of_the_rest(
