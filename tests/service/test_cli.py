@@ -616,6 +616,7 @@ def test_plan_is_for_the_scale_that_is_asked_for_and_counts_the_search_of_one(
         return report
 
     monkeypatch.setattr("service.engine.planning.measure", measure)
+    monkeypatch.setenv("UNET_CACHE_DIR", "none")
     own, half, auto = planned("300x700"), *(planned("300x700", "--scale", scale) for scale in ("0.5", "auto"))
     assert half["plan"] == planned("150x350")["plan"]
     assert (own["image"]["scale"], half["image"]["scale"], auto["image"]["scale"]) == (1, 0.5, 1)
