@@ -579,6 +579,7 @@ def test_plan_is_what_the_service_says(
         return tuple(Measurement(shape, 1e-8 * math.prod(shape) ** 1.1) for shape in shapes)
 
     monkeypatch.setattr("service.engine.planning.measure", measure)
+    monkeypatch.setenv("UNET_CACHE_DIR", "none")  # nor are they those of other tests, or theirs
     arguments = ["plan", size, "--output", "labels", "--memory-budget-mb", "256", *["--mirror"] * mirror]
     assert main(arguments) == 0
     assert (", 8 views of it" in capsys.readouterr().out) == mirror
