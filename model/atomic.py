@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from model.swapping import put_in_place
+
 _IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 """Why a folder does not get the name of what is there."""
 
@@ -48,7 +50,8 @@ def replacing(target: Path, part: Path | None = None) -> Iterator[BinaryIO]:
 def put(target: Path, part: Path) -> None:
     """Give a file or a folder that is written, once it is on the disk, the name ``target``; folders are made.
 
-    A kill may leave no folder where one replaces another: what was there then lies beside ``part``.
+    Where two folders cannot be exchanged (:mod:`model.swapping`), a kill may leave none where one replaces another:
+    what was there then lies beside ``part``.
 
     Raises
     ------
@@ -70,19 +73,15 @@ def put(target: Path, part: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    before = part.with_name(f"{part.name}.before")
     try:
         part.rename(target)
     except OSError as error:
         if error.errno not in _IN_THE_WAY:
             raise
-        target.rename(before)
-        try:
-            part.rename(target)
-        except BaseException:
-            before.rename(target)
-            raise
-        remove(before)
+        former = part.with_name(f"{part.name}.before")
+        put_in_place(part, target, former)
+        for path in (part, former):
+            remove(path)
 
 
 def remove(path: Path) -> None:

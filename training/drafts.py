@@ -19,8 +19,8 @@ from model.errors import PackageError
 from model.locks import wait_for
 from model.package import RDF_NAME, Package, read_package, write_package
 from model.spec import ModelSpec
+from model.swapping import put_in_place
 from training.errors import ExportError
-from training.swapping import put_in_place
 
 _FORMER = "former"
 """Where a draft's folder keeps what lay at its place, on systems that cannot exchange the two."""

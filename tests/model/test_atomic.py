@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model import swapping
 from model.atomic import put, replacing
 
 
@@ -79,7 +80,25 @@ def test_a_folder_that_cannot_have_its_place_leaves_the_former_one(
         return rename(path, to)
 
     monkeypatch.setattr(Path, "rename", refused)
+    monkeypatch.setattr(swapping, "exchanged", lambda *_: False)
     with pytest.raises(PermissionError):
         put(target, part)
     assert (target / "a").exists()
     assert (part / "part").exists()
+
+
+def test_there_is_no_moment_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, part = tmp_path / "a", tmp_path / "part"
+    for folder in (part, target):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    rename = Path.rename
+
+    def stays(path: Path, to: Path) -> Path:
+        assert path != target
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", stays)
+    put(target, part)
+    assert (target / "part").exists()
+    assert list(tmp_path.iterdir()) == [target]

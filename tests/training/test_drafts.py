@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from model import swapping
 from model.package import Package, read_package, write_package
 from tests.packages import with_variant, write_tiny_package
-from training import swapping
 from training.drafts import drafted, recover, require_place
 from training.errors import ExportError
 
@@ -20,8 +20,9 @@ from training.errors import ExportError
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from training import drafts, swapping
+from model import swapping
 from model.package import read_package
+from training import drafts
 
 moment, place, sound = sys.argv[1], Path(sys.argv[2]), read_package(Path(sys.argv[3]))
 

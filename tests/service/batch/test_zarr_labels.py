@@ -49,9 +49,10 @@ sys.exit(cli.main(sys.argv[1:]))
 KILLED_BETWEEN = """
 import os, signal, sys
 from pathlib import Path
+from model import swapping
 from service import cli
 
-rename = Path.rename
+rename, swapping.exchanged = Path.rename, lambda *_: False
 
 def killing(path, target):
     moved = rename(path, target)
@@ -62,7 +63,7 @@ def killing(path, target):
 Path.rename = killing
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""Is killed when the former store has made room for the new one."""
+"""Is killed when the former store has made room for the new one, as the two cannot be exchanged."""
 NO_ROOM = """
 import signal, sys
 from pathlib import Path, PurePosixPath

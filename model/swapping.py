@@ -14,7 +14,7 @@ _NOT_HERE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM, e
 
 
 def put_in_place(new: Path, place: Path, aside: Path) -> None:
-    """Put a folder where another one is; that one is then at ``new``, or at ``aside``.
+    """Put a folder where another one, or a file, is; that is then at ``new``, or at ``aside``.
 
     Linux exchanges the two. Elsewhere ``place`` is empty for a moment, and a kill in it leaves what was there at
     ``aside``.
@@ -22,7 +22,7 @@ def put_in_place(new: Path, place: Path, aside: Path) -> None:
     Parameters
     ----------
     new, place
-        Two folders of one file system.
+        The folder and what it replaces, on one file system.
     aside
         A path beside ``new`` at which nothing lies.
 
