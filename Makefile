@@ -15,7 +15,8 @@ UV = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --no-co
   --python-version 3.11 --python-platform x86_64-manylinux_2_34
 HASHED = $(UV) --generate-hashes --constraint $(CONSTRAINTS)
 # three processes keep two CPUs busy: a third of the time of each is spent waiting, most of it for containers
-TOGETHER := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+# those of a file in one process, which makes what they share once
+TOGETHER := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 SAMPLE := --size 1024 1024 --seed 1 --bit-depth 16
 
 .DEFAULT_GOAL := help

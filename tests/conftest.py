@@ -29,13 +29,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where several processes share the tests (``-n``), those of a file, and all that use the engine."""
-    for item in items:
-        engine = {"docker", "cluster"} & {marker.name for marker in item.iter_markers()}
-        item.add_marker(pytest.mark.xdist_group("engine" if engine else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Nets as small as those of tests are slower in torch with more threads, most of all beside other work."""

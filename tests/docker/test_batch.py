@@ -79,7 +79,7 @@ def test_the_job_has_a_pod_for_each_shard_and_its_options_are_known(
     for index in range(spec["completions"]):
         monkeypatch.setenv("JOB_COMPLETION_INDEX", str(index))
         assert main([places.get(text, text) for text in args]) == 0
-    written = re.findall(r"wrote (\d+) results", capsys.readouterr().out)
+    written = re.findall(r"wrote (\d+) results?", capsys.readouterr().out)
     assert sum(map(int, written)) == IMAGES
     assert len(list((workplace / "results").glob("*_labels.tif"))) == IMAGES
 
