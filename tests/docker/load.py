@@ -22,7 +22,8 @@ LARGE = npy(IMAGE)
 SMALL = npy(disc(64, 64))
 
 _PAUSE_S = 0.05
-"""Between an answer and the next image: without, the clients take the processor from the containers they watch."""
+"""Between an answer and the next image of clients that are not patient: without, they take the processor from the
+containers they watch."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,8 @@ def load(url: str, *bodies: bytes, patient: bool = False, totals: Tally | None =
                 tally.answered += problem is None
                 if problem:
                     tally.failed.append(problem)
-            stop.wait(_PAUSE_S)
+            if not patient:
+                stop.wait(_PAUSE_S)
 
     def client(body: bytes) -> None:
         if patient:

@@ -17,6 +17,7 @@ from service.engine import encoding
 from service.engine.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
+from service.engine.finishing import Finishing
 from service.engine.request import SegmentRequest
 from service.engine.ticket import Throughput, Ticket
 from service.settings import Settings
@@ -201,7 +202,8 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its
         assert json.loads(answer.body.read())["features"]
         answer.body.close()
         assert {name: ms for name, ms in answer.stages_ms.items() if ms} == {"wait": 40000}
-        assert engine.models[0].finishing.seconds(wanted, 1) is None, "it has worked for no time at all"
+        known = engine.models[0].finishing.seconds(wanted, 1)
+        assert known == Finishing().seconds(wanted, 1), "it has worked for no time at all, which tells nothing"
         await engine.stop()
 
     asyncio.run(scenario())

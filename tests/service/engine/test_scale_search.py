@@ -278,9 +278,9 @@ def test_nuclei_of_any_size_are_found(shipped: AppClient, data_root: Path, stem:
     Some are left as they are, as the rule is: the objects found there are of a size that the package knows.
     """
     folder = data_root / "nuclei-dsb2018"
-    whole = Image.open(folder / "images" / f"{stem}.png")
+    whole, whole_labels = (Image.open(folder / side / f"{stem}.png") for side in ("images", "labels"))
     part = (0, 0, min(400, whole.width), min(400, whole.height))
-    image, labels = (Image.open(folder / side / f"{stem}.png").crop(part) for side in ("images", "labels"))
+    image, labels = whole.crop(part), whole_labels.crop(part)
     known_px = 20.5
     query = {"model": "nuclei", "output": "labels"}
     for factor in (1 / 3, 1, 3):
