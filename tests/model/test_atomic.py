@@ -10,6 +10,16 @@ from model import swapping
 from model.atomic import put, replacing
 
 
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder ``a``, and ``part`` that is to replace it; each has a file of its name."""
+    found = tmp_path / "a", tmp_path / "part"
+    for folder in found:
+        folder.mkdir()
+        (folder / folder.name).touch()
+    return found
+
+
 @pytest.mark.parametrize("part", [False, True], ids=["beside it", "where it is said"])
 def test_what_is_written_has_its_place_at_the_end_alone(tmp_path: Path, part: bool) -> None:
     target = tmp_path / "folder" / "a"
@@ -66,12 +76,9 @@ def test_a_folder_takes_the_place_of_a_file_or_a_link_and_what_that_leads_to_sta
 
 
 def test_a_folder_that_cannot_have_its_place_leaves_the_former_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, part = tmp_path / "a", tmp_path / "part"
-    for folder in (part, target):
-        folder.mkdir()
-        (folder / folder.name).touch()
+    target, part = folders
     rename = Path.rename
 
     def refused(path: Path, to: Path) -> Path:
@@ -87,11 +94,8 @@ def test_a_folder_that_cannot_have_its_place_leaves_the_former_one(
     assert (part / "part").exists()
 
 
-def test_there_is_no_moment_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target, part = tmp_path / "a", tmp_path / "part"
-    for folder in (part, target):
-        folder.mkdir()
-        (folder / folder.name).touch()
+def test_there_is_no_moment_without_a_folder(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    target, part = folders
     rename = Path.rename
 
     def stays(path: Path, to: Path) -> Path:
@@ -101,4 +105,4 @@ def test_there_is_no_moment_without_a_folder(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "rename", stays)
     put(target, part)
     assert (target / "part").exists()
-    assert list(tmp_path.iterdir()) == [target]
+    assert list(target.parent.iterdir()) == [target]
