@@ -28,7 +28,8 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
         assert free.acquire(timeout=60)
         return load_entry(*arguments, **options)
 
-    monkeypatch.setattr("service.engine.registry.load_entry", held)
+    for module in ("registry", "rescan"):
+        monkeypatch.setattr(f"service.engine.{module}.load_entry", held)
     yield free
     free.release(9)
 
@@ -60,6 +61,24 @@ def test_packages_that_load_are_named_until_they_are_served(
         assert listed()["problem"] is None
         assert main(["models", "--url", url]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_package_that_comes_later_is_named_while_it_is_loaded(tmp_path: Path, turns: threading.Semaphore) -> None:
+    put_package(tmp_path / "models", "tiny")
+    put_package(tmp_path / "aside", "cells")
+    turns.release()
+    settings = Settings(models_dir=tmp_path / "models", backend="cpu", threads=1, rescan_s=0.02)
+    with served(create_app(settings), lifespan="on") as port:
+
+        def listed() -> tuple[list[str], list[str]]:
+            found = httpx.get(f"http://127.0.0.1:{port}/models").json()
+            return [model["name"] for model in found["models"]], found["loading"]
+
+        wait_until(lambda: listed() == (["tiny"], []))
+        (tmp_path / "aside" / "cells").rename(tmp_path / "models" / "cells")
+        wait_until(lambda: listed() == (["tiny"], ["cells"]))
+        turns.release()
+        wait_until(lambda: listed() == (["cells", "tiny"], []))
 
 
 def test_a_service_that_cannot_load_any_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
