@@ -8,87 +8,22 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import ipaddress
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.package import ZOO
 from model.session import Backend, Precision
+from service.setting_kinds import Devices, MemoryBudget, Networks, Origins, PackageFolders, PathPrefix
 
 PREFIX = "UNET_"
-# as browsers send it: a scheme's own port is left out, and any other text would never be met
-_ORIGIN = r"(http(?!s)(?!.*:80$)|https(?!.*:443$))://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
 
 
 class InvalidSettings(Exception):
     """A setting has a value that it cannot have; the message names each, what was found and what is allowed."""
-
-
-def _none_or_enough(megabytes: int) -> int:
-    if megabytes and megabytes < 128:
-        raise PydanticCustomError("memory_budget", "Input should be 0 or at least 128")
-    return megabytes
-
-
-def _device_list(text: str) -> str:
-    numbers = [number.strip() for number in text.split(",")]
-    if numbers == ["all"]:
-        return "all"
-    if not all(re.fullmatch("[0-9]{1,4}", number) for number in numbers):
-        raise PydanticCustomError("devices", "Input should be numbers of GPUs with commas between, or all")
-    if len({int(number) for number in numbers}) < len(numbers):
-        raise PydanticCustomError("devices", "Input should name each GPU once")
-    return ",".join(str(int(number)) for number in numbers)
-
-
-def _network_list(text: str) -> str:
-    networks = [network.strip() for network in text.split(",") if network.strip()]
-    try:
-        return ",".join(str(ipaddress.ip_network(network)) for network in networks)
-    except ValueError as error:
-        raise PydanticCustomError(
-            "trusted_proxies",
-            "Input should be addresses and networks with commas between, such as 127.0.0.1,10.0.0.0/8: {why}",
-            {"why": str(error)},
-        ) from None
-
-
-def _package_folders(given: object) -> object:
-    if isinstance(given, Path):
-        return (given,)
-    if not isinstance(given, str):
-        return given
-    # an empty part is what a variable leaves that is not set
-    folders = tuple(ZOO if part == "zoo" else Path(part) for part in given.split(os.pathsep) if part)
-    if not folders:
-        raise PydanticCustomError("models_dir", "Input should name a folder of packages, or zoo")
-    return tuple(dict.fromkeys(folders))
-
-
-def _path_prefix(text: str) -> str:
-    prefix = text.rstrip("/")
-    if not re.fullmatch(r"(/[^/\\?#\s]+)*", prefix):
-        raise PydanticCustomError("root_path", "Input should begin with one /, without blanks, ? or #, such as /unet")
-    return prefix
-
-
-def _origin_list(text: str) -> str:
-    origins = [origin.strip().lower() for origin in text.split(",") if origin.strip()]
-    if origins != ["*"] and not all(re.fullmatch(_ORIGIN, origin, re.ASCII) for origin in origins):
-        raise PydanticCustomError(
-            "cors_origins",
-            "Input should be * alone, or origins with commas between: scheme, host and a port that is not the scheme's "
-            "own, without a path, such as https://viewer.example.org or http://127.0.0.1:3000",
-        )
-    return ",".join(dict.fromkeys(origins))
 
 
 class Settings(BaseSettings):
@@ -100,10 +35,10 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8000, description="Port to listen on. 0 picks a free port and logs it."
     )
-    root_path: Annotated[str, AfterValidator(_path_prefix)] = Field(
+    root_path: PathPrefix = Field(
         "", description="Path prefix under which a proxy publishes the service and which it strips, such as /unet."
     )
-    trusted_proxies: Annotated[str, AfterValidator(_network_list)] = Field(
+    trusted_proxies: Networks = Field(
         "127.0.0.1,::1",
         description="Addresses and networks of proxies, separated by commas, whose X-Forwarded-For is trusted. It "
         "gives the client's address, which tells users without API keys apart. A single comma: none.",
@@ -112,12 +47,12 @@ class Settings(BaseSettings):
         None,
         description="File of API keys, one NAME:KEY per line. Empty: no key is needed.",
     )
-    cors_origins: Annotated[str, AfterValidator(_origin_list)] = Field(
+    cors_origins: Origins = Field(
         "",
         description="Web origins that may call the service from a browser, separated by commas, such as "
         "https://viewer.example.org, or * for all. Empty: only its own page.",
     )
-    models_dir: Annotated[tuple[Path, ...] | None, NoDecode, BeforeValidator(_package_folders)] = Field(
+    models_dir: PackageFolders = Field(
         None,
         description="Folders of model packages (folders or zip files), separated as in PATH. The word zoo stands "
         "for the packages that ship with the software. Empty: zoo alone.",
@@ -142,7 +77,7 @@ class Settings(BaseSettings):
     require_gpu: bool = Field(
         default=False, description="Stay unready if there is no GPU, instead of running on the CPU."
     )
-    devices: Annotated[str, AfterValidator(_device_list)] = Field(
+    devices: Devices = Field(
         "0", description="GPUs to use, numbered from 0, separated by commas, or all. Each gets a copy of the model."
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
@@ -154,7 +89,7 @@ class Settings(BaseSettings):
         "no limit.",
     )
     engine_cache_dir: str = Field("", description="Folder that keeps built TensorRT engines. Empty: none.")
-    memory_budget_mb: Annotated[int, AfterValidator(_none_or_enough)] = Field(
+    memory_budget_mb: MemoryBudget = Field(
         0,
         description="Working memory of all requests together, in MiB, at least 128. 0: what fits, at most 2048.",
     )
