@@ -23,7 +23,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 from training.datasets import AnnotatedImage, load_images
 from training.measures.objects import match_objects
 from training.object_sizes import areas_of, percentiles_px
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--factors", type=float, nargs="+", default=[0.5, 1, 2, 3, 4, 6])
     arguments = parser.parse_args()
     images = chosen_images(arguments.data, arguments.recipe, arguments.images)
-    with running_service(UNET_MODELS_DIR="zoo") as url, httpx.Client(base_url=url, timeout=600) as client:
+    with measured_service(UNET_MODELS_DIR="zoo") as url, httpx.Client(base_url=url, timeout=600) as client:
         print(f"{'factor':>6} {'suits':>8} {'auto':>6} {'undone':>7} {'own':>6}")
         for factor, suits, (found, undone, own) in compared(client, arguments.recipe, images, arguments.factors):
             print(f"{factor:6g} {suits:4} /{len(images):2} {found:6.3f} {undone:7.3f} {own:6.3f}", flush=True)

@@ -16,8 +16,8 @@ from functools import partial
 import httpx
 import tifffile
 
+from benchmarks.serving import measured_service
 from benchmarks.turns import median_s, ratio, take_turns
-from clients.demo import running_service
 from service.bench import blobs
 from service.engine.machine import this_machine
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     settings = {"UNET_DEADLINE_S": str(_TIMEOUT_S), "UNET_MAX_BACKLOG_S": str(_TIMEOUT_S)}
-    with running_service(**settings) as url, httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
+    with measured_service(**settings) as url, httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
         bodies = {
             "full": mosaic(options.size, options.fields, 0),
             "missing": mosaic(options.size, options.fields, options.missing),

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from benchmarks.probes import listener
 from benchmarks.random_package import passing_net, write_package
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 from model.label_rule import LabelRule
 from service.bench import blobs
 from service.engine.machine import this_machine
@@ -155,7 +155,7 @@ def main() -> None:
             "TMPDIR": name,
         }
         small: list[float] = []
-        with running_service(**settings) as url, httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
+        with measured_service(**settings) as url, httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
             process = psutil.Process(listener(url).pid)
 
             def ask_for_small() -> str:

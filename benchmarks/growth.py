@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.probes import listener
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 
 _REPORTS = 10
 _FORMATS = {
@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"UNET_BACKEND": arguments.backend, "UNET_MEMORY_BUDGET_MB": str(arguments.budget_mb)}
     with (
-        running_service(UNET_MODELS_DIR="zoo", **settings) as url,
+        measured_service(UNET_MODELS_DIR="zoo", **settings) as url,
         httpx.Client(base_url=url, timeout=600) as client,
         ThreadPoolExecutor(arguments.clients) as clients,
     ):

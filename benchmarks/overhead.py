@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 from model.normalization import fit
 from model.package import ZOO
 from model.planner import batch_room
@@ -77,7 +77,7 @@ def main() -> None:
     budget = budget_of(settings)
     loaded = load_model(arguments.package, session_options(settings, budget), plan_limits(settings, budget))
     turns: list[tuple[float, float]] = []
-    served = running_service(
+    served = measured_service(
         UNET_MODELS_DIR=str(arguments.package),
         UNET_BACKEND=backend,
         UNET_PRECISION=precision,

@@ -24,7 +24,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.probes import listener
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 from model.package import ZOO
 
 _SOURCE = "nuclei"
@@ -77,7 +77,7 @@ def main() -> None:
         for name in names:
             _copy(Path(folder), name)
         with (
-            running_service(
+            measured_service(
                 UNET_MODELS_DIR=folder, UNET_BACKEND=arguments.backend, UNET_PRECISION=arguments.precision
             ) as url,
             httpx.Client(base_url=url, timeout=600) as client,

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import tifffile
 
-from clients.demo import running_service
+from benchmarks.serving import measured_service
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
 
@@ -58,7 +58,7 @@ def main() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, image_yx)
     with (
-        running_service(UNET_BACKEND=arguments.backend) as url,
+        measured_service(UNET_BACKEND=arguments.backend) as url,
         httpx.Client(base_url=url, timeout=60) as probe,
         ThreadPoolExecutor(1) as background,
     ):

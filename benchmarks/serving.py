@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ def row(text: str) -> Row:
     return Row(backend, precision)
 
 
+def measured_service(**settings: str) -> AbstractContextManager[str]:
+    """Start a service that runs its net for every request, whatever came before; else as ``running_service``."""
+    return running_service(UNET_REPEAT_MB="0", **settings)
+
+
 def environment(package: Path, chosen: Row, cache: str) -> dict[str, str]:
     """Settings of a service that refuses nothing for want of time; measured speeds of tiles are kept in ``cache``."""
     return {
@@ -86,7 +91,7 @@ def serving(package: Path, chosen: Row, cache: str) -> Iterator[httpx.Client]:
     if check.returncode:
         raise LeftOut(check.stderr.strip().rpartition("\n")[2].removeprefix("unet-service: "))
     with (
-        running_service(**settings) as url,
+        measured_service(**settings) as url,
         httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client,
     ):
         yield client

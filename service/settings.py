@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         0,
         description="Working memory of all requests together, in MiB, at least 128. 0: what fits, at most 2048.",
     )
+    repeat_mb: Annotated[int, Field(ge=0)] = Field(
+        64,
+        description="Part of it, in MiB, at most a sixteenth, that keeps what the model found in the last images: an "
+        "image sent again with another threshold or format does not run again. 0: none.",
+    )
     max_body_mb: Annotated[int, Field(ge=1)] = Field(512, description="Largest request body, in MiB. Above it: 413.")
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         2_000_000_000,

@@ -51,6 +51,9 @@ class Metrics:
             "unet_batch_tiles", "Tiles per call of the net", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64)
         )
         self.pixels = Counter("unet_pixels", "Image pixels segmented, all planes", ("model",), registry=registry)
+        self.repeats = Counter(
+            "unet_repeats", "Requests for images that came before: the net did not run", ("model",), registry=registry
+        )
         self.rejected = Counter("unet_rejected", "Requests answered with a problem", ("reason",), registry=registry)
         self.cancelled = Counter("unet_cancelled", "Requests whose client went away", ("reason",), registry=registry)
         self.jobs_accepted = Counter("unet_jobs_accepted", "Requests that have become jobs", registry=registry)

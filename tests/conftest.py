@@ -20,6 +20,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 settings.register_profile("project", settings(), deadline=None)
 settings.load_profile("project")
 
+# many send the same image again and again, and want the net to run for it: those that do not set it themselves
+os.environ["UNET_REPEAT_MB"] = "0"
+
 # none speaks TLS with the world, and to read the machine's authorities takes every client longer than a request
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
@@ -49,8 +52,9 @@ def kept_speeds_hold() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No setting of the machine reaches a test, no test its cache; ONNX Runtime sends no telemetry."""
+    kept = {"UNET_REPEAT_MB", "UNET_TEST_DATA", "UNET_TEST_NO_SKIP", "UNET_TEST_KUBECONFIG"}
     for name in list(os.environ):
-        if name.startswith("UNET_") and name not in {"UNET_TEST_DATA", "UNET_TEST_NO_SKIP", "UNET_TEST_KUBECONFIG"}:
+        if name.startswith("UNET_") and name not in kept:
             monkeypatch.delenv(name)
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     monkeypatch.setenv("UNET_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "speeds"))

@@ -13,8 +13,9 @@ from service.settings import Settings
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters but ends of lines and tabs
 _LOCAL = ("models_dir", "backend", "precision")
 _DAY_S = 86_400.0
-UNHURRIED = {"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "rescan_s": 0.0}
-"""Settings of commands with an engine of their own: nothing is refused for want of time, no package changes."""
+UNHURRIED = {"deadline_s": _DAY_S, "max_backlog_s": _DAY_S, "rescan_s": 0.0, "repeat_mb": 0}
+"""Settings of commands with an engine of their own: no image is refused for want of time, no package changes, and each
+image comes once."""
 
 
 def add_local_options(command: argparse.ArgumentParser, *more: str) -> None:

@@ -24,7 +24,7 @@ from service.engine.admission import Admission
 from service.engine.clock import WAIT, StageClock
 from service.engine.loading import LoadedModel
 from service.engine.needs import Needs
-from service.engine.plane import FinishedPlane, chosen_run, empty_plane, read_image
+from service.engine.plane import FinishedPlane, InferredPlane, chosen_run, empty_plane, read_image
 from service.engine.planning import most_batch_pixels
 from service.engine.request import SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_back, scaled_image
@@ -71,12 +71,12 @@ class AcceptedRequest:
         values = header.planes * max(header.channels * math.prod(header.size_yx), math.prod(self.plan.tiles.size_yx))
         return await self.workers.call(values, function, *arguments, ticket=self.ticket, clock=self.clock)
 
-    async def plane(self, index: int) -> list[FinishedPlane]:
-        """Take one plane through every stage but the encoder, for each request."""
-        planes, normalization, note = await self._infer(index)
-        notes = (*((note,) if note else ()), *normalization.notes)
+    async def finish(self, plane: InferredPlane) -> list[FinishedPlane]:
+        """Take what the net gave for one plane through every stage but the encoder, for each request."""
+        normalization = plane.normalization
+        notes = (*((plane.note,) if plane.note else ()), *normalization.notes)
         finished: list[FinishedPlane] = []
-        for request, values in zip(self.requests, planes, strict=True):
+        for request, values in zip(self.requests, plane.values, strict=True):
             if request.output != "labels":
                 finished.append(FinishedPlane(values, normalization, notes, None))
                 continue
@@ -102,7 +102,7 @@ class AcceptedRequest:
             normalization = await self.in_worker(fit, spec.normalization, WantedPixels(image_yxc, self.ticket))
         return image_yxc, normalization, note
 
-    async def _infer(self, index: int) -> tuple[list[Pixels], FittedNormalization, str | None]:
+    async def infer(self, index: int) -> InferredPlane:
         """Decode one plane and send it through the net; the decoded plane is gone afterwards."""
         spec = self.chosen.package.spec
         in_worker = self.in_worker
@@ -126,7 +126,7 @@ class AcceptedRequest:
                 planes = await self._empty_planes(self.reader.header.size_yx, outputs)
                 for plane, reduce in zip(planes, reduces, strict=True):
                     await in_worker(scaled_back, probabilities, reduce, plane)
-        return planes, normalization, note
+        return InferredPlane(planes, normalization, note)
 
     async def _empty_planes(self, size_yx: tuple[int, int], outputs: Sequence[OutputKind]) -> list[Pixels]:
         spec, allocate = self.chosen.package.spec, self._allocate

@@ -45,7 +45,7 @@ def check_time(
     # one that somebody waits for passes those in the background
     ahead = [ticket for ticket in tickets if asked.background or not ticket.background]
     limit_s = timeout_s if asked.background else max_backlog_s
-    if ahead and sum(ticket.seconds_left for ticket in ahead) + asked.seconds_left > limit_s:
+    if ahead and asked.pixels_left and sum(ticket.seconds_left for ticket in ahead) + asked.seconds_left > limit_s:
         _check_share(asked, ahead, limit_s)
     check_deadline(asked, tickets, timeout_s, order, busy_s=busy_s)
 

@@ -110,6 +110,7 @@ class Engine:
             spool=self._spool,
             metrics=self._metrics,
             memory_fit=self.memory_fit,
+            repeat_bytes=self._budget.repeats,
         )
         self._serve(registry)
         self._left(())
@@ -226,10 +227,8 @@ class Engine:
 
         Parameters
         ----------
-        size_yx
-            Height and width, px.
-        planes
-            How many of them.
+        size_yx, planes
+            Height and width, px, and how many planes.
         request
             What would be wanted.
 

@@ -32,7 +32,8 @@ _LOADING = 6  # bytes of memory for each of a package's files while it is loaded
 CALIBRATION_S = 1.5  # of all packages together: readiness waits for it
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # a key of batches: each package is loaded once, its parts do not hash
+# a key of batches: each package is loaded once, its parts do not hash
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
     """A package that is served."""
 

@@ -19,7 +19,7 @@ from service.engine.request import SegmentRequest
 from service.engine.scaling import scaling_bytes, scaling_work_bytes
 from service.engine.series import Series
 from service.engine.spool import MAPPED_BYTES
-from service.formats import ENCODERS, SegmentationResult
+from service.formats import ENCODERS, OutputKind, SegmentationResult
 
 _BYTES_PER_EDGE = 100  # measured: 1.2 GB for the 12 million edges of a 3000 x 3000 px image of noise as GeoJSON
 _BYTES_PER_OUTLINED_PX = 24  # regions, their transpose and skimage's own labels, while outlines are traced
@@ -76,10 +76,9 @@ def needs(
     # bytes a pixel that the net fills and that finding objects takes; and working memory
     filled, finding = (4, 8 if watershed else 4) if labels else (0, 0)
     working = min(plane, LABEL_BAND_PX) * _BYTES_PER_BANDED_PX if labels else 0
-    of_outputs = {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}
     if labels and header.planes > 1 and requests[0].link is not None:
         working = max(working, band_bytes(header.size_yx))
-    kept = sum(of_outputs[request.output] for request in requests)
+    kept = sum(result_bytes(request.output, spec) for request in requests)
     reading = reading_bytes(header, part_bytes)
     # the decoded plane is gone when objects are looked for; one of finding's arrays is, when labels are written
     arrays = max(reading.decoded + plane * filled, plane * (filled + finding))
@@ -101,6 +100,11 @@ def needs(
                 last = reading.into_memory + plane * (header.planes - 1) * kept
                 choices.append(Needs(max(last, held + reading.kept + max(working, flooding)), 0, window))
     return next((choice for choice in choices if choice.memory_bytes <= most.memory_bytes), choices[-1])
+
+
+def result_bytes(output: OutputKind, spec: ModelSpec) -> int:
+    """Bytes of each pixel of what the net gives for an output, and of the output itself at most."""
+    return {"mask": 1, "labels": 4, "probabilities": 4 * len(spec.classes)}[output]
 
 
 class Reading(NamedTuple):

@@ -23,6 +23,7 @@ from service.engine.resources import (
 from service.settings import Settings
 
 _LOG = logging.getLogger("unet.engine")
+_REPEAT_PART = 16  # of the memory budget at most goes to what may be asked for again
 _TILE_SHARE = 0.4  # of the memory budget goes to the net's activations, the rest to images and results
 
 
@@ -34,20 +35,22 @@ class Budget:
     """Working memory of all requests together."""
     tiles: int
     """Part of it that a batch of tiles may take while the net runs."""
+    repeats: int
+    """Part of it for what the net gave for the last images."""
     nets: int
     """Beside it: what the nets of all packages that are in the folders take once they are loaded."""
 
     @property
     def images(self) -> int:
         """Part of the working memory that is for images and results."""
-        return self.total - self.tiles
+        return self.total - self.tiles - self.repeats
 
 
 def budget_of(settings: Settings) -> Budget:
     """Say how much memory there is: as set, else what the container allows. All packages are looked at for that."""
     nets = _nets_bytes(settings)
     total = memory_budget(settings.memory_budget_mb, memory_limit(), temporary_memory(), nets)
-    return Budget(total, int(total * _TILE_SHARE), nets)
+    return Budget(total, int(total * _TILE_SHARE), min(settings.repeat_mb << 20, total // _REPEAT_PART), nets)
 
 
 def _nets_bytes(settings: Settings) -> int:

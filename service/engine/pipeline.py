@@ -28,8 +28,9 @@ from service.engine.loading import LoadedModel
 from service.engine.needs import Needs
 from service.engine.plane import check_output
 from service.engine.progress import Progress
+from service.engine.repeats import Repeats
 from service.engine.request import Answer, Body, SegmentRequest
-from service.engine.scale_search import Search, found_scale, search_of
+from service.engine.scale_search import found_scale, search_of
 from service.engine.scheduler import Scheduler
 from service.engine.series import SINGLE, Series
 from service.engine.spool import Spool, SpoolShare
@@ -55,6 +56,7 @@ class Pipeline:
     max_pixels: int
     turns: Turns
     trials: Trials
+    repeats: Repeats
 
     @errors_keep_nothing
     async def segment(
@@ -92,11 +94,16 @@ class Pipeline:
             accepted = partial(
                 self._accepted, reader=reader, channel=channel, chosen=chosen, clock=clock, progress=progress
             )
+            with clock.stage("open"):
+                hashed = partial(self.workers.call, header.planes * math.prod(header.size_yx), clock=clock)
+                repeat = await self.repeats.look(source, header, requests, chosen, hashed)
+            if repeat.known:
+                progress.is_repeat, progress.scaled = True, repeat.scaled
             at_scale = self._at_scale(
                 requests, reader, chosen, accepted, timeout_s=timeout_s, progress=progress, series=series
             )
             work, about_scale = await held.enter_async_context(at_scale)
-            finished = [await work.plane(index) for index in range(header.planes)]
+            finished = await repeat.planes(work, about_scale)
             bodies = held.enter_context(ExitStack())
             encoded: list[tuple[Body, dict[str, Any]]] = []
             for each, planes in zip(work.requests, zip(*finished, strict=True), strict=True):
@@ -109,7 +116,9 @@ class Pipeline:
             bodies.pop_all()
         pixels = header.planes * math.prod(header.size_yx)
         self.metrics.pixels.labels(model=spec.reference).inc(pixels)
-        if len(work.requests) == 1:
+        if repeat.known:
+            self.metrics.repeats.labels(model=spec.reference).inc()
+        elif len(work.requests) == 1:
             chosen.finishing.add(work.requests[0], pixels, work.ticket.beside())
         return [
             Answer(body, encoder.media_type, encoder.extension, receipt, clock.milliseconds(), spec.reference)
@@ -128,7 +137,7 @@ class Pipeline:
         if scaled is not None:
             request, _ = scaled
         else:  # the scale that is found for an image nobody knows before, and its own stands for it
-            search = self._search(header, request, chosen, part_bytes, timeout_s).asked
+            search = search_of(header, request, chosen, part_bytes, timeout_s, most=self._most, series=SINGLE).asked
         demand = partial(self.demand, header, [request], chosen, part_bytes, timeout_s)
         work = demand()
         await self._try_speed(search or work, chosen)
@@ -182,12 +191,16 @@ class Pipeline:
         if scaled is not None:
             requests = all_at_scale(requests, scaled)
             asked = demand(requests, series=series)
+            if progress.is_repeat:
+                asked = replace(asked, pixels=0)
             await self._try_speed(asked, chosen)
             async with accepted(requests, asked) as work:
                 with telling(asked.auto_scale):
                     yield work, scaled[1]
             return
-        crops, known, asked = self._search(header, request, chosen, reader.part_bytes, timeout_s, series=series)
+        crops, known, asked = search_of(
+            header, request, chosen, reader.part_bytes, timeout_s, most=self._most, series=series
+        )
         for each in requests:  # at no scale does one take less than at its own, alone
             demand([each], series=series).check_alone(self.admission)
         await self._try_speed(asked, chosen)
@@ -265,19 +278,6 @@ class Pipeline:
         return demand_of(
             header, requests, chosen, part_bytes, timeout_s, most=most, most_pixels=most_pixels, series=series
         )
-
-    def _search(
-        self,
-        header: ImageHeader,
-        request: SegmentRequest,
-        chosen: LoadedModel,
-        part_bytes: int,
-        timeout_s: float,
-        *,
-        series: Series = SINGLE,
-    ) -> Search:
-        """See :func:`service.engine.scale_search.search_of`."""
-        return search_of(header, request, chosen, part_bytes, timeout_s, most=self._most, series=series)
 
     async def _try_speed(self, asked: Demand, chosen: LoadedModel) -> None:
         """Try the net where an old speed alone would refuse what is asked for."""

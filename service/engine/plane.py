@@ -23,6 +23,15 @@ from service.formats import Encoder, OutputKind, SegmentationResult
 
 
 @dataclass(frozen=True, slots=True)
+class InferredPlane:
+    """What the net gave for one plane, for each request, and what the receipt says of how the plane was read."""
+
+    values: Sequence[Pixels]
+    normalization: FittedNormalization
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FinishedPlane:
     """Result of one plane, and what the receipt says of it."""
 

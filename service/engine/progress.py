@@ -35,6 +35,8 @@ class Progress:
         """When it was its turn."""
         self.scaled = scaled
         """Its scale, once that is settled; it is not looked for again."""
+        self.is_repeat = False
+        """Whether the net gave before what is asked for, and does not run."""
         self.pixels = 0
         """Of the image, all planes together."""
         self._ticket: Ticket | None = None
@@ -101,6 +103,8 @@ class Progress:
             return self._done
         if self._ticket is None or self._preparing:
             return 0
+        if not self._all:
+            return self.pixels
         return self.pixels - math.ceil(self.pixels * self._ticket.pixels_left / self._all)
 
     @property

@@ -21,6 +21,7 @@ from service.engine.pipeline import Pipeline
 from service.engine.planning import PlanLimits
 from service.engine.progress import Progress
 from service.engine.registry import Registry, dropped
+from service.engine.repeats import Repeats
 from service.engine.rescan import Rescan
 from service.engine.scheduler import Scheduler
 from service.engine.soundness import LEAST_PATIENCE_S, Soundness
@@ -94,7 +95,8 @@ class Running:
             with self.watch.using(chosen):
                 async with asyncio.timeout(timeout_s):
                     yield self.pipeline
-            self.soundness.passed(chosen)
+            if not progress.is_repeat:
+                self.soundness.passed(chosen)
         except InferenceFailed as error:
             if self.watch.serves(chosen):
                 self.soundness.failed(chosen, error)
@@ -127,6 +129,7 @@ def begin(
     spool: Spool,
     metrics: Metrics,
     memory_fit: MemoryFit,
+    repeat_bytes: int,
 ) -> Running:
     """Begin, on the running event loop.
 
@@ -142,6 +145,8 @@ def begin(
         Told which packages are loaded, or wait for memory, later.
     admission, workers, spool, metrics, memory_fit
         What is there before.
+    repeat_bytes
+        Memory for what the net gave for the last images.
 
     """
     if backend not in GPU_BACKENDS and settings.devices != "0":
@@ -160,7 +165,8 @@ def begin(
     scheduler.start()
     admission.busy_s = lambda: scheduler.busy_s
     turns, trials = Turns(admission.order), Trials(threads)
-    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, trials)
+    repeats = Repeats(repeat_bytes)
+    pipeline = Pipeline(admission, scheduler, workers, metrics, spool, settings.max_pixels, turns, trials, repeats)
     patience_s = max(settings.deadline_s, LEAST_PATIENCE_S)
 
     def longest() -> tuple[float, str]:

@@ -32,7 +32,8 @@ def most_megapixels(output: Literal["mask", "labels"], working_mb: int) -> float
     """Largest square 16-bit image that the shipped ``nuclei`` takes in memory, Mpx."""
     spec = read_package(PROJECT / "model" / "zoo" / "nuclei").spec
     header = open_image(io.BytesIO(tiff(np.zeros((9, 9), np.uint16))), ReadLimits(10**9, 10**9)).header
-    room = Needs(budget_of(Settings(memory_budget_mb=working_mb)).images, 0)
+    repeat_mb = Settings.model_fields["repeat_mb"].default
+    room = Needs(budget_of(Settings(memory_budget_mb=working_mb, repeat_mb=repeat_mb)).images, 0)
     side = 10
     while (
         needs(replace(header, size_yx=(side, side)), spec, [SegmentRequest(output=output)], 0, room).memory_bytes

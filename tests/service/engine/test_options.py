@@ -82,3 +82,10 @@ def test_the_packages_are_looked_at_once_for_the_memory_of_a_start(
 
 def test_a_folder_that_may_not_be_looked_into_takes_none(tmp_path: Path) -> None:
     assert budget_of(Settings(models_dir=(tmp_path / "missing",))).total > 0
+
+
+def test_no_more_than_a_sixteenth_of_the_working_memory_is_for_repeats() -> None:
+    for repeat_mb, mebibytes in ((999, 8), (3, 3), (0, 0)):
+        budget = budget_of(Settings(memory_budget_mb=128, repeat_mb=repeat_mb))
+        assert budget.repeats == mebibytes * _MIB
+        assert budget.images + budget.repeats + budget.tiles == budget.total

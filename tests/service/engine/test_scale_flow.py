@@ -282,7 +282,7 @@ def test_what_ends_for_want_of_time_or_memory_at_a_scale_that_auto_took_names_it
             asked = {"found": AUTO, "sizes": replace(AUTO, pixel_size_um=(1.0, 1.0)), "given": found}[how]
             scale = 2.0 if how == "sizes" else found.scale
             for plane, error in ((late, DeadlineExceeded), (fat, TooLargeForMemory)):
-                monkeypatch.setattr(AcceptedRequest, "plane", plane)
+                monkeypatch.setattr(AcceptedRequest, "infer", plane)
                 with pytest.raises(error) as ended:
                     await asking(engine, npy(IMAGE), asked)
                 told = f"; scale=auto took {scale:g}, scale= with a number replaces it"
