@@ -29,13 +29,15 @@ from service.client import Client
 from tests.images import disc
 from tests.live import LiveServer, live_tiny
 
-CLIENTS = Path(__file__).resolve().parents[2] / "clients"
+HERE = Path(__file__).resolve().parent
+CLIENTS = HERE.parents[1] / "clients"
 PIXEL_UM = 0.325
 SECRET = "9f+8/e@7:d%6c5b4a32z1y0x"  # noqa: S105 - of this test; its signs need encoding in an address
 LARGE = np.zeros((4096, 4096), np.uint16)  # more bytes than the sockets of both ends hold
 IMAGE = np.tile(disc(64, 64).astype(np.uint16) * 200, (4, 6))  # 24 discs on 256 x 384 px
 
 
+LONGEST_S = 120  # that a program may run
 AWAY_S = 1.5  # more than programs wait before they ask a service again that was lost
 LOSSES_OF_A_JOB = ("none", "early", "half", "away")
 
@@ -62,7 +64,8 @@ class Program:
     def temporary(self) -> Path:
         return self.folder / "temporary"
 
-    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def environment(self) -> dict[str, str]:
+        """Variables of the program, whose temporary folder is there then."""
         self.temporary.mkdir(exist_ok=True)
         # programs that run for two seconds are not worth compiling twice: a third of their time
         java = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.io.tmpdir={self.temporary} -Duser.home={self.folder}"
@@ -74,10 +77,13 @@ class Program:
         }
         if self.screen:
             environment["DISPLAY"] = self.screen
+        return environment
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["timeout", "--kill-after=5", "120", *self.command, *map(str, arguments)],
+            ["timeout", "--kill-after=5", str(LONGEST_S), *self.command, *map(str, arguments)],
             cwd=self.folder,
-            env=environment,
+            env=self.environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -86,6 +92,30 @@ class Program:
     def left_behind(self) -> list[str]:
         """Names of files of ours among the temporary ones."""
         return sorted(path.name for path in self.temporary.rglob("*") if path.name.startswith(("unet", "oct")))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGroovy:
+    """Groovy that has been started, and runs scripts one after the other as if it were started for each."""
+
+    program: Program
+    process: subprocess.Popen[str]
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        asked = json.dumps([*map(str, arguments)])
+        end = threading.Timer(LONGEST_S, self.process.kill)
+        end.start()
+        try:
+            print(asked, file=self.process.stdin, flush=True)
+            status, said, errors = json.loads(self.process.stdout.readline())
+        finally:
+            end.cancel()
+        return subprocess.CompletedProcess(asked, status, said, errors)
+
+    def left_behind(self) -> list[str]:
+        return self.program.left_behind()
 
 
 @dataclass(slots=True)
@@ -412,6 +442,24 @@ def groovy(tmp_path: Path, screen: str) -> Program:
     """Groovy with ImageJ's classes, as Fiji has them."""
     installed("imagej", "groovy")
     return Program(("groovy", "-cp", "/usr/share/java/ij.jar"), tmp_path, screen)
+
+
+@pytest.fixture(scope="session")
+def kept_groovy(tmp_path_factory: pytest.TempPathFactory, screen: str) -> Iterator[KeptGroovy]:
+    """The same with QuPath's stand-ins, started once: a start takes ten times as long as a script."""
+    installed("imagej", "groovy")
+    classes = f"/usr/share/java/ij.jar:{HERE / 'standins'}"
+    program = Program(("groovy", "-cp", classes, str(HERE / "kept.groovy")), tmp_path_factory.mktemp("groovy"), screen)
+    with subprocess.Popen(
+        program.command,
+        cwd=program.folder,
+        env=program.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield KeptGroovy(program, process)
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from tests.clients.conftest import (
     IMAGE,
     REFUSALS_TO_THE_END,
     SECRET,
-    Program,
+    KeptGroovy,
     gate,
-    installed,
     losing_proxy,
     refusal,
     with_key,
@@ -29,21 +28,19 @@ from tests.clients.conftest import (
 from tests.live import LiveServer
 
 SCRIPT = CLIENTS / "qupath" / "segment_unet.groovy"
-STAND_INS = Path(__file__).parent / "standins"
 BOX = (100, 40, 200, 150)  # x, y, width, height of the annotation
 
 
-@pytest.fixture
-def qupath(tmp_path: Path) -> Program:
-    installed("imagej", "groovy")
-    return Program(("groovy", "-cp", f"/usr/share/java/ij.jar:{STAND_INS}"), tmp_path)
-
-
 def run(
-    qupath: Program, image: Path, *options: str, box: tuple[int, ...] | None = BOX, z: int = 0, script: Path = SCRIPT
+    kept_groovy: KeptGroovy,
+    image: Path,
+    *options: str,
+    box: tuple[int, ...] | None = BOX,
+    z: int = 0,
+    script: Path = SCRIPT,
 ) -> dict[str, Any]:
     """Run the script twice on an image with one annotation, selected where ``box`` is given; what is there then."""
-    driver = qupath.folder / "driver.groovy"
+    driver = image.parent / "driver.groovy"
     driver.write_text(f"""
         import groovy.json.JsonOutput
         import qupath.lib.objects.PathObject
@@ -65,10 +62,10 @@ def run(
             width: it.ROI.boundsWidth, height: it.ROI.boundsHeight, z: it.ROI.z] }} }}
         println('told' + JsonOutput.toJson([root: told(QP.root), annotation: told(annotation), updates: QP.updates]))
     """)
-    done = qupath.run(driver)
+    done = kept_groovy.run(driver)
     line = next((line for line in done.stdout.splitlines() if line.startswith("told")), "")
     assert line, done.stdout + done.stderr
-    assert qupath.left_behind() == []
+    assert kept_groovy.left_behind() == []
     found: dict[str, Any] = json.loads(line.removeprefix("told"))
     return found
 
@@ -94,11 +91,11 @@ def expected(url: str, image: np.ndarray[Any, Any], inside: tuple[int, ...] | No
 
 
 def test_objects_of_an_annotation_lie_where_they_are_in_the_image(
-    qupath: Program, server: LiveServer, tmp_path: Path
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path
 ) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
-    found = run(qupath, image, f"url={server.url}/")
+    found = run(kept_groovy, image, f"url={server.url}/")
     assert boxes(found["annotation"]) == expected(server.url, IMAGE, BOX)
     assert [one["kind"] for one in found["annotation"]].count("annotation") == 1, "only detections are replaced"
     assert boxes(found["root"]) == []
@@ -106,7 +103,7 @@ def test_objects_of_an_annotation_lie_where_they_are_in_the_image(
 
 
 def test_an_object_that_reaches_beyond_the_margin_is_whole_and_of_one_annotation_alone(
-    qupath: Program, server: LiveServer, tmp_path: Path
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path
 ) -> None:
     image_yx = np.zeros((256, 384), np.uint16)
     image_yx[60:80, 120:370] = 40_000  # its centre within
@@ -114,12 +111,12 @@ def test_an_object_that_reaches_beyond_the_margin_is_whole_and_of_one_annotation
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, image_yx, imagej=True)
     assert expected(server.url, image_yx, BOX) == [(120.0, 60.0, 250.0, 20.0)]
-    found = run(qupath, image, f"url={server.url}")
+    found = run(kept_groovy, image, f"url={server.url}")
     assert boxes(found["annotation"]) == [(120.0, 60.0, 250.0, 20.0)]
 
 
 def test_downsampled_objects_of_one_channel_of_a_plane_lie_there_too(
-    qupath: Program, locked: LiveServer, server: LiveServer, tmp_path: Path
+    kept_groovy: KeptGroovy, locked: LiveServer, server: LiveServer, tmp_path: Path
 ) -> None:
     image = tmp_path / "image.tif"
     double = np.kron(IMAGE, np.ones((2, 2), np.uint16))
@@ -128,17 +125,19 @@ def test_downsampled_objects_of_one_channel_of_a_plane_lie_there_too(
     tifffile.imwrite(image, stack, imagej=True, metadata={"axes": "ZCYX"})
     box = tuple(2 * length for length in BOX)
     options = (f"url={with_key(locked.url, SECRET)}", "downsample=2", "channel=2")
-    found = run(qupath, image, *options, box=box, z=1)
+    found = run(kept_groovy, image, *options, box=box, z=1)
     assert boxes(found["annotation"]) == [
         tuple(2 * length for length in one) for one in expected(server.url, IMAGE, BOX)
     ]
     assert {one["z"] for one in found["annotation"]} == {1}
 
 
-def test_without_an_annotation_every_plane_is_segmented(qupath: Program, server: LiveServer, tmp_path: Path) -> None:
+def test_without_an_annotation_every_plane_is_segmented(
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path
+) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, np.stack([IMAGE, np.flip(IMAGE)]), imagej=True, metadata={"axes": "ZYX"})
-    found = run(qupath, image, f"url={server.url}", box=None)
+    found = run(kept_groovy, image, f"url={server.url}", box=None)
     planes = [[one for one in found["root"] if one["z"] == z] for z in (0, 1)]
     assert boxes(planes[0]) == expected(server.url, IMAGE, None)
     assert boxes(planes[1]) == expected(server.url, np.flip(IMAGE), None)
@@ -156,56 +155,58 @@ def test_without_an_annotation_every_plane_is_segmented(qupath: Program, server:
     ids=["by the service", "by the script", "no such option", "nobody there", "no address"],
 )
 def test_a_refusal_is_an_error_with_its_words(
-    qupath: Program, server: LiveServer, tmp_path: Path, options: tuple[str, ...], words: str
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
     with pytest.raises(AssertionError) as failure:
-        run(qupath, image, f"url={server.url}", *options)
+        run(kept_groovy, image, f"url={server.url}", *options)
     assert words in str(failure.value)
 
 
-def test_the_service_says_that_it_wants_a_key(qupath: Program, locked: LiveServer, tmp_path: Path) -> None:
+def test_the_service_says_that_it_wants_a_key(kept_groovy: KeptGroovy, locked: LiveServer, tmp_path: Path) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
     with pytest.raises(AssertionError, match="no key was sent"):
-        run(qupath, image, f"url={locked.url}")
+        run(kept_groovy, image, f"url={locked.url}")
 
 
-def test_only_the_service_is_heard(qupath: Program, tmp_path: Path) -> None:
+def test_only_the_service_is_heard(kept_groovy: KeptGroovy, tmp_path: Path) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
     with gate(200) as url, pytest.raises(AssertionError, match=f"{url} is another server, or a page to log in: give"):
-        run(qupath, image, f"url={url}")
+        run(kept_groovy, image, f"url={url}")
 
 
 def test_a_busy_service_is_asked_again_as_long_as_it_says_when(
-    qupath: Program, server: LiveServer, tmp_path: Path
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path
 ) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
     with losing_proxy(server, BUSY) as proxy:
-        found = run(qupath, image, f"url={proxy.url}")
+        found = run(kept_groovy, image, f"url={proxy.url}")
     assert boxes(found["annotation"]) == expected(server.url, IMAGE, BOX)
     assert len(proxy.asked) == len(BUSY) + 2, "the script runs twice"
 
 
 @pytest.mark.parametrize("losses", REFUSALS_TO_THE_END)
 def test_what_is_refused_for_good_or_for_too_long_is_not_asked_for_again(
-    qupath: Program, server: LiveServer, tmp_path: Path, losses: list[httpx.Response]
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path, losses: list[httpx.Response]
 ) -> None:
     image = tmp_path / "image.tif"
     tifffile.imwrite(image, IMAGE, imagej=True)
     with losing_proxy(server, losses) as proxy, pytest.raises(AssertionError, match="it is refused"):
-        run(qupath, image, f"url={proxy.url}")
+        run(kept_groovy, image, f"url={proxy.url}")
     assert len(proxy.asked) == len(losses)
 
 
-def test_a_service_that_hangs_is_not_asked_for_ever(qupath: Program, server: LiveServer, tmp_path: Path) -> None:
+def test_a_service_that_hangs_is_not_asked_for_ever(
+    kept_groovy: KeptGroovy, server: LiveServer, tmp_path: Path
+) -> None:
     image, hasty = tmp_path / "image.tif", tmp_path / "hasty.groovy"
     tifffile.imwrite(image, IMAGE, imagej=True)
     hasty.write_text(SCRIPT.read_text().replace("PATIENCE_S = 600 ", "PATIENCE_S = 3 "))
     refusals = repeat(refusal(504, "1"))
     with losing_proxy(server, refusals) as proxy, pytest.raises(AssertionError, match="it is refused"):
-        run(qupath, image, f"url={proxy.url}", script=hasty)
+        run(kept_groovy, image, f"url={proxy.url}", script=hasty)
     assert 2 <= len(proxy.asked) <= 4
