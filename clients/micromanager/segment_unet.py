@@ -228,4 +228,7 @@ if __name__ == "__main__":
         snapped = segment_snap(microscope, **dict(argument.split("=", 1) for argument in sys.argv[2:]))
     except Refused as refusal:
         sys.exit(f"The U-Net service gives no result: {refusal}")
-    sys.stdout.write(f"{snapped.count} objects\n" + "".join(f"{json.dumps(one)}\n" for one in snapped.objects))
+    sys.stdout.write(
+        f"{snapped.count} object{'' if snapped.count == 1 else 's'}\n"
+        + "".join(f"{json.dumps(one)}\n" for one in snapped.objects)
+    )

@@ -286,6 +286,10 @@ def _words(error: Exception) -> str:
     return " ".join([type(error).__name__, *said.splitlines()[:1]])
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def run_script() -> None:
     """Ask OMERO for what was filled in, segment, and say what came of it."""
     client = scripts.client(
@@ -325,9 +329,10 @@ def run_script() -> None:
                 break
             except Exception as error:  # of this image, whatever it is
                 failed.append(f"{image.getName()}: {_words(error)}")
-        message = f"{objects} objects in {done} images"
+        message = f"{_counted(objects, 'object')} in {_counted(done, 'image')}"
         if failed:
-            message += f"; {len(images) - done} images are not done, or not whole: {failed[0]}"
+            left = len(images) - done
+            message += f"; {_counted(left, 'image')} {'is' if left == 1 else 'are'} not done, or not whole: {failed[0]}"
         client.setOutput("Message", rstring(message))
     finally:
         client.closeSession()

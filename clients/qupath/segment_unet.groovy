@@ -219,7 +219,7 @@ void segmentAnnotation(def server, def annotation, double downsample, int margin
         if (cut == 0 || around >= 16 * Math.max(margin, 32)) {
             replaceDetections(annotation, inside, region)
             if (cut > 0) {
-                println "${annotation}: ${cut} objects reach further than ${around} px beyond it and are cut; raise margin"
+                println "${annotation}: ${counted(cut)} cut, with a margin of ${around} px; raise margin"
             }
             return
         }
@@ -231,7 +231,11 @@ void replaceDetections(def parent, List found, RegionRequest region) {
     List before = parent.childObjects.findAll { it.isDetection() && it.ROI.z == region.z && it.ROI.t == region.t }
     parent.removeChildObjects(before)
     parent.addChildObjects(found)
-    println "${parent}: ${found.size()} objects"
+    println "${parent}: ${counted(found.size())}"
+}
+
+String counted(int objects) {
+    objects == 1 ? '1 object' : "${objects} objects"
 }
 
 if (binding.hasVariable('args')) {

@@ -302,8 +302,8 @@ def message_of(script: Any, server: LiveServer, monkeypatch: pytest.MonkeyPatch,
 def test_the_script_goes_on_after_an_image_without_result(message_of: Callable[..., str], kind: str) -> None:
     conn = Connection(Image(np.zeros((1, 1, 5, 8, 8)), 6), Image(image_of(IMAGE), 7))
     assert message_of(conn, kind) == (
-        "24 objects in 1 images; "
-        "1 images are not done, or not whole: image 6: image 6 has 5 channels, 4 can be sent; choose one"
+        "24 objects in 1 image; "
+        "1 image is not done, or not whole: image 6: image 6 has 5 channels, 4 can be sent; choose one"
     )
 
 
@@ -312,7 +312,7 @@ def test_the_script_goes_on_after_whatever_happens_to_an_image_and_counts_all_th
 ) -> None:
     conn = Connection(Half(image_of(IMAGE, IMAGE), 5), Empty(image_of(IMAGE), 6), Image(image_of(IMAGE), 7))
     assert message_of(conn, "Image", all_planes=True) == (
-        "48 objects in 1 images; 2 images are not done, or not whole: image 5: NotReady the pyramid is not ready"
+        "48 objects in 1 image; 2 images are not done, or not whole: image 5: NotReady the pyramid is not ready"
     )
     assert len(conn.saved) == 48
     assert "serverStackTrace" in capfd.readouterr().err
@@ -337,7 +337,7 @@ def test_no_further_image_is_read_where_none_would_have_a_result(
     ]
     with losing_proxy(server, answers) as proxy:
         said = message_of(conn, "Dataset", url=proxy.url)
-    assert said.startswith(f"24 objects in 1 images; 3 images are not done, or not whole: image 7: {proxy.url} ")
+    assert said.startswith(f"24 objects in 1 image; 3 images are not done, or not whole: image 7: {proxy.url} ")
     assert len(proxy.asked) == 2
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model.wording import counted
 from training.errors import MaskMismatch
 from training.layouts.raster import Patch
 from training.layouts.source import Labels
@@ -109,7 +110,8 @@ def _report_lost(objects: Sequence[Shape], numbers_yx: NDArray[np.int32], size_y
         return
     reasons = "; ".join(f"{shape.name} {_why_lost(shape.patch, size_yx)}" for shape in lost[:_MOST_LOST])
     more = f"; and {len(lost) - _MOST_LOST} more" if len(lost) > _MOST_LOST else ""
-    said = f"{file}: {len(lost)} of {len(objects)} objects have no pixel: {reasons}{more}"
+    lack = "has" if len(lost) == 1 else "have"
+    said = f"{file}: {len(lost)} of {counted(len(objects), 'object')} {lack} no pixel: {reasons}{more}"
     if len(lost) == len(objects):
         raise MaskMismatch(f"{said}. Expected coordinates in pixels of this image, from its upper left corner")
     _log.warning("%s", said)

@@ -141,7 +141,7 @@ def test_later_objects_have_the_pixels_and_hidden_ones_are_named(
     write(folder, annotation([SQUARE], 31), annotation([[0, 0, 9, 0, 9, 9, 0, 9]], 32))
     assert np.unique(labels(folder)).tolist() == [0, 2]
     assert caplog.messages == [
-        f"{folder}/set.json, image a.tif: 1 of 2 objects have no pixel: annotation 31 is hidden by later ones"
+        f"{folder}/set.json, image a.tif: 1 of 2 objects has no pixel: annotation 31 is hidden by later ones"
     ]
 
 

@@ -330,7 +330,7 @@ def test_lost_objects_are_named_in_the_log(folder: Path, caplog: pytest.LogCaptu
 
 def test_a_file_of_which_no_object_is_in_the_image_is_refused(folder: Path) -> None:
     write(folder, feature(square(90, 0, 94, 4)))
-    with pytest.raises(MaskMismatch, match=r"a.geojson: 1 of 1 objects .*outside.*upper left corner"):
+    with pytest.raises(MaskMismatch, match=r"a.geojson: 1 of 1 object .*outside.*upper left corner"):
         labels(folder)
 
 
