@@ -309,7 +309,7 @@ def test_what_needs_more_than_all_memory_is_refused_and_what_was_in_its_place_is
 
 
 @pytest.mark.slow
-def test_twenty_packages_that_come_and_go_leave_no_memory_behind(
+def test_ten_packages_that_come_and_go_leave_no_memory_behind(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each net takes 31 MB in fp32 for its weights alone; they share one speed, being the same net."""
@@ -332,8 +332,8 @@ def test_twenty_packages_that_come_and_go_leave_no_memory_behind(
     async def scenario() -> None:
         put_package(tmp_path)
         async with running(tmp_path, rescan_s=0, precision="fp32", cache_dir=str(speeds)) as engine:
-            resident = [await come_and_go(engine, f"9.{number}.0") for number in range(20)]
+            resident = [await come_and_go(engine, f"9.{number}.0") for number in range(10)]
         # the first ones fill what the allocator keeps
-        assert resident[-1] - resident[4] < 5 * 31 << 20, [size >> 20 for size in resident]
+        assert resident[-1] - resident[4] < 50 << 20, [size >> 20 for size in resident]
 
     asyncio.run(scenario())
