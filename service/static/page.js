@@ -66,7 +66,7 @@ async function segment({ renewed = false, after = 0 } = {}) {
     if (error.unknownModel && !renewed) await listModels();
     if (running !== mine) return;
     if (error.unknownModel && !renewed) return segment({ renewed: true });
-    const isCancelled = mine.signal.aborted, words = isCancelled ? `Cancelled ${file.name}.` : error.message;
+    const isCancelled = mine.signal.aborted, words = isCancelled ? `Cancelled ${file.name}.` : (note || names(error.message, file) ? "" : `${file.name}: `) + error.message;
     say((result ? words.replace(/\.$/, "") + "; what is shown is the result before." : words) + note, !isCancelled);
     $("again").hidden = !(isCancelled || error.again);
     if (isCancelled) $("again").focus();
@@ -82,6 +82,10 @@ async function segment({ renewed = false, after = 0 } = {}) {
     }
     offer();
   }
+}
+
+function names(words, file) {   // of problems: what one says of a file itself begins with its name
+  return words.startsWith(`${file.name} `);
 }
 
 function leave() {   // the job that the page was cut off from
@@ -123,8 +127,8 @@ async function download() {
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     say(`Saved ${link.download}`, false, line);
   } catch (error) {
-    const isCancelled = work.signal.aborted;
-    say(`Nothing is saved of ${file.name}: ${isCancelled ? "it was cancelled." : error.message}`, !isCancelled, line);
+    const isCancelled = work.signal.aborted, words = isCancelled ? "it was cancelled." : error.message;
+    say(`Nothing is saved${names(words, file) ? "" : ` of ${file.name}`}: ${words}`, !isCancelled, line);
     if (error.unknownModel) {   // what is shown is of it, too
       await listModels();
       segment();

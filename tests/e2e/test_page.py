@@ -200,7 +200,7 @@ def test_an_image_that_is_too_large_is_not_sent(page: Page) -> None:
     assert page.failed()
     refusal = httpx.get(f"{page.url}/plan", params={"size": "400000x400000"})
     assert refusal.status_code == 413
-    assert page.text("status") == refusal.json()["detail"]
+    assert page.text("status") == f"huge.png: {refusal.json()['detail']}"
     assert "/plan" in page.paths()
     assert "/segment" not in page.paths()
 
@@ -217,6 +217,10 @@ def test_of_several_dropped_files_the_page_says_which_it_takes(page: Page) -> No
     assert page.text("status").endswith(" s (3 files dropped; this page takes one at a time, and this is one.png)")
     page.choose("two.png", png(disc()))
     assert "files" not in page.text("status")
+    page.drop({"letter.txt": b"Dear editor, " * 20, "one.png": png(IMAGE)})
+    assert page.failed()
+    assert page.text("status").count("letter.txt") == 1
+    assert page.text("status").endswith("this page takes one at a time, and this is letter.txt)")
 
 
 def test_options_are_sent_and_the_result_renewed(page: Page) -> None:
@@ -419,7 +423,8 @@ def test_a_refused_file_shows_the_words_of_the_problem_and_no_older_result(page:
     page.choose("a.png", png(IMAGE))
     page.choose("letter.txt", text)
     assert page.failed()
-    assert page.text("status") == httpx.post(f"{page.url}/segment", content=text).json()["detail"]
+    refusal = httpx.post(f"{page.url}/segment", content=text).json()
+    assert page.text("status") == f"letter.txt: {refusal['detail']}"
     assert not page.shown("canvas")
     assert not page.browser.find_element(By.ID, "download").is_enabled()
     page.choose("a.png", png(IMAGE))

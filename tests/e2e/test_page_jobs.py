@@ -50,7 +50,7 @@ def job_without_answer(page: Page, server: LiveServer) -> str:
 def job_cut_off(page: Page) -> str:
     page.script(AS_JOB + CUT_OFF)
     page.choose("a.png", png(IMAGE))
-    assert page.text("status") == "The service does not answer."
+    assert page.text("status") == "a.png: The service does not answer."
     assert page.shown("again")
     [job] = page.script("return [...jobs.keys()]")
     return str(job)
@@ -211,7 +211,7 @@ def test_a_service_that_is_busy_for_long_is_not_asked_for_ever(page: Page) -> No
         """
     )
     page.choose("a.png", png(IMAGE))
-    assert page.text("status") == "busy"
+    assert page.text("status") == "a.png: busy"
     assert page.script("return late") == 750_000
 
 

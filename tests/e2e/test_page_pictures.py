@@ -254,7 +254,7 @@ def test_the_picture_is_shown_by_the_numbers_that_the_net_sees(page: Page) -> No
 def test_a_picture_that_cannot_be_decoded_hides_no_later_one(page: Page) -> None:
     page.script("decoded = ((before) => async (...given) => { decoded = before; throw new Error('broken'); })(decoded)")
     page.choose("a.png", png(IMAGE))
-    assert page.text("status") == "broken"
+    assert page.text("status") == "a.png: broken"
     page.choose("b.png", png(IMAGE))
     assert page.text("status").startswith("Done")
 

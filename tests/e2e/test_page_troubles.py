@@ -88,7 +88,7 @@ def test_answers_that_always_break_off_are_named(page: Page) -> None:
     assert button.is_enabled()
     page.choose("b.png", png(IMAGE))
     assert page.failed()
-    assert page.text("status") == "The answer broke off twice; try it again."
+    assert page.text("status") == "b.png: The answer broke off twice; try it again."
 
 
 def test_a_page_opened_before_the_models_are_loaded_goes_on_when_they_are(page: Page) -> None:
@@ -123,7 +123,7 @@ def test_a_model_that_nothing_replaces_is_named_once(page: Page) -> None:
     page.choose("a.png", png(IMAGE))
     assert page.failed()
     refusal = httpx.post(f"{page.url}/segment", params={"model": "alder@1.0.0"}, content=png(IMAGE)).json()
-    assert page.text("status") == refusal["detail"]
+    assert page.text("status") == f"a.png: {refusal['detail']}"
     assert page.paths().count("/segment") == 2
 
 
@@ -139,7 +139,7 @@ def test_what_is_no_number_is_not_taken_for_an_empty_field(page: Page) -> None:
     page.set("min_area", "1e")
     page.until(page.failed)
     assert page.text("status").startswith(
-        "Smallest object, px is no number; left empty it is model's own; what is shown is"
+        "a.png: Smallest object, px is no number; left empty it is model's own; what is shown is"
     )
     assert page.outdated()
     assert page.paths().count("/segment") == 1

@@ -101,7 +101,7 @@ def test_a_service_that_stays_away_is_named_and_asked_again_by_hand(page: Page) 
     go_away(page, away=True)
     page.set("threshold", "0.6")
     page.until(page.failed)
-    assert page.text("status") == "The service does not answer; what is shown is the result before."
+    assert page.text("status") == "a.png: The service does not answer; what is shown is the result before."
     assert page.outdated()
     pauses = [seconds for _, seconds in page.script("return pauses")]
     assert pauses[:5] == [0.5, 1, 2, 4, 8]
@@ -116,7 +116,7 @@ def test_a_service_that_stays_busy_is_not_asked_for_ever(page: Page) -> None:
     page.script(NO_PAUSES)
     page.browser.execute_script(BUSY, {**OVERLOADED, "detail": "come back"}, 503, {"Retry-After": "100"}, 100)
     page.choose("a.png", png(IMAGE))
-    assert page.text("status") == "come back"
+    assert page.text("status") == "a.png: come back"
     assert page.script("return pauses") == [[OVERLOADED["title"], 100]] * 5, (
         "with the time that the answers took 600 s at most"
     )
@@ -126,6 +126,8 @@ def test_a_service_that_stays_busy_is_not_asked_for_ever(page: Page) -> None:
 def test_a_file_that_cannot_be_read_any_more_is_named_at_once(page: Page) -> None:
     page.choose("a.png", png(IMAGE))
     (page.folder / "a.png").unlink()
+    click(page, "download")
+    page.until(lambda: page.text("saved") == "Nothing is saved: a.png cannot be read any more; choose it again.")
     page.set("threshold", "0.6")
     page.until(page.failed)
     assert page.text("status").startswith("a.png cannot be read any more; choose it again;")
@@ -149,7 +151,7 @@ def test_a_wrong_value_keeps_the_result_before_without_its_download(page: Page) 
     page.set("threshold", "7")
     page.until(page.failed)
     refusal = httpx.post(f"{page.url}/segment", params={"threshold": "7"}, content=png(IMAGE)).json()
-    assert page.text("status") == f"{refusal['detail'].rstrip('.')}; what is shown is the result before."
+    assert page.text("status") == f"a.png: {refusal['detail'].rstrip('.')}; what is shown is the result before."
     assert page.shown("canvas")
     assert page.outdated()
     page.set("threshold", "0.6")
