@@ -13,6 +13,7 @@ from service.interrupts import once_in_order, status_of
 _COMMANDS = {
     "serve": "answer over HTTP",
     "segment": "segment image files",
+    "describe": "say how results were made, and how to make them again",
     "models": "list the model packages",
     "check": "check a model package",
     "plan": "show how an image would be tiled, with time and memory",

@@ -15,6 +15,7 @@
     segmenters    in this process, or on a server
     ledger        what is finished, in work and failed: the folder of results
     receipts      what each result was made from, and what may be replaced
+    described     receipts of results wherever they lie
     files         how they are written so that they are there whole or not at all
     failures      what is listed of it, also by other shards
     locks         that no two processes do the same

@@ -19,6 +19,8 @@ from service.formats.result import SegmentationResult
 
 UP = 2  # ISO 15948, 9.2
 MAX_LABELS = 65_535
+RECEIPT = b"unet-receipt\x00"
+"""What the text chunk of the receipt begins with."""
 
 
 class PngEncoder(Encoder):
@@ -55,7 +57,7 @@ class PngEncoder(Encoder):
         depth = 8 if result.kind == "mask" else 16
         target.write(SIGNATURE + chunk(b"IHDR", IHDR.pack(width, height, depth, 0, 0, 0, 0)))
         target.write(_pixels_per_metre(result.pixel_size_um))
-        target.write(chunk(b"tEXt", b"unet-receipt\x00" + dump(dict(result.receipt))))
+        target.write(chunk(b"tEXt", RECEIPT + dump(dict(result.receipt))))
         # Label images repeat the row above: the Up filter leaves zeros, of which run lengths make little.
         deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
         above = np.zeros((1, width * depth // 8), dtype=np.uint8)

@@ -29,6 +29,8 @@ TILE_PX = 512
 TILED_ABOVE_PX = 1 << 28
 """Of a page: 16,384 x 16,384."""
 CLASSIC_LIMIT = (1 << 32) - (1 << 25)
+RECEIPT = "unet_receipt="
+"""What the line of the receipt begins with."""
 
 
 class TiffEncoder(Encoder):
@@ -121,4 +123,4 @@ def _description(result: SegmentationResult, pages: int, stack: dict[str, int]) 
     if result.interval_s is not None:
         lines.append(f"finterval={result.interval_s:.10g}")
     lines.append("loop=false")
-    return "\n".join([*lines, f"unet_receipt={dump(dict(result.receipt)).decode('ascii')}", ""])
+    return "\n".join([*lines, f"{RECEIPT}{dump(dict(result.receipt)).decode('ascii')}", ""])
