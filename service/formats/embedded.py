@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from service.formats import png, tiff
 
 _LENGTH_AND_TYPE = 8
 _CHECKSUM = 4
+_END_BYTES = 4 << 20  # of a document that is looked through, as much at either end: its objects stand between
+_MEMBER = re.compile(r'"receipt":\s*(?=\{)')
 
 
 def embedded_receipt(path: Path) -> dict[str, Any] | None:
@@ -28,50 +33,55 @@ def embedded_receipt(path: Path) -> dict[str, Any] | None:
     """
     with path.open("rb") as file:
         begin = file.read(len(SIGNATURE))
-    text: bytes | str | None
     if begin == SIGNATURE:
-        text = _of_png(path)
+        texts = _of_png(path)
     elif begin[:2] in {b"II", b"MM"}:
-        text = _of_tiff(path)
+        texts = _of_tiff(path)
     elif begin.lstrip()[:1] == b"{":
-        text = path.read_bytes()
+        texts = _of_json(path)
     else:
         return None
-    return _receipt_in(text)
-
-
-def _receipt_in(text: bytes | str | None) -> dict[str, Any] | None:
-    """Receipt that a text is, or holds in one of the places where formats have it."""
-    try:
-        found = json.loads(text) if text else None
-    except ValueError:
-        return None
-    for holder in (found, found.get("info")) if isinstance(found, dict) else ():
-        for receipt in (holder, holder.get("receipt")) if isinstance(holder, dict) else ():
-            if isinstance(receipt, dict) and {"service", "model", "output"} <= receipt.keys():
-                return receipt
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            receipt, _ = json.JSONDecoder().raw_decode(text)
+            if {"service", "model", "output"} <= receipt.keys():
+                found: dict[str, Any] = receipt
+                return found
     return None
 
 
-def _of_png(path: Path) -> bytes | None:
+def _of_json(path: Path) -> Iterator[str]:
+    """Texts that begin with the document itself, where it is short, or with a member of it that is a receipt."""
+    with path.open("rb") as file:
+        ends = [file.read(_END_BYTES)]
+        size = file.seek(0, os.SEEK_END)
+        if size > _END_BYTES:
+            file.seek(-_END_BYTES, os.SEEK_END)
+            ends.append(file.read())
+    for end in ends:
+        text = end.decode(errors="replace")
+        if len(ends) == 1:
+            yield text.lstrip()
+        for member in _MEMBER.finditer(text):
+            yield text[member.end() :]
+
+
+def _of_png(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         file.seek(len(SIGNATURE))
         while len(head := file.read(_LENGTH_AND_TYPE)) == _LENGTH_AND_TYPE and head[4:] != b"IDAT":
             length = int.from_bytes(head[:4])
             if head[4:] != b"tEXt":
                 file.seek(length + _CHECKSUM, os.SEEK_CUR)
-            elif (text := file.read(length)).startswith(png.RECEIPT):
-                return text.removeprefix(png.RECEIPT)
-            else:
-                file.seek(_CHECKSUM, os.SEEK_CUR)
-    return None
+                continue
+            text = file.read(length)
+            file.seek(_CHECKSUM, os.SEEK_CUR)
+            if text.startswith(png.RECEIPT):
+                yield text.removeprefix(png.RECEIPT).decode(errors="replace")
 
 
-def _of_tiff(path: Path) -> str | None:
-    try:
-        with tifffile.TiffFile(path) as file:
-            description = file.pages.first.description
-    except (tifffile.TiffFileError, struct.error, ValueError, IndexError):
-        return None
-    lines = description.splitlines()
-    return next((line.removeprefix(tiff.RECEIPT) for line in lines if line.startswith(tiff.RECEIPT)), None)
+def _of_tiff(path: Path) -> Iterator[str]:
+    with suppress(tifffile.TiffFileError, struct.error, ValueError, IndexError), tifffile.TiffFile(path) as file:
+        for line in file.pages.first.description.splitlines():
+            if line.startswith(tiff.RECEIPT):
+                yield line.removeprefix(tiff.RECEIPT)
