@@ -113,10 +113,15 @@ def resolve_backend(options: SessionOptions) -> str:
             f"{gpu_count() - 1}"
         )
     if options.require_gpu and backend not in GPU_BACKENDS:
+        remedies = [] if gpu_count() else ["start the container with --gpus all, or install NVIDIA's driver"]
+        if PROVIDERS["cuda"] not in _listed_providers():
+            remedies.append("install onnxruntime-gpu in place of onnxruntime")
+        if options.backend != "auto":
+            remedies.append("choose backend cuda")
         raise BackendUnavailable(
             f"a GPU is required, but backend {options.backend!r} means {backend!r} here ({gpu_count()} NVIDIA GPUs, "
-            f"ONNX Runtime lists {', '.join(_listed_providers())}); install onnxruntime-gpu and a driver, or drop "
-            "the requirement"
+            f"ONNX Runtime lists {', '.join(_listed_providers())}); {' and '.join(remedies)}; or set "
+            "UNET_REQUIRE_GPU=false"
         )
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:
         raise BackendUnavailable("backend openvino: the package is not installed; pip install openvino, or choose cpu")

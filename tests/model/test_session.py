@@ -103,6 +103,32 @@ def test_a_required_gpu_that_is_missing_is_refused(backend: Backend) -> None:
         resolve_backend(SessionOptions(backend=backend, require_gpu=True))
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cuda", "backend", "remedy"),
+    [
+        (0, True, "auto", "start the container with --gpus all, or install NVIDIA's driver"),
+        (1, False, "auto", "install onnxruntime-gpu in place of onnxruntime"),
+        (1, True, "cpu", "choose backend cuda"),
+        (
+            0,
+            False,
+            "openvino",
+            "start the container with --gpus all, or install NVIDIA's driver and install onnxruntime-gpu in place of "
+            "onnxruntime and choose backend cuda",
+        ),
+    ],
+)
+def test_a_required_gpu_that_is_missing_names_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, cuda: bool, backend: Backend, remedy: str
+) -> None:
+    listed = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
+    monkeypatch.setattr("model.session.gpu_count", lambda: gpus)
+    monkeypatch.setattr("model.session._listed_providers", lambda: listed)
+    with pytest.raises(BackendUnavailable) as refused:
+        resolve_backend(SessionOptions(backend=backend, require_gpu=True))
+    assert str(refused.value).endswith(f"; {remedy}; or set UNET_REQUIRE_GPU=false")
+
+
 @pytest.mark.skipif(gpu_count() == 0, reason="needs a GPU")
 @pytest.mark.gpu
 def test_cuda_runs_on_cuda(tiny: Package) -> None:
