@@ -38,7 +38,7 @@ class Made:
     def summary(self) -> str:
         """How many there are, and what was found in them."""
         kind = self.receipts[0]["output"]["kind"]
-        inputs = [receipt.get("input", {}) for receipt in self.receipts]
+        inputs = [receipt["input"] for receipt in self.receipts]
         planes = sum(each.get("planes", 1) for each in inputs)
         of_planes = f" of {counted(planes, 'plane')} in all" if planes > len(inputs) else ""
         what = kind
@@ -55,14 +55,14 @@ class Made:
             f"{model['version']} (SHA-256 {model.get('sha256', 'not known')}), which ran in "
             f"{receipt.get('precision', 'a precision that is not known')} on {receipt.get('provider', 'a device')}."
         ]
-        if isinstance(receipt.get("agreement"), dict):
+        if receipt.get("agreement"):
             sentences.append(f"On the package's test image, compared with fp32: {Agreement(**receipt['agreement'])}.")
         if "channel" in output:
             name = f" ({output['channel_name']})" if "channel_name" in output else ""
             sentences.append(f"The net saw channel {output['channel']}{name}, counted from 0.")
         if "scale" in output:
             sentences.append(f"For the net images were resampled by {output['scale']:g}, and its output back.")
-        if views := receipt.get("tiles", {}).get("views"):
+        if views := receipt["tiles"].get("views"):
             sentences.append(f"Probabilities are the mean of {views} mirrored and turned views.")
         sentences.append(_of_output(output))
         return " ".join(sentences)
@@ -79,13 +79,13 @@ class Made:
             if name in self.receipts[0]:
                 options[name] = self.receipts[0][name]
         flags = [part for name, text in options.items() for part in (f"--{name.replace('_', '-')}", text)]
-        if self.receipts[0].get("tiles", {}).get("views"):
+        if self.receipts[0]["tiles"].get("views"):
             flags.append("--mirror")
         return shlex.join(["unet-service", "segment", "IMAGES", "-o", "RESULTS", *flags])
 
     def notes(self) -> list[str]:
         """What the receipts note, and of how many images."""
-        found = Counter(note for receipt in self.receipts for note in receipt.get("input", {}).get("notes", ()))
+        found = Counter(note for receipt in self.receipts for note in receipt["input"].get("notes", ()))
         return [f"{counted(images, 'image')}: {note}" for note, images in found.items()]
 
 
@@ -123,6 +123,6 @@ def made_alike(receipts: Iterable[Mapping[str, Any]]) -> list[Made]:
     for receipt in receipts:
         output = {name: value for name, value in receipt["output"].items() if name not in _FOUND}
         alike = [receipt.get(name) for name in ("service", "model", "backend", "provider", "precision", "agreement")]
-        key = json.dumps([*alike, output, receipt.get("tiles", {}).get("views")], sort_keys=True)
+        key = json.dumps([*alike, output, receipt["tiles"].get("views")], sort_keys=True)
         groups.setdefault(key, []).append(receipt)
     return [Made(group) for group in groups.values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.batch.receipts import FINISHED, FOLDER, Receipts
-from service.formats.embedded import embedded_receipt
+from service.formats.embedded import as_receipt, embedded_receipt
 
 _STORE = {"zarr.json": "attributes", ".zattrs": None}
 """File of a store with its attributes, and where they are in it; None where they are all of it."""
@@ -42,7 +42,7 @@ def _of_store(path: Path) -> dict[str, Any] | None:
     for name, key in _STORE.items():
         found = _read(path / name)
         attributes = found.get(key, {}) if key else found
-        if isinstance(receipt := attributes.get("unet_receipt"), dict):
+        if isinstance(attributes, dict) and (receipt := as_receipt(attributes.get("unet_receipt"))):
             return receipt
     return None
 
@@ -56,8 +56,7 @@ def _beside(path: Path) -> dict[str, Any] | None:
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any] | None:
-    receipt = record.get("receipt")
-    return receipt if FINISHED in record and isinstance(receipt, dict) else None
+    return as_receipt(record.get("receipt")) if FINISHED in record else None
 
 
 def _read(path: Path) -> dict[str, Any]:

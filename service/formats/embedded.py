@@ -43,11 +43,19 @@ def embedded_receipt(path: Path) -> dict[str, Any] | None:
         return None
     for text in texts:
         with suppress(ValueError, RecursionError):
-            receipt, _ = json.JSONDecoder().raw_decode(text)
-            if {"service", "model", "output"} <= receipt.keys():
-                found: dict[str, Any] = receipt
-                return found
+            found, _ = json.JSONDecoder().raw_decode(text)
+            if receipt := as_receipt(found):
+                return receipt
     return None
+
+
+def as_receipt(found: object) -> dict[str, Any] | None:
+    """Return what was read as JSON where it is a receipt, else None."""
+    if not isinstance(found, dict):
+        return None
+    members = [("service", str), ("input", dict), ("tiles", dict), ("model", dict), ("output", dict)]
+    whole = all(isinstance(found.get(name), kind) for name, kind in members)
+    return found if whole and {"name", "version"} <= found["model"].keys() and "kind" in found["output"] else None
 
 
 def _of_json(path: Path) -> Iterator[str]:

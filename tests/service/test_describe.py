@@ -20,6 +20,14 @@ from tests.images import disc, png, tiff
 from tests.packages import write_tiny_package
 
 ONE = "1 object of 1 image\n"
+SHORT = {
+    "service": "0.1.0",
+    "input": {},
+    "tiles": {},
+    "model": {"name": "tiny", "version": "1.0.0"},
+    "output": {"kind": "mask"},
+    "shortened": True,
+}
 
 
 @pytest.fixture
@@ -143,6 +151,8 @@ def test_what_a_package_says_and_receipts_note_is_told(workplace: Path, capsys: 
 def test_how_far_a_lower_precision_stands_from_fp32_is_told() -> None:
     receipt = {
         "service": "0.1.0",
+        "input": {},
+        "tiles": {},
         "model": {"name": "nuclei", "version": "1.3.0", "sha256": "0a9c"},
         "provider": "OpenVINO 2026.4.1 CPU",
         "precision": "int8",
@@ -191,6 +201,10 @@ def chunk(kind: bytes, content: bytes) -> bytes:
         b"II*\x00\x08\x00\x00\x00\x00\x00",
         b"MM no TIFF at all",
         b'{"a":' * 50_000,
+        json.dumps({**SHORT, "output": "mask"}).encode(),
+        json.dumps({**SHORT, "model": {"name": "a"}}).encode(),
+        json.dumps({"receipt": {**SHORT, "input": []}}).encode(),
+        json.dumps({"info": {"receipt": {**SHORT, "tiles": 3}}}).encode(),
         b'{"receipt": [1], "receipt": {"service": ',
     ],
 )
@@ -215,9 +229,8 @@ def test_a_long_document_is_read_at_its_ends(
 
 
 def test_the_header_of_an_answer_is_a_receipt(tmp_path: Path) -> None:
-    receipt = {"service": "0.1.0", "model": {}, "output": {"kind": "mask"}, "shortened": True}
-    (tmp_path / "header").write_text(" " + json.dumps(receipt))
-    assert embedded_receipt(tmp_path / "header") == receipt
+    (tmp_path / "header").write_text(" " + json.dumps(SHORT))
+    assert embedded_receipt(tmp_path / "header") == SHORT
 
 
 def test_records_of_unfinished_results_are_left_out(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
