@@ -1,7 +1,8 @@
 """SegmentUNet: objects of a U-Net service, as a module of CellProfiler 4.
 
-CellProfiler turns 8 and 16 bit images into numbers from 0 to 1. They are sent as float32, in which every one of them
-is kept apart. Workers ask at the same time: one whom a busy service tells to wait does.
+CellProfiler divides 8 and 16 bit images by their greatest value. What it divided is sent as it was, so that the answer
+is that of the file itself; what other modules have computed is sent as float32. Workers ask at the same time: one whom
+a busy service tells to wait does.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
     def run(self, workspace: Any) -> None:  # noqa: ANN401 - of CellProfiler
         """Segment the input image of one image set."""
         image = workspace.image_set.get_image(self.x_name.value)
-        pixels = numpy.asarray(image.pixel_data, dtype=numpy.float32)
+        pixels = _as_acquired(numpy.asarray(image.pixel_data, dtype=numpy.float32), image.scale)
         if image.volumetric and not image.multichannel:
             pixels = pixels[..., numpy.newaxis]  # planes of one channel, however few
         query = {name: setting.value for name, setting in self._own().items() if name != "url"}
@@ -120,6 +121,17 @@ class SegmentUNet(ImageSegmentation):  # type: ignore[misc]
             workspace.display_data.x_data = image.pixel_data
             workspace.display_data.y_data = objects.segmented
             workspace.display_data.dimensions = image.dimensions
+
+
+def _as_acquired(pixels: Any, scale: float | None) -> Any:  # noqa: ANN401 - arrays, of any NumPy
+    """Whole numbers, if these divided by ``scale`` are the pixels, up to the rounding of float32; else the pixels."""
+    if not scale or not pixels.size:
+        return pixels
+    values = pixels * numpy.float32(scale)
+    whole = numpy.rint(values)
+    if not (whole.min() >= 0 and whole.max() <= 65535 and numpy.abs(values - whole).max() < 0.02):
+        return pixels
+    return whole.astype(numpy.uint8 if scale <= 255 and whole.max() <= 255 else numpy.uint16)
 
 
 class _Line(urllib.request.HTTPSHandler, urllib.request.HTTPHandler, urllib.request.HTTPRedirectHandler):

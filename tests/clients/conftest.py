@@ -120,10 +120,11 @@ class KeptGroovy:
 
 @dataclass(slots=True)
 class Proxy:
-    """What stands before the service and loses answers."""
+    """What stands before the service and loses answers: the paths asked for, and the bodies that came with them."""
 
     url: str
     asked: list[str] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -161,6 +162,7 @@ def losing_proxy(server: LiveServer, losses: Iterable[str | httpx.Response]) -> 
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            proxy.sent.append(body)
             wishes = {name: self.headers[name] for name in ("Prefer",) if name in self.headers}
             self.pass_on(lambda: httpx.post(server.url + self.path, content=body, headers=wishes, timeout=60))
 
@@ -442,6 +444,13 @@ def groovy(tmp_path: Path, screen: str) -> Program:
     """Groovy with ImageJ's classes, as Fiji has them."""
     installed("imagej", "groovy")
     return Program(("groovy", "-cp", "/usr/share/java/ij.jar"), tmp_path, screen)
+
+
+@pytest.fixture
+def cellprofiler(tmp_path: Path) -> Program:
+    """CellProfiler 4, which shows no window."""
+    installed("cellprofiler")
+    return Program(("cellprofiler",), tmp_path)
 
 
 @pytest.fixture(scope="session")

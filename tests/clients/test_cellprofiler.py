@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from http.server import BaseHTTPRequestHandler
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
-import httpx
 import numpy as np
 import pytest
 
@@ -21,9 +19,9 @@ from tests.clients.conftest import (
     assert_no_other_server_is_heard,
     assert_patience_ends,
     hasty_server,
-    listening,
     loaded,
     losing_proxy,
+    refusal,
     with_key,
 )
 from tests.live import LiveServer
@@ -84,6 +82,7 @@ def run(module: Any, pixels: np.ndarray[Any, Any], *, volumetric: bool = False, 
     """Workspace after a run, on an image as CellProfiler scales it."""
     image = SimpleNamespace(
         pixel_data=pixels / np.iinfo(pixels.dtype).max,
+        scale=np.iinfo(pixels.dtype).max,
         volumetric=volumetric,
         multichannel=multichannel,
         dimensions=3 if volumetric else 2,
@@ -107,21 +106,6 @@ def test_objects_are_those_of_the_sixteen_bit_image(module: Any, locked: LiveSer
 
 
 def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
-    asked: list[str] = []
-
-    class Listening(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(self.path)
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer = httpx.post(server.url + self.path, content=body, timeout=60)
-            self.send_response(answer.status_code)
-            self.send_header("X-UNet-Receipt", answer.headers["X-UNet-Receipt"])
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
     given: dict[str, Any] = {
         "model": "tiny",
         "min_area": "4",
@@ -136,9 +120,10 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
     for name, value in given.items():
         getattr(module, name).value = value
     colours = np.stack([np.zeros_like(IMAGE), IMAGE, np.zeros_like(IMAGE)], axis=-1)
-    with listening(Listening) as module.url.value:
+    with losing_proxy(server, []) as proxy:
+        module.url.value = proxy.url
         found = run(module, colours, multichannel=True).object_set.objects["Nuclei"].segmented
-    assert dict(parse_qsl(asked[0].partition("?")[2])) == {
+    assert dict(parse_qsl(proxy.asked[0].partition("?")[2])) == {
         **given,
         "axes": "YXC",
         "mirror": "true",
@@ -146,7 +131,7 @@ def test_every_parameter_arrives(module: Any, server: LiveServer) -> None:
         "format": "npy",
     }
     with Client(server.url) as client:
-        np.testing.assert_array_equal(found, client.segment_array(colours / 65535, output="labels", **given))
+        np.testing.assert_array_equal(found, client.segment_array(colours, output="labels", **given))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +149,32 @@ def test_a_pipeline_of_an_earlier_version_keeps_its_settings(module: Any, kept: 
     named = dict(zip(module._own(), values[2:], strict=True))
     assert (named["min_area"], named["mirror"], named["link"]) == ("3", kept[10] if of == 2 else "No", "")
     assert module.upgrade_settings(values, revision, "SegmentUNet") == (values, revision)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "sent_as"),
+    [
+        ([[0, 1, 254, 255]], 255, np.uint8),
+        ([[0, 1, 255, 65535]], 65535, np.uint16),
+        ([[0, 7, 4095, 4096]], 4095, np.uint16),  # of 12 bits, and one that should not be there
+        ([[0, 256]], 255, np.uint16),
+        ([[0.0, 0.5]], 255, np.float32),  # smoothed
+        ([[-1.0, 1.0]], 255, np.float32),
+        ([[0.0, 65536.0]], 255, np.float32),
+        ([[0.25, 0.75]], 1, np.float32),
+        ([[0, 255]], None, np.float32),
+    ],
+)
+def test_what_was_divided_is_sent_as_it_was(
+    module: Any, values: list[list[float]], scale: int | None, sent_as: type[np.generic]
+) -> None:
+    script = sys.modules[type(module).__module__]
+    divided = (np.array(values) / (scale or 1)).astype(np.float32)
+    sent = script._as_acquired(divided, scale)
+    assert sent.dtype == sent_as
+    np.testing.assert_array_equal(sent, divided if sent_as is np.float32 else values)
+    empty = np.zeros((0, 0), np.float32)
+    assert script._as_acquired(empty, scale) is empty
 
 
 @pytest.mark.parametrize("planes", [1, 3])
@@ -198,29 +209,10 @@ def test_a_refusal_has_its_words_and_no_password(
 
 
 def test_a_busy_service_is_asked_again_when_it_says(module: Any, server: LiveServer) -> None:
-    asked = []
-
-    class Busy(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(self.path)
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if len(asked) < 3:
-                self.send_response(503)
-                self.send_header("Retry-After", "0")
-                self.end_headers()
-                return
-            answer = httpx.post(server.url + self.path, content=body, timeout=60)
-            self.send_response(answer.status_code)
-            self.send_header("X-UNet-Receipt", answer.headers["X-UNet-Receipt"])
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with listening(Busy) as module.url.value:
+    with losing_proxy(server, [refusal(503, "0"), refusal(503, "0")]) as proxy:
+        module.url.value = proxy.url
         assert run(module, IMAGE).measured == 24
-    assert len(asked) == 3
+    assert len(proxy.asked) == 3
 
 
 def test_a_server_that_hangs_up_early_is_asked_again_and_its_refusal_heard(module: Any) -> None:
