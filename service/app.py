@@ -19,6 +19,7 @@ from service.api.middleware import AccessLog, BodyLimit, HeadAsGet, LastResort, 
 from service.api.open_inference import routes as open_inference
 from service.api.openapi import with_problems_alone
 from service.api.problems import HANDLERS, problem_of
+from service.api.proxies import TrustedProxies
 from service.api.segment import answer_headers
 from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
@@ -95,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(UnaskedBody),
+            Middleware(TrustedProxies, trusted=settings.trusted_proxies, header=settings.client_header),
             Middleware(AccessLog, metrics=metrics),
             # around whatever refuses: pages shall read refusals too, and preflights come without a key
             *_for_pages_elsewhere(settings.cors_origins),

@@ -143,7 +143,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         root_path=settings.root_path,
-        forwarded_allow_ips=settings.trusted_proxies,
+        proxy_headers=False,
         loop="uvloop",
         http=partial(LimitedProtocol, linger=linger),  # type: ignore[arg-type]  # it is only called
         ws="none",

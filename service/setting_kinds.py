@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -38,13 +38,20 @@ def _device_list(text: str) -> str:
 def _network_list(text: str) -> str:
     networks = [network.strip() for network in text.split(",") if network.strip()]
     try:
-        return ",".join(str(ipaddress.ip_network(network)) for network in networks)
+        return ",".join(str(_in_own_family(ipaddress.ip_network(network))) for network in networks)
     except ValueError as error:
         raise PydanticCustomError(
             "trusted_proxies",
             "Input should be addresses and networks with commas between, such as 127.0.0.1,10.0.0.0/8: {why}",
             {"why": str(error)},
         ) from None
+
+
+def _in_own_family(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> object:
+    """Network of IPv4 where it is one in IPv6 (``::ffff:10.0.0.0/104``): addresses are compared as what they are."""
+    if network.version == 6 and network.prefixlen >= 96 and (first := network.network_address.ipv4_mapped):
+        return ipaddress.IPv4Network((first, network.prefixlen - 96))
+    return network
 
 
 def _package_folders(given: object) -> object:
@@ -83,6 +90,8 @@ Devices: TypeAlias = Annotated[str, AfterValidator(_device_list)]
 """Numbers of GPUs with commas between, or ``all``."""
 Networks: TypeAlias = Annotated[str, AfterValidator(_network_list)]
 """Addresses and networks with commas between."""
+ClientHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
+"""Names of the headers in which proxies tell the client's address."""
 PackageFolders: TypeAlias = Annotated[tuple[Path, ...] | None, NoDecode, BeforeValidator(_package_folders)]
 """Separated as in PATH; ``zoo`` is the folder of the packages that ship."""
 PathPrefix: TypeAlias = Annotated[str, AfterValidator(_path_prefix)]

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.session import Backend, Precision
-from service.setting_kinds import Devices, MemoryBudget, Networks, Origins, PackageFolders, PathPrefix
+from service.setting_kinds import ClientHeader, Devices, MemoryBudget, Networks, Origins, PackageFolders, PathPrefix
 
 PREFIX = "UNET_"
 
@@ -40,8 +40,12 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Networks = Field(
         "127.0.0.1,::1",
-        description="Addresses and networks of proxies, separated by commas, whose X-Forwarded-For is trusted. It "
-        "gives the client's address, which tells users without API keys apart. A single comma: none.",
+        description="Addresses and networks of proxies, separated by commas, who are trusted to tell the client's "
+        "address, which tells users without API keys apart. A single comma: none.",
+    )
+    client_header: ClientHeader = Field(
+        "x-forwarded-for",
+        description="Header in which they tell it: x-forwarded-for, or forwarded (RFC 7239). The other is not read.",
     )
     api_keys_file: Path | None = Field(
         None,

@@ -27,6 +27,7 @@ def served(app: ASGIApp, keep_alive_s: int = 5, lifespan: Literal["on", "off"] =
         http=http,  # type: ignore[arg-type]  # it is only called
         lifespan=lifespan,
         log_config=None,
+        proxy_headers=False,
         timeout_keep_alive=keep_alive_s,
     )
     server = uvicorn.Server(config)

@@ -44,13 +44,11 @@ class Access:
         if self.user is not None or self.address is None:
             return self.user
         try:
-            address = ipaddress.ip_address(self.address)
+            address = ipaddress.IPv6Address(self.address)
         except ValueError:
             return self.address
-        if address.version == 4:
-            return str(address)
         # one machine has all of the lower half to itself, and takes another part of it every day
-        return str(address.ipv4_mapped or ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
+        return str(ipaddress.IPv6Network((address.packed[:8] + bytes(8), 64)))
 
     @staticmethod
     def path(scope: Scope) -> str:
