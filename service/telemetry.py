@@ -18,6 +18,9 @@ from prometheus_client.process_collector import ProcessCollector
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the running task serves."""
 
+TRACE_ID: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Id of the trace that it is part of, 32 hexadecimal digits; None where its client has named none."""
+
 ACCESS_LOG = logging.getLogger("unet.access")
 """One line per request, with its figures."""
 
@@ -158,8 +161,12 @@ def fields(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can
     return {_EXTRA: {name: value for name, value in values.items() if value is not None}}
 
 
+def _ids() -> dict[str, str | None]:
+    return {"request_id": REQUEST_ID.get(), "trace_id": TRACE_ID.get()}
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per event: ``time``, ``level``, ``logger``, ``message``, ``request_id``, further fields."""
+    """One JSON object per event: ``time``, ``level``, ``logger``, ``message``, ids of request and trace, and fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one event on one line; a traceback is a field of it."""
@@ -168,7 +175,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "request_id": REQUEST_ID.get(),
+            **_ids(),
             **getattr(record, _EXTRA, {}),
         }
         if record.exc_info:
@@ -184,7 +191,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one event, its fields as ``name=value`` behind the message."""
-        shown = {"request_id": REQUEST_ID.get(), **getattr(record, _EXTRA, {})}
+        shown = {**_ids(), **getattr(record, _EXTRA, {})}
         pairs = " ".join(f"{name}={_unmistakable(value)}" for name, value in shown.items() if value is not None)
         return f"{super().format(record)} {pairs}".rstrip()
 

@@ -15,19 +15,27 @@ from service.api.access import ACCESS, PROBES, Access
 from service.api.problems import refused
 from service.engine.errors import Draining
 from service.request_errors import BodyTooLarge
-from service.telemetry import ACCESS_LOG, REQUEST_ID, Metrics, fields
+from service.telemetry import ACCESS_LOG, REQUEST_ID, TRACE_ID, Metrics, fields
 
 HEAD = "unet.head"
 """Key of the ASGI scope of requests whose client wants the headers alone."""
 
 _LOG = logging.getLogger("unet.api")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# W3C Trace Context, section 3.2: of versions to come as much as is known of the first; zeros alone are no id
+_TRACEPARENT = re.compile(
+    r"(?:(?P<first>00)|(?!00|ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(?(first)|(?:-[^,]*)?)"
+)
 _QUIET = PROBES | {"/metrics"}
 _SEGMENTS = re.compile(r"/segment|/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 
 class RequestId:
-    """Gives each request an id: the client's ``X-Request-ID`` where it is sane, else a new one; it is sent back."""
+    """Gives each request an id: the client's ``X-Request-ID`` where it is sane, else a new one; it is sent back.
+
+    Notes the trace that a valid ``traceparent`` names, too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,9 +45,12 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
         request_id = offered if _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
         REQUEST_ID.set(request_id)
+        parent = _TRACEPARENT.fullmatch(",".join(headers.getlist("traceparent")))  # of several none is valid
+        TRACE_ID.set(parent and parent["trace"])
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

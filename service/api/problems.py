@@ -17,7 +17,7 @@ from service.api.access import ACCESS, Access
 from service.api.invalid import describe_invalid
 from service.errors import ERROR_TREES, HTTP_PROBLEMS, INTERNAL, INVALID_PARAMETER, problem_kind
 from service.problem_kind import ProblemKind
-from service.telemetry import REQUEST_ID, Metrics
+from service.telemetry import REQUEST_ID, TRACE_ID, Metrics
 
 _LOG = logging.getLogger("unet.api")
 _SHOWN = ("retry_after_s", "reason", "known", "limit_bytes", "size_bytes")
@@ -56,7 +56,8 @@ def problem_response(
 def _document(kind: ProblemKind, detail: str, extensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
     detail = detail.encode("utf-8", "backslashreplace").decode()  # JSON may name halves of characters
     document: dict[str, Any] = {"type": kind.uri, "title": kind.title, "status": kind.status, "detail": detail}
-    return document | {"request_id": REQUEST_ID.get(), **(extensions or {})}
+    trace = {"trace_id": trace_id} if (trace_id := TRACE_ID.get()) else {}
+    return document | {"request_id": REQUEST_ID.get()} | trace | dict(extensions or {})
 
 
 def _carrying(scope: Scope, document: Mapping[str, Any], headers: Mapping[str, str] | None) -> Response:
@@ -73,7 +74,7 @@ def problem_of(error: Exception) -> dict[str, Any]:
     kind = problem_kind(error)
     if kind.status == 500:
         _LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
-        detail = "the service failed on this request; its log has the reason under the request_id given here"
+        detail = f"the service failed on this request; its log has the reason under request_id {REQUEST_ID.get()}"
         return _document(kind, detail)
     extensions = {name: getattr(error, name) for name in _SHOWN if hasattr(error, name)}
     if kind.status == 503:

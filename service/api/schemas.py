@@ -21,7 +21,10 @@ class _Document(BaseModel):
 
 
 class Problem(_Document):
-    """A failure (RFC 9457). Further members name the limit or what would have been right, where that is known."""
+    """A failure (RFC 9457). Further members name the limit or what would have been right, where that is known.
+
+    The member ``trace_id`` is that of the request's ``traceparent``, where it had a valid one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from service.telemetry import REQUEST_ID, JsonFormatter, TextFormatter, fields
+from service.telemetry import REQUEST_ID, TRACE_ID, JsonFormatter, TextFormatter, fields
 
 
 def record(message: str, *arguments: object, **values: object) -> logging.LogRecord:
@@ -15,10 +15,11 @@ def record(message: str, *arguments: object, **values: object) -> logging.LogRec
     return made
 
 
-def test_an_event_is_one_line_of_json_with_its_fields_and_the_request_id() -> None:
-    token = REQUEST_ID.set("abc")
+def test_an_event_is_one_line_of_json_with_its_fields_and_the_ids() -> None:
+    token, trace_token = REQUEST_ID.set("abc"), TRACE_ID.set("4bf92f3577b34da6a3ce929d0e0e4736")
     line = JsonFormatter().format(record("read %d\nlines", 3, pixels=12, model=None))
     REQUEST_ID.reset(token)
+    TRACE_ID.reset(trace_token)
     event = json.loads(line)
     assert "\n" not in line
     assert event.pop("time").endswith("+00:00")
@@ -27,6 +28,7 @@ def test_an_event_is_one_line_of_json_with_its_fields_and_the_request_id() -> No
         "logger": "unet.test",
         "message": "read 3\nlines",
         "request_id": "abc",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "pixels": 12,
     }
 

@@ -153,12 +153,14 @@ def test_what_would_be_refused_is_refused_at_once_and_leaves_nothing(one: AppCli
 def test_a_job_that_fails_says_why_as_the_answer_would_have(replicas: tuple[AppClient, AppClient]) -> None:
     image = disc().astype(np.float32)
     image[3, 3] = np.nan
-    job = submit(replicas[0], tiff(image), headers={"X-Request-ID": "from-here"})
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    ids = {"X-Request-ID": "from-here", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    job = submit(replicas[0], tiff(image), headers=ids)
     plain = assert_problem(replicas[0].segment(tiff(image)), 422, "non-finite-image")
     for replica in replicas:
         report = replica.get(f"/jobs/{job}", params={"wait": 20}).json()
         assert (report["state"], report["pixels_done"]) == ("failed", 0)
-        assert report["problem"] == plain | {"request_id": "from-here"}
+        assert report["problem"] == plain | {"request_id": "from-here", "trace_id": trace}
         result = replica.get(f"/jobs/{job}/result")
         assert (result.status_code, result.json()) == (422, report["problem"])
         assert result.headers["content-type"] == "application/problem+json"

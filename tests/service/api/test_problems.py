@@ -291,7 +291,8 @@ def test_what_nobody_foresaw_is_a_500_that_tells_the_log_and_not_the_client(
     with caplog.at_level(logging.ERROR, "unet.api"):
         answer = client.segment(GOOD)
     assert "secret" not in answer.text
-    assert_problem(answer, 500, "internal-error")
+    problem = assert_problem(answer, 500, "internal-error")
+    assert problem["detail"].endswith(f"its log has the reason under request_id {problem['request_id']}")
     (logged,) = (record for record in caplog.records if record.exc_info)
     assert "secret" in str(logged.exc_info and logged.exc_info[1])
     assert counted() == before + 1
