@@ -102,8 +102,16 @@ class Planner:
 
     def expected(self, plan: TilePlan) -> Choice:
         """What a plan of any origin is expected to take."""
-        tile = float(self.cost(*(np.array([float(edge)]) for edge in plan.input_yx))[0])
+        tile = self._tile_cost(plan.input_yx)
         return Choice(plan, tile, len(plan) * tile)
+
+    def pixels_like(self, typical_yx: tuple[int, int], input_yx: tuple[int, int]) -> int:
+        """Input pixels of tiles of a typical shape (y, x) that take as long as one tile of ``input_yx`` pixels."""
+        like = math.prod(typical_yx) * self._tile_cost(input_yx) / self._tile_cost(typical_yx)
+        return max(1, round(like))
+
+    def _tile_cost(self, input_yx: tuple[int, int]) -> float:
+        return float(self.cost(*(np.array([float(edge)]) for edge in input_yx))[0])
 
     def _table(self, size_yx: tuple[int, int]) -> _Table:
         if min(size_yx) < 1:

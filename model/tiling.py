@@ -219,11 +219,6 @@ class TilePlan:
     def __len__(self) -> int:
         return self.grid_yx[0] * self.grid_yx[1]
 
-    @property
-    def input_pixels(self) -> int:
-        """Pixels that the net reads for the whole image, margins included."""
-        return len(self) * self.input_yx[0] * self.input_yx[1]
-
     def __iter__(self) -> Iterator[Tile]:
         columns = list(self.geometry.x.tiles(self.size_yx[1], self.stride_yx[1]))
         for read_y, write_y, crop_y in self.geometry.y.tiles(self.size_yx[0], self.stride_yx[0]):

@@ -78,11 +78,6 @@ class ViewPlan:
     geometry: Geometry
     views: tuple[View, ...] = ONE_VIEW
 
-    @property
-    def input_pixels(self) -> int:
-        """Pixels that the net reads for the whole image, margins and views included."""
-        return self.tiles.input_pixels * len(self.views)
-
     def __len__(self) -> int:
         return len(self.tiles) * len(self.views)
 

@@ -168,7 +168,7 @@ class AcceptedRequest:
         """Send the tiles of the plan through the net, and stitch what is kept."""
         mean = MeanOfViews(self.plan.views, stitcher.write)
         input_yx, throughput = self.plan.tiles.input_yx, self.chosen.throughput
-        tile_pixels = math.prod(input_yx)
+        tile_work = self.chosen.tile_work(input_yx)
 
         def read(part: TileView) -> NDArray[np.float32]:
             tile, view = part
@@ -176,13 +176,13 @@ class AcceptedRequest:
 
         def write(part: TileView, output_cyx: NDArray[np.float32]) -> None:
             mean.write(part, output_cyx)
-            self.ticket.done(tile_pixels)
+            self.ticket.done(tile_work)
 
         def repeat(done: TileView, part: TileView) -> bool:
             # of several views none is written before the last
             repeated = len(self.plan.views) == 1 and stitcher.repeat(done[0], part[0])
             if repeated:
-                self.ticket.done(tile_pixels)
+                self.ticket.done(tile_work)
             return repeated
 
         await self.scheduler.run(
@@ -194,8 +194,9 @@ class AcceptedRequest:
                 repeat=repeat,
                 tiles=iter(self.plan),
                 count=len(self.plan),
-                tile_pixels=tile_pixels,
-                tile_seconds=lambda: tile_pixels / throughput.pixels_per_second,
+                tile_pixels=math.prod(input_yx),
+                tile_work=tile_work,
+                tile_seconds=lambda: tile_work / throughput.pixels_per_second,
                 batch_pixels=most_batch_pixels(self.chosen.session.backend, self.chosen.planner.max_tile_pixels),
                 progress=throughput.add,
                 runs=self.ticket.runs,

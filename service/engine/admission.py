@@ -75,7 +75,7 @@ class Admission(SharedRoom):
         throughput
             Of the model that is asked for.
         pixels
-            Input pixels of all tiles of all planes.
+            What its tiles take of the net; see :meth:`service.engine.loading.LoadedModel.work`.
         memory_bytes
             What its image and result will take.
         timeout_s
@@ -233,7 +233,7 @@ class Admission(SharedRoom):
     def seconds_until_done(
         self, throughput: Throughput, pixels: int, *, background: bool = False, user: str | None = None
     ) -> float:
-        """Seconds until a request of so many input pixels would be through the net if it came now.
+        """Seconds until a request of so many pixels would be through the net if it came now.
 
         All requests get equal shares by seconds of the net (fair queueing), so that of each other one no more is waited
         for than this one takes itself, after the batches in work; those in the background count as one to all others.

@@ -103,11 +103,11 @@ def check_deadline(
     through_s = seconds_of_newcomer(replace(asked, pixels_left=pixels), tickets, order, busy_s)
     ready_s = through_s + asked.finishing_s
     if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
-        of = f" of {series.runs} outputs, made one after the other" if several else ""
+        of = f" of {series.runs} outputs, made one after the other," if several else ""
         left = f", {left_s:.1f} s of it are left" if series.seconds >= _TOLD_S else ""
         beside = f", {asked.finishing_s:.1f} s of it beside the net" if asked.finishing_s else ""
         fewer = ", ask for fewer outputs at a time," if several else ""
         raise DeadlineExceeded(
-            f"{pixels} pixels{of}, margins of tiles included, would be ready in about {ready_s:.0f} s at the measured "
-            f"speed{beside}, the time allowed is {timeout_s:g} s{left}; raise the timeout{fewer} or send less"
+            f"the work{of} would be ready in about {ready_s:.0f} s at the measured speed{beside}, the time allowed is "
+            f"{timeout_s:g} s{left}; raise the timeout{fewer} or send less"
         )

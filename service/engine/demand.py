@@ -31,7 +31,7 @@ class Demand:
     plan: ViewPlan
     """How each plane is cut, at the scale that the net sees."""
     pixels: int
-    """Input pixels of all tiles of all planes."""
+    """Of all planes; see :meth:`service.engine.loading.LoadedModel.work`."""
     room: Needs
     timeout_s: float
     background: bool
@@ -199,7 +199,7 @@ def demand_of(
         relief = f"ask for a scale nearer to 1 than {scale:g}" if as_it_is.within(left) else ""
     if not room.within(left):
         room = needs(header, spec, requests, part_bytes, most)  # what it is refused for, alone or beside what is ready
-    seen, pixels = header.planes * math.prod(header.size_yx), header.planes * plan.input_pixels
+    seen, pixels = header.planes * math.prod(header.size_yx), header.planes * chosen.work(plan)
     # of several what takes longest: what they take together nobody has measured
     finishing_s = max(chosen.finishing.least_seconds(request, seen) for request in requests)
     usual_s = max(chosen.finishing.seconds(request, seen) for request in requests)

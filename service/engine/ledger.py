@@ -44,7 +44,7 @@ class Ledger:
 
     @property
     def backlog_pixels(self) -> int:
-        """Accepted input pixels that are not through the net yet."""
+        """Accepted work that is not through the net yet; see :attr:`service.engine.ticket.Ticket.pixels_left`."""
         return sum(ticket.pixels_left for ticket in self._tickets)
 
     @property

@@ -17,6 +17,7 @@ from model.package import Package, read_package
 from model.planner import Planner
 from model.precision import InTurn, open_checked
 from model.session import InferenceSession, SessionOptions
+from model.views import ViewPlan
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint
 from service.engine.finishing import Finishing
@@ -44,6 +45,8 @@ class LoadedModel:
     """Hash of the graph of each lower precision that has one of its own."""
     planner: Planner
     """Cuts images into tiles, by what they cost on this machine."""
+    typical_yx: tuple[int, int]
+    """Input of a tile of an image of usual size: its pixels are the unit of :meth:`work`."""
     throughput: Throughput
     finishing: Finishing
     self_test_difference: float
@@ -63,6 +66,18 @@ class LoadedModel:
         spec = self.package.spec
         return {"name": spec.name, "version": spec.version, "sha256": self.sha256, "variants": dict(self.variants)}
 
+    def tile_work(self, input_yx: tuple[int, int]) -> int:
+        """What one tile takes of the net: the input pixels of typical tiles that take as long.
+
+        A net without padding works less for each pixel of a small tile than of a large one: by pixels as they are,
+        whoever has sent small images would be promised a slide in half of its time.
+        """
+        return self.planner.pixels_like(self.typical_yx, input_yx)
+
+    def work(self, plan: ViewPlan) -> int:
+        """Likewise of all tiles of a plan."""
+        return len(plan) * self.tile_work(plan.tiles.input_yx)
+
 
 def working_bytes(files: Fingerprint) -> int:
     """Bytes of memory that loading a package of these files takes."""
@@ -79,9 +94,9 @@ def refusal_of(error: Exception) -> str:
     return str(error) if isinstance(error, ModelError) else f"it cannot be loaded: {type(error).__name__}: {error}"
 
 
-def pixels_per_second(session: InferenceSession, input_yx: tuple[int, int], tile_seconds: float) -> float:
-    """Speed of a net on all its devices, of which each takes so long for a tile of ``input_yx`` pixels."""
-    return len(each_device(session)) * math.prod(input_yx) / tile_seconds
+def pixels_per_second(session: InferenceSession, tile_work: int, tile_seconds: float) -> float:
+    """Speed of a net on all its devices, of which each takes so long for a tile of so much work."""
+    return len(each_device(session)) * tile_work / tile_seconds
 
 
 def load_model(
@@ -131,7 +146,7 @@ def load_model(
     clock = between.clock if between else time.perf_counter
     planner = make_planner(package, in_turn(session), options, limits, calibration_s, clock=clock)
     typical = planner.expected(planner.plan(_TYPICAL_SIZE_YX))
-    throughput = Throughput(pixels_per_second(session, typical.plan.input_yx, typical.tile_seconds))
+    throughput = Throughput(pixels_per_second(session, math.prod(typical.plan.input_yx), typical.tile_seconds))
     _LOG.info(
         "serving %s on %s in %s: self-test within %.2g, %.2f Mpx/s",
         package.spec.reference,
@@ -146,6 +161,7 @@ def load_model(
         sha256=package.sha256,
         variants=package.variant_hashes,
         planner=planner,
+        typical_yx=typical.plan.input_yx,
         throughput=throughput,
         finishing=Finishing(),
         self_test_difference=net.self_test_difference,

@@ -131,7 +131,7 @@ def search_of(
     if known_px is None or not crops:
         raise nothing_tells(request, header, spec)
     room = search_needs(header, request, spec, part_bytes, most.minus(series), crops=crops)
-    pixels, once = sum(crop.plan.input_pixels for crop in crops), replace(series, runs=1)
+    pixels, once = sum(chosen.work(crop.plan) for crop in crops), replace(series, runs=1)
     background, user = request.background, request.user
     asked = Demand(crops[-1].plan, pixels, room, timeout_s, background, user, relief="", series=once)
     return Search(crops, known_px, asked)

@@ -205,11 +205,11 @@ class Scheduler:
         try:
             thread = self._executor.submit(run_batch, batch, self._seconds)
             for job, tiles in Counter(job for job, _ in batch).items():
-                job.runs(thread, tiles * job.tile_pixels)
+                job.runs(thread, tiles * job.tile_work)
             done = await asyncio.wrap_future(thread)
         except RuntimeError as error:  # the executor has been shut down under us
             gone: Exception | None = InferenceFailed(f"the inference thread is gone: {error}")
-            done = BatchDone([gone] * len(batch), passing=len(batch), pixels=0, seconds=0.0)
+            done = BatchDone([gone] * len(batch), passing=len(batch), work=0, seconds=0.0)
         finally:
             self._due.remove(due)
         for (job, _), outcome in zip(batch, done.outcomes, strict=True):
@@ -220,7 +220,7 @@ class Scheduler:
             self._passing[batch[0][0].key] = min(done.passing, self._passing.get(batch[0][0].key, done.passing))
         # lanes work side by side, on one device or several: of the time that passed each batch is charged its share
         self._observe(len(batch))
-        batch[0][0].progress(done.pixels, done.seconds / max(1, len(self._running)))
+        batch[0][0].progress(done.work, done.seconds / max(1, len(self._running)))
         # an error that went through the thread may keep its call, and that would keep the error and all jobs
         batch.clear()
         done.outcomes.clear()
@@ -233,8 +233,8 @@ class BatchDone(NamedTuple):
     """What befell each tile."""
     passing: int
     """The most tiles that memory sufficed for: all of them, where it was not the trouble."""
-    pixels: int
-    """Input pixels of the tiles that the net was run for, and that came to a good end."""
+    work: int
+    """Of the tiles that the net was run for, and that came to a good end."""
     seconds: float
     """That all of it took, but for what was only repeated."""
 
@@ -285,8 +285,8 @@ def run_batch(batch: Sequence[Entry], clock: Clock) -> BatchDone:
                 continue
             _LOG.warning("a batch of %d tiles failed and is run tile by tile: %s", len(group), str(error))
             groups.extendleft([place] for place in reversed(group))
-    pixels = sum(batch[place][0].tile_pixels for place in inputs if outcomes[place] is None)
-    return BatchDone(outcomes, passing, pixels, clock() - started)
+    work = sum(batch[place][0].tile_work for place in inputs if outcomes[place] is None)
+    return BatchDone(outcomes, passing, work, clock() - started)
 
 
 def _run_group(batch: Sequence[Entry], places: Sequence[int], inputs: dict[int, NDArray[np.float32]]) -> None:

@@ -19,10 +19,11 @@ _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e whil
 
 
 class Throughput:
-    """Measured speed of one model, input pixels of tiles per second of its batches.
+    """Measured speed of one model, work of tiles per second of its batches.
 
-    Input pixels, margins included, are what a tile costs: of a 1x1 image nearly all is margin. Pixels and seconds fade
-    together, so that a batch counts by the time it took and many small ones do not drown a large one.
+    Work is counted in input pixels, margins included, as those of a typical tile take time: of a 1x1 image nearly all
+    is margin. See :meth:`service.engine.loading.LoadedModel.tile_work`. Pixels and seconds fade together, so that a
+    batch counts by the time it took and many small ones do not drown a large one.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ class Ticket:
 
     throughput: Throughput
     pixels_left: int
+    """Work; see :meth:`service.engine.loading.LoadedModel.work`."""
     memory_bytes: int
     disk_bytes: int = 0
     background: bool = False
@@ -94,7 +96,7 @@ class Ticket:
     """Closed once nobody waits for it any more, and no thread is at it: what it was promised is free then."""
     number: int = field(default_factory=count().__next__)
     """Larger than those of all that came before."""
-    _threads: dict[Future[Any], int] = field(default_factory=dict)  # and the input pixels of tiles that each runs
+    _threads: dict[Future[Any], int] = field(default_factory=dict)  # and the work of the tiles that each runs
 
     @property
     def waits_for_turn(self) -> bool:
@@ -121,7 +123,7 @@ class Ticket:
         return 0.0 if self.pixels_left or self.abandoned else min(taken_s, MOST_S)
 
     def done(self, pixels: int) -> None:
-        """Note finished input pixels."""
+        """Note finished work."""
         self.pixels_left = max(0, self.pixels_left - pixels)
 
     def check_wanted(self) -> None:
@@ -137,7 +139,7 @@ class Ticket:
             raise CancelledError("nobody waits for this request any more")
 
     def runs(self, thread: Future[Any], pixels: int = 0) -> None:
-        """Note a call in a thread, which runs tiles of so many input pixels.
+        """Note a call in a thread, which runs tiles of so much work.
 
         It holds the ticket's memory, whether or not anybody still waits for it.
         """

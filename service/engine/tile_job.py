@@ -15,7 +15,7 @@ from model.stitching import Run
 from service.engine.blank import BlankTile
 
 Progress: TypeAlias = Callable[[int, float], None]
-"""Called after each batch with the input pixels that the net read and the seconds that they took."""
+"""Called after each batch with the work that the net has done and the seconds that it took."""
 
 _Part = TypeVar("_Part")
 
@@ -41,6 +41,8 @@ class Job(Generic[_Part]):
         How many tiles that are.
     tile_pixels
         Input pixels of a tile.
+    tile_work
+        What a tile takes of the net, see :meth:`service.engine.loading.LoadedModel.tile_work`.
     tile_seconds
         Seconds of the net that a tile takes at the speed that is measured by now: what a turn costs.
     batch_pixels
@@ -48,7 +50,7 @@ class Job(Generic[_Part]):
     progress
         Told of each batch that this job leads.
     runs
-        Told of each call in an inference thread that is for some of its tiles, as it begins, and of their input pixels.
+        Told of each call in an inference thread that is for some of its tiles, as it begins, and of their work.
     background
         Whether it shares a job's turns with all others of which the same is true.
 
@@ -62,6 +64,7 @@ class Job(Generic[_Part]):
     tiles: Iterator[_Part]
     count: int
     tile_pixels: int
+    tile_work: int
     tile_seconds: Callable[[], float]
     batch_pixels: int
     progress: Progress

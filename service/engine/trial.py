@@ -92,7 +92,7 @@ class Trials:
 
 
 def tried_speed(model: LoadedModel, input_yx: tuple[int, int]) -> float:
-    """Input pixels per second of a net on tiles of noise of one shape.
+    """Speed of a net on tiles of noise of one shape, as :class:`~service.engine.ticket.Throughput` has it.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def tried_speed(model: LoadedModel, input_yx: tuple[int, int]) -> float:
 
     """
     (tile,) = measure(model.session.run, len(model.package.spec.channels), [input_yx], 0.0)
-    return pixels_per_second(model.session, input_yx, tile.seconds)
+    return pixels_per_second(model.session, model.tile_work(input_yx), tile.seconds)
 
 
 def _refuses(check: Callable[[Throughput], None], speed: Throughput) -> bool:

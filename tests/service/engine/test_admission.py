@@ -366,7 +366,7 @@ def test_runs_that_are_made_in_turn_need_time_for_all_of_what_is_left() -> None:
     admission, speed = Admission(10 * MB, 100), Throughput(MB)
     admission.check(speed, 10 * MB, 1, 15)  # an idle service tries
     admission.check(speed, 10 * MB, 1, 30, series=Series(runs=3))
-    several = r"30000000 pixels of 3 outputs, made one after the other, .* about 30 s .* allowed is 29 s; raise the"
+    several = r"the work of 3 outputs, made one after the other, .* about 30 s .* allowed is 29 s; raise the"
     with pytest.raises(DeadlineExceeded, match=several):
         admission.check(speed, 10 * MB, 1, 29, series=Series(runs=3))
     admission.check(speed, 10 * MB, 1, 40, series=Series(seconds=9.9, runs=3))

@@ -143,4 +143,4 @@ def test_only_the_time_of_what_is_run_counts_for_the_speed_of_the_net() -> None:
         return [run_batch([(one, tile) for tile in batch], lambda: now) for batch in (tiles[:1], tiles[1:4])]
 
     first, second = asyncio.run(scenario())
-    assert (first.seconds, second.seconds, second.pixels) == (11, 0, 0)
+    assert (first.seconds, second.seconds, second.work) == (11, 0, 0)

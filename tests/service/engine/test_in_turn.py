@@ -129,7 +129,7 @@ def test_time_for_all_outputs_in_turn_is_looked_at_before_the_first(packages: Pa
                 with pytest.raises(DeadlineExceeded) as refusal:
                     await together(engine, npy(STACK), asked)
                 assert runs.since() == (0, 0)
-                assert str(refusal.value).startswith(f"{3 * pixels} pixels of 3 outputs, made one after the other, ")
+                assert str(refusal.value).startswith("the work of 3 outputs, made one after the other, ")
                 assert "ready in about 30 s at the measured speed, the time allowed is 20 s" in str(refusal.value)
                 assert "ask for fewer outputs at a time" in str(refusal.value)
                 content(await together(engine, npy(STACK), replace(asked, timeout_s=100)))
@@ -139,9 +139,9 @@ def test_time_for_all_outputs_in_turn_is_looked_at_before_the_first(packages: Pa
 
 
 async def pixels_of_a_run(engine: Engine) -> int:
-    """Input pixels of tiles of the stack."""
+    """What the tiles of the stack take of the net."""
     forecast = await engine.forecast((STACK.shape[1], STACK.shape[2]), STACK.shape[0], ASKED)
-    return forecast.plan.input_pixels * forecast.planes
+    return engine.models[0].work(forecast.plan) * forecast.planes
 
 
 def test_probabilities_come_first_where_labels_first_have_no_room(packages: Path) -> None:

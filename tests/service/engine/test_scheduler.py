@@ -93,6 +93,7 @@ def job(
         tiles=iter(plan),
         count=len(plan),
         tile_pixels=tile_pixels,
+        tile_work=tile_pixels,
         tile_seconds=lambda: tile_pixels / pixels_per_second,
         batch_pixels=batch_pixels,
         progress=lambda _pixels, _seconds: None,
@@ -327,15 +328,14 @@ def test_only_tiles_that_were_run_count_as_progress() -> None:
     """Else a net that fails at once would look fast, and let in more than can be done."""
     done: list[int] = []
 
-    async def scenario() -> int:
+    async def scenario() -> None:
         async with scheduler_with() as scheduler:
             sick = job(open_net(), [1.0, POISON, 2.0])
             with pytest.raises(InferenceFailed):
-                await scheduler.run(replace(sick, progress=lambda pixels, _seconds: done.append(pixels)))
-        return sick.tile_pixels
+                await scheduler.run(replace(sick, tile_work=7, progress=lambda work, _seconds: done.append(work)))
 
-    tile_pixels = asyncio.run(scenario())
-    assert done == [2 * tile_pixels]
+    asyncio.run(scenario())
+    assert done == [2 * 7], "tiles count by their work"
 
 
 @pytest.mark.parametrize("broken", ["read", "write"])
@@ -393,7 +393,9 @@ def test_who_comes_now_is_told_what_is_left_of_the_batch_in_work_where_no_lane_i
         async with scheduler_with(lanes=lanes, batch_tiles=2) as scheduler:
             # said to take 1000 s for a tile
             work = replace(
-                job(net, [1.0] * 2, pixels_per_second=26 * 26 / 1000), runs=lambda _, pixels: told.append(pixels)
+                job(net, [1.0] * 2, pixels_per_second=26 * 26 / 1000),
+                tile_work=7,
+                runs=lambda _, work: told.append(work),
             )
             running = asyncio.create_task(scheduler.run(work))
             await until(lambda: bool(told))
@@ -404,7 +406,7 @@ def test_who_comes_now_is_told_what_is_left_of_the_batch_in_work_where_no_lane_i
 
     during, after, told = asyncio.run(scenario(1))
     assert 1900 < during <= 2000
-    assert (after, told) == (0, [2 * 26 * 26])
+    assert (after, told) == (0, [2 * 7])
     assert asyncio.run(scenario(2))[0] == 0
 
 

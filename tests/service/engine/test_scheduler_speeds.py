@@ -131,9 +131,9 @@ def test_turns_of_a_package_cost_what_is_measured_of_it(tmp_path: Path, monkeypa
     run, before, after = Scheduler.run, [], []
 
     async def watched(self: Scheduler, job: Job[Any]) -> None:
-        before.append(job.tile_pixels / job.tile_seconds())
+        before.append(job.tile_work / job.tile_seconds())
         await run(self, job)
-        after.append(job.tile_pixels / job.tile_seconds())
+        after.append(job.tile_work / job.tile_seconds())
 
     async def scenario() -> None:
         monkeypatch.setattr(Scheduler, "run", watched)
