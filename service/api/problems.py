@@ -114,13 +114,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         not isinstance(route, Mount) and route.matches({**request.scope, "path": tidy})[0] is not Match.NONE
         for route in request.app.routes
     )
-    remedy = f"did you mean {tidy[:_SHOWN_PATH]!r}?" if known else "see /docs for the paths that do"
+    root = request.app.state.settings.root_path
+    remedy = f"did you mean {tidy[:_SHOWN_PATH]!r}?" if known else f"see {root}/docs for the paths that do"
+    if root and f"{path}/".startswith(f"{root}{root}/"):
+        remedy = f"the proxy is to strip {root} (UNET_ROOT_PATH) from the path before it sends the request on"
     details = {
         404: f"{path[:_SHOWN_PATH]!r} does not exist; {remedy}",
         405: f"{path[:_SHOWN_PATH]!r} does not take {method[:20]}; see the Allow header for what it takes",
     }
     headers = {"Allow": ", ".join(sorted(_taken(request)))} if status == 405 else None
-    detail = details.get(status, "the request cannot be understood; see /docs")
+    detail = details.get(status, f"the request cannot be understood; see {root}/docs")
     response = problem_response(request.scope, kind, detail, headers=headers)
     return _noted(request.scope, request.app.state.metrics, kind, response)
 

@@ -143,6 +143,11 @@ def test_behind_a_proxy_that_strips_a_prefix_links_carry_it(packages: Path, tmp_
         assert metric(server.url, "unet_requests_total", status="200") == 1
         job = httpx.post(f"{server.url}/segment", content=png(disc()), headers={"Prefer": "respond-async"})
         assert job.headers["Location"] == f"/unet/jobs/{job.json()['id']}"
+        assert httpx.get(f"{server.url}/openapi.json").json()["servers"] == [{"url": "/unet"}]
+        unstripped = assert_problem(httpx.get(f"{server.url}/unet/models"), 404, "not-found")["detail"]
+        assert "the proxy is to strip /unet (UNET_ROOT_PATH) from the path" in unstripped
+        elsewhere = assert_problem(httpx.get(f"{server.url}/united"), 404, "not-found")["detail"]
+        assert elsewhere == "'/unet/united' does not exist; see /unet/docs for the paths that do"
 
 
 def test_sigterm_during_an_upload_lets_it_finish(packages: Path, tmp_path: Path) -> None:
