@@ -330,7 +330,7 @@ def test_a_run_that_learns_nothing_but_background_is_refused(
         folds = "give another number of --folds, or leave this one out with --only"
         remedy = folds if "--folds" in command else "change data.validation_fraction or the fold"
         assert f"Let others validate: {remedy} (now fold 1 of 4)" in message
-    assert main(["plan", *arguments, "--set", "data.fold=[1, 4]"]) == 2
+    assert main(["plan", *arguments, "--set", "data.fold=[1, 4]", "--steps", "1"]) == 2
     assert "no image of the training side" in capsys.readouterr().err
     assert not any(path.suffix in {".pt", ".toml", ".html"} for path in tmp_path.rglob("*"))
 
