@@ -159,7 +159,8 @@ class Plan(_Document):
     input_yx: tuple[int, int] = Field(description="What the net reads for a tile, px.")
     stride_yx: tuple[int, int] = Field(description="From one tile to the next, px.")
     scale: float = Field(
-        description="That of the plan; 1 where `scale=auto` looks for it in the image, which a plan does not see."
+        description="That of the plan. Where `scale=auto` looks for it in the image, which a plan does not see, the "
+        "median of those found for the last images, or 1."
     )
     compute_seconds: float = Field(
         description="In the net, with nobody else there, at the speed measured last; `search_seconds` included."

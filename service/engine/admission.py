@@ -14,7 +14,7 @@ from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
 from service.engine.shared_room import SharedRoom
 from service.engine.sharing import seconds_beside, seconds_of_newcomer
-from service.engine.ticket import Throughput, Ticket
+from service.engine.ticket import Later, Throughput, Ticket
 from service.engine.turn_order import TurnOrder
 from service.engine.unsent import KINDS
 
@@ -67,6 +67,7 @@ class Admission(SharedRoom):
         background: bool = False,
         user: str | None = None,
         series: Series = SINGLE,
+        later: Later | None = None,
     ) -> Iterator[Ticket]:
         """Accept a request for the length of a ``with`` block.
 
@@ -91,6 +92,9 @@ class Admission(SharedRoom):
             Whose it is: users share turns in the background, the limits of what may wait, and memory and disk.
         series
             What goes to the same caller: its answers must be there beside the result, and are not counted as others'.
+        later
+            Tells what work should follow, for which :meth:`go_on` asks: it counts among what may wait, and not for the
+            request's own deadline.
 
         Raises
         ------
@@ -113,15 +117,17 @@ class Admission(SharedRoom):
             background=background,
             user=user,
             series=series,
+            later=later,
         )
         ticket = Ticket(*held, disk_bytes, background, user, queued=background, series=series)
-        ticket.finishing_s = finishing_s
+        ticket.finishing_s, ticket.later = finishing_s, later or ticket.later
         self._tickets.add(ticket)
         try:
             yield ticket
         finally:
             # nobody waits for its tiles any more, but a thread that cannot be stopped keeps its memory until it ends
             ticket.pixels_left = 0
+            ticket.expect(0)
             ticket.abandoned = True
             threads = ticket.still_running()
             if threads:
@@ -220,7 +226,7 @@ class Admission(SharedRoom):
         others = self._tickets - {ticket}
         if ticket.background:
             check_deadline(asked, others, timeout_s, self.order, busy_s=self.busy_s())
-            self.order.charge(ticket, asked.seconds_left)
+            self.order.charge(ticket, asked.seconds_left - ticket.later_s)
             ticket.queued = True
         else:
             check_time(asked, others, timeout_s, self._max_backlog_s, self.order, busy_s=self.busy_s())
@@ -229,6 +235,7 @@ class Admission(SharedRoom):
                 self._check_free("memory_bytes", memory_bytes, series, asking=ticket)
         ticket.pixels_left, ticket.memory_bytes, ticket.disk_bytes = pixels, memory_bytes, disk_bytes
         ticket.finishing_s = finishing_s
+        ticket.expect(0)
 
     def seconds_until_done(
         self, throughput: Throughput, pixels: int, *, background: bool = False, user: str | None = None
@@ -263,6 +270,7 @@ class Admission(SharedRoom):
         background: bool = False,
         user: str | None = None,
         series: Series = SINGLE,
+        later: Later | None = None,
     ) -> None:
         """Refuse what :meth:`admit` would refuse now, with the same parameters and errors."""
         check_memory_alone(memory_bytes, self.memory_limit, series.memory_bytes)
@@ -270,7 +278,7 @@ class Admission(SharedRoom):
         if not background:  # else it waits for its turn without them
             self.check_room(memory_bytes, disk_bytes, series)
         asked = Ticket(throughput, pixels, memory_bytes, disk_bytes, background, user, background, series=series)
-        asked.finishing_s = finishing_s
+        asked.finishing_s, asked.later = finishing_s, later or asked.later
         check_time(asked, self._tickets, timeout_s, self._max_backlog_s, self.order, busy_s=self.busy_s())
 
     def check_room(self, memory_bytes: int, disk_bytes: int, series: Series) -> None:

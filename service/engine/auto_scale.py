@@ -10,7 +10,7 @@ from model.images import ImageHeader
 from model.spec import ModelSpec
 from service.engine.errors import BadParameter
 from service.engine.request import SegmentRequest
-from service.engine.scaling import SCALE_LIMITS, other_scale, pixel_ratio
+from service.engine.scaling import SCALE_LIMITS, four_digits, other_scale, pixel_ratio
 
 ScaledRequest: TypeAlias = tuple[SegmentRequest, tuple[str, ...]]
 """A request whose scale is settled, and what its receipt notes of that."""
@@ -46,7 +46,7 @@ def by_pixel_size(request: SegmentRequest, header: ImageHeader, spec: ModelSpec)
 
 def settled(request: SegmentRequest, scale: float, why: str) -> ScaledRequest:
     """Return a request with a scale, to four digits, in place of ``auto``."""
-    scale = float(f"{scale:.4g}")
+    scale = four_digits(scale)
     return replace(request, scale=other_scale(scale)), (f"scale=auto took {scale:g}: {why}",)
 
 

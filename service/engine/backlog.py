@@ -100,7 +100,8 @@ def check_deadline(
     """
     series = asked.series
     pixels, left_s, several = asked.pixels_left * series.runs, timeout_s - series.seconds, series.runs > 1
-    through_s = seconds_of_newcomer(replace(asked, pixels_left=pixels), tickets, order, busy_s)
+    sure = replace(asked, pixels_left=pixels, later=lambda: 0.0)
+    through_s = seconds_of_newcomer(sure, tickets, order, busy_s)
     ready_s = through_s + asked.finishing_s
     if ready_s > left_s * (1.0 if tickets or several else _IDLE_DOUBT):
         of = f" of {series.runs} outputs, made one after the other," if several else ""

@@ -19,7 +19,7 @@ from service.engine.needs import Needs, needs
 from service.engine.request import SegmentRequest
 from service.engine.scaling import check_scale, scaled_size
 from service.engine.series import SINGLE, Series
-from service.engine.ticket import Throughput, Ticket
+from service.engine.ticket import Later, Throughput, Ticket
 
 _T = TypeVar("_T")
 
@@ -48,6 +48,8 @@ class Demand:
     """Seconds that such a request usually takes beside it."""
     auto_scale: float | None = None
     """The scale where ``scale=auto`` took another than 1: a refusal tells it, as the caller never gave it."""
+    later: Later | None = None
+    """See :meth:`service.engine.admission.Admission.admit`; None where nothing follows."""
 
     @property
     def left_s(self) -> float:
@@ -136,12 +138,12 @@ class Demand:
         elif self.seconds_in_line(admission, speed):
             asked = replace(self, room=replace(self.room, memory_bytes=0, disk_bytes=0))
         with telling(self.auto_scale):
-            asked._ask(admission.check, speed, background=self.background, user=self.user)
+            asked._ask(admission.check, speed, background=self.background, user=self.user, later=self.later)
 
     def admit(self, admission: Admission, speed: Throughput) -> AbstractContextManager[Ticket]:
         """See :meth:`~service.engine.admission.Admission.admit`."""
         self.check(admission, speed)
-        return self._ask(admission.admit, speed, background=self.background, user=self.user)
+        return self._ask(admission.admit, speed, background=self.background, user=self.user, later=self.later)
 
     async def go_on(self, admission: Admission, ticket: Ticket, *, patient: bool) -> None:
         """See :meth:`~service.engine.admission.Admission.go_on`."""
@@ -149,7 +151,7 @@ class Demand:
         with telling(self.auto_scale):
             await self._ask(admission.go_on, ticket, patient=patient)
 
-    def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool | str | None) -> _T:
+    def _ask(self, ask: Callable[..., _T], first: Throughput | Ticket, **how: bool | str | Later | None) -> _T:
         """Call one of admission's methods with all that is asked for."""
         room, other = self.room, {"finishing_s": self.finishing_s, "series": self.series}
         return ask(first, self.pixels, room.memory_bytes, self.timeout_s, room.disk_bytes, **other, **how)

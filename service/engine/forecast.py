@@ -24,7 +24,7 @@ class Forecast:
     size_yx: tuple[int, int]
     planes: int
     scale: float
-    """That the plan is for; 1 where a request has to look for it in the image itself."""
+    """That the plan is for; where a request has to look for it in the image itself, what was found lately."""
     compute_s: float
     """Seconds in the net with nobody else there, at the measured speed, the search of a scale included."""
     search_s: float | None

@@ -21,6 +21,7 @@ from model.views import ViewPlan
 from service.engine.between import BetweenBatches
 from service.engine.finding import Fingerprint, fingerprint
 from service.engine.finishing import Finishing
+from service.engine.found_scales import FoundScales
 from service.engine.planning import PlanLimits, make_planner
 from service.engine.resources import give_memory_back
 from service.engine.ticket import Throughput
@@ -49,6 +50,7 @@ class LoadedModel:
     """Input of a tile of an image of usual size: its pixels are the unit of :meth:`work`."""
     throughput: Throughput
     finishing: Finishing
+    found_scales: FoundScales
     self_test_difference: float
     """Largest difference of the net in fp32 from the golden output on this machine."""
     agreement: Agreement | None
@@ -164,6 +166,7 @@ def load_model(
         typical_yx=typical.plan.input_yx,
         throughput=throughput,
         finishing=Finishing(),
+        found_scales=FoundScales(),
         self_test_difference=net.self_test_difference,
         agreement=net.agreement,
         readme=package.readme(),

@@ -136,8 +136,11 @@ class Pipeline:
         scaled, search = by_pixel_size(request, header, chosen.package.spec), None
         if scaled is not None:
             request, _ = scaled
-        else:  # the scale that is found for an image nobody knows before, and its own stands for it
+        else:
             search = search_of(header, request, chosen, part_bytes, timeout_s, most=self._most, series=SINGLE).asked
+        room = self.demand(header, [request], chosen, part_bytes, timeout_s).room  # at no scale does it take less
+        if search:  # the scale that is found for an image nobody knows before, and those of the last ones stand for it
+            request = chosen.found_scales.request(request, header.size_yx, self.max_pixels)
         demand = partial(self.demand, header, [request], chosen, part_bytes, timeout_s)
         work = demand()
         await self._try_speed(search or work, chosen)
@@ -145,7 +148,7 @@ class Pipeline:
             tiles = header.planes * len(work.plan)
             await self.trials.before_promise(speed, tiles, self._trial(work, chosen), timeout_s)
         search_s = search.pixels / speed.pixels_per_second if search else 0.0
-        asked = demand(series=replace(SINGLE, seconds=search_s))
+        asked = replace(demand(series=replace(SINGLE, seconds=search_s)), room=room)
         demands = [search, asked] if search else [asked]
         pixels = sum(each.pixels for each in demands)
         compute_s = pixels / speed.pixels_per_second

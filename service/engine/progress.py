@@ -112,8 +112,11 @@ class Progress:
         """Seconds until it is done beside all others, by the measured speeds of the net and of what comes beside it.
 
         None while it is prepared, as what the work takes is known after that, and once it has taken what was expected.
+        Before that it counts as much work as such requests had lately.
         """
-        if self._ticket is None or self._admission is None or self._preparing or self._done is not None:
+        if self._ticket is None or self._admission is None or self._done is not None:
+            return None
+        if self._preparing and not self._ticket.waits_for_turn:
             return None
         beside_s = max(0.0, self._finishing_s - self._ticket.beside())
         if not self._ticket.pixels_left and not beside_s:

@@ -8,6 +8,7 @@ that diameter, and the image's own scale is nearly as good as the best.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -132,8 +133,21 @@ def search_of(
         raise nothing_tells(request, header, spec)
     room = search_needs(header, request, spec, part_bytes, most.minus(series), crops=crops)
     pixels, once = sum(chosen.work(crop.plan) for crop in crops), replace(series, runs=1)
-    background, user = request.background, request.user
-    asked = Demand(crops[-1].plan, pixels, room, timeout_s, background, user, relief="", series=once)
+    background, user, seen = request.background, request.user, header.planes * math.prod(header.size_yx)
+    work = header.planes * chosen.work(plan_views(chosen.planner, header.size_yx, mirror=request.mirror))
+    later, beside_s = chosen.found_scales.work(work), chosen.finishing.seconds(request, seen)
+    asked = Demand(
+        crops[-1].plan,
+        pixels,
+        room,
+        timeout_s,
+        background,
+        user,
+        relief="",
+        series=once,
+        usual_finishing_s=beside_s,
+        later=later,
+    )
     return Search(crops, known_px, asked)
 
 
@@ -179,9 +193,10 @@ async def found_scale(
             believed[crop.scale] = float(objects.scores.mean()) * objects.covered**0.25, median_px
         if crop.scale > 1 and 1.0 in believed and believed.get(crop.scale) != max(believed.values()):
             break  # a still larger one is no better
-    return _chosen(
-        believed, spec.reference, known_px, "the middle" if work.reader.header.planes == 1 else "the middle plane"
-    )
+    where = "the middle" if work.reader.header.planes == 1 else "the middle plane"
+    scale, why = _chosen(believed, spec.reference, known_px, where)
+    work.chosen.found_scales.add(scale)
+    return scale, why
 
 
 def _chosen(

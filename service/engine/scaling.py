@@ -34,6 +34,11 @@ def other_scale(scale: float | Literal["auto"] | None) -> float | None:
     return None if scale == 1 or isinstance(scale, str) else scale
 
 
+def four_digits(scale: float) -> float:
+    """Return a scale as it is told, so that it can be asked for as a number."""
+    return float(f"{scale:.4g}")
+
+
 def pixel_ratio(size_um: tuple[float, float], trained_um: tuple[float, float]) -> float:
     """Return the scale at which pixels (height, width) become as large as those that a package was trained on."""
     return math.sqrt(math.prod(size_um) / math.prod(trained_um))

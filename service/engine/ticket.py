@@ -9,12 +9,14 @@ from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 from service.engine.precedence import Wish
 from service.engine.series import SINGLE, Series
 from service.engine.unsent import MOST_S
 
+Later: TypeAlias = Callable[[], float]
+"""Tells how much work should follow what is accepted; see :meth:`service.engine.admission.Admission.admit`."""
 _MEMORY_S = 10.0  # a batch's share in the measured throughput fades to 1/e while this many seconds of others follow
 
 
@@ -88,6 +90,8 @@ class Ticket:
     """Nobody wants it any more."""
     series: Series = SINGLE
     """What its caller has ready beside it."""
+    later: Later = lambda: 0.0
+    """Work that should follow what prepares it, which alone is accepted by now."""
     finishing_s: float = 0.0
     """Seconds that it will take beside the net at least; 0 where that is not known."""
     beside: Callable[[], float] = lambda: 0.0
@@ -106,13 +110,18 @@ class Ticket:
     @property
     def seconds_left(self) -> float:
         """What it would still take with nobody else there."""
-        return self.pixels_left / self.throughput.pixels_per_second
+        return self.pixels_left / self.throughput.pixels_per_second + self.later_s
+
+    @property
+    def later_s(self) -> float:
+        """What of that is not accepted yet."""
+        return self.later() / self.throughput.pixels_per_second
 
     @property
     def waiting_s(self) -> float:
         """Likewise without the tiles that are in the net now."""
         in_net = sum(pixels for thread, pixels in self._threads.items() if not thread.done())
-        return max(0, self.pixels_left - in_net) / self.throughput.pixels_per_second
+        return max(0, self.pixels_left - in_net) / self.throughput.pixels_per_second + self.later_s
 
     @property
     def finishing_left_s(self) -> float:
@@ -120,7 +129,11 @@ class Ticket:
         taken_s = self.beside()
         if taken_s < self.finishing_s:
             return self.finishing_s - taken_s
-        return 0.0 if self.pixels_left or self.abandoned else min(taken_s, MOST_S)
+        return 0.0 if self.pixels_left or self.later() or self.abandoned else min(taken_s, MOST_S)
+
+    def expect(self, pixels: float) -> None:
+        """Note how much work should follow, whatever else is found from now on; 0 once it is accepted, or unwanted."""
+        self.later = lambda: pixels
 
     def done(self, pixels: int) -> None:
         """Note finished work."""

@@ -45,6 +45,7 @@ class TurnOrder:
     def begin(self, ticket: Ticket) -> None:
         """Note that it has its turn."""
         ticket.has_turn = True
+        ticket.expect(ticket.later())  # what is charged now is what is corrected later
         self._level_s = self._begun(ticket.user)
         self._begun_s = {user: seconds for user, seconds in self._begun_s.items() if seconds > self._level_s}
         self.charge(ticket, ticket.seconds_left)

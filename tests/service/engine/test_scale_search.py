@@ -19,6 +19,7 @@ from PIL import Image
 
 from model.package import write_package
 from service.engine.engine import Engine
+from service.engine.found_scales import FoundScales
 from service.engine.progress import Progress
 from service.engine.request import SegmentRequest
 from service.engine.scaling import NormalisedPixels, scaled_image
@@ -157,6 +158,8 @@ def test_objects_that_nobody_can_see_are_not_guessed(client: AppClient) -> None:
 def test_a_plan_counts_the_tiles_that_the_search_takes(
     client: AppClient, monkeypatch: pytest.MonkeyPatch, size_yx: tuple[int, int]
 ) -> None:
+    monkeypatch.setattr(FoundScales, "likely", 1.0)  # whatever other tests have found
+
     def planned(**query: object) -> dict[str, Any]:
         plan: dict[str, Any] = client.get("/plan", params={"size": f"{size_yx[0]}x{size_yx[1]}", **query}).json()
         return plan
