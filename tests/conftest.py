@@ -105,11 +105,11 @@ def data_root() -> Path:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI (UNET_TEST_NO_SKIP=1) a skip is a failure, save for a missing GPU, cluster or real images.
 
-    Tests of napari's window run in an environment of their own there, where it is sure that napari is installed;
-    CellProfiler, which is built for it, is not to be had for each version of Python.
+    A lab's programs are not to be had for each version of Python, and have environments of their own there; where they
+    are installed, their tests do not skip.
     """
     report = yield
-    excused = {"gpu", "data", "cluster", "napari", "cellprofiler"} & {marker.name for marker in item.iter_markers()}
+    excused = {"gpu", "data", "cluster", "program"} & {marker.name for marker in item.iter_markers()}
     if os.environ.get("UNET_TEST_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail") and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped, but nothing may skip here: {report.longrepr}"

@@ -448,9 +448,9 @@ def groovy(tmp_path: Path, screen: str) -> Program:
 
 @pytest.fixture
 def cellprofiler(tmp_path: Path) -> Program:
-    """CellProfiler 4, which shows no window."""
+    """Shell with CellProfiler 4."""
     installed("cellprofiler")
-    return Program(("cellprofiler",), tmp_path)
+    return Program(("bash", "-ec"), tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from service.client import Client
 from tests.clients.conftest import CLIENTS, IMAGE, SECRET, Program, losing_proxy, with_key
+from tests.clients.test_document import example
 from tests.live import LiveServer
 
 PIPELINE = CLIENTS / "cellprofiler" / "segment_unet.cppipe"
 EXAMPLE = "Address of the service:http://127.0.0.1:8000\n"
 UNEVEN = IMAGE + (np.indices(IMAGE.shape).sum(axis=0) % 7).astype(np.uint16) * 9
 
-pytestmark = pytest.mark.cellprofiler
+pytestmark = pytest.mark.program
 
 
 class Run:
@@ -27,12 +28,12 @@ class Run:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.images, self.output = program.folder / "images", program.folder / "output"
+        self.images, self.output = program.folder / "images", program.folder / "results"
         self.images.mkdir()
-        self.output.mkdir()
+        (program.folder / "clients").symlink_to(CLIENTS)
 
     def __call__(self, url: str, *changes: tuple[str, str]) -> str:
-        """Log of a run that ends well.
+        """Log of a run that ends well, started as the document says.
 
         Raises
         ------
@@ -44,10 +45,8 @@ class Run:
         for old, new in ((EXAMPLE, f"Address of the service:{url}\n"), *changes):
             assert pipeline.count(old) == 1, old
             pipeline = pipeline.replace(old, new)
-        changed = self.program.folder / "changed.cppipe"
-        changed.write_text(pipeline)
-        of_module = ("--plugins-directory", str(PIPELINE.parent))
-        ended = self.program.run("-c", "-r", "-p", changed, "-i", self.images, "-o", self.output, *of_module)
+        (self.program.folder / PIPELINE.name).write_text(pipeline)
+        ended = self.program.run(example("cellprofiler -c"))
         if ended.returncode:
             raise RuntimeError(ended.stderr)
         return ended.stderr

@@ -287,7 +287,7 @@ def window(monkeypatch: pytest.MonkeyPatch) -> Iterator[Window]:
     window.panel.close()
 
 
-@pytest.mark.napari
+@pytest.mark.program
 def test_the_panel_adds_labels_and_says_what_it_does(window: Window, server: LiveServer, cells: Cells) -> None:
     layer = window.viewer.add_image(IMAGE, name="cells", scale=[0.5, 0.25])
     window.start(layer, server.url, mirror=True)
@@ -309,7 +309,7 @@ def test_the_panel_adds_labels_and_says_what_it_does(window: Window, server: Liv
     assert window.panel.told.value == "cells: done, no object was found"
 
 
-@pytest.mark.napari
+@pytest.mark.program
 def test_the_panel_cancels(window: Window, silent: Silent) -> None:
     layer = window.viewer.add_image(IMAGE, name="cells")
     window.start(layer, silent.url)
@@ -321,7 +321,7 @@ def test_the_panel_cancels(window: Window, silent: Silent) -> None:
     assert len(window.viewer.layers) == 1
 
 
-@pytest.mark.napari
+@pytest.mark.program
 def test_napari_that_is_closed_waits_for_no_answer(window: Window, silent: Silent) -> None:
     from napari._qt.qthreading import (  # type: ignore[import-not-found, unused-ignore]
         wait_for_workers_to_quit,
@@ -333,7 +333,7 @@ def test_napari_that_is_closed_waits_for_no_answer(window: Window, silent: Silen
     wait_until(lambda: silent.heard == [b""])
 
 
-@pytest.mark.napari
+@pytest.mark.program
 def test_the_panel_shows_refusals_as_napari_shows_errors(window: Window, server: LiveServer) -> None:
     from napari.utils.notifications import (  # type: ignore[import-not-found, unused-ignore]
         notification_manager,

@@ -100,8 +100,9 @@ class Service:
     def takes_a_second(self, headers: Mapping[str, str], seconds: float = 1) -> None:
         """Have the image take so many seconds by the speed that is believed."""
         plan = self.get("/plan", headers, size="300x300").json()
-        pixels = plan["tiles"] * plan["input_yx"][0] * plan["input_yx"][1]
-        self.engine.default_model.throughput.add(round(1000 * pixels / seconds), 1000)
+        model = self.engine.default_model
+        work = plan["tiles"] * model.tile_work(tuple(plan["input_yx"]))
+        model.throughput.add(round(1000 * work / seconds), 1000)
 
 
 @contextmanager
