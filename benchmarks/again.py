@@ -19,7 +19,7 @@ import tifffile
 from benchmarks.turns import median_s, ratio
 from clients.demo import running_service
 from service.bench import blobs
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 
 def tiff(size: int, number: int) -> bytes:

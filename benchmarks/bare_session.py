@@ -18,8 +18,8 @@ from benchmarks.overhead import bare_batches
 from benchmarks.serving import Row, environment, row
 from benchmarks.worker import Job, Worker, answer, working
 from service.bench import blobs
-from service.engine.loading import load_model
 from service.engine.options import budget_of, plan_limits, session_options
+from service.engine.packages.loading import load_model
 from service.settings import Settings
 
 

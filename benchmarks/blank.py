@@ -19,7 +19,7 @@ import tifffile
 from benchmarks.serving import measured_service
 from benchmarks.turns import median_s, ratio, take_turns
 from service.bench import blobs
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 _TIMEOUT_S = 3600
 

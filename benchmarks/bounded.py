@@ -38,7 +38,7 @@ from benchmarks.random_package import passing_net, write_package
 from benchmarks.serving import measured_service
 from model.label_rule import LabelRule
 from service.bench import blobs
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 _TILE_PX = 512
 _PIECE_BYTES = 1 << 20

@@ -214,7 +214,7 @@ class Simulation:
         while chosen is None and len(tried) < _TRIES and (entry := self._next()) is not None:
             replica = self._replicas[entry[1]]
             waiting_s = replica.backlog_s(self.env.now)
-            # as service/engine/admission.py: an idle replica takes anything
+            # as service/engine/admission/admission.py: an idle replica takes anything
             if waiting_s == 0 or waiting_s + work_s <= self.fleet.max_backlog_s:
                 chosen = replica
             else:

@@ -31,7 +31,7 @@ from model.errors import ModelError
 from model.package import Package, read_package
 from model.session import SessionOptions, resolve_backend
 from service.commands.common import table
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 _OPTIONS = SessionOptions(backend="cuda")
 _AS_SERVED = "as served"

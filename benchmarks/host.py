@@ -23,7 +23,7 @@ from model.normalization import fit
 from model.package import read_package
 from model.stitching import Reduce, Stitcher, read_tile
 from model.tiling import plan_with_stride
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 
 def milliseconds(steps: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

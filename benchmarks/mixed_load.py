@@ -31,7 +31,7 @@ from benchmarks.serving import Row, checked_receipt, row, serving, tiff
 from benchmarks.speed import decided_package
 from benchmarks.worker import LeftOut, Worker
 from model.package import Package, read_package
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 _EDGES_PX = (256, 512, 1024, 2048)
 _ROWS = (Row("cpu", "fp32"),)

@@ -33,10 +33,10 @@ from model.planner import batch_room
 from model.session import Backend, Precision
 from model.stitching import read_tiles
 from model.tiling import plan_with_stride
-from service.engine.finding import find_packages
-from service.engine.loading import LoadedModel, load_model
 from service.engine.options import budget_of, plan_limits, session_options
-from service.engine.planning import most_batch_pixels
+from service.engine.packages.finding import find_packages
+from service.engine.packages.loading import LoadedModel, load_model
+from service.engine.packages.planning import most_batch_pixels
 from service.engine.resources import available_cpus
 from service.settings import Settings
 from training.scene import NucleiScene

@@ -33,7 +33,7 @@ from model.label_rule import LabelRule
 from model.package import Package, read_package
 from model.unet import UNet
 from service.commands.common import table
-from service.engine.machine import this_machine
+from service.engine.packages.machine import this_machine
 
 _SURE = 6.0  # logits by which the first class leads
 

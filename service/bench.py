@@ -23,9 +23,9 @@ from model.precision import open_checked
 from model.stitching import read_tiles
 from service.engine.engine import Engine
 from service.engine.errors import NotReady
-from service.engine.loading import LoadedModel
 from service.engine.options import budget_of, plan_limits, session_options
-from service.engine.planning import measure_cost
+from service.engine.packages.loading import LoadedModel
+from service.engine.packages.planning import measure_cost
 from service.engine.request import SegmentRequest
 from service.settings import Settings
 from service.telemetry import Metrics

@@ -54,7 +54,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def kept_speeds_hold() -> Iterator[None]:
     """Speeds that one test has measured serve the others: on a busy machine they would be measured again and again."""
-    planning = sys.modules.get("service.engine.planning")
+    planning = sys.modules.get("service.engine.packages.planning")
     with pytest.MonkeyPatch.context() as patch:
         if planning:
             patch.setattr(planning, "_MOST_DRIFT", math.inf)

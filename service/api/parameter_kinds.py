@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 
 from model.images import MOST_NAME_CHARACTERS
 from service.api.pairs import checked_by, parse_pixel_size
-from service.engine.scaling import AUTO, SCALE_LIMITS
+from service.engine.images.scaling import AUTO, SCALE_LIMITS
 from service.formats import OutputKind
 
 Model: TypeAlias = Annotated[

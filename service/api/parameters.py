@@ -12,8 +12,8 @@ from model.images import parse_axes
 from service.api.invalid import describe_invalid
 from service.api.pairs import checked_by, parse_origin, parse_pixel_size, parse_size
 from service.api.parameter_kinds import Channel, Mirror, Model, Output, PixelSize, RespondAsync, Scale, Timeout
+from service.engine.images.scaling import AUTO, other_scale
 from service.engine.request import SegmentRequest
-from service.engine.scaling import AUTO, other_scale
 from service.formats import ENCODERS, PLACED_FORMATS, UNPLACED, Placement
 from service.formats.placement import DOWNSAMPLE_LIMITS
 from service.request_errors import InvalidParameter

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.engine.unsent import MOST_S
+from service.engine.admission.unsent import MOST_S
 from service.protocol import HANG_UP
 
 _PART_BYTES = 1 << 20  # read at a time

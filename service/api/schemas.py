@@ -10,8 +10,8 @@ from model.agreement import Agreement
 from model.label_rule import LabelRule
 from model.spec import Citation, Person
 from service.engine.engine import Engine
-from service.engine.forecast import Forecast
-from service.engine.loading import LoadedModel
+from service.engine.packages.loading import LoadedModel
+from service.engine.stages.forecast import Forecast
 from service.errors import problem_kind
 from service.jobs.record import JobReport
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.engine.spool import MORE_FILES
+from service.engine.images.spool import MORE_FILES
 from service.request_errors import NoRoomForUpload
 
 LIMITS: Mapping[int, str] = {**MORE_FILES, errno.EFBIG: "allow larger files (ulimit -f)"}

@@ -21,8 +21,8 @@ from service.batch.zarr_copy import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
-from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
+from service.engine.stages.progress import Progress
 from service.formats import ENCODERS, UNPLACED
 from service.settings import Settings
 from service.telemetry import Metrics

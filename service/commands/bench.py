@@ -16,9 +16,9 @@ from model.session import gpu_count, resolve_backend, runnable_precisions
 from model.wording import counted
 from service.bench import Result, measure_backend
 from service.commands.common import UNHURRIED, add_local_options, fail, say, table
-from service.engine.finding import locate_package
-from service.engine.machine import this_machine
 from service.engine.options import budget_of, session_options
+from service.engine.packages.finding import locate_package
+from service.engine.packages.machine import this_machine
 from service.settings import Settings
 from service.telemetry import configure_logging
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from model.channels import in_words
 from service.commands.common import add_local_options, fail, say
-from service.engine.loading import load_model, refusal_of
 from service.engine.options import budget_of, plan_limits, session_options
+from service.engine.packages.loading import load_model, refusal_of
 from service.settings import Settings
 from service.telemetry import configure_logging
 

@@ -11,7 +11,7 @@ from model.package import read_package
 from model.spec import Citation
 from service.batch.described import receipts_of
 from service.commands.common import add_local_options, fail, say, shown
-from service.engine.finding import find_packages, package_folders
+from service.engine.packages.finding import find_packages, package_folders
 from service.methods import Made, made_alike
 from service.settings import Settings
 

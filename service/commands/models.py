@@ -9,8 +9,8 @@ from model.package import read_package
 from model.spec import ModelSpec
 from service.client import Client
 from service.commands.common import add_local_options, fail, say, table
-from service.engine.finding import find_packages, missing_folders, none_in, package_folders, twins_among
-from service.engine.loading import refusal_of
+from service.engine.packages.finding import find_packages, missing_folders, none_in, package_folders, twins_among
+from service.engine.packages.loading import refusal_of
 from service.settings import Settings
 
 

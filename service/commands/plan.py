@@ -15,17 +15,17 @@ from model.wording import counted
 from service.api.pairs import parse_size
 from service.api.parameters import SegmentParameters, combined
 from service.commands.common import add_local_options, say, table
-from service.engine.finding import locate_package
-from service.engine.forecast import imagined, usual_part_bytes
-from service.engine.loading import LoadedModel, load_model
-from service.engine.machine import this_machine
-from service.engine.needs import Needs, needs
+from service.engine.admission.series import SINGLE
+from service.engine.images.scaling import AUTO, check_scale, scaled_size
 from service.engine.options import budget_of, plan_limits, session_options
-from service.engine.planning import PlanLimits, most_batch_pixels
+from service.engine.packages.finding import locate_package
+from service.engine.packages.loading import LoadedModel, load_model
+from service.engine.packages.machine import this_machine
+from service.engine.packages.planning import PlanLimits, most_batch_pixels
 from service.engine.request import SegmentRequest
-from service.engine.scale_search import search_of
-from service.engine.scaling import AUTO, check_scale, scaled_size
-from service.engine.series import SINGLE
+from service.engine.stages.forecast import imagined, usual_part_bytes
+from service.engine.stages.needs import Needs, needs
+from service.engine.stages.scale_search import search_of
 from service.formats import OutputKind
 from service.request_errors import InvalidParameter
 from service.settings import Settings

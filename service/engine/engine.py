@@ -14,22 +14,22 @@ from typing import BinaryIO
 from model.errors import BackendUnavailable
 from model.images import ImageHeader
 from model.session import resolve_backend
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
 from service.engine.arrivals import Arrivals
 from service.engine.ending import end
 from service.engine.errors import Draining, NotReady, SpoolFull
-from service.engine.forecast import Forecast, imagined
-from service.engine.loading import LoadedModel
+from service.engine.images.spool import Spool
 from service.engine.memory_fit import MemoryFit
 from service.engine.options import budget_of, plan_limits, session_options
-from service.engine.outputs import segment_outputs
-from service.engine.progress import Progress
-from service.engine.registry import Registry, load_registry
+from service.engine.packages.loading import LoadedModel
+from service.engine.packages.registry import Registry, load_registry
 from service.engine.request import Answer, Readiness, SegmentRequest
 from service.engine.resources import available_cpus, share_one_heap
 from service.engine.running import Running, begin
-from service.engine.spool import Spool
-from service.engine.workers import Workers
+from service.engine.scheduling.workers import Workers
+from service.engine.stages.forecast import Forecast, imagined
+from service.engine.stages.outputs import segment_outputs
+from service.engine.stages.progress import Progress
 from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import Metrics

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from model.activations import Activations
 from model.session import SessionOptions, gpu_count
-from service.engine.cost_store import cost_store
-from service.engine.finding import fingerprint, package_folders, packages_in
-from service.engine.loading import net_bytes
-from service.engine.planning import PlanLimits
+from service.engine.packages.cost_store import cost_store
+from service.engine.packages.finding import fingerprint, package_folders, packages_in
+from service.engine.packages.loading import net_bytes
+from service.engine.packages.planning import PlanLimits
 from service.engine.resources import (
     available_cpus,
     give_memory_back,

@@ -41,7 +41,7 @@ class SegmentRequest:
     scale
         By which the image is resampled for the net, and the result back; None for its own, and so is 1.
     auto_scale
-        Whether the scale is chosen by the image in place of being given; see :mod:`service.engine.auto_scale`.
+        Whether the scale is chosen by the image in place of being given; see :mod:`service.engine.stages.auto_scale`.
     pixel_size_um
         Height and width of a pixel in place of what the file says, micrometres.
     placement

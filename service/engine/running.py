@@ -11,25 +11,25 @@ from dataclasses import dataclass
 
 from model.errors import InferenceFailed
 from model.session import GPU_BACKENDS, SessionOptions
-from service.engine.admission import Admission
-from service.engine.between import BetweenBatches
-from service.engine.demand import telling
+from service.engine.admission.admission import Admission
 from service.engine.errors import DeadlineExceeded, NotReady
-from service.engine.loading import LoadedModel
+from service.engine.images.spool import Spool
 from service.engine.memory_fit import MemoryFit
-from service.engine.pipeline import Pipeline
-from service.engine.planning import PlanLimits
-from service.engine.progress import Progress
-from service.engine.registry import Registry, dropped
-from service.engine.repeats import Repeats
-from service.engine.rescan import Rescan
-from service.engine.scheduler import Scheduler
-from service.engine.soundness import LEAST_PATIENCE_S, Soundness
-from service.engine.spool import Spool
-from service.engine.trial import Trials
-from service.engine.turns import Turns
+from service.engine.packages.loading import LoadedModel
+from service.engine.packages.planning import PlanLimits
+from service.engine.packages.registry import Registry, dropped
+from service.engine.packages.rescan import Rescan
+from service.engine.packages.soundness import LEAST_PATIENCE_S, Soundness
+from service.engine.packages.trial import Trials
+from service.engine.scheduling.between import BetweenBatches
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.workers import Workers
+from service.engine.stages.demand import telling
+from service.engine.stages.pipeline import Pipeline
+from service.engine.stages.progress import Progress
+from service.engine.stages.repeats import Repeats
+from service.engine.stages.turns import Turns
 from service.engine.watching import Watch
-from service.engine.workers import Workers
 from service.settings import Settings
 from service.telemetry import Metrics
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
 from service.engine.ending import end
 from service.engine.errors import TooLargeForMemory
-from service.engine.loading import LoadedModel
 from service.engine.memory_fit import MemoryFit
-from service.engine.registry import Registry
-from service.engine.rescan import Rescan
+from service.engine.packages.loading import LoadedModel
+from service.engine.packages.registry import Registry
+from service.engine.packages.rescan import Rescan
 from service.engine.resources import give_memory_back
 
 _LOG = logging.getLogger("unet.engine")

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, BinaryIO
 
 from service.engine.engine import Engine
-from service.engine.progress import Progress
 from service.engine.request import Answer, Body, SegmentRequest
+from service.engine.stages.progress import Progress
 from service.formats.npy import NpyEncoder
 from service.jobs.errors import JobExists, JobNotDone, UnknownJob
 from service.jobs.folder import JobsFolder

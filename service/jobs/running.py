@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
+from service.engine.stages.progress import Progress
 from service.jobs.record import JobReport, Record
 from service.telemetry import REQUEST_ID
 

@@ -13,10 +13,10 @@ import pytest
 
 from model.images import ReadLimits, open_image
 from model.package import read_package
-from service.engine.needs import Needs, needs
 from service.engine.options import budget_of
 from service.engine.request import SegmentRequest
 from service.engine.resources import memory_budget
+from service.engine.stages.needs import Needs, needs
 from service.settings import Settings
 from tests.images import tiff
 

@@ -19,8 +19,8 @@ from model.errors import BackendUnavailable, InferenceFailed, InvalidPackage
 from model.package import Package
 from model.session import SessionOptions, gpu_count, open_session, resolve_backend
 from model.stitching import Run
-from service.engine import loading, planning
-from service.engine.cost_store import CostStore
+from service.engine.packages import loading, planning
+from service.engine.packages.cost_store import CostStore
 from tests.packages import write_tiny_package
 
 TILE = np.random.default_rng(0).random((1, 1, 20, 20), dtype=np.float32)

@@ -578,7 +578,7 @@ def test_plan_is_what_the_service_says(
         """Equal speeds for both; what this machine takes differs from one moment to the next."""
         return tuple(Measurement(shape, 1e-8 * math.prod(shape) ** 1.1) for shape in shapes)
 
-    monkeypatch.setattr("service.engine.planning.measure", measure)
+    monkeypatch.setattr("service.engine.packages.planning.measure", measure)
     monkeypatch.setenv("UNET_CACHE_DIR", "none")  # nor are they those of other tests, or theirs
     arguments = ["plan", size, "--output", "labels", "--memory-budget-mb", "256", *["--mirror"] * mirror]
     assert main(arguments) == 0
@@ -616,7 +616,7 @@ def test_plan_is_for_the_scale_that_is_asked_for_and_counts_the_search_of_one(
         report: dict[str, Any] = json.loads(capsys.readouterr().out)
         return report
 
-    monkeypatch.setattr("service.engine.planning.measure", measure)
+    monkeypatch.setattr("service.engine.packages.planning.measure", measure)
     monkeypatch.setenv("UNET_CACHE_DIR", "none")
     own, half, auto = planned("300x700"), *(planned("300x700", "--scale", scale) for scale in ("0.5", "auto"))
     assert half["plan"] == planned("150x350")["plan"]

@@ -12,7 +12,7 @@ import pytest
 
 from service.app import create_app
 from service.cli import main
-from service.engine.registry import Entry, load_entry
+from service.engine.packages.registry import Entry, load_entry
 from service.settings import Settings
 from tests.live import wait_until
 from tests.packages import put_package

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine.engine import Engine
-from service.engine.loading import LoadedModel
+from service.engine.packages.loading import LoadedModel
 
 
 class _Document(BaseModel):

@@ -21,7 +21,7 @@ from service.api.upload import received
 from service.api.upload_room import UploadRoom
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
-from service.engine.loading import LoadedModel
+from service.engine.packages.loading import LoadedModel
 from service.request_errors import BrokenInference, InvalidParameter
 from service.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.engine.encoding import write_body
+from service.engine.stages.encoding import write_body
 from service.settings import Settings, load_settings
 from tests.app_client import AppClient, ready_app
 from tests.packages import write_tiny_package
@@ -72,6 +72,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         opened.wait(30)
         return write_body(*arguments)
 
-    monkeypatch.setattr("service.engine.encoding.write_body", held)
+    monkeypatch.setattr("service.engine.stages.encoding.write_body", held)
     yield opened
     opened.set()

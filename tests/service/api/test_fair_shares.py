@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.access import Access
 from service.app import create_app
-from service.engine import scheduler
+from service.engine.scheduling import scheduler
 from service.settings import Settings
 from tests.images import disc, png
 from tests.live import live_server, wait_until

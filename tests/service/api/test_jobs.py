@@ -680,7 +680,7 @@ def test_what_becomes_of_jobs_is_counted_and_their_acceptance_is_no_answer(
     image[3, 3] = np.nan
     jobs = [submit(one), submit(one, tiff(image))]
     states = [one.get(f"/jobs/{job}", params={"wait": 20}).json()["state"] for job in jobs]
-    monkeypatch.setattr("service.engine.encoding.write_body", broken)
+    monkeypatch.setattr("service.engine.stages.encoding.write_body", broken)
     last = one.get(f"/jobs/{submit(one)}", params={"wait": 20}).json()
     assert (states, last["problem"]["status"]) == (["done", "failed"], 500)
     until(lambda: [after - was for after, was in zip(counts(), before, strict=True)] == [1, 1, 1, 3, 0])

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.tensors import DTYPES, datatype
 from service.engine.engine import Engine
-from service.engine.pipeline import Pipeline
 from service.engine.request import Answer, Readiness
+from service.engine.stages.pipeline import Pipeline
 from service.settings import Settings, load_settings
 from tests.app_client import AppClient, ready_app
 from tests.images import disc, noise, npy

@@ -16,9 +16,9 @@ from PIL import Image
 from service.api import piecewise
 from service.api.parameters import SegmentParameters
 from service.api.segment import receipt_header
-from service.engine import demand
-from service.engine.needs import Needs
 from service.engine.request import Answer, Body
+from service.engine.stages import demand
+from service.engine.stages.needs import Needs
 from service.formats import ENCODERS
 from tests.app_client import AppClient
 from tests.images import disc, jpeg, npy, png, tiff
@@ -195,7 +195,7 @@ def test_files_hold_the_normalisation_of_every_plane_and_the_header_of_the_first
     assert of_header["shortened"]
     assert of_header["normalization"] == whole["normalization"][:4]
     assert of_header["input"] == whole["input"]
-    monkeypatch.setattr("service.engine.receipt.MOST_PLANES", 199)
+    monkeypatch.setattr("service.engine.stages.receipt.MOST_PLANES", 199)
     bounded = told_in_file(format_name, client.segment(npy(stack), params=query).content)
     assert bounded == whole | {"normalization": whole["normalization"][:199], "shortened": True}
 

@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.series import Series
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
-from service.engine.forecast import imagined
-from service.engine.progress import Progress
-from service.engine.series import Series
-from service.engine.ticket import Throughput
-from service.engine.turns import Turns
+from service.engine.stages.forecast import imagined
+from service.engine.stages.progress import Progress
+from service.engine.stages.turns import Turns
 
 MB = 1_000_000
 

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import InferenceFailed
-from service.engine.between import BetweenBatches
-from service.engine.scheduler import Scheduler
+from service.engine.scheduling.between import BetweenBatches
+from service.engine.scheduling.scheduler import Scheduler
 from tests.service.engine.test_scheduler import job, scheduler_with, until
 
 BATCH_S, CALL_S = 0.0625, 0.25

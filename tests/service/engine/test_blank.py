@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from model.stitching import reflect_indices
 from model.tiling import Tile, TilePlan, plan_with_stride, valid_unet_geometry
-from service.engine import accepted
-from service.engine.blank import BlankTile
-from service.engine.plane import chosen_run
+from service.engine.images.plane import chosen_run
 from service.engine.request import Answer, SegmentRequest
-from service.engine.scheduler import BatchDone, run_batch
+from service.engine.scheduling.blank import BlankTile
+from service.engine.scheduling.scheduler import BatchDone, run_batch
+from service.engine.stages import accepted
 from tests.engines import running
 from tests.packages import edit, write_tiny_package
 from tests.service.engine.test_scheduler import job

@@ -18,13 +18,13 @@ import pytest
 
 from model.errors import NonFiniteOutput
 from model.stitching import Reduce, Run
-from service.engine import accepted, demand, encoding
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, SpoolFull
-from service.engine.needs import Needs
-from service.engine.plane import chosen_run
+from service.engine.images.plane import chosen_run
+from service.engine.images.spool import Spool, SpooledArray
 from service.engine.request import SegmentRequest
-from service.engine.spool import Spool, SpooledArray
+from service.engine.stages import accepted, demand, encoding
+from service.engine.stages.needs import Needs
 from service.formats import OutputKind
 from tests.disks import small_disk
 from tests.engines import running

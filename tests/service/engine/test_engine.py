@@ -23,7 +23,7 @@ from model.package import ZOO, read_package
 from model.session import SessionOptions, open_session
 from service.engine.engine import Engine
 from service.engine.errors import BadParameter, DeadlineExceeded, Draining, NotReady, Overloaded, TooLargeForMemory
-from service.engine.plane import check_output
+from service.engine.images.plane import check_output
 from service.engine.request import Answer, SegmentRequest
 from service.formats import Encoder, SegmentationResult
 from service.settings import Settings
@@ -141,7 +141,7 @@ def test_the_threads_of_callers_who_have_gone_neither_hold_up_the_end_nor_comput
 
         return label_evidence(*arguments, tell=late, **options)
 
-    monkeypatch.setattr("service.engine.accepted.label_evidence", labelling)
+    monkeypatch.setattr("service.engine.stages.accepted.label_evidence", labelling)
 
     async def scenario(*, hang_up: bool) -> None:
         async with running(packages, drain_delay_s=0) as engine:

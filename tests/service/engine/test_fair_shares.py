@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import DeadlineExceeded, Overloaded, ShareExceeded
-from service.engine.ticket import Throughput
 
 MB = 1_000_000
 

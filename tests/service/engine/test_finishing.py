@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.engine.finishing import Finishing
+from service.engine.packages.finishing import Finishing
 from service.engine.request import SegmentRequest
 
 LABELS = SegmentRequest(output="labels", format="tiff")

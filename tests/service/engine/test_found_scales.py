@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import Overloaded
-from service.engine.forecast import imagined
-from service.engine.found_scales import FoundScales
-from service.engine.progress import Progress
+from service.engine.packages.found_scales import FoundScales
 from service.engine.request import SegmentRequest
-from service.engine.ticket import Throughput
+from service.engine.stages.forecast import imagined
+from service.engine.stages.progress import Progress
 from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine import encoding
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput, Ticket
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
-from service.engine.finishing import Finishing
+from service.engine.packages.finishing import Finishing
 from service.engine.request import SegmentRequest
-from service.engine.ticket import Throughput, Ticket
+from service.engine.stages import encoding
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import disc, npy
@@ -95,7 +95,7 @@ def test_two_that_grow_do_not_wait_for_one_another_beside_what_somebody_else_hol
 def test_one_that_somebody_waits_for_is_told_to_ask_again_in_time_and_one_in_the_background_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.engine.growth._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.admission.growth._PATIENCE_S", 0.0)
 
     async def scenario() -> None:
         admission = Admission(10 * MB, 100)
@@ -175,8 +175,8 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its
     wanted = SegmentRequest(output="labels", format="geojson", link=0.5, background=True)
     image = npy(np.stack([disc()] * 2) if stage == "link" else disc())
     now = 0.0
-    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: now)
-    monkeypatch.setattr("service.engine.finishing._LEAST_PIXELS", 1)
+    monkeypatch.setattr("service.engine.scheduling.clock.perf_counter", lambda: now)
+    monkeypatch.setattr("service.engine.packages.finishing._LEAST_PIXELS", 1)
 
     async def scenario() -> None:
         nonlocal now
@@ -185,7 +185,7 @@ def test_a_computed_image_waits_for_the_memory_of_its_objects_their_links_or_its
         admission = engine._admission
         most = admission.memory_limit - 20 * MB
         if stage == "label":
-            monkeypatch.setattr("service.engine.accepted.BYTES_PER_OBJECT", most)
+            monkeypatch.setattr("service.engine.stages.accepted.BYTES_PER_OBJECT", most)
         elif stage == "link":
             monkeypatch.setattr("model.linking.BYTES_PER_NUMBER", most // 2)
         else:

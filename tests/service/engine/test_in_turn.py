@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engine.alone import megabytes
+from service.engine.admission.alone import megabytes
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
-from service.engine.ticket import Throughput
 from service.formats import OutputKind
 from service.formats.npy import NpyEncoder
 from tests.engines import running
@@ -70,7 +70,7 @@ def test_later_outputs_without_room_beside_others_are_told_before_the_net_runs(p
 
 
 def test_outputs_in_turn_wait_for_a_package_before_the_first(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+    monkeypatch.setattr("service.engine.admission.package_room._PATIENCE_S", math.inf)
 
     async def scenario() -> None:
         async with running(packages) as engine:

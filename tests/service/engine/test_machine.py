@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.session import gpu_count, gpu_names
-from service.engine import machine
+from service.engine.packages import machine
 
 
 def test_gpus_are_named_and_counted_alike() -> None:

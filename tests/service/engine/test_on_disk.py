@@ -23,16 +23,16 @@ from model.flooding import MARGINS, WINDOWS
 from model.images import ReadLimits, open_image, read_npy, tiff_bands
 from model.label_rule import LabelRule
 from model.linking import band_bytes
-from service.engine import accepted, demand, encoding, linking
-from service.engine import needs as needs_module
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
-from service.engine.forecast import Forecast
-from service.engine.needs import Needs, needs
+from service.engine.images.spool import Spool, SpoolShare
 from service.engine.request import SegmentRequest
-from service.engine.spool import Spool, SpoolShare
-from service.engine.ticket import Throughput
+from service.engine.stages import accepted, demand, encoding, linking
+from service.engine.stages import needs as needs_module
+from service.engine.stages.forecast import Forecast
+from service.engine.stages.needs import Needs, needs
 from service.formats import OutputKind
 from service.settings import Settings
 from service.telemetry import Metrics

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.finding import packages_in
 from service.engine.memory_fit import MemoryFit
 from service.engine.options import budget_of
+from service.engine.packages.finding import packages_in
 from service.settings import Settings
 from tests.engines import running
 from tests.packages import write_tiny_package

@@ -18,14 +18,14 @@ from model import backends
 from model.images import ImageHeader, ReadLimits, open_image
 from model.label_rule import LabelRule
 from model.labels import label_evidence
-from service.engine import accepted, demand, encoding
-from service.engine.encoding import write_body
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded, SpoolFull, TooLargeForMemory
-from service.engine.needs import Needs, needs
+from service.engine.images.spool import SpoolShare
 from service.engine.request import Answer, Body, SegmentRequest
-from service.engine.spool import SpoolShare
-from service.engine.ticket import Throughput
+from service.engine.stages import accepted, demand, encoding
+from service.engine.stages.encoding import write_body
+from service.engine.stages.needs import Needs, needs
 from service.formats import Encoder, OutputKind, SegmentationResult
 from tests.disks import small_disk
 from tests.engines import running
@@ -253,7 +253,7 @@ def test_objects_that_wait_in_vain_beside_other_outputs_are_made_in_turn(
     monkeypatch.setattr(accepted, "_LEAST_CHARGE", 1)
     monkeypatch.setattr(accepted, "BYTES_PER_OBJECT", 1)
     monkeypatch.setattr(accepted, "label_evidence", lambda *given, tell, **named: told(50 * MB, tell, *given, **named))
-    monkeypatch.setattr("service.engine.growth._PATIENCE_S", 0.1)
+    monkeypatch.setattr("service.engine.admission.growth._PATIENCE_S", 0.1)
 
     async def scenario() -> None:
         async with running(packages) as engine:

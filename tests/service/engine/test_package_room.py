@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from service.engine import loading
-from service.engine.admission import Admission
-from service.engine.demand import Demand
+from service.engine.admission.admission import Admission
+from service.engine.admission.series import SINGLE, Series
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, Overloaded
+from service.engine.packages import loading
 from service.engine.request import SegmentRequest
-from service.engine.series import SINGLE, Series
-from service.engine.ticket import Throughput
+from service.engine.stages.demand import Demand
 from tests.engines import running
 from tests.images import disc
 from tests.packages import put_package
@@ -32,7 +32,7 @@ SPEED = Throughput(MB)
 @pytest.fixture
 def takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packages take all memory that there is for images while they are opened."""
-    monkeypatch.setattr("service.engine.rescan.working_bytes", lambda _: (128 << 20) - int((128 << 20) * 0.4))
+    monkeypatch.setattr("service.engine.packages.rescan.working_bytes", lambda _: (128 << 20) - int((128 << 20) * 0.4))
 
 
 def held_back(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
@@ -79,7 +79,7 @@ def test_a_package_whose_time_has_come_is_loaded_as_soon_as_there_is_memory_and_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path)
-    monkeypatch.setattr("service.engine.precedence._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.admission.precedence._PATIENCE_S", 0.0)
     monkeypatch.setattr("service.engine.watching._RETRY_S", math.inf)
 
     async def scenario() -> None:
@@ -103,7 +103,7 @@ def test_who_has_waited_for_a_package_for_long_is_told_to_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path)
-    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", 0.2)
+    monkeypatch.setattr("service.engine.admission.package_room._PATIENCE_S", 0.2)
 
     async def scenario() -> None:
         async with running(tmp_path, memory_budget_mb=128, cache_dir="none") as engine:
@@ -119,7 +119,7 @@ def test_who_has_waited_for_a_package_for_long_is_told_to_come_back(
 
 
 def test_memory_that_is_freed_beside_a_package_goes_to_who_has_waited_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+    monkeypatch.setattr("service.engine.admission.package_room._PATIENCE_S", math.inf)
     admission = Admission(10 * MB, 100)
     assert admission.reserve(6 * MB)
 
@@ -149,7 +149,7 @@ def test_nobody_waits_for_a_package_who_would_have_no_time_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path)
-    monkeypatch.setattr("service.engine.package_room._PATIENCE_S", math.inf)
+    monkeypatch.setattr("service.engine.admission.package_room._PATIENCE_S", math.inf)
 
     async def scenario() -> None:
         async with running(tmp_path, memory_budget_mb=128, cache_dir="none") as engine, asyncio.timeout(60):

@@ -18,9 +18,9 @@ from model.package import Package, read_package
 from model.planner import Planner, batch_room
 from model.session import SessionOptions, open_session
 from model.stitching import Run
-from service.engine import planning
-from service.engine.cost_store import CostKey, CostStore, cost_store
-from service.engine.planning import PlanLimits, make_planner
+from service.engine.packages import planning
+from service.engine.packages.cost_store import CostKey, CostStore, cost_store
+from service.engine.packages.planning import PlanLimits, make_planner
 from tests.disks import small_disk
 from tests.packages import with_variant, write_tiny_package
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import Overloaded, TooLargeForMemory
-from service.engine.ticket import Throughput
 
 MB = 1_000_000
 SPEED = Throughput(MB)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from service.engine.admission import Admission
-from service.engine.forecast import imagined
-from service.engine.progress import Progress
-from service.engine.ticket import Throughput
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
+from service.engine.stages.forecast import imagined
+from service.engine.stages.progress import Progress
 
 MB = 1_000_000
 

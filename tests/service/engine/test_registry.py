@@ -11,9 +11,9 @@ import pytest
 from model.package import ZOO
 from model.session import SessionOptions
 from service.engine.errors import NotReady, UnknownModel
-from service.engine.finding import find_packages, locate_package
-from service.engine.planning import PlanLimits
-from service.engine.registry import Registry, load_registry
+from service.engine.packages.finding import find_packages, locate_package
+from service.engine.packages.planning import PlanLimits
+from service.engine.packages.registry import Registry, load_registry
 from tests.foreign import write_foreign_package
 from tests.packages import edit, write_tiny_package
 from tests.permissions import open_to_all, shut

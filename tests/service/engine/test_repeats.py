@@ -19,11 +19,11 @@ from scipy import ndimage
 
 from model.errors import InferenceFailed
 from model.label_rule import LabelRule
-from service.engine import demand
 from service.engine.engine import Engine
-from service.engine.needs import Needs
-from service.engine.progress import Progress
 from service.engine.request import Answer, SegmentRequest
+from service.engine.stages import demand
+from service.engine.stages.needs import Needs
+from service.engine.stages.progress import Progress
 from service.formats import OutputKind
 from tests.engines import running
 from tests.images import tiff
@@ -190,7 +190,7 @@ def test_requests_that_fail_keep_nothing(packages: Path, monkeypatch: pytest.Mon
         async with running(packages, repeat_mb=1) as engine:
             repeats = engine._working().pipeline.repeats
             with monkeypatch.context() as patch:
-                patch.setattr("service.engine.accepted.label_evidence", broken)
+                patch.setattr("service.engine.stages.accepted.label_evidence", broken)
                 with pytest.raises(RuntimeError, match="broken"):
                     await engine.segment(io.BytesIO(image(shape=(300, 300))), LABELS)
             assert repeats._promised == 0

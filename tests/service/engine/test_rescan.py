@@ -11,11 +11,11 @@ import pytest
 from model.package import RDF_NAME
 from model.session import SessionOptions
 from service.engine.errors import UnknownModel
-from service.engine.finding import fingerprint
-from service.engine.loading import LoadedModel
-from service.engine.planning import PlanLimits
-from service.engine.registry import load_registry
-from service.engine.rescan import Rescan
+from service.engine.packages.finding import fingerprint
+from service.engine.packages.loading import LoadedModel
+from service.engine.packages.planning import PlanLimits
+from service.engine.packages.registry import load_registry
+from service.engine.packages.rescan import Rescan
 from tests.packages import put_package, write_tiny_package
 from tests.permissions import open_to_all, shut
 

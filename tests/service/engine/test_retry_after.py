@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import Overloaded
-from service.engine.ticket import Throughput
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engine import pipeline, scale_search
-from service.engine.accepted import AcceptedRequest
-from service.engine.admission import Admission
-from service.engine.demand import Demand
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput, Ticket
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
-from service.engine.needs import Needs, needs
-from service.engine.progress import Progress
+from service.engine.images.scaling import scaled_image
 from service.engine.request import Answer, SegmentRequest
-from service.engine.scale_search import crops_of, found_scale, search_needs
-from service.engine.scaling import scaled_image
-from service.engine.ticket import Throughput, Ticket
+from service.engine.stages import pipeline, scale_search
+from service.engine.stages.accepted import AcceptedRequest
+from service.engine.stages.demand import Demand
+from service.engine.stages.needs import Needs, needs
+from service.engine.stages.progress import Progress
+from service.engine.stages.scale_search import crops_of, found_scale, search_needs
 from service.formats import OutputKind
 from tests.engines import running
 from tests.images import disc, npy
@@ -309,7 +309,7 @@ def test_a_search_is_no_time_beside_the_net_of_what_is_asked_for(
     real = Demand.go_on
     monkeypatch.setattr(pipeline, "found_scale", slow)
     monkeypatch.setattr(Demand, "go_on", told)
-    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: perf_counter() + sum(passed_s))
+    monkeypatch.setattr("service.engine.scheduling.clock.perf_counter", lambda: perf_counter() + sum(passed_s))
 
     async def scenario() -> None:
         async with running(packages) as engine:

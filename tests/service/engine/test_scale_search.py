@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.package import write_package
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
-from service.engine.found_scales import FoundScales
-from service.engine.progress import Progress
+from service.engine.images.scaling import NormalisedPixels, scaled_image
+from service.engine.packages.found_scales import FoundScales
 from service.engine.request import SegmentRequest
-from service.engine.scaling import NormalisedPixels, scaled_image
-from service.engine.ticket import Throughput
+from service.engine.stages.progress import Progress
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.app_client import AppClient, ready_app
@@ -230,7 +230,7 @@ def test_the_search_is_promised_work_that_ends_when_nobody_waits(
         go_on.wait(30)
         return scaled_image(*arguments)
 
-    monkeypatch.setattr("service.engine.scale_search.scaled_image", late)
+    monkeypatch.setattr("service.engine.stages.scale_search.scaled_image", late)
     request = SegmentRequest(model="tiny", auto_scale=True, format="npy", background=background)
 
     async def scenario() -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from model.label_rule import LabelRule
 from model.normalization import ScaleRange, fit
-from service.engine.forecast import imagined
-from service.engine.scaling import scaled_back, scaled_image, scaled_size, scaling_work_bytes
-from service.engine.spool import Spool, SpooledArray
+from service.engine.images.scaling import scaled_back, scaled_image, scaled_size, scaling_work_bytes
+from service.engine.images.spool import Spool, SpooledArray
+from service.engine.stages.forecast import imagined
 from service.settings import Settings
 from tests.app_client import AppClient, ready_app
 from tests.images import disc, npy, tiff
@@ -157,7 +157,7 @@ def test_bands_are_those_of_the_whole(size_yx: tuple[int, int], monkeypatch: pyt
     plane = np.random.default_rng(0).random((217, 133)).astype(np.float32)
     whole = np.asarray(Image.fromarray(plane).resize(size_yx[::-1], Image.Resampling.BILINEAR))
     for band_px in (1, 1000, 1 << 20):
-        monkeypatch.setattr("service.engine.scaling._BAND_PX", band_px)
+        monkeypatch.setattr("service.engine.images.scaling._BAND_PX", band_px)
         np.testing.assert_allclose(resampled(plane[np.newaxis], size_yx)[0], whole, atol=1e-6)
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from model.errors import ExtremePixels, InferenceFailed, NonFiniteOutput
 from model.stitching import Stitcher
 from model.tiling import Tile, plan_with_stride, valid_unet_geometry
-from service.engine.between import BetweenBatches
-from service.engine.scheduler import Scheduler, run_batch
-from service.engine.tile_job import Job
+from service.engine.scheduling.between import BetweenBatches
+from service.engine.scheduling.scheduler import Scheduler, run_batch
+from service.engine.scheduling.tile_job import Job
 
 GEOMETRY = valid_unet_geometry(1)
 POISON = 666.0

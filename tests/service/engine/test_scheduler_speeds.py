@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.request import SegmentRequest
-from service.engine.scheduler import Scheduler
-from service.engine.ticket import Throughput
-from service.engine.tile_job import Job
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.tile_job import Job
 from tests.engines import running
 from tests.packages import write_tiny_package
 from tests.service.engine.test_scheduler import job, scheduler_with

@@ -9,10 +9,10 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.series import SINGLE, Series
+from service.engine.admission.ticket import Throughput
 from service.engine.errors import Overloaded, ShareExceeded
-from service.engine.series import SINGLE, Series
-from service.engine.ticket import Throughput
 
 MB = 1_000_000
 SPEED = Throughput(MB)

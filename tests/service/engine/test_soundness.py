@@ -21,8 +21,8 @@ from model.runtime_errors import inference_error
 from service.engine import running as running_module
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, NotReady
+from service.engine.packages.soundness import FAILURES, Soundness
 from service.engine.request import SegmentRequest
-from service.engine.soundness import FAILURES, Soundness
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.packages import put_package, write_tiny_package

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine import spool as spool_module
 from service.engine.errors import SpoolFull
-from service.engine.spool import Spool, SpoolShare
+from service.engine.images import spool as spool_module
+from service.engine.images.spool import Spool, SpoolShare
 
 
 def files_in(folder: Path) -> list[str]:

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from model.errors import InferenceFailed
-from service.engine import loading
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, Overloaded, TooLargeForMemory
+from service.engine.packages import loading
+from service.engine.packages.trial import FRESH_S, Trials
 from service.engine.request import SegmentRequest
-from service.engine.ticket import Throughput
-from service.engine.trial import FRESH_S, Trials
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import npy

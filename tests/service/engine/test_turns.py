@@ -7,12 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
+from service.engine.admission.ticket import Throughput, Ticket
 from service.engine.errors import Overloaded
-from service.engine.forecast import imagined
-from service.engine.progress import Progress
-from service.engine.ticket import Throughput, Ticket
-from service.engine.turns import Turns
+from service.engine.stages.forecast import imagined
+from service.engine.stages.progress import Progress
+from service.engine.stages.turns import Turns
 
 MB = 1_000_000
 SPEED = Throughput(MB)

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from model.backends import InferenceSession, OnnxRuntimeSession
 from model.package import ZOO, read_package
 from model.runtime_errors import inference_error
-from service.engine.admission import Admission
+from service.engine.admission.admission import Admission
 from service.engine.engine import Engine
 from service.engine.errors import NotReady, Overloaded
+from service.engine.packages.rescan import Rescan
+from service.engine.packages.soundness import FAILURES
 from service.engine.request import SegmentRequest
-from service.engine.rescan import Rescan
-from service.engine.soundness import FAILURES
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import disc, npy
@@ -104,7 +104,7 @@ def test_nets_that_are_still_used_take_of_the_memory_in_which_others_are_loaded_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path, version="1.0.0")
-    monkeypatch.setattr("service.engine.precedence._PATIENCE_S", math.inf)
+    monkeypatch.setattr("service.engine.admission.precedence._PATIENCE_S", math.inf)
 
     async def scenario() -> None:
         async with running(tmp_path) as engine:
@@ -232,8 +232,8 @@ def test_a_package_that_has_waited_for_long_goes_before_requests_that_come_later
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_package(tmp_path)
-    monkeypatch.setattr("service.engine.precedence._PATIENCE_S", 0.0)
-    monkeypatch.setattr("service.engine.precedence._MOST_S", 1e6)
+    monkeypatch.setattr("service.engine.admission.precedence._PATIENCE_S", 0.0)
+    monkeypatch.setattr("service.engine.admission.precedence._MOST_S", 1e6)
     monkeypatch.setattr("service.engine.watching._RETRY_S", 0.02)
 
     async def scenario() -> None:
@@ -272,7 +272,7 @@ def test_packages_that_no_longer_fit_beside_working_memory_are_warned_of_until_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     graph = put_package(tmp_path) / "weights.onnx"
-    monkeypatch.setattr("service.engine.loading._KEPT", (80 << 20) / graph.stat().st_size)
+    monkeypatch.setattr("service.engine.packages.loading._KEPT", (80 << 20) / graph.stat().st_size)
     monkeypatch.setattr("service.engine.memory_fit.memory_limit", lambda: (128 + 384 + 10) << 20)
     monkeypatch.setattr("service.engine.memory_fit.temporary_memory", lambda: 0)
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from model.cost import Measurement
 from model.planner import Planner
-from service.engine import loading, trial
-from service.engine.planning import make_planner
+from service.engine.admission.ticket import Ticket
+from service.engine.packages import loading, trial
+from service.engine.packages.planning import make_planner
 from service.engine.request import SegmentRequest
-from service.engine.scheduler import Scheduler
-from service.engine.ticket import Ticket
+from service.engine.scheduling.scheduler import Scheduler
 from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.engine.clock import StageClock
-from service.engine.ticket import Throughput, Ticket
-from service.engine.workers import Workers
+from service.engine.admission.ticket import Throughput, Ticket
+from service.engine.scheduling.clock import StageClock
+from service.engine.scheduling.workers import Workers
 from service.telemetry import Metrics
 
 
@@ -64,7 +64,7 @@ def test_waiting_for_a_thread_counts_as_waiting_and_not_as_work(
     monkeypatch: pytest.MonkeyPatch, *, given_up: bool
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("service.engine.clock.perf_counter", lambda: now)
+    monkeypatch.setattr("service.engine.scheduling.clock.perf_counter", lambda: now)
 
     def label() -> None:
         nonlocal now

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.measure import regionprops
 
-from service.engine.needs import encoder_memory
+from service.engine.stages.needs import encoder_memory
 from service.formats import UnsupportedOutput
 from service.formats.table import ObjectTable, measure
 from tests.service.formats.results import encoded, label_planes, labels, mask, probabilities

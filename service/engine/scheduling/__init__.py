@@ -1,0 +1,1 @@
+"""Whose tiles run next, in which batch, and the threads that run them."""

@@ -1,0 +1,1 @@
+"""The way of one request, from its image to its answer."""
