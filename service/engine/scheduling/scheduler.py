@@ -1,12 +1,13 @@
 """One owner of all waiting tiles: batches across requests, turns by seconds of the net (worst-case fair queueing).
 
 Every request plane is a :class:`.Job`. The owner task alone touches the queue of jobs. It builds batches of equal tile
-shape, from several jobs where that fills them, and hands them to inference threads. Its clock counts the seconds of the net that each job would have had by now if all were served at once, in equal shares; a
-tile takes its pixels over the measured speed of its net, so that jobs of one net share it by pixels. Of the tiles that
-would have been begun by then, that one is next which would be done first (WF2Q, Bennett and Zhang 1996): no job is done
-later than by equal shares, but for one tile. So a thumbnail waits, beside the batch in work, for as many seconds of
-each slide as it takes itself, and for one tile at most beyond that; thumbnails that were served just before it, ahead
-of their shares, count as slides do until their shares are through.
+shape, from several jobs where that fills them, and hands them to inference threads. Its clock counts the seconds of the
+net that each job would have had by now if all were served at once, in equal shares; a tile takes its pixels over the
+measured speed of its net, so that jobs of one net share it by pixels. Of the tiles that would have been begun by then,
+that one is next which would be done first (WF2Q, Bennett and Zhang 1996): no job is done later than by equal shares,
+but for one tile. So a thumbnail waits, beside the batch in work, for as many seconds of each slide as it takes itself,
+and for one tile at most beyond that; thumbnails that were served just before it, ahead of their shares, count as slides
+do until their shares are through.
 
 A batch that fails is re-run tile by tile, once; only the culprit's job fails, and the owner goes on. A batch for which
 there is no memory is halved until it passes, and later batches of its kind are no larger: what is done is kept, and a

@@ -86,7 +86,7 @@ def search_needs(
     *,
     crops: Sequence[ScaleCrop],
 ) -> Needs:
-    """Memory and disk for a decoded plane and the largest crop; others as for :func:`service.engine.stages.needs.needs`."""
+    """Memory and disk for a decoded plane and the largest crop; others as for :func:`.needs.needs`."""
     reading = reading_bytes(header, part_bytes)
     largest = max(_crop_bytes(header, request, spec, crop) for crop in crops)
     in_memory = Needs(max(reading.into_memory, reading.decoded + reading.kept + largest), 0)
