@@ -97,7 +97,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = {
         "axes-mismatch", 422, "The image has other axes", "Give `axes` a letter for each axis, or leave it out."
     ),
     image_errors.UnsupportedImageFormat: ProblemKind(
-        "unsupported-image-format", 415, "Unknown image format", "Send TIFF, PNG, JPEG or `.npy`."
+        "unsupported-image-format", 415, "Unknown image format", "Send TIFF, PNG, JPEG, BMP or `.npy`."
     ),
     image_errors.ImageTooLarge: ProblemKind(
         "image-too-large",

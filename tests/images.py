@@ -26,6 +26,13 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def bmp(image: NDArray[np.uint8]) -> bytes:
+    """Encode (y, x) or (y, x, 3) as a Windows bitmap."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
 def tiff(image: NDArray[Any], **options: Any) -> bytes:
     """Encode an array as TIFF."""
     buffer = io.BytesIO()

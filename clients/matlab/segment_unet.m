@@ -6,7 +6,7 @@ function [result, receipt] = segment_unet(image, varargin)
 %   p = segment_unet(image, 'output', 'probabilities')    single, height x width x classes
 %   [labels, receipt] = segment_unet(...)           what was decoded, normalised and run
 %
-%   image is the name of a file (TIFF, PNG, JPEG, .npy) or an array of class uint8, uint16, int16, uint32, int32,
+%   image is the name of a file (TIFF, PNG, JPEG, BMP, .npy) or an array of class uint8, uint16, int16, uint32, int32,
 %   single or double: height x width, height x width x channels (up to 4), height x width x planes (more than 4) or
 %   height x width x channels x planes, which a stack of 2 to 4 planes needs: permute(stack, [1 2 4 3]). A stack
 %   comes back with its planes along the third dimension (the fourth, of probabilities).

@@ -38,7 +38,7 @@ class ImageHeader:
     """What the header declares; every array that :class:`ImageReader` gives agrees with it."""
 
     format: str
-    """``png``, ``jpeg``, ``tiff`` or ``npy``."""
+    """``png``, ``jpeg``, ``bmp``, ``tiff`` or ``npy``."""
     dtype: np.dtype[Any]
     """Type of the pixels as they are handed out (native byte order)."""
     size_yx: tuple[int, int]

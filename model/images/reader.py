@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from model.images import read_npy
+from model.images import read_bmp, read_npy
 from model.images.errors import UnsupportedImageFormat, undecodable
 from model.images.image import ImageReader, ReadLimits
 from model.images.png_chunks import SIGNATURE
+from model.images.read_bmp import BmpReader
 from model.images.read_jpeg import JpegReader
 from model.images.read_npy import NpyReader
 from model.images.read_png import PngReader
@@ -22,11 +23,12 @@ READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits, str | None], ImageReade
     b"II+\x00": TiffReader,
     b"MM\x00+": TiffReader,
     read_npy.MAGIC: NpyReader,
+    read_bmp.MAGIC: BmpReader,
 }
 """Reader by the first bytes of the file (``+`` is BigTIFF's 43)."""
 
 OTHERS: Mapping[bytes, str] = {
-    b"GIF8": "GIF", b"BM": "BMP", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "Olympus OIB", b"PK\x03\x04": "zip",
+    b"GIF8": "GIF", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "Olympus OIB", b"PK\x03\x04": "zip",
     b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\x89HDF": "HDF5", b"\xda\xce\xbe\x0a": "Nikon ND2", b"ZISRAW": "Zeiss CZI",
     b"\x70\x00\x00\x00\x2a": "Leica LIF", b"\x70\x00\x00\x00": "Leica LIF", b"RIFF": "WebP",
 }  # fmt: skip
@@ -74,5 +76,5 @@ def open_image(source: IO[bytes], limits: ReadLimits, axes: str | None = None) -
         )
     named = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)
     found = f"a {named} file" if named else f"no known image, its first bytes are {head[:8]!r}" if head else "empty"
-    msg = f"the file is {found}; send TIFF, PNG, JPEG or .npy"
+    msg = f"the file is {found}; send TIFF, PNG, JPEG, BMP or .npy"
     raise UnsupportedImageFormat(msg)

@@ -128,9 +128,9 @@ def _example(kind: ProblemKind) -> dict[str, Any]:
 
 SEGMENT_BODY: dict[str, Any] = {
     "required": True,
-    "description": "The image: TIFF, PNG, JPEG or .npy, recognised by its first bytes.",
+    "description": "The image: TIFF, PNG, JPEG, BMP or .npy, recognised by its first bytes.",
     "content": {
-        **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "application/octet-stream"), _BINARY),
+        **dict.fromkeys(("image/tiff", "image/png", "image/jpeg", "image/bmp", "application/octet-stream"), _BINARY),
         "multipart/form-data": _form(),
     },
 }

@@ -15,7 +15,7 @@ from service.batch.patterns import matches
 from service.batch.zarr_metadata import is_zarr
 from service.batch.zarr_packed import is_packed
 
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"})
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
 """How the stems of results end: a folder's earlier results are no images."""
 _BYTE_ORDER_MARK = "\ufeff"  # which Windows' editors write
@@ -130,7 +130,7 @@ def find_images(
         like_results += left_out
         if not own:
             others = f", but for {len(left_out)} that are called as results are" if left_out else ""
-            remedy = "name files, folders of TIFF, PNG, JPEG, .npy or OME-Zarr, or a pattern"
+            remedy = "name files, folders of TIFF, PNG, JPEG, BMP, .npy or OME-Zarr, or a pattern"
             nowhere.append(Nowhere(text, f"leads to no image{others}; {remedy}"))
         for image in own:
             # abspath, not resolve: links to one file are different images, and a million of them need no look each

@@ -55,7 +55,7 @@ async function picture(file, answer, plane, overtaken) {
 async function decoded(file, answer, plane, overtaken) {
   const unknown = { why: "this browser does not show such a file" }, tooLarge = { why: "the picture is too large to be shown here" };
   const signature = await slice(file, 0, 2).then((start) => start.getUint16(0)).catch(() => 0), isTiff = TIFFS.includes(signature);
-  if (!isTiff && signature !== PNG && signature !== JPEG) return unknown;
+  if (!isTiff && ![PNG, JPEG, BMP].includes(signature)) return unknown;
   const noted = (words) => answer.receipt.input.notes.some((note) => words.test(note));
   if (noted(/orientation/i)) return { why: "browsers turn such a picture by the orientation in it and the service does not" };
   const [height, width] = answer.size, { across, down } = reduced(answer.size);

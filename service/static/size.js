@@ -3,7 +3,7 @@
 
 const MOST_PAGES = 1000;     // that are counted for a forecast
 const MOST_TEXT = 1 << 20;   // bytes of a description that are read for it
-const PNG = 0x8950, JPEG = 0xffd8, TIFFS = [0x4949, 0x4d4d], NUMPY = 0x934e;   // first two bytes
+const PNG = 0x8950, JPEG = 0xffd8, BMP = 0x424d, TIFFS = [0x4949, 0x4d4d], NUMPY = 0x934e;   // first two bytes
 
 async function slice(file, at, length) {
   return new DataView(await file.slice(at, at + length).arrayBuffer());
@@ -14,6 +14,11 @@ async function measured(file) {
   const start = await slice(file, 0, 1024), signature = start.getUint16(0);
   if (signature === PNG) return { height: start.getUint32(20), width: start.getUint32(16), planes: 1 };
   if (signature === JPEG) return measuredJpeg(file);
+  if (signature === BMP) {   // in its first version sides have 16 bits; a negative height counts from the top
+    const isFirst = start.getUint32(14, true) === 12;
+    const [width, height] = isFirst ? [start.getUint16(18, true), start.getUint16(20, true)] : [start.getInt32(18, true), start.getInt32(22, true)];
+    return { height: Math.abs(height), width, planes: 1 };
+  }
   if (signature === NUMPY) {
     const text = new TextDecoder("latin1").decode(start);
     const shape = /'shape': \(([\d, ]+)\)/.exec(text)[1].split(",").filter((part) => part.trim()).map(Number);

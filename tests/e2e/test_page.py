@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 
 from service.client import Client
 from tests.e2e.page import IMAGE, Page
-from tests.images import disc, jpeg, npy, png, tiff
+from tests.images import bmp, disc, jpeg, npy, png, tiff
 
 COLOURS = """
     const canvas = document.getElementById("canvas");
@@ -123,11 +123,21 @@ def test_the_page_unpacks_lzw_as_others_do(page: Page, name: str) -> None:
 STACK = np.stack([IMAGE] * 6)
 
 
+def of_os_2(content: bytes) -> bytes:
+    """Give a grey bitmap the first version of its header, whose sides have 16 bits, and colours of three bytes."""
+    width, height = struct.unpack_from("<ii", content, 18)
+    colours = np.frombuffer(content[54 : 54 + 4 * 256], dtype=np.uint8).reshape(256, 4)[:, :3].tobytes()
+    at = 14 + 12 + len(colours)
+    return content[:10] + struct.pack("<IIHHHH", at, 12, width, height, 1, 8) + colours + content[54 + 4 * 256 :]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "planes"),
     [
         ("a.png", png(IMAGE), 1),
         ("a.jpg", jpeg(IMAGE), 1),
+        ("a.bmp", bmp(IMAGE), 1),
+        ("old.bmp", of_os_2(bmp(IMAGE)), 1),
         ("a.npy", npy(IMAGE), 1),
         ("stack.npy", npy(STACK), 6),
         ("colour.npy", npy(np.stack([IMAGE] * 3, axis=-1)), 1),

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 
 from service.client import Client
 from tests.e2e.page import IMAGE, Page
-from tests.images import disc, npy, png, tiff
+from tests.images import bmp, disc, npy, png, tiff
 
 NOTE_DECODING = """
     window.noted = {planes: [], atOnce: 0, most: 0, bytes: 0};
@@ -80,6 +80,15 @@ def test_a_picture_that_browsers_turn_is_measured_as_it_is_stored_and_not_shown(
     assert page.script("return [layers.ground, canvas.width, canvas.height]") == [None, 384, 256]
     measured = page.browser.execute_async_script("measured(image).then(arguments[0])")
     assert measured == {"height": 256, "width": 384, "planes": 1}
+
+
+def test_a_bitmap_is_shown_as_a_png_is(page: Page) -> None:
+    seen = []
+    for name, content in (("cells.png", png(IMAGE)), ("cells.bmp", bmp(IMAGE))):
+        page.choose(name, content)
+        assert page.text("status").endswith(" s"), "with its picture"
+        seen.append(page.script("return canvas.toDataURL()"))
+    assert seen[0] == seen[1]
 
 
 def with_alpha(opacity: int) -> bytes:

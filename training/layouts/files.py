@@ -23,7 +23,7 @@ SUFFIXES = (".png", *TIFF_SUFFIXES)
 """Of masks."""
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
-IMAGE_SUFFIXES = (*SUFFIXES, *JPEG_SUFFIXES)
+IMAGE_SUFFIXES = (*SUFFIXES, *JPEG_SUFFIXES, ".bmp")
 """Of images; a mask must not be a JPEG, which blurs its numbers."""
 
 _KINDS = {
@@ -33,6 +33,7 @@ _KINDS = {
     b"II+\x00": TIFF_SUFFIXES,
     b"MM\x00+": TIFF_SUFFIXES,
     b"\xff\xd8\xff": (".jpg", ".jpeg"),
+    b"BM": (".bmp",),
 }
 """Suffixes by a file's first bytes."""
 

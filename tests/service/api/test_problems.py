@@ -27,7 +27,7 @@ COLOUR = png(np.stack([disc(), disc(radius=9), disc(radius=5)], axis=-1))
     ("body", "query", "status", "slug", "said"),
     [
         (b"", {}, 400, "empty-body", "0 bytes"),
-        (b"this is not an image", {}, 415, "unsupported-image-format", "send TIFF, PNG, JPEG"),
+        (b"this is not an image", {}, 415, "unsupported-image-format", "send TIFF, PNG, JPEG, BMP"),
         (
             GOOD.translate(None, b"\r\n"),
             {},

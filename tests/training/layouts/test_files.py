@@ -148,7 +148,12 @@ def test_a_mask_of_a_single_ome_file_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "kind"),
-    [("a.png", tiff(MASK), ".tif"), ("a.tif", png(MASK), ".png"), ("a.PNG", b"\xff\xd8\xff\xe0", ".jpg")],
+    [
+        ("a.png", tiff(MASK), ".tif"),
+        ("a.tif", png(MASK), ".png"),
+        ("a.PNG", b"\xff\xd8\xff\xe0", ".jpg"),
+        ("a.png", b"BM", ".bmp"),
+    ],
 )
 def test_a_mask_of_another_kind_than_its_suffix_is_named(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
     path = tmp_path / name
