@@ -150,6 +150,7 @@ def test_openapi_describes_bodies_formats_and_failures_of_segment(client: AppCli
         "image/tiff",
         "image/png",
         "image/jpeg",
+        "image/bmp",
         "application/octet-stream",
         "multipart/form-data",
     }
