@@ -31,7 +31,7 @@ from tests.disks import small_disk
 from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_on_disk import MB, assert_empty, blobs
+from tests.service.engine.stages.test_on_disk import MB, assert_empty, blobs
 
 OUTPUTS: tuple[OutputKind, ...] = ("mask", "labels", "probabilities")
 SUBSETS: tuple[tuple[OutputKind, ...], ...] = (

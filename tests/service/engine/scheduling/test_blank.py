@@ -22,7 +22,7 @@ from service.engine.scheduling.scheduler import BatchDone, run_batch
 from service.engine.stages import accepted
 from tests.engines import running
 from tests.packages import edit, write_tiny_package
-from tests.service.engine.test_scheduler import job
+from tests.service.engine.scheduling.test_scheduler import job
 
 GEOMETRY = valid_unet_geometry(1)
 

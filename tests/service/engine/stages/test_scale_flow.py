@@ -33,8 +33,8 @@ from service.formats import OutputKind
 from tests.engines import running
 from tests.images import disc, npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_in_turn import most_in_turn
-from tests.service.engine.test_outputs import NPY_HEADER, Runs, alone, content, header_of, scarce, together
+from tests.service.engine.stages.test_in_turn import most_in_turn
+from tests.service.engine.stages.test_outputs import NPY_HEADER, Runs, alone, content, header_of, scarce, together
 
 IMAGE = np.tile(disc(64, 64, 12), (4, 6))  # discs of 24 px, where the package knows 4 to 20 px
 STACK = np.stack([IMAGE] * 40)

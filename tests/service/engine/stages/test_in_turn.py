@@ -24,8 +24,18 @@ from service.formats.npy import NpyEncoder
 from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_on_disk import MB, blobs
-from tests.service.engine.test_outputs import ASKED, NPY_HEADER, OUTPUTS, Runs, alone, content, needed, scarce, together
+from tests.service.engine.stages.test_on_disk import MB, blobs
+from tests.service.engine.stages.test_outputs import (
+    ASKED,
+    NPY_HEADER,
+    OUTPUTS,
+    Runs,
+    alone,
+    content,
+    needed,
+    scarce,
+    together,
+)
 from tests.service.engine.test_watching import until
 
 STACK = np.stack([blobs()] * 40)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.errors import InferenceFailed, OutOfDeviceMemory
-from tests.service.engine.test_scheduler import POISON, job, scheduler_with
+from tests.service.engine.scheduling.test_scheduler import POISON, job, scheduler_with
 
 
 @dataclass

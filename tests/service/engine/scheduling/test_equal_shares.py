@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.service.engine.test_scheduler import job, scheduler_with
-from tests.service.engine.test_scheduler_speeds import WORK, Work
+from tests.service.engine.scheduling.test_scheduler import job, scheduler_with
+from tests.service.engine.scheduling.test_scheduler_speeds import WORK, Work
 
 
 def served(first: Sequence[Work], coming: Callable[[list[int]], Sequence[Work]], background: int = 0) -> list[int]:

@@ -31,8 +31,8 @@ from tests.engines import running
 from tests.images import npy, tiff
 from tests.live import wait_until
 from tests.packages import write_tiny_package
-from tests.service.engine.test_on_disk import MB, blobs
-from tests.service.engine.test_spool import files_in
+from tests.service.engine.images.test_spool import files_in
+from tests.service.engine.stages.test_on_disk import MB, blobs
 
 IMAGE = tiff(blobs(1100), rowsperstrip=16)
 LEAST_ARRAY_BYTES = 1100 * 1120  # a mask; the image takes twice as much, labels and probabilities more

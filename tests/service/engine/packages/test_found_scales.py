@@ -21,7 +21,7 @@ from service.engine.stages.progress import Progress
 from tests.engines import running
 from tests.images import npy
 from tests.packages import write_tiny_package
-from tests.service.engine.test_scale_flow import AUTO, IMAGE, eventually, settled_at
+from tests.service.engine.stages.test_scale_flow import AUTO, IMAGE, eventually, settled_at
 
 MB = 1_000_000
 

@@ -38,7 +38,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from tests.images import npy, tiff
 from tests.packages import write_tiny_package
-from tests.service.engine.test_spool import files_in
+from tests.service.engine.images.test_spool import files_in
 
 MB = 1_000_000
 

@@ -25,7 +25,7 @@ from service.engine.scheduling.scheduler import Scheduler
 from service.engine.scheduling.tile_job import Job
 from tests.engines import running
 from tests.packages import write_tiny_package
-from tests.service.engine.test_scheduler import job, scheduler_with
+from tests.service.engine.scheduling.test_scheduler import job, scheduler_with
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.errors import InferenceFailed
 from service.engine.scheduling.between import BetweenBatches
 from service.engine.scheduling.scheduler import Scheduler
-from tests.service.engine.test_scheduler import job, scheduler_with, until
+from tests.service.engine.scheduling.test_scheduler import job, scheduler_with, until
 
 BATCH_S, CALL_S = 0.0625, 0.25
 TILE = np.zeros((1, 1, 26, 26), np.float32)
