@@ -27,7 +27,7 @@ help: ## list the targets
 
 # where everything is asked for first, it is installed at once
 EXTRAS := $(BACKEND),zarr
-$(VENV)/everything: EXTRAS := $(EXTRAS),training,dev
+$(VENV)/everything: EXTRAS := $(EXTRAS),czi,training,dev
 
 $(VENV)/service: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
@@ -85,7 +85,7 @@ alerts: ## renew the cluster's alert rules from docker/monitoring/rules.yml
 
 lock: $(VENV)/service ## renew requirements/*.txt from pyproject.toml
 	$(PIP) uv
-	$(UV) pyproject.toml --extra cpu --extra openvino --extra zarr --extra training --extra dev -o $(CONSTRAINTS)
+	$(UV) pyproject.toml --extra cpu --extra openvino --extra zarr --extra czi --extra training --extra dev -o $(CONSTRAINTS)
 	$(HASHED) pyproject.toml --extra cpu --extra openvino --extra zarr -o requirements/service-cpu.txt
 	$(HASHED) pyproject.toml --extra gpu --extra zarr -o requirements/service-gpu.txt
 	$(HASHED) pyproject.toml --extra cpu --extra training -o requirements/training.txt

@@ -4,10 +4,13 @@
 
     images        which files, and their names
     patterns      where wildcards lead
+    czi           files of Zeiss' microscopes, and what copies of them are made of
+    copies        in OME-TIFF
+    readable      files that the service reads: those named, or copies
     ome_zarr      folders that are images
     zarr_metadata what these say of themselves
     zarr_packed   those in one file
-    zarr_copy     their copies, which can be read
+    zarr_copy     what copies of them are made of
     zarr_labels   results in the same format
     zarr_grids    where the pixels of these lie
     targets       what each result is called

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from service.batch.czi import SUFFIX as CZI
+from service.batch.czi import czi_title, is_czi, scenes_in
 from service.batch.ome_zarr import SUFFIX, images_in, stem_of
 from service.batch.patterns import matches
 from service.batch.zarr_metadata import is_zarr
 from service.batch.zarr_packed import is_packed
 
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"})
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", CZI})
 RESULT_ENDINGS = ("_mask", "_labels", "_probabilities")
 """How the stems of results end: a folder's earlier results are no images."""
 _BYTE_ORDER_MARK = "\ufeff"  # which Windows' editors write
@@ -130,7 +132,7 @@ def find_images(
         like_results += left_out
         if not own:
             others = f", but for {len(left_out)} that are called as results are" if left_out else ""
-            remedy = "name files, folders of TIFF, PNG, JPEG, BMP, .npy or OME-Zarr, or a pattern"
+            remedy = "name files, folders of TIFF, PNG, JPEG, BMP, .npy, CZI or OME-Zarr, or a pattern"
             nowhere.append(Nowhere(text, f"leads to no image{others}; {remedy}"))
         for image in own:
             # abspath, not resolve: links to one file are different images, and a million of them need no look each
@@ -181,12 +183,15 @@ def _named(
             if entry.name.startswith("."):  # as patterns do; macOS puts a ._a.tif that is no image beside each a.tif
                 continue
             if (entry.suffix.lower() in _IMAGE_SUFFIXES or is_packed(entry)) and _may_be_image(entry):
-                yield _LeftOut(entry) if _is_result(entry) else Image(entry, PurePosixPath(entry.name), "folder")
+                name = PurePosixPath(entry.name)
+                yield from [_LeftOut(entry)] if _is_result(entry) else _in_file(entry, name, "folder")
             elif entry.suffix == SUFFIX or (entry.is_dir() and is_zarr(entry)):
                 name = PurePosixPath(entry.name)
                 yield from [_LeftOut(entry)] if _is_result(entry) else _in_zarr(entry, name, "folder")
     elif path.exists():
-        yield Image(path, PurePosixPath(path.name))
+        yield from _in_file(path, PurePosixPath(path.name))
+    elif is_czi(path):
+        yield Image(path, PurePosixPath(czi_title(path)))
     else:
         yield from _matched(text, is_made, out)
 
@@ -207,7 +212,13 @@ def _matched(
         elif not _may_be_image(entry):
             yield from _in_zarr(entry, name)
         else:
-            yield Image(entry, name)
+            yield from _in_file(entry, name)
+
+
+def _in_file(file: Path, name: PurePosixPath, by: Literal["pattern", "folder"] = "pattern") -> Iterator[Image]:
+    """Images of a file: itself, or the scenes of one that has several."""
+    for image in scenes_in(file) if file.suffix.lower() == CZI and is_czi(file) else [file]:
+        yield Image(image, name if image == file else name.with_suffix("") / image.name, by)
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

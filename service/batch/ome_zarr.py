@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from model.images import FormatError
+from service.batch.czi import file_of
 from service.batch.zarr_metadata import GROUP_FILES, NO_IMAGES, attributes_if_readable, is_group, is_zarr, level_of
 
 SUFFIX = ".zarr"
@@ -58,9 +59,10 @@ def files_of(image: Path) -> Iterator[tuple[Path, os.stat_result]]:
         Where there is no such image.
 
     """
-    status = image.stat()
-    if not image.is_dir():
-        yield image, status
+    file = file_of(image)
+    status = file.stat()
+    if not file.is_dir():
+        yield file, status
         return
     for file in _files_in(image):
         with suppress(FileNotFoundError):

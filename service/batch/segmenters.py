@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 
 from model.images import ReadLimits, open_image
 from service.batch.loops import end_tasks
-from service.batch.zarr_copy import readable
+from service.batch.readable import readable
 from service.client import Client
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded

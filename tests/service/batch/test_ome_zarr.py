@@ -24,7 +24,7 @@ from model.images import FormatError, ImageTooLarge, ReadLimits, open_image
 from service.batch import zarr_copy
 from service.batch.files import stamp
 from service.batch.images import find_images
-from service.batch.zarr_copy import readable
+from service.batch.readable import readable
 from service.cli import main
 from tests.disks import small_disk
 from tests.live import live_server

@@ -15,7 +15,7 @@ import zarr
 
 from model.images import FormatError, UndecodableImage, UnsupportedImageFormat
 from service.batch.images import find_images
-from service.batch.zarr_copy import readable
+from service.batch.readable import readable
 from service.cli import main
 from tests.packages import write_tiny_package
 from tests.zarr_images import VERSIONS, noise, plate, write

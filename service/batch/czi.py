@@ -1,0 +1,247 @@
+"""Files of Zeiss' microscopes (CZI): their scenes as images, and what a copy of one can be made of.
+
+Zeiss' own library reads them. A scene of a file that has several is called ``slide.czi/scene-2``, as if it lay in a
+folder; a file with one scene, or without any, is one image.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.images import FormatError, UnsupportedImageFormat
+from model.images.errors import undecodable
+from service.batch.copies import Source
+
+if TYPE_CHECKING:
+    from _pylibCZIrw import SubBlockInfo
+    from pylibCZIrw.czi import CziReader, Rectangle
+
+SUFFIX = ".czi"
+_MAGIC = b"ZISRAWFILE"
+_SCENE = re.compile(r"scene-([1-9][0-9]{0,8})")
+_IN_OME_TIFF = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32", "Bgr24": "uint8", "Bgr48": "uint16"}
+"""What types of pixels are copied as; those of colours begin with Bgr."""
+_ZSTD1 = "Zstd1"
+_COPIED = "tczyx"
+_PART_BYTES = 1 << 26
+"""Of pixels that are held at once."""
+_MOST_SAMPLE_BYTES = 4
+_CACHE_BYTES = 1 << 28
+"""Of decoded subblocks, which several parts have in common."""
+
+
+def is_czi(image: Path) -> bool:
+    """Whether an image is a CZI file by its first bytes, or a scene of one; what cannot be read is none."""
+    try:
+        with file_of(image).open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def file_of(image: Path) -> Path:
+    """File that an image is read from: itself, or the one whose scene it is."""
+    is_scene = _SCENE.fullmatch(image.name) and image.parent.suffix.lower() == SUFFIX and not image.parent.is_dir()
+    return image.parent if is_scene else image
+
+
+def scenes_in(image: Path) -> list[Path]:
+    """Images of a CZI file: its scenes where it has several, else itself.
+
+    It is itself as well where it cannot be read: that shows when it is.
+    """
+    try:
+        with _opened(image) as (file, what), undecodable(what):
+            scenes = sorted(file.scenes_bounding_rectangle_no_pyramid)
+    except (FormatError, OSError):
+        scenes = []
+    return [image / f"scene-{scene + 1}" for scene in scenes] if len(scenes) > 1 else [image]
+
+
+def czi_title(image: Path) -> str:
+    """Name of an image without suffix: slide_scene-2."""
+    file = file_of(image)
+    return file.stem if file == image else f"{file.stem}_{image.name}"
+
+
+@contextmanager
+def czi_source(image: Path) -> Iterator[Source]:
+    """Open an image as what a copy can be made of; pixels that no part of a mosaic covers are 0.
+
+    Raises
+    ------
+    UndecodableImage
+        Where it is damaged.
+    UnsupportedImageFormat
+        Where it has other axes or pixels than OME-TIFF has, there is no such scene, or none is named and there are
+        several, or ``pylibCZIrw`` is not installed.
+
+    """
+    with _opened(file_of(image)) as (file, what):
+        with undecodable(what):
+            scene, place = _scene(file, image)
+            sizes = {name.lower(): stop - start for name, (start, stop) in file.total_bounding_box_no_pyramid.items()}
+            types, metadata = set(file.pixel_types.values()), file.metadata
+        others = {name: length for name, length in sizes.items() if name not in _COPIED and length > 1}
+        if others:
+            found = ", ".join(f"{name.upper()} of {length}" for name, length in others.items())
+            raise UnsupportedImageFormat(
+                f"{what} has the dimensions {found}, T, C, Z, Y and X are read; split it by these in ZEN"
+            )
+        if len(types) != 1 or not types <= set(_IN_OME_TIFF):
+            raise UnsupportedImageFormat(
+                f"{what} has pixels of the types {', '.join(sorted(map(str, types)))}; what can be read is one of "
+                f"{', '.join(_IN_OME_TIFF)} in all channels"
+            )
+        (kind,) = types
+        if kind == "Bgr48" and _ZSTD1 in _compressions(file, what):
+            raise UnsupportedImageFormat(
+                f"{what} has colours of 16 bits compressed by zstd1, which Zeiss' library reads wrongly; save it "
+                "in ZEN without compression, or as OME-TIFF"
+            )
+        colours = kind.startswith("Bgr")
+        if colours and sizes.get("c", 1) > 1:
+            raise UnsupportedImageFormat(f"{what} has {sizes['c']} channels of colours, 1 is read; split it in ZEN")
+        lengths = sizes | {"y": place.h, "x": place.w}
+        axes = "".join(axis for axis in _COPIED if axis in "yx" or lengths.get(axis, 1) > 1) + "s" * colours
+        shape = tuple({**lengths, "s": 3}[axis] for axis in axes)
+        dtype = np.dtype(_IN_OME_TIFF[kind])
+        described = _described(metadata, lengths["c"] if "c" in axes else 0)
+        pixels = _Pixels(file, what, axes, shape, scene, place.x, place.y)
+        yield Source(what, axes, shape, dtype, described, pixels.parts())
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[CziReader, str]]:
+    """Open a file with Zeiss' library; also how errors call it."""
+    what = f"the CZI file {str(file)!r}"
+    try:
+        from pylibCZIrw.czi import CacheOptions, CacheType, open_czi
+    except ImportError as error:
+        raise UnsupportedImageFormat(
+            f"{what} takes a library that is not installed; pip install pylibCZIrw, or export it as OME-TIFF from ZEN"
+        ) from error
+    cache = CacheOptions(CacheType.Standard, max_memory_usage=_CACHE_BYTES, max_sub_block_count=1 << 16)
+    opened = open_czi(str(file), cache_options=cache)
+    with undecodable(what):
+        reader = opened.__enter__()
+    try:
+        yield reader, what
+    finally:
+        opened.__exit__(None, None, None)
+
+
+def _compressions(file: CziReader, what: str) -> set[str]:
+    """How the parts of a file are compressed."""
+    found = set()
+
+    def note(_index: int, part: SubBlockInfo) -> bool:
+        found.add(part.get_compression_mode().name)
+        return True
+
+    with undecodable(what):
+        file.enumerate_subblocks(note)
+    return found
+
+
+def _scene(file: CziReader, image: Path) -> tuple[int | None, Rectangle]:
+    """Number and place of the scene that an image is, or of all that there is where nothing is said of scenes."""
+    scenes = file.scenes_bounding_rectangle_no_pyramid
+    named = _SCENE.fullmatch(image.name) if file_of(image) != image else None
+    wanted = int(named[1]) - 1 if named else next(iter(scenes), None)
+    if not named and len(scenes) > 1:
+        raise UnsupportedImageFormat(
+            f"{str(image)!r} has {len(scenes)} scenes, an image is one; name the file by itself, or a scene as in "
+            f"{str(image / 'scene-1')!r}"
+        )
+    if wanted is None:
+        return None, file.total_bounding_rectangle_no_pyramid
+    if wanted not in scenes:
+        raise UnsupportedImageFormat(
+            f"{str(image)!r} is none of the scenes of the file, which are {', '.join(str(s + 1) for s in scenes)}"
+        )
+    return wanted, scenes[wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Of one image."""
+
+    file: CziReader
+    what: str
+    axes: str
+    shape: tuple[int, ...]
+    scene: int | None
+    left: int
+    top: int
+    """Where the image begins, among all that lie on the stage."""
+
+    def parts(self) -> Iterator[tuple[Sequence[int], Callable[[], NDArray[Any]]]]:
+        """Some rows of each plane."""
+        y = self.axes.index("y")
+        height, *row = self.shape[y:]
+        step = max(1, _PART_BYTES // (_MOST_SAMPLE_BYTES * math.prod(row)))
+        for index in np.ndindex(*self.shape[:y]):
+            for top in range(0, height, step):
+                rows = min(step, height - top)
+                yield (*index, top, *(0 for _ in row)), partial(self._read, index, top, rows)
+
+    def _read(self, index: tuple[int, ...], top: int, rows: int) -> NDArray[Any]:
+        y = self.axes.index("y")
+        with undecodable(self.what):
+            starts = self.file.total_bounding_box_no_pyramid
+            stack = zip(self.axes.upper(), index, strict=False)
+            plane = {axis: starts[axis][0] + at for axis, at in stack}
+            roi = (self.left, self.top + top, self.shape[y + 1], rows)
+            pixels: NDArray[Any] = self.file.read(roi=roi, plane=plane, scene=self.scene)
+            colours = pixels[..., ::-1] if self.axes.endswith("s") else pixels[..., 0]
+            return np.expand_dims(colours, tuple(range(y)))
+        raise AssertionError("it returns or raises")
+
+
+def _described(metadata: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Size of pixels, time between frames and names of channels, as far as the file tells them."""
+    found: dict[str, Any] = {}
+    told = _below(metadata, "ImageDocument", "Metadata")
+    for distance in _all(_below(told, "Scaling", "Items", "Distance")):
+        axis, metres = _below(distance, "@Id"), _number(_below(distance, "Value"))
+        if axis in {"X", "Y", "Z"} and metres:
+            found |= {f"PhysicalSize{axis}": float(f"{metres * 1e6:.12g}"), f"PhysicalSize{axis}Unit": "µm"}
+    dimensions = _below(told, "Information", "Image", "Dimensions")
+    if seconds := _number(_below(dimensions, "T", "Positions", "Interval", "Increment")):
+        found |= {"TimeIncrement": seconds, "TimeIncrementUnit": "s"}
+    names = [_below(channel, "@Name") for channel in _all(_below(dimensions, "Channels", "Channel"))]
+    named = [name if isinstance(name, str) else "" for name in [*names, *[""] * channels][:channels]]
+    if any(named):
+        found["Channel"] = {"Name": named}
+    return found
+
+
+def _below(told: object, *names: str) -> object:
+    """What stands in the metadata below these names; None where nothing does."""
+    for name in names:
+        told = told.get(name) if isinstance(told, Mapping) else None
+    return told
+
+
+def _all(told: object) -> list[object]:
+    """Elements of one name: one is no list of its own."""
+    return told if isinstance(told, list) else [told]
+
+
+def _number(told: object) -> float | None:
+    try:
+        number = float(str(told))
+    except ValueError:
+        return None
+    return number if 0 < number < math.inf else None
