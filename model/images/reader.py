@@ -27,9 +27,10 @@ READERS: Mapping[bytes, Callable[[IO[bytes], ReadLimits, str | None], ImageReade
 }
 """Reader by the first bytes of the file (``+`` is BigTIFF's 43)."""
 
+CZI = "Zeiss CZI"
 OTHERS: Mapping[bytes, str] = {
     b"GIF8": "GIF", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "Olympus OIB", b"PK\x03\x04": "zip",
-    b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\x89HDF": "HDF5", b"\xda\xce\xbe\x0a": "Nikon ND2", b"ZISRAW": "Zeiss CZI",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\x89HDF": "HDF5", b"\xda\xce\xbe\x0a": "Nikon ND2", b"ZISRAW": CZI,
     b"\x70\x00\x00\x00\x2a": "Leica LIF", b"\x70\x00\x00\x00": "Leica LIF", b"RIFF": "WebP",
 }  # fmt: skip
 """What is recognised only in order to be named in the refusal."""
@@ -76,5 +77,6 @@ def open_image(source: IO[bytes], limits: ReadLimits, axes: str | None = None) -
         )
     named = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)
     found = f"a {named} file" if named else f"no known image, its first bytes are {head[:8]!r}" if head else "empty"
-    msg = f"the file is {found}; send TIFF, PNG, JPEG, BMP or .npy"
+    command = ", or name it to the command unet-service segment, which reads it" if named == CZI else ""
+    msg = f"the file is {found}; send TIFF, PNG, JPEG, BMP or .npy{command}"
     raise UnsupportedImageFormat(msg)

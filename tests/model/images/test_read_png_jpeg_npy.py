@@ -361,7 +361,13 @@ def test_a_huge_header_of_an_npy_is_refused_before_it_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("data", "named"),
-    [(b"", "empty"), (b"GIF89a", "GIF"), (b"PK\x03\x04zip", "zip"), (b"hello", "hello")],
+    [
+        (b"", "empty"),
+        (b"GIF89a", "GIF"),
+        (b"ZISRAWFILE", "Zeiss CZI file; .*unet-service segment, which reads it"),
+        (b"PK\x03\x04zip", "zip"),
+        (b"hello", "hello"),
+    ],
 )
 def test_other_files_are_named_in_the_refusal(data: bytes, named: str) -> None:
     with pytest.raises(UnsupportedImageFormat, match=named):
