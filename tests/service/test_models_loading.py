@@ -12,6 +12,7 @@ import pytest
 
 from service.app import create_app
 from service.cli import main
+from service.engine.packages import registry, rescan
 from service.engine.packages.registry import Entry, load_entry
 from service.settings import Settings
 from tests.live import wait_until
@@ -28,8 +29,8 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
         assert free.acquire(timeout=60)
         return load_entry(*arguments, **options)
 
-    for module in ("registry", "rescan"):
-        monkeypatch.setattr(f"service.engine.{module}.load_entry", held)
+    for module in (registry, rescan):
+        monkeypatch.setattr(module, "load_entry", held)
     yield free
     free.release(9)
 

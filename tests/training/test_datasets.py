@@ -96,8 +96,8 @@ def test_a_table_chooses_images_whether_or_not_it_has_a_byte_order_mark(folder: 
 
 
 def test_an_image_that_is_not_read_for_its_suffix_is_named(folder: Path) -> None:
-    (folder / "images" / "cell-2.png").rename(folder / "images" / "cell-2.bmp")
-    with pytest.raises(MissingFile, match=r"1 of 3 .* found .*images/cell-2.bmp, which is of a kind .* Convert it"):
+    (folder / "images" / "cell-2.png").rename(folder / "images" / "cell-2.gif")
+    with pytest.raises(MissingFile, match=r"1 of 3 .* found .*images/cell-2.gif, which is of a kind .* Convert it"):
         load_images(folder, Data(), 1, 2)
 
 
