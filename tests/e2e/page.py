@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -40,7 +41,13 @@ class Page:
         self.asked: list[str] = []
         browser.get_log("performance")  # what came before
         browser.get(url)
-        self.until(lambda: self.script("return document.getElementById('model').length") == 1)
+        try:
+            self.until(lambda: self.script("return document.getElementById('model').length") == 1)
+        except TimeoutException as error:
+            found = self.script(
+                "return [document.readyState, ...performance.getEntriesByType('resource').map((r) => r.name)]"
+            )
+            raise AssertionError(f"there is no model: {found}, {browser.get_log('browser')}") from error
 
     def script(self, code: str) -> Any:
         return self.browser.execute_script(code)
