@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.serving import measured_service
-from training.datasets import AnnotatedImage, load_images
+from training.data.datasets import AnnotatedImage, load_images
+from training.data.object_sizes import areas_of, percentiles_px
+from training.data.splits import take_side
 from training.measures.objects import match_objects
-from training.object_sizes import areas_of, percentiles_px
 from training.recipe import read_recipe
-from training.splits import take_side
 
 _LEAST_OBJECTS = 12
 _MOST_PX = 4_000_000  # of a resampled image; larger ones lose their rim

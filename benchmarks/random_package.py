@@ -16,10 +16,10 @@ from model.package import write_package as write_files
 from model.spec import PackageFile, Person, Variant
 from model.unet import UNet
 from service.bench import blobs
-from training.datasets import AnnotatedImage
-from training.export import Card, export_package
-from training.quantize import quantise
-from training.variants import INT8_FILE, calibration_tiles
+from training.data.datasets import AnnotatedImage
+from training.packaging.export import Card, export_package
+from training.packaging.quantize import quantise
+from training.packaging.variants import INT8_FILE, calibration_tiles
 
 
 def passing_net(base_width: int, depth: int, gain: float, threshold: float = 0.5, downscale: int = 1) -> UNet:

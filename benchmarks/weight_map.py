@@ -4,9 +4,9 @@
 
 Four kinds of images: cells of one size; cells that grow as their number falls, so that they always cover the same share
 of the image; the first kind with one more cell that reaches around all others; and stripes across the whole image, each
-as long as the diagonal. A cost is the time of :func:`training.weight_map.border_term` in seconds of the processor, the
-best of the repeats; beside it stands its ratio to that of 10 cells. The definition takes a distance transform of the
-whole image for each cell and the two smallest distances at each pixel; it is timed for five cells, and the ratio is
+as long as the diagonal. A cost is the time of :func:`training.data.weight_map.border_term` in seconds of the processor,
+the best of the repeats; beside it stands its ratio to that of 10 cells. The definition takes a distance transform of
+the whole image for each cell and the two smallest distances at each pixel; it is timed for five cells, and the ratio is
 to that time scaled to all of them.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.weight_map import border_term
+from training.data.weight_map import border_term
 
 COUNTS = (10, 100, 1000)
 _TIMED_CELLS = 5

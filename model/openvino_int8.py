@@ -1,7 +1,7 @@
 """Int8 graphs, put into the form that OpenVINO runs fastest.
 
-Our int8 graphs are written for ONNX Runtime (``training/quantize.py``). Three of their habits cost OpenVINO a quarter
-of its time:
+Our int8 graphs are written for ONNX Runtime (``training/packaging/quantize.py``). Three of their habits cost OpenVINO a
+quarter of its time:
 
 * an up-convolution is a 1x1 convolution and a shuffle of pixels in five operators, where OpenVINO has up-convolutions
   in integers;
@@ -72,7 +72,7 @@ def _up_convolution(shuffle: Any, channels: int) -> Any:  # noqa: ANN401
     offsets = bias.real.reshape(_SIDE**2, channels)
     if np.ptp(offsets, axis=0).max() > 2 * bias.step.max():  # an up-convolution has one for all four positions
         return None
-    # (v * u * out, in, 1, 1) -> (in, out, v, u), which training/quantize.py turned round
+    # (v * u * out, in, 1, 1) -> (in, out, v, u), which training/packaging/quantize.py turned round
     kernel = weights.real.reshape(_SIDE, _SIDE, channels, -1).transpose(3, 2, 0, 1)
     # one step for a channel's four positions: those that had a smaller one are rounded once more
     step = np.maximum(np.abs(kernel).max(axis=(0, 2, 3), keepdims=True) / _MOST, np.finfo(np.float32).tiny)

@@ -103,7 +103,7 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
         return "; the same command with --resume goes on"
     if options.command != "fit":
         return ""
-    from training.run_folder import RunFiles
+    from training.runs.run_folder import RunFiles
 
     if RunFiles(options.out).last.exists():
         without = "" if options.origin is None or options.recipe is not None else " and without --from"

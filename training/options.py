@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from training.layouts.names import composed
+from training.names import composed
 from training.ranges import (
     BorderWeight,
     BorderWidth,
@@ -60,7 +60,7 @@ class Data(Part):
         How they lie (docs/training.md, "Annotated images"). ``auto`` takes the one that fits what is found.
     images, masks
         Sub-folders; an image and its mask share the stem of their file names, but for endings such as ``_mask``
-        (:mod:`training.layouts.names`). With their defaults, and where nothing lies there, images and masks are looked
+        (:mod:`training.names`). With their defaults, and where nothing lies there, images and masks are looked
         for where other programs keep them (docs/training.md, "Annotated images"). Layout ``volume``: also names of two
         files. Layout ``coco``: ``masks`` may name the JSON file.
     sequences
@@ -97,7 +97,7 @@ class Data(Part):
         train, those in the second validate, and ``split``, ``validation_fraction`` and ``stretches`` mean nothing. A
         data folder that has neither is taken whole.
     split
-        Which images validate (:mod:`training.splits`). ``hash``: by the hash of the stem. ``blocks``: contiguous
+        Which images validate (:mod:`training.data.splits`). ``hash``: by the hash of the stem. ``blocks``: contiguous
         stretches of the sorted stems, for slices of one specimen and frames of one sequence.
     stretches
         Parts of equal length that ``blocks`` takes a block of each from (2: both halves of a stack).
@@ -186,7 +186,7 @@ class Loss(Part):
     Parameters
     ----------
     dice
-        Weight of the soft Dice loss (:func:`training.losses.soft_dice_loss`); 0, as in the paper: none.
+        Weight of the soft Dice loss (:func:`training.learning.losses.soft_dice_loss`); 0, as in the paper: none.
 
     """
 
@@ -250,7 +250,7 @@ class Schedule(Part):
         Tiles a step (1 in the paper).
     ema
         Decay of the exponential moving average of the weights that is validated and exported; 0: none. It begins lower,
-        so that nothing of the fresh weights is left in it (:meth:`training.state.TrainingState.follow`).
+        so that nothing of the fresh weights is left in it (:meth:`training.runs.state.TrainingState.follow`).
     clip_norm
         Largest norm of the gradient; 0: no limit.
     precision

@@ -40,7 +40,7 @@ BorderWidth = Annotated[float, Field(ge=0.01, le=1000)]
 Grey = Annotated[float, Field(ge=0, le=1_000_000)]
 """In units of the normalised image: those of the file where nothing is normalised."""
 Pixels = Annotated[float, Field(ge=0, le=100_000)]
-"""A length in an image; :func:`training.tiles.require_tile` holds it to the tile and the images at hand."""
+"""A length in an image; :func:`training.data.tiles.require_tile` holds it to the tile and the images at hand."""
 Zoom = Annotated[float, Field(ge=1 / 16, le=16)]
 ZoomRange = Annotated[tuple[Zoom, Zoom], AfterValidator(_ascending)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]

@@ -199,7 +199,7 @@ def test_a_package_of_format_0_4_is_read_once_the_tool_that_its_refusal_names_ha
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bioimageio_accepts_what_is_written(tiny: Package) -> None:
     """Hold the frozen model of the service and the specification together."""
-    from training.specification import validate
+    from training.packaging.specification import validate
 
     validate(tiny.path)
 

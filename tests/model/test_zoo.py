@@ -28,12 +28,12 @@ from model.precision import limit_of, open_checked
 from model.session import Backend, SessionOptions, open_session, runnable_precisions
 from model.stitching import predict_tiled
 from model.tiling import plan_whole, plan_with_stride
-from training.datasets import load_images
-from training.object_sizes import learnt_diameters
-from training.origin import package_origin
+from training.data.datasets import load_images
+from training.data.object_sizes import learnt_diameters
+from training.data.origin import package_origin
+from training.evaluation.targets import recipe_of
 from training.scene import NucleiScene
 from training.synthetic import render_nuclei
-from training.targets import recipe_of
 
 ZOO = Path(model.__file__).parent / "zoo"
 PACKAGES = sorted(path.parent for path in ZOO.glob("*/rdf.yaml"))

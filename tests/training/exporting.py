@@ -16,7 +16,7 @@ from model.normalization import ScaleRange, Step
 from model.package import Package
 from model.spec import Person
 from model.unet import UNet
-from training.export import Card, export_package
+from training.packaging.export import Card, export_package
 
 LIBRARY_WARNINGS = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.normalization import ScaleLinear, fit
-from training.augmentation import Deformation, draw_deformation, draw_grey, image_patch, inside, sample_plane
+from training.data.augmentation import Deformation, draw_deformation, draw_grey, image_patch, inside, sample_plane
 from training.options import Augmentation
 
 STILL = np.zeros((2, 3, 3), dtype=np.float32)

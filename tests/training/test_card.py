@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.card import run_card
-from training.checkpoint import Provenance
+from training.packaging.card import run_card
 from training.recipe import Recipe
-from training.state import fresh_state
+from training.runs.checkpoint import Provenance
+from training.runs.state import fresh_state
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.choose import choose_recipe, recipe_name
-from training.choose_size import Budget, length_caution
-from training.choose_validation import choose_validation
+from training.choosing.choose import choose_recipe, recipe_name
+from training.choosing.choose_size import Budget, length_caution
+from training.choosing.choose_validation import choose_validation
+from training.choosing.plan import Plan
+from training.data.splits import validation_stems
+from training.data.survey import Survey, survey_folder
+from training.data.survey_images import Grey
+from training.data.survey_objects import Guess, Objects
 from training.options import Data, Include, Schedule
-from training.plan import Plan
 from training.recipe import Recipe, read_recipe
-from training.splits import validation_stems
-from training.survey import Survey, survey_folder
-from training.survey_images import Grey
-from training.survey_objects import Guess, Objects
 
 
 def pace(recipe: Recipe) -> float:

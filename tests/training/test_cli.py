@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from model.package import read_package
-from training.checkpoint import load_checkpoint
 from training.cli import main
-from training.datasets import load_images
-from training.object_sizes import learnt_diameters
+from training.data.datasets import load_images
+from training.data.object_sizes import learnt_diameters
+from training.runs.checkpoint import load_checkpoint
 
 # libraries that the exporter calls, not ours: torch's pytree and torchvision's absence, bioimageio's open files
 pytestmark = [

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from training.card import run_card
-from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.command_line import command_line, public_command_line
+from training.packaging.card import run_card
 from training.recipe import Recipe, read_recipe, recipe_from, shipped_recipes
+from training.runs.checkpoint import Checkpoint, load_checkpoint
+from training.runs.command_line import command_line, public_command_line
 
 SMALL = ["--set", "net.base_width=4", "--set", "net.depth=2", "--set", "tile_output_px=60"]
 

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.label_rule import LabelRule
-from training.checkpoint import load_checkpoint
 from training.cli import main
-from training.cross_validation import REPORT_NAME, cross_validate, fold_folder
-from training.datasets import AnnotatedImage
+from training.data.datasets import AnnotatedImage
+from training.data.splits import validation_stems
 from training.errors import CheckpointError, FoldsMismatch, NothingToLearn, RecipeError, Unwritable
-from training.evaluate import Evaluation, figures
-from training.folds import CrossValidation, Fold
+from training.evaluation.evaluate import Evaluation, figures
+from training.evaluation.folds import CrossValidation, Fold
+from training.learning.cross_validation import REPORT_NAME, cross_validate, fold_folder
 from training.options import Schedule
 from training.recipe import Recipe
-from training.run_folder import RunFiles
+from training.runs.checkpoint import load_checkpoint
+from training.runs.run_folder import RunFiles
 from training.scoring import Scoring
-from training.splits import validation_stems
 
 
 def with_schedule(recipe: Recipe, **changes: object) -> Recipe:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import IGNORE, load_images
+from training.data.datasets import IGNORE, load_images
 from training.errors import DatasetError, MaskMismatch, MissingFile, NothingToLearn, UnreadableFile
 from training.options import Data, Include
 

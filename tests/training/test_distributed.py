@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.checkpoint import load_checkpoint
-from training.distributed import ALONE, Processes, joined
 from training.errors import CheckpointError, MissingDevice
+from training.learning.distributed import ALONE, Processes, joined
+from training.learning.trainer import train
 from training.recipe import read_recipe
-from training.run_folder import RunFiles
-from training.trainer import train
+from training.runs.checkpoint import load_checkpoint
+from training.runs.run_folder import RunFiles
 
 RECIPE = """
 name = "tiny"
@@ -40,7 +40,7 @@ checkpoint_every = 2
 # dies in the middle of a run, in the second process alone
 DRIVER = """
 import os, sys
-import training.trainer as trainer
+import training.learning.trainer as trainer
 from training.cli import main
 step = trainer.training_step
 def dying(state, *arguments):

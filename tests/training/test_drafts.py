@@ -13,8 +13,8 @@ import pytest
 from model import swapping
 from model.package import Package, read_package, write_package
 from tests.packages import with_variant, write_tiny_package
-from training.drafts import drafted, recover, require_place
 from training.errors import ExportError
+from training.packaging.drafts import drafted, recover, require_place
 
 # writes a package, and is killed at a moment of it
 DRIVER = """
@@ -22,7 +22,7 @@ import os, signal, sys
 from pathlib import Path
 from model import swapping
 from model.package import read_package
-from training import drafts
+from training.packaging import drafts
 
 moment, place, sound = sys.argv[1], Path(sys.argv[2]), read_package(Path(sys.argv[3]))
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.unet import UNet
-from training.equalize import equalized
-from training.quantize import quantise
+from training.packaging.equalize import equalized
+from training.packaging.quantize import quantise
 
 
 def first_of(net: UNet) -> nn.Conv2d:
@@ -79,8 +79,8 @@ def exactly(weights: bytes) -> Callable[[NDArray[np.float32]], NDArray[np.float3
 
 
 def test_integers_lose_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.quantize._runner", exactly)
+    monkeypatch.setattr("training.packaging.quantize._runner", exactly)
     net, given = uneven_net(), tiles(92, 4)
     better = quantise(net, given).agreement.other_class
-    monkeypatch.setattr("training.quantize.equalized", lambda net, _: net)
+    monkeypatch.setattr("training.packaging.quantize.equalized", lambda net, _: net)
     assert better < 0.8 * quantise(net, given).agreement.other_class

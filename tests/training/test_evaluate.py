@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from model.label_rule import LabelRule
 from model.labels import class_mask
-from training.checkpoint import build_net
-from training.datasets import IGNORE, AnnotatedImage
-from training.evaluate import Evaluation, ImageFigures, evaluate_images, figures, parted
-from training.prediction import net_predictor
+from training.data.datasets import IGNORE, AnnotatedImage
+from training.evaluation.evaluate import Evaluation, ImageFigures, evaluate_images, figures, parted
+from training.evaluation.prediction import net_predictor
 from training.recipe import Recipe, recipe_from
+from training.runs.checkpoint import build_net
 from training.scoring import Scoring
 
 

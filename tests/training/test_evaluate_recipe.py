@@ -13,12 +13,12 @@ from PIL import Image
 from benchmarks.random_package import passing_net
 from model.normalization import ScaleRange
 from tests.packages import write_tiny_package
-from training.checkpoint import Checkpoint
 from training.cli import main
+from training.evaluation.targets import open_predictor
 from training.recipe import recipe_from
 from training.report.content import ScoredRun
 from training.report.run_log import RunLog
-from training.targets import open_predictor
+from training.runs.checkpoint import Checkpoint
 
 OWN: dict[str, Any] = {"name": "own", "tile_output_px": 60, "net": {"base_width": 8, "depth": 2}}
 OTHER = """

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.random_package import passing_net
-from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.datasets import AnnotatedImage, load_images
+from training.data.datasets import AnnotatedImage, load_images
 from training.errors import FoldsMismatch
-from training.folds import require_unseen
+from training.evaluation.folds import require_unseen
 from training.options import Data
 from training.recipe import recipe_from
+from training.runs.checkpoint import Checkpoint, load_checkpoint
 
 
 def images_of(folder: Path) -> list[AnnotatedImage]:

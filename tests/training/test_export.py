@@ -26,8 +26,8 @@ from model.spec import Person
 from model.unet import UNet
 from tests.training.exporting import LIBRARY_WARNINGS, export
 from training.errors import ExportError
+from training.packaging.specification import validate
 from training.scene import NucleiScene
-from training.specification import validate
 from training.synthetic import render_nuclei
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
@@ -135,7 +135,7 @@ def test_an_invalid_package_is_refused_in_the_words_of_the_specification(
 def test_what_no_package_can_say_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], reason: str
 ) -> None:
-    monkeypatch.setattr("training.export.to_onnx", lambda *_: pytest.fail("the graph was made"))
+    monkeypatch.setattr("training.packaging.export.to_onnx", lambda *_: pytest.fail("the graph was made"))
     with pytest.raises(ExportError) as caught:
         export(UNet(base_width=2, depth=1), tmp_path / "package", np.zeros((60, 60, 1), dtype=np.uint8), **change)
     assert reason in str(caught.value)
@@ -165,8 +165,8 @@ def test_a_refused_export_leaves_what_was_there(
 ) -> None:
     package, net = exported
     there = read_package(Path(shutil.copytree(package.path, tmp_path / "there")))
-    monkeypatch.setattr("training.export.to_onnx", lambda *_: package.weights())
-    monkeypatch.setattr(f"training.export.{step}", Mock(side_effect=[outcome, outcome]))
+    monkeypatch.setattr("training.packaging.export.to_onnx", lambda *_: package.weights())
+    monkeypatch.setattr(f"training.packaging.export.{step}", Mock(side_effect=[outcome, outcome]))
     image_yxc = render_nuclei(NucleiScene(size_yx=(99, 99)), seed=1)[0][..., np.newaxis]
     for out in (there.path, tmp_path / "new"):
         with pytest.raises(ExportError, match=r"0\.0002; 1e-4 is the limit"):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.exporting import LIBRARY_WARNINGS
-from training.checkpoint import Checkpoint, build_net
 from training.cli import main
 from training.recipe import Recipe
+from training.runs.checkpoint import Checkpoint, build_net
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 

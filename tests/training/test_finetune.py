@@ -22,26 +22,26 @@ from model.package import RDF_NAMES, read_package, write_package
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.packages import write_tiny_package
-from training.checkpoint import Checkpoint
-from training.choose import choose_weights
-from training.choose_size import Budget
+from training.choosing.choose import choose_weights
+from training.choosing.choose_size import Budget
+from training.choosing.finetune import inherit, open_origin, package_checkpoint, size_caution
 from training.cli import main
-from training.datasets import AnnotatedImage, load_images
+from training.data.datasets import AnnotatedImage, load_images
+from training.data.survey import survey_folder
+from training.data.survey_objects import Guess
 from training.errors import CheckpointError, ForeignPackage
-from training.evaluate import evaluate_images
-from training.finetune import inherit, open_origin, package_checkpoint, size_caution
-from training.onnx_graph import to_onnx
-from training.onnx_weights import read_unet
+from training.evaluation.evaluate import evaluate_images
+from training.evaluation.targets import open_predictor
+from training.learning.trainer import train
 from training.options import Data, Targets, Weights
+from training.packaging.onnx_graph import to_onnx
+from training.packaging.onnx_weights import read_unet
 from training.recipe import Recipe, recipe_from
+from training.runs.checkpoint import Checkpoint
+from training.runs.state import fresh_state, require_fitting_net
 from training.scene import NucleiScene
 from training.scoring import Scoring
-from training.state import fresh_state, require_fitting_net
-from training.survey import survey_folder
-from training.survey_objects import Guess
 from training.synthetic import write_dataset
-from training.targets import open_predictor
-from training.trainer import train
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from training.checkpoint import Beginning, load_checkpoint
+from training.choosing.composing import compose
+from training.choosing.pace import bf16_support, seconds_per_step
+from training.choosing.plan import Plan
 from training.cli import main
-from training.composing import compose
-from training.datasets import AnnotatedImage
+from training.data.datasets import AnnotatedImage
+from training.data.splits import validation_stems
 from training.layouts import folders
 from training.options import Data
-from training.pace import bf16_support, seconds_per_step
-from training.plan import Plan
 from training.recipe import Recipe, read_recipe
-from training.splits import validation_stems
+from training.runs.checkpoint import Beginning, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +372,7 @@ def test_masks_of_one_value_are_refused_before_a_recipe_is_written(
 def test_a_recipe_that_cannot_be_composed_is_an_error_with_a_remedy(
     nuclei_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.composing.choose_recipe", lambda *_: Recipe(name="two words"))
+    monkeypatch.setattr("training.choosing.composing.choose_recipe", lambda *_: Recipe(name="two words"))
     assert main(["plan", "--data", str(nuclei_folder)]) == 2
     assert "no recipe can be composed for" in (message := capsys.readouterr().err)
     assert "name it (--recipe): name: String should match" in message

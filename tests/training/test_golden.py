@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.golden import SIZE_YX, Answer, candidates, golden_image, telling
+from training.packaging.golden import SIZE_YX, Answer, candidates, golden_image, telling
 
 
 def segmenter(sign: int) -> Answer:

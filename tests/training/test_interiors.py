@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from model.label_rule import LabelRule
 from model.labels import instance_labels
-from training.datasets import IGNORE
-from training.interiors import Lost, count_lost
+from training.data.datasets import IGNORE
+from training.data.interiors import Lost, count_lost
+from training.data.weight_map import class_targets
 from training.options import Targets
-from training.weight_map import class_targets
 
 WATERSHED = LabelRule(method="watershed", foreground=(1, 2), seeds=(1,))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error
 
-from training.datasets import IGNORE
+from training.data.datasets import IGNORE
 from training.measures.isbi import ISBI_ERRORS, THRESHOLDS, isbi_counts, isbi_errors
 from training.measures.warping import SIMPLE, Mismatches, classify_mismatches, warp
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import load_checkpoint
+from training.learning.trainer import train
 from training.recipe import Recipe, read_recipe
-from training.run_folder import Journal, RunFiles
-from training.trainer import train
+from training.runs.checkpoint import load_checkpoint
+from training.runs.run_folder import Journal, RunFiles
 
 RECIPE = """
 name = "tiny"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.datasets import load_images
-from training.loading import Batch, finished, tile_batches
+from training.data.datasets import load_images
+from training.data.loading import Batch, finished, tile_batches
+from training.data.tiles import TileDataset, prepare
 from training.recipe import Recipe
-from training.tiles import TileDataset, prepare
 
 NUMBERS = [3, 4, 9, 0]
 

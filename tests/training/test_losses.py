@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from training.datasets import IGNORE
-from training.losses import soft_dice_loss, weighted_cross_entropy
+from training.data.datasets import IGNORE
+from training.learning.losses import soft_dice_loss, weighted_cross_entropy
 
 
 def test_it_is_the_weighted_mean_of_minus_log_softmax() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from training.datasets import IGNORE
+from training.data.datasets import IGNORE
 from training.measures.foreground import foreground_overlap
 from training.measures.objects import Matches, match_objects
 from training.measures.seg import seg_jaccards

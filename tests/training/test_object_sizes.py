@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model.label_rule import LabelRule
-from training.datasets import IGNORE, AnnotatedImage
-from training.object_sizes import learnt_diameters
+from training.data.datasets import IGNORE, AnnotatedImage
+from training.data.object_sizes import learnt_diameters
 from training.options import Data
 from training.recipe import Recipe
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from model.package import Package, read_package
-from training.checkpoint import Checkpoint, load_own_checkpoint
+from training.choosing.finetune import package_checkpoint
 from training.errors import CheckpointError, RecipeError
-from training.finetune import package_checkpoint
+from training.evaluation.targets import recipe_of
 from training.recipe import Recipe, recipe_from
-from training.targets import recipe_of
+from training.runs.checkpoint import Checkpoint, load_own_checkpoint
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
 IGNORED = {"class_values": [0, 255]}

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from model.package import Package, read_package
-from training.card import run_card
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.choosing.finetune import open_origin
 from training.cli import main
-from training.datasets import AnnotatedImage, load_images
-from training.finetune import open_origin
+from training.data.datasets import AnnotatedImage, load_images
+from training.data.origin import Origin, copies_told, name_digest, package_origin
+from training.data.splits import validation_stems
+from training.learning.trainer import train
 from training.options import Data, Schedule
-from training.origin import Origin, copies_told, name_digest, package_origin
+from training.packaging.card import run_card
 from training.recipe import Recipe
-from training.splits import validation_stems
-from training.trainer import train
+from training.runs.checkpoint import Checkpoint, load_checkpoint
 
 ZOO = Path(__file__).resolve().parents[2] / "model" / "zoo" / "nuclei"
 FOLD = "2/4"

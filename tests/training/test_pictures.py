@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from training.augmentation import Deformation
-from training.datasets import IGNORE
-from training.pictures import (
+from training.data.augmentation import Deformation
+from training.data.datasets import IGNORE
+from training.report.pictures import (
     CLASSES,
     FOUND,
     REFERENCE,

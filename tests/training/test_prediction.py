@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from model.label_rule import LabelRule
 from model.tiling import AxisGeometry, Geometry
-from training.checkpoint import build_net
-from training.prediction import Predictor, net_predictor
+from training.evaluation.prediction import Predictor, net_predictor
 from training.recipe import Recipe
+from training.runs.checkpoint import build_net
 
 AXIS = AxisGeometry(minimum=3, step=1, shrink=2, halo=0, grid=1)
 

@@ -17,14 +17,14 @@ from scipy import ndimage
 
 from model.label_rule import LabelRule
 from training.cli import main
-from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.data.datasets import IGNORE, AnnotatedImage, load_images
+from training.data.splits import split_images
+from training.data.tiles import TileDataset, class_weights, prepare
 from training.options import Data, Targets
-from training.pictures import GRID, class_picture, display_size, heat_picture, resize
-from training.preview import OnDemand, strip, view_tiles
 from training.recipe import Recipe
 from training.report.facts import ImageFacts, cautions, class_shares, image_facts
-from training.splits import split_images
-from training.tiles import TileDataset, class_weights, prepare
+from training.report.pictures import GRID, class_picture, display_size, heat_picture, resize
+from training.report.preview import OnDemand, strip, view_tiles
 
 RECIPE = """
 name = "tiny"

@@ -13,8 +13,8 @@ from typing import TextIO
 
 import pytest
 
+from training.learning.progress import Progress, share_done
 from training.options import Schedule
-from training.progress import Progress, share_done
 
 
 @pytest.fixture

@@ -26,14 +26,14 @@ from model.session import Backend, SessionOptions
 from model.tiling import valid_unet_geometry
 from model.unet import UNet
 from tests.training.exporting import LIBRARY_WARNINGS, export
-from training import variants
 from training.cli import main
-from training.datasets import AnnotatedImage
+from training.data.datasets import AnnotatedImage
 from training.errors import ExportError, ForeignPackage, NothingToLearn
-from training.judging import Judged
-from training.quantize import pooled, quantise, shuffled
+from training.packaging import variants
+from training.packaging.judging import Judged
+from training.packaging.quantize import pooled, quantise, shuffled
+from training.packaging.variants import add_int8, calibration_tiles
 from training.recipe import recipe_from
-from training.variants import add_int8, calibration_tiles
 
 pytestmark = [pytest.mark.slow, LIBRARY_WARNINGS]
 DARK, BRIGHT = 30, 220

@@ -21,23 +21,23 @@ from PIL import Image
 
 from model.label_rule import LabelRule
 from model.tiling import AxisGeometry, Geometry
-from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.commands.report import command_of, declare
-from training.datasets import IGNORE, AnnotatedImage
-from training.evaluate import Evaluation, ImageFigures
+from training.data.datasets import IGNORE, AnnotatedImage
+from training.evaluation.evaluate import Evaluation, ImageFigures
+from training.evaluation.prediction import Predictor, net_predictor
+from training.learning.trainer import train
 from training.measures.foreground import Overlap
 from training.measures.objects import Matches, match_objects
-from training.pictures import FOUND, REFERENCE
-from training.prediction import Predictor, net_predictor
 from training.recipe import Recipe
 from training.report.cases import overlay, show_case, unmatched, worst_rows
 from training.report.charts import Series, histogram, line_chart, number, ticks
 from training.report.page import table_of, title_of
+from training.report.pictures import FOUND, REFERENCE
 from training.report.run_log import best_point, read_log
+from training.runs.checkpoint import load_checkpoint
+from training.runs.state import fresh_state
 from training.scoring import Scoring
-from training.state import fresh_state
-from training.trainer import train
 
 
 class Page(HTMLParser):

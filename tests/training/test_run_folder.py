@@ -10,10 +10,10 @@ import pytest
 
 from model.locks import NO_LOCKS
 from model.package import ZOO, read_package
-from training import run_folder
 from training.cli import main
 from training.errors import CheckpointError
-from training.run_folder import RunFiles, net_path
+from training.runs import run_folder
+from training.runs.run_folder import RunFiles, net_path
 
 
 def test_a_package_that_ships_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_a_lock_that_somebody_else_has_made_is_taken_all_the_same(
         return open_file(path, flags, mode)
 
     (tmp_path / ".lock").touch(0o444)
-    monkeypatch.setattr("training.run_folder.os.open", readable)
+    monkeypatch.setattr("training.runs.run_folder.os.open", readable)
     files = RunFiles(tmp_path)
     with files.taken(), pytest.raises(CheckpointError, match="another process"), files.taken():
         pytest.fail("taken twice")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.datasets import AnnotatedImage, load_images
+from training.data.datasets import AnnotatedImage, load_images
+from training.data.splits import describe_split, is_validation, split_images, take_side, validation_stems
 from training.errors import NothingToLearn, RecipeError
 from training.options import Data
 from training.recipe import read_recipe
-from training.splits import describe_split, is_validation, split_images, take_side, validation_stems
 
 STEMS = [f"{number:02d}" for number in range(24)]
 

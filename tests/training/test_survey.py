@@ -12,12 +12,12 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import IGNORE, load_images
+from training.data.datasets import IGNORE, load_images
+from training.data.survey import Survey, survey_folder
+from training.data.survey_images import grey_values, likeness
+from training.data.survey_objects import guess_kind, measure_objects
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
-from training.survey import Survey, survey_folder
-from training.survey_images import grey_values, likeness
-from training.survey_objects import guess_kind, measure_objects
 
 
 def squares(side: int, count: int, apart: int, size: int = 96) -> NDArray[np.uint16]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.learning.trainer import train
 from training.recipe import Recipe
-from training.run_folder import RunFiles
-from training.trainer import train
+from training.runs.run_folder import RunFiles
 
 # libraries that TensorBoard brings, not ours
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")

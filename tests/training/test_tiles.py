@@ -11,11 +11,8 @@ import torch
 from model.normalization import fit
 from model.stitching import read_tile
 from model.tiling import Span, Tile, Window
-from training.datasets import IGNORE, AnnotatedImage, load_images
-from training.errors import NothingToLearn, RecipeError
-from training.options import Augmentation
-from training.recipe import Recipe, recipe_from
-from training.tiles import (
+from training.data.datasets import IGNORE, AnnotatedImage, load_images
+from training.data.tiles import (
     PreparedImage,
     TileDataset,
     class_weights,
@@ -25,6 +22,9 @@ from training.tiles import (
     require_tile,
     share_with_objects,
 )
+from training.errors import NothingToLearn, RecipeError
+from training.options import Augmentation
+from training.recipe import Recipe, recipe_from
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import tifffile
 import torch
 from PIL import Image
 
-from training import run_folder
-from training.checkpoint import Checkpoint, load_checkpoint
 from training.cli import main
-from training.datasets import load_for, load_images
+from training.data.datasets import load_for, load_images
 from training.errors import CheckpointError, Diverged, MissingDevice, RecipeError, UnreadableFile, Unwritable
+from training.learning.trainer import train, training_step
 from training.options import Card, Loss, Schedule
 from training.recipe import Recipe, read_recipe
-from training.run_folder import RunFiles
-from training.state import fresh_state, learning_rate, require_device
-from training.trainer import train, training_step
+from training.runs import run_folder
+from training.runs.checkpoint import Checkpoint, load_checkpoint
+from training.runs.run_folder import RunFiles
+from training.runs.state import fresh_state, learning_rate, require_device
 
 
 def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -56,7 +56,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
         return training_step(state, batch, recipe, rate, processes)
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.trainer.training_step", kill_at_step_five)
+        patch.setattr("training.learning.trainer.training_step", kill_at_step_five)
         with pytest.raises(Killed):
             train(recipe, nuclei_folder, tmp_path / "killed", workers=0)
     assert load_checkpoint(RunFiles(tmp_path / "killed").last).step == 4
@@ -234,7 +234,7 @@ def test_a_folder_that_was_filled_while_images_were_read_is_not_overwritten(
         (tmp_path / "best.pt").write_bytes(b"another's net")
         return load_for(*arguments)
 
-    monkeypatch.setattr("training.trainer.load_for", meanwhile)
+    monkeypatch.setattr("training.learning.trainer.load_for", meanwhile)
     with pytest.raises(CheckpointError, match=r"best.pt is there already"):
         train(tiny_recipe, nuclei_folder, tmp_path, workers=0)
     assert (tmp_path / "best.pt").read_bytes() == b"another's net"

@@ -11,8 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.datasets import IGNORE
-from training.weight_map import border_term, class_targets, inner_boundary, separating_ridge
+from training.data.datasets import IGNORE
+from training.data.weight_map import border_term, class_targets, inner_boundary, separating_ridge
 
 LABELS = arrays(np.int32, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 4))
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tests.disks import small_disk
-from training.checkpoint import load_checkpoint
+from training.choosing.plan import Plan
 from training.cli import main
 from training.errors import Unwritable
-from training.plan import Plan
+from training.learning.trainer import train, training_step
 from training.recipe import Recipe
 from training.report.page import write_page
-from training.run_folder import RunFiles
-from training.trainer import train, training_step
+from training.runs.checkpoint import load_checkpoint
+from training.runs.run_folder import RunFiles
 from training.writing import replacing, require_file, require_folder, write_text
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_fills_the_disk_keeps_its_newest_checkpoint_and_says_how_it_g
         return training_step(state, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.trainer.training_step", fill)
+        patch.setattr("training.learning.trainer.training_step", fill)
         try:
             assert main([*arguments, "--workers", "0"]) == 2
         finally:

@@ -10,11 +10,11 @@ from typing import get_args
 
 from model.package import read_package
 from model.session import Backend, Precision, SessionOptions, resolve_backend
-from training.judging import judge
-from training.origin import package_origin
+from training.data.origin import package_origin
+from training.evaluation.targets import chosen_images, recipe_of
+from training.packaging.judging import judge
 from training.paths import given_path
-from training.run_folder import net_path
-from training.targets import chosen_images, recipe_of
+from training.runs.run_folder import net_path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, and say whether the difference keeps within the limits of :mod:`training.judging`."""
+    """Compare, and say whether the difference keeps within the limits of :mod:`training.packaging.judging`."""
     package = read_package(options.package)
     recipe = recipe_of(package, options.recipe)
     taken = chosen_images(recipe, options.data, options.split, None, package_origin(package), required=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from training.command_line import arguments_of
-from training.composing import add_values
-from training.cross_validation import REPORT_NAME, cross_validate
+from training.choosing.composing import add_values
+from training.learning.cross_validation import REPORT_NAME, cross_validate
 from training.paths import given_path
 from training.recipe import read_recipe, shipped_recipes
+from training.runs.command_line import arguments_of
 
 
 def declare(parser: argparse.ArgumentParser) -> None:

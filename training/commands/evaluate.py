@@ -8,18 +8,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from training.datasets import load_for
+from training.data.datasets import load_for
+from training.data.splits import take_side
 from training.errors import FoldsMismatch
-from training.evaluate import Evaluation, score
-from training.folds import CrossValidation, Fold, require_unseen
+from training.evaluation.evaluate import Evaluation, score
+from training.evaluation.folds import CrossValidation, Fold, require_unseen
+from training.evaluation.prediction import Predictor
+from training.evaluation.targets import checkpoint_of, chosen_images, open_predictor, origin_of
 from training.paths import given_path
-from training.prediction import Predictor
 from training.recipe import Recipe
 from training.report.facts import warn_of_misread
-from training.run_folder import NET_HELP, net_path
-from training.splits import take_side
-from training.state import require_device
-from training.targets import checkpoint_of, chosen_images, open_predictor, origin_of
+from training.runs.run_folder import NET_HELP, net_path
+from training.runs.state import require_device
 
 
 def declare(parser: argparse.ArgumentParser) -> None:

@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.errors import ModelError
-from training.card import license_notice, run_card
-from training.checkpoint import Checkpoint, load_checkpoint
-from training.command_line import public_command_line
-from training.datasets import load_for
-from training.drafts import require_place
+from training.data.datasets import load_for
+from training.data.object_sizes import Percentiles, learnt_diameters, masks_tell_objects
 from training.errors import MissingLicense, RecipeError, TrainingError
-from training.evaluate import score
-from training.export import Card, describe, export_package, golden_answer
-from training.golden import golden_image
-from training.object_sizes import Percentiles, learnt_diameters, masks_tell_objects
+from training.evaluation.evaluate import score
+from training.evaluation.prediction import net_predictor
+from training.evaluation.targets import chosen_images
+from training.packaging.card import license_notice, run_card
+from training.packaging.drafts import require_place
+from training.packaging.export import Card, describe, export_package, golden_answer
+from training.packaging.golden import golden_image
+from training.packaging.variants import add_int8_by
 from training.paths import given_path
-from training.prediction import net_predictor
 from training.recipe import Recipe, read_recipe, stored_recipe
-from training.run_folder import checkpoint_path
-from training.targets import chosen_images
-from training.variants import add_int8_by
+from training.runs.checkpoint import Checkpoint, load_checkpoint
+from training.runs.command_line import public_command_line
+from training.runs.run_folder import checkpoint_path
 from training.writing import require_folder
 
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     RecipeError
         Where the label rule to publish does not fit the net, or is another one than the run was scored with.
     ExportError
-        As :func:`training.export.export_package`; what can be known before the net is run is refused before.
+        As :func:`training.packaging.export.export_package`; what can be known before the net is run is refused before.
     MissingLicense
         Where the licence text cannot be read.
     Unwritable

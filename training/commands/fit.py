@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 
 from model.wording import counted
-from training.checkpoint import Beginning, load_checkpoint
-from training.command_line import arguments_of
-from training.composing import add_options, add_values, compose, require_length
-from training.distributed import Processes, joined
+from training.choosing.composing import add_options, add_values, compose, require_length
+from training.choosing.finetune import open_origin
 from training.errors import RecipeError
-from training.finetune import open_origin
+from training.learning.distributed import Processes, joined
+from training.learning.trainer import train
 from training.options import Data
 from training.paths import given_path
 from training.recipe import Recipe, data_from, read_recipe, shipped_recipes
-from training.run_folder import RunFiles
-from training.trainer import train
+from training.runs.checkpoint import Beginning, load_checkpoint
+from training.runs.command_line import arguments_of
+from training.runs.run_folder import RunFiles
 
 _log = logging.getLogger(__name__)
 

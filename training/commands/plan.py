@@ -7,13 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-from training.composing import add_options, add_values, compose
+from training.choosing.composing import add_options, add_values, compose
+from training.choosing.finetune import open_origin
+from training.data.splits import split_for_run
 from training.errors import RecipeError
-from training.finetune import open_origin
 from training.paths import given_path
 from training.recipe import data_from
 from training.report.tile_facts import all_cautions
-from training.splits import split_for_run
 from training.writing import require_file
 
 _log = logging.getLogger(__name__)

@@ -10,18 +10,18 @@ import sys
 import numpy as np
 
 from model.wording import counted
-from training.datasets import load_for
+from training.data.datasets import load_for
+from training.data.splits import split_for_run
+from training.data.tiles import class_weights, require_tile
 from training.errors import RecipeError
 from training.paths import given_path
-from training.pictures import FOUND, GRID, class_colour, css, png_bytes, viridis_stops
-from training.preview import strip, view_tiles
 from training.recipe import Recipe, read_recipe, shipped_recipes
 from training.report.charts import histogram, number
 from training.report.facts import ImageFacts, cautions, class_shares, folder_facts
 from training.report.page import Table, table_of, write_page
+from training.report.pictures import FOUND, GRID, class_colour, css, png_bytes, viridis_stops
+from training.report.preview import strip, view_tiles
 from training.report.tile_facts import tile_cautions
-from training.splits import split_for_run
-from training.tiles import class_weights, require_tile
 from training.writing import replacing, require_folder
 
 _log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from model.package import read_package
-from training.drafts import recover
+from training.evaluation.targets import recipe_of
+from training.packaging.drafts import recover
+from training.packaging.variants import add_int8_by
 from training.paths import given_path
-from training.targets import recipe_of
-from training.variants import add_int8_by
 from training.writing import require_folder
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from model.wording import counted
 from training.errors import RecipeError
-from training.evaluate import score
+from training.evaluation.evaluate import score
+from training.evaluation.targets import checkpoint_of, chosen_images, open_predictor, origin_of
 from training.paths import given_path
-from training.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.cases import MATCHED_IOU, show_case, worst_rows
 from training.report.content import ScoredRun, report_values
 from training.report.facts import warn_of_misread
 from training.report.page import write_page
+from training.report.pictures import BOTH, FOUND, REFERENCE, css
 from training.report.run_log import RunLog, read_log
-from training.run_folder import NET_HELP, RunFiles, checkpoint_path, net_path
-from training.state import require_device
-from training.targets import checkpoint_of, chosen_images, open_predictor, origin_of
+from training.runs.run_folder import NET_HELP, RunFiles, checkpoint_path, net_path
+from training.runs.state import require_device
 from training.writing import require_file
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from model.wording import counted
 from training.errors import DatasetError, MissingFile
 from training.layouts.documents import looks_like_geojson
 from training.layouts.files import IMAGE_SUFFIXES, count_files, files_by_stem, list_files, read_image
-from training.layouts.names import composed, stem_of
 from training.layouts.nested import warn_of_nested
 from training.layouts.pairing import (
     CELLPOSE_ROIS,
@@ -26,6 +25,7 @@ from training.layouts.pairing import (
 )
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source
+from training.names import composed, stem_of
 from training.options import Data
 
 _log = logging.getLogger(__name__)

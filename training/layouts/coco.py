@@ -33,11 +33,11 @@ from training.layouts.coco_document import (
 )
 from training.layouts.documents import looks_like_geojson, parse_json
 from training.layouts.files import read_image
-from training.layouts.names import composed, decomposed, stem_of
 from training.layouts.raster import Patch, fill_rings, unite
 from training.layouts.run_lengths import decode_run_lengths
 from training.layouts.shapes import Shape, paint
 from training.layouts.source import Labels, Source, choose
+from training.names import composed, decomposed, stem_of
 from training.options import Data
 
 _log = logging.getLogger(__name__)

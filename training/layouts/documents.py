@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from training.errors import UnreadableFile
 from training.layouts.files import require_target
-from training.layouts.names import GZIP
+from training.names import GZIP
 
 Read = TypeVar("Read")
 _MOST_SHOWN = 60

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from model.images import FormatError, ImageReader, ReadLimits, open_image
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
-from training.layouts.names import stem_of
+from training.names import stem_of
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 

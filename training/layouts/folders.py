@@ -27,7 +27,6 @@ from training.layouts.files import (
     read_array,
     read_image,
 )
-from training.layouts.names import composed
 from training.layouts.nested import warn_of_nested
 from training.layouts.pairing import (
     BUNDLE,
@@ -42,6 +41,7 @@ from training.layouts.pairing import (
     without_pictures,
 )
 from training.layouts.source import Labels, Source
+from training.names import composed
 from training.options import Data
 
 _ENDED = f"NAME{', NAME'.join(ENDINGS)} or NAME{BUNDLE}.npy"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.files import IMAGE_SUFFIXES, JPEG_SUFFIXES
-from training.layouts.names import composed, stem_of
 from training.layouts.source import tell_once
+from training.names import composed, stem_of
 
 CLASSES, OBJECTS = "_mask", "_labels"
 """How the service ends the names of its results: class of each pixel, numbered objects."""

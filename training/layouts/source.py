@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import MaskMismatch, MissingFile
-from training.layouts.names import composed
+from training.names import composed
 from training.options import Data
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Source:
     Parameters
     ----------
     stem
-        Unique name in the folder, composed (:mod:`training.layouts.names`); sorted stems follow the order of slices and
+        Unique name in the folder, composed (:mod:`training.names`); sorted stems follow the order of slices and
         frames.
     image_name, labels_name
         For messages: the file, and the page or entry in it.

@@ -27,10 +27,10 @@ from training.layouts.files import (
     stack_axes,
 )
 from training.layouts.folders import pair_pictures
-from training.layouts.names import composed, stem_of
 from training.layouts.nested import warn_of_nested
 from training.layouts.pairing import require_images, require_partners
 from training.layouts.source import Labels, Source, choose
+from training.names import composed, stem_of
 from training.options import Data
 
 EXPECTS = "NAME-volume.tif and NAME-labels.tif, or images.tif and labels.tif: TIFF stacks of as many pages"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import IGNORE
+from training.data.datasets import IGNORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Overlap:
 
 
 def foreground_overlap(mask_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Overlap:
-    """Compare two masks (non-zero is foreground) where the reference is not :data:`training.datasets.IGNORE`."""
+    """Compare two masks (non-zero is foreground) where the reference is not :data:`training.data.datasets.IGNORE`."""
     known = reference_yx != IGNORE
     return _overlap((mask_yx != 0) & known, (reference_yx != 0) & known)
 
 
 def class_overlaps(mask_yx: NDArray[Any], reference_yx: NDArray[Any], classes: Sequence[str]) -> dict[str, Overlap]:
-    """Compare two masks class by class where the reference is not :data:`training.datasets.IGNORE`.
+    """Compare two masks class by class where the reference is not :data:`training.data.datasets.IGNORE`.
 
     Parameters
     ----------

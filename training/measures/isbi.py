@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.metrics import contingency_table
 
-from training.datasets import IGNORE
+from training.data.datasets import IGNORE
 from training.measures.warping import classify_mismatches, warp
 
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -92,7 +92,7 @@ def isbi_counts(probability_yx: NDArray[np.float32], reference_yx: NDArray[Any])
         Probability of cell (y, x), 0 to 1.
     reference_yx
         0 membrane, above 0 cell (y, x); cells are its connected components, so touching cells must be parted by
-        membrane. Pixels marked :data:`training.datasets.IGNORE` are membrane on both sides, so that no cell is joined
+        membrane. Pixels marked :data:`.datasets.IGNORE` are membrane on both sides, so that no cell is joined
         through them, and count for nothing.
 
     """

@@ -37,7 +37,7 @@ def match_objects(
     Parameters
     ----------
     labels_yx, reference_yx
-        Object numbers (y, x), 0 background. Pixels that the reference marks :data:`training.datasets.IGNORE` count on
+        Object numbers (y, x), 0 background. Pixels that the reference marks :data:`.datasets.IGNORE` count on
         neither side.
     thresholds
         IoU, above 0 to 1.

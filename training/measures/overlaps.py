@@ -11,8 +11,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from skimage.metrics import contingency_table
 
-from training.datasets import IGNORE
-from training.weight_map import close_numbers
+from training.data.datasets import IGNORE
+from training.data.weight_map import close_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def overlaps(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Overlaps:
     ----------
     labels_yx, reference_yx
         Object numbers (y, x), 0 background; below 0 no object either. Numbers above the count of pixels are closed up
-        (:func:`training.weight_map.close_numbers`).
+        (:func:`training.data.weight_map.close_numbers`).
 
     """
     found, wanted = (close_numbers(np.maximum(plane, 0)).astype(np.int64) for plane in (labels_yx, reference_yx))
@@ -83,5 +83,5 @@ def overlaps(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Overlaps:
 
 
 def annotated_overlaps(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> Overlaps:
-    """Count as :func:`overlaps` does; pixels that are :data:`training.datasets.IGNORE` belong to no found object."""
+    """Count as :func:`overlaps` does; pixels that are :data:`.datasets.IGNORE` belong to no found object."""
     return overlaps(np.where(reference_yx == IGNORE, 0, labels_yx), reference_yx)

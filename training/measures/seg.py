@@ -19,7 +19,7 @@ def seg_jaccards(labels_yx: NDArray[Any], reference_yx: NDArray[Any]) -> NDArray
     Parameters
     ----------
     labels_yx, reference_yx
-        Object numbers (y, x), 0 background. Pixels that the reference marks :data:`training.datasets.IGNORE` belong to
+        Object numbers (y, x), 0 background. Pixels that the reference marks :data:`.datasets.IGNORE` belong to
         no reference object; a found object keeps its whole area even so. The challenge's own evaluation does this on
         frames that are annotated in part, and a merger with an unannotated neighbour costs what it costs there. An
         object that the border of the annotated region cuts is scored too low; mark it as ignored.

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.labels import class_mask, instance_labels
-from training.datasets import IGNORE, AnnotatedImage
-from training.evaluate import Evaluation, ImageFigures, row_as_json
+from training.data.datasets import IGNORE, AnnotatedImage
+from training.data.weight_map import close_numbers
+from training.evaluation.evaluate import Evaluation, ImageFigures, row_as_json
+from training.evaluation.prediction import Predictor
 from training.measures.overlaps import annotated_overlaps
-from training.pictures import (
+from training.report.page import flatten
+from training.report.pictures import (
     BOTH,
     FOUND,
     REFERENCE,
@@ -29,9 +32,6 @@ from training.pictures import (
     resize_image,
     resize_labels,
 )
-from training.prediction import Predictor
-from training.report.page import flatten
-from training.weight_map import close_numbers
 
 SIDE_PX = 768
 """Longest side of a picture."""
@@ -70,7 +70,7 @@ class Case:
 
 
 def worst_rows(evaluation: Evaluation, count: int) -> list[ImageFigures]:
-    """Rows with the lowest scores (:meth:`training.evaluate.Evaluation.score`), the worst first."""
+    """Rows with the lowest scores (:meth:`training.evaluation.evaluate.Evaluation.score`), the worst first."""
     scored = [(Evaluation((row,), evaluation.scoring).score(), row) for row in evaluation.rows]
     return [row for _, row in sorted(scored, key=lambda pair: pair[0])[:count]]
 

@@ -13,18 +13,18 @@ import numpy as np
 from markupsafe import Markup
 
 from model.wording import counted
-from training.checkpoint import Checkpoint
-from training.command_line import command_line
-from training.evaluate import Evaluation, format_figure, row_as_json
-from training.folds import CrossValidation, Fold
-from training.origin import Origin, copies_told
+from training.data.origin import Origin, copies_told
+from training.data.splits import asks_for_validation
+from training.evaluation.evaluate import Evaluation, format_figure, row_as_json
+from training.evaluation.folds import CrossValidation, Fold
 from training.recipe import Recipe
 from training.report.cases import Case
 from training.report.charts import histogram, line_chart, number
 from training.report.facts import Caution
 from training.report.page import Table, flatten, table_of, title_of
 from training.report.run_log import RunLog, best_point
-from training.splits import asks_for_validation
+from training.runs.checkpoint import Checkpoint
+from training.runs.command_line import command_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from scipy import ndimage
 
 from model.label_rule import LabelRule
 from model.wording import counted
-from training.datasets import IGNORE, AnnotatedImage
-from training.interiors import MOST_LOST, Lost, count_lost
+from training.data.datasets import IGNORE, AnnotatedImage
+from training.data.interiors import MOST_LOST, Lost, count_lost
+from training.data.splits import split_images
+from training.data.weight_map import class_targets, close_numbers
 from training.options import Targets
 from training.recipe import Recipe
 from training.report.mask_signs import MOST_PIECES, is_soft, scattered, unknown_mark
-from training.splits import split_images
-from training.weight_map import class_targets, close_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class ImageFacts:
         :func:`training.report.mask_signs.unknown_mark`.
     lost
         Number of objects that cannot be found by the recipe's scheme and label rule
-        (:func:`training.interiors.count_lost`; instances only).
+        (:func:`training.data.interiors.count_lost`; instances only).
     lost_beside_a_pixel
         The same where its boundary, or contact, is 1 px wide.
     lost_by_contact

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label
 
-from training.object_sizes import SPECK_PX
+from training.data.object_sizes import SPECK_PX
+from training.data.weight_map import contact
 from training.options import Data
-from training.weight_map import contact
 
 MOST_PIECES = 5
 _FEWEST_SHADES, _MOST_WIDE, _FEWEST_BESIDE = 8, 0.3, 0.8

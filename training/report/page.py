@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from training.pictures import Picture, data_uri, png_bytes
 from training.report.charts import number
+from training.report.pictures import Picture, data_uri, png_bytes
 from training.writing import write_text
 
 _TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "IoU, pixels pooled", "seg": "SEG"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.datasets import AnnotatedImage
+from training.data.datasets import AnnotatedImage
+from training.data.tiles import share_with_objects
 from training.recipe import Recipe
 from training.report.facts import Caution, cautions, folder_facts
-from training.tiles import share_with_objects
 
 _FEW = 0.25
 

@@ -30,7 +30,7 @@ from service.settings import Settings
 from service.telemetry import Metrics
 from tests.engines import running
 from tests.packages import write_tiny_package
-from training.prediction import session_predictor
+from training.evaluation.prediction import session_predictor
 
 
 def npy(array: NDArray[Any]) -> io.BytesIO:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from roifile import ROI_TYPE, ImagejRoi
 
-from training.datasets import load_images
+from training.data.datasets import load_images
 from training.errors import MissingFile
 from training.options import Data
 

@@ -14,7 +14,7 @@ import tifffile
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from training.datasets import load_images
+from training.data.datasets import load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.cellpose import read_masks
 from training.options import Data

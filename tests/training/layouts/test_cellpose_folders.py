@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from roifile import ROI_TYPE, ImagejRoi
 
-from training.datasets import find_sources, load_images
+from training.data.datasets import find_sources, load_images
 from training.errors import MissingFile
 from training.options import Data
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.datasets import find_sources
+from training.data.datasets import find_sources
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.choice import LAYOUTS, layout_of
 from training.options import Data

@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.training.layouts.edges import distance_to_edges
-from training.datasets import IGNORE, load_images
+from training.data.datasets import IGNORE, load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.raster import fill_rings
 from training.layouts.run_lengths import decode_run_lengths

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.training.layouts.test_coco import SIZE, SQUARE, annotation, labels, write
-from training.datasets import IGNORE
+from training.data.datasets import IGNORE
 from training.errors import NothingToLearn
 
 OTHER = [8, 6, 12, 6, 12, 10, 8, 10]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.datasets import IGNORE, AnnotatedImage, load_images
+from training.data.datasets import IGNORE, AnnotatedImage, load_images
+from training.data.splits import split_images
 from training.errors import MaskMismatch, MissingFile
 from training.options import Data
-from training.splits import split_images
 
 LEFT, RIGHT = np.s_[2:6, 2:6], np.s_[2:6, 9:13]
 

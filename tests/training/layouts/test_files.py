@@ -19,11 +19,11 @@ from PIL import Image
 
 from model.images import ReadLimits, open_image
 from model.images.png_chunks import IHDR, SIGNATURE, checksum, chunk
-from training.datasets import load_images
+from training.data.datasets import load_images
+from training.data.survey import survey_folder
 from training.errors import UnreadableFile
 from training.layouts.files import is_one_page, read_array, read_image, read_planes
 from training.options import Data
-from training.survey import survey_folder
 
 RNG = np.random.default_rng(0)
 GREY: NDArray[np.uint8] = RNG.integers(0, 255, (8, 10), dtype=np.uint8)

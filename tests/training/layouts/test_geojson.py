@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from training.datasets import IGNORE, load_images
+from training.data.datasets import IGNORE, load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
 

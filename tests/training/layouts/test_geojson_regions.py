@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.training.layouts.test_geojson import CELLS, feature, square, typed, write
-from training.datasets import IGNORE, load_images
+from training.data.datasets import IGNORE, load_images
 from training.layouts import geojson_document
 from training.layouts.documents import parse_json
 from training.options import Data

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from roifile import ROI_TYPE, ImagejRoi
 
-from training.datasets import find_sources, load_images
+from training.data.datasets import find_sources, load_images
 from training.errors import MaskMismatch, MissingFile
 from training.options import Data, Include
 

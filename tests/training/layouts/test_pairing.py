@@ -16,7 +16,7 @@ from service.cli import main as serve
 from tests.images import disc
 from tests.packages import write_tiny_package
 from training.cli import main as train
-from training.datasets import find_sources, load_images
+from training.data.datasets import find_sources, load_images
 from training.errors import MaskMismatch, MissingFile
 from training.layouts.pairing import ENDINGS
 from training.options import Data

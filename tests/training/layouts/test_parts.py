@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.checkpoint import load_checkpoint
 from training.cli import main
-from training.datasets import find_sources, load_images
+from training.data.datasets import find_sources, load_images
+from training.data.splits import describe_split, split_for_run, split_images
 from training.errors import MissingFile, NothingToLearn, RecipeError
 from training.layouts.parts import find_parts
 from training.options import Data
 from training.recipe import Recipe, read_recipe, recipe_from
-from training.splits import describe_split, split_for_run, split_images
+from training.runs.checkpoint import load_checkpoint
 
 STARDIST = ("train/images", "train/masks", "test/images", "test/masks")
 PARTED = Data(parts=("train", "test"))

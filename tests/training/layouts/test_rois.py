@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
 
-from training.datasets import load_images
+from training.data.datasets import load_images
 from training.errors import DatasetError, MaskMismatch, MissingFile, UnreadableFile
 from training.layouts.rois import read_shapes
 from training.options import Data

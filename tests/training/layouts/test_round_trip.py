@@ -21,7 +21,7 @@ from service.formats.png import PngEncoder
 from service.formats.result import SegmentationResult
 from service.formats.rois import RoiZipEncoder
 from service.formats.tiff import TiffEncoder
-from training.datasets import load_images
+from training.data.datasets import load_images
 from training.options import Data
 
 ENCODERS: dict[str, Encoder] = {

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets import load_images
+from training.data.datasets import load_images
 from training.errors import MaskMismatch, MissingFile, UnreadableFile
 from training.options import Data
 

@@ -1,0 +1,1 @@
+"""Annotated images: read, split, surveyed, weighted, cut into augmented tiles."""

@@ -1,0 +1,1 @@
+"""The training of a net, on one or several devices."""

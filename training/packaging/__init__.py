@@ -1,0 +1,1 @@
+"""From a checkpoint to a model package: the graph, lower precisions, the card."""
