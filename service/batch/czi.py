@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,20 +91,20 @@ def czi_source(image: Path) -> Iterator[Source]:
         with undecodable(what):
             scene, place = _scene(file, image)
             sizes = {name.lower(): stop - start for name, (start, stop) in file.total_bounding_box_no_pyramid.items()}
-            types, metadata = set(file.pixel_types.values()), file.metadata
+            blocks, metadata = _Blocks.of(file), file.metadata
         others = {name: length for name, length in sizes.items() if name not in _COPIED and length > 1}
         if others:
             found = ", ".join(f"{name.upper()} of {length}" for name, length in others.items())
             raise UnsupportedImageFormat(
                 f"{what} has the dimensions {found}, T, C, Z, Y and X are read; split it by these in ZEN"
             )
-        if len(types) != 1 or not types <= set(_IN_OME_TIFF):
+        if len(blocks.types) != 1 or not blocks.types <= set(_IN_OME_TIFF):
             raise UnsupportedImageFormat(
-                f"{what} has pixels of the types {', '.join(sorted(map(str, types)))}; what can be read is one of "
+                f"{what} has pixels of the types {', '.join(sorted(blocks.types))}; what can be read is one of "
                 f"{', '.join(_IN_OME_TIFF)} in all channels"
             )
-        (kind,) = types
-        if kind == "Bgr48" and _ZSTD1 in _compressions(file, what):
+        (kind,) = blocks.types
+        if kind == "Bgr48" and _ZSTD1 in blocks.compressions:
             raise UnsupportedImageFormat(
                 f"{what} has colours of 16 bits compressed by zstd1, which Zeiss' library reads wrongly; save it "
                 "in ZEN without compression, or as OME-TIFF"
@@ -117,7 +117,8 @@ def czi_source(image: Path) -> Iterator[Source]:
         shape = tuple({**lengths, "s": 3}[axis] for axis in axes)
         dtype = np.dtype(_IN_OME_TIFF[kind])
         described = _described(metadata, lengths["c"] if "c" in axes else 0)
-        pixels = _Pixels(file, what, axes, shape, scene, place.x, place.y)
+        starts = {axis: blocks.starts.get(axis, 0) for axis in axes.upper().partition("Y")[0]}
+        pixels = _Pixels(file, what, axes, shape, kind, scene, place.x, place.y, starts)
         yield Source(what, axes, shape, dtype, described, pixels.parts())
 
 
@@ -141,17 +142,30 @@ def _opened(file: Path) -> Iterator[tuple[CziReader, str]]:
         opened.__exit__(None, None, None)
 
 
-def _compressions(file: CziReader, what: str) -> set[str]:
-    """How the parts of a file are compressed."""
-    found = set()
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """What a file's blocks of pixels say."""
 
-    def note(_index: int, part: SubBlockInfo) -> bool:
-        found.add(part.get_compression_mode().name)
-        return True
+    types: set[str] = field(default_factory=set)
+    """Of pixels."""
+    compressions: set[str] = field(default_factory=set)
+    starts: dict[str, int] = field(default_factory=dict)
+    """Least index along each dimension: not 0 in a file that was cut out of another."""
 
-    with undecodable(what):
+    @staticmethod
+    def of(file: CziReader) -> _Blocks:
+        """Look at all of them."""
+        found = _Blocks()
+
+        def note(_: int, block: SubBlockInfo) -> bool:
+            found.types.add(block.pixelType.name)
+            found.compressions.add(block.get_compression_mode().name)
+            for name, index in block.coordinate.to_dict().items():
+                found.starts[name] = min(index, found.starts.get(name, index))
+            return True
+
         file.enumerate_subblocks(note)
-    return found
+        return found
 
 
 def _scene(file: CziReader, image: Path) -> tuple[int | None, Rectangle]:
@@ -181,10 +195,13 @@ class _Pixels:
     what: str
     axes: str
     shape: tuple[int, ...]
+    kind: str
     scene: int | None
     left: int
     top: int
     """Where the image begins, among all that lie on the stage."""
+    starts: Mapping[str, int]
+    """Least index along each axis of the stack."""
 
     def parts(self) -> Iterator[tuple[Sequence[int], Callable[[], NDArray[Any]]]]:
         """Some rows of each plane."""
@@ -199,11 +216,9 @@ class _Pixels:
     def _read(self, index: tuple[int, ...], top: int, rows: int) -> NDArray[Any]:
         y = self.axes.index("y")
         with undecodable(self.what):
-            starts = self.file.total_bounding_box_no_pyramid
-            stack = zip(self.axes.upper(), index, strict=False)
-            plane = {axis: starts[axis][0] + at for axis, at in stack}
+            plane = {axis: start + at for (axis, start), at in zip(self.starts.items(), index, strict=True)}
             roi = (self.left, self.top + top, self.shape[y + 1], rows)
-            pixels: NDArray[Any] = self.file.read(roi=roi, plane=plane, scene=self.scene)
+            pixels: NDArray[Any] = self.file.read(roi=roi, plane=plane, scene=self.scene, pixel_type=self.kind)
             colours = pixels[..., ::-1] if self.axes.endswith("s") else pixels[..., 0]
             return np.expand_dims(colours, tuple(range(y)))
         raise AssertionError("it returns or raises")

@@ -118,6 +118,13 @@ def test_a_stack_has_its_axes_names_and_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_indices_of_a_file_that_was_cut_out_need_not_begin_at_0(tmp_path: Path) -> None:
+    planes = {(2, 1, z): GREY + z for z in (5, 6, 7)}
+    header, found, _ = read(stack(tmp_path / "a.czi", planes))
+    assert (header.stack_axes, header.channels) == ("Z", 1)
+    np.testing.assert_array_equal(found[..., 0], np.stack([GREY + z for z in (5, 6, 7)]))
+
+
 def test_a_mosaic_is_one_image_whose_gaps_are_dark(tmp_path: Path) -> None:
     with Written(tmp_path / "a.czi") as file:
         file.put(GREY, (0, 0), M=0)
