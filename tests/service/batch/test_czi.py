@@ -198,6 +198,14 @@ def test_more_than_is_read_is_refused(tmp_path: Path) -> None:
         readable(whole, most_pixels=14399).__enter__()
 
 
+def test_other_dimensions_are_refused(tmp_path: Path) -> None:
+    written = stack(tmp_path / "a.czi", {(0, 0, z): GREY for z in range(3)}).read_bytes()
+    assert b"Z\0\0\0" in written
+    (tmp_path / "phases.czi").write_bytes(written.replace(b"Z\0\0\0", b"H\0\0\0"))  # which the library does not write
+    with pytest.raises(FormatError, match=r"has the dimensions H of 3, T, C, Z, Y and X are read; split it by these"):
+        read(tmp_path / "phases.czi")
+
+
 def test_nobody_waits_for_a_copy_that_is_not_wanted(tmp_path: Path) -> None:
     whole = stack(tmp_path / "c.czi", {(0, 0, z): GREY for z in range(3)})
     closed = iter([False, False, True])
@@ -214,6 +222,22 @@ def test_damage_is_one_image_and_is_told_when_it_is_read(tmp_path: Path) -> None
         for image in scenes_in(cut):
             with pytest.raises(FormatError, match=r"the CZI file .* cannot be decoded"):
                 read(image)
+
+
+def test_altered_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    whole = np.frombuffer(two_scenes(tmp_path / "a.czi").read_bytes(), dtype=np.uint8)
+    refused, draw = 0, np.random.default_rng(0)
+    for begin in (at for at in range(0, whole.size - 512, 32) if whole[at : at + 6].tobytes() == b"ZISRAW"):
+        for _ in range(8):
+            altered, at = whole.copy(), begin + 16 + draw.integers(0, 240, 3)
+            altered[at] ^= draw.integers(1, 256, 3, dtype=np.uint8)
+            (tmp_path / "altered.czi").write_bytes(altered.tobytes())
+            for image in scenes_in(tmp_path / "altered.czi"):
+                try:
+                    read(image)
+                except FormatError:
+                    refused += 1
+    assert refused
 
 
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
