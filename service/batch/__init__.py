@@ -5,6 +5,8 @@
     images        which files, and their names
     patterns      where wildcards lead
     czi           files of Zeiss' microscopes, and what copies of them are made of
+    czi_process   Zeiss' library, which may crash
+    czi_worker    what runs there
     copies        in OME-TIFF
     readable      files that the service reads: those named, or copies
     ome_zarr      folders that are images

@@ -1,7 +1,7 @@
 """Files of Zeiss' microscopes (CZI): their scenes as images, and what a copy of one can be made of.
 
-Zeiss' own library reads them. A scene of a file that has several is called ``slide.czi/scene-2``, as if it lay in a
-folder; a file with one scene, or without any, is one image.
+Zeiss' own library reads them, in a process of its own. A scene of a file that has several is called
+``slide.czi/scene-2``, as if it lay in a folder; a file with one scene, or without any, is one image.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.images import FormatError, UnsupportedImageFormat
-from model.images.errors import undecodable
 from service.batch.copies import Source
-
-if TYPE_CHECKING:
-    from _pylibCZIrw import SubBlockInfo
-    from pylibCZIrw.czi import CziReader, Rectangle
+from service.batch.czi_process import CziProcess
 
 SUFFIX = ".czi"
 _MAGIC = b"ZISRAWFILE"
@@ -36,8 +33,6 @@ _COPIED = "tczyx"
 _PART_BYTES = 1 << 26
 """Of pixels that are held at once."""
 _MOST_SAMPLE_BYTES = 4
-_CACHE_BYTES = 1 << 28
-"""Of decoded subblocks, which several parts have in common."""
 
 
 def is_czi(image: Path) -> bool:
@@ -61,8 +56,8 @@ def scenes_in(image: Path) -> list[Path]:
     It is itself as well where it cannot be read: that shows when it is.
     """
     try:
-        with _opened(image) as (file, what), undecodable(what):
-            scenes = sorted(file.scenes_bounding_rectangle_no_pyramid)
+        with _opened(image) as file:
+            scenes = [scene for scene, _ in file.told["scenes"]]
     except (FormatError, OSError):
         scenes = []
     return [image / f"scene-{scene + 1}" for scene in scenes] if len(scenes) > 1 else [image]
@@ -87,24 +82,24 @@ def czi_source(image: Path) -> Iterator[Source]:
         several, or ``pylibCZIrw`` is not installed.
 
     """
-    with _opened(file_of(image)) as (file, what):
-        with undecodable(what):
-            scene, place = _scene(file, image)
-            sizes = {name.lower(): stop - start for name, (start, stop) in file.total_bounding_box_no_pyramid.items()}
-            blocks, metadata = _Blocks.of(file), file.metadata
+    what = _called(file_of(image))
+    with _opened(file_of(image)) as file:
+        told = file.told
+        scene, (left, top, width, height) = _scene(told, image)
+        sizes = {name.lower(): length for name, length in told["sizes"].items()}
         others = {name: length for name, length in sizes.items() if name not in _COPIED and length > 1}
         if others:
             found = ", ".join(f"{name.upper()} of {length}" for name, length in others.items())
             raise UnsupportedImageFormat(
                 f"{what} has the dimensions {found}, T, C, Z, Y and X are read; split it by these in ZEN"
             )
-        if len(blocks.types) != 1 or not blocks.types <= set(_IN_OME_TIFF):
+        if len(told["types"]) != 1 or told["types"][0] not in _IN_OME_TIFF:
             raise UnsupportedImageFormat(
-                f"{what} has pixels of the types {', '.join(sorted(blocks.types))}; what can be read is one of "
+                f"{what} has pixels of the types {', '.join(told['types'])}; what can be read is one of "
                 f"{', '.join(_IN_OME_TIFF)} in all channels"
             )
-        (kind,) = blocks.types
-        if kind == "Bgr48" and _ZSTD1 in blocks.compressions:
+        (kind,) = told["types"]
+        if kind == "Bgr48" and _ZSTD1 in told["compressions"]:
             raise UnsupportedImageFormat(
                 f"{what} has colours of 16 bits compressed by zstd1, which Zeiss' library reads wrongly; save it "
                 "in ZEN without compression, or as OME-TIFF"
@@ -112,65 +107,31 @@ def czi_source(image: Path) -> Iterator[Source]:
         colours = kind.startswith("Bgr")
         if colours and sizes.get("c", 1) > 1:
             raise UnsupportedImageFormat(f"{what} has {sizes['c']} channels of colours, 1 is read; split it in ZEN")
-        lengths = sizes | {"y": place.h, "x": place.w}
+        lengths = sizes | {"y": height, "x": width}
         axes = "".join(axis for axis in _COPIED if axis in "yx" or lengths.get(axis, 1) > 1) + "s" * colours
         shape = tuple({**lengths, "s": 3}[axis] for axis in axes)
-        dtype = np.dtype(_IN_OME_TIFF[kind])
-        described = _described(metadata, lengths["c"] if "c" in axes else 0)
-        starts = {axis: blocks.starts.get(axis, 0) for axis in axes.upper().partition("Y")[0]}
-        pixels = _Pixels(file, what, axes, shape, kind, scene, place.x, place.y, starts)
-        yield Source(what, axes, shape, dtype, described, pixels.parts())
+        starts = {axis: told["starts"].get(axis, 0) for axis in axes.upper().partition("Y")[0]}
+        described = _described(told["metadata"], lengths["c"] if "c" in axes else 0)
+        pixels = _Pixels(file, axes, shape, kind, scene, left, top, starts)
+        yield Source(what, axes, shape, np.dtype(_IN_OME_TIFF[kind]), described, pixels.parts())
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[tuple[CziReader, str]]:
-    """Open a file with Zeiss' library; also how errors call it."""
-    what = f"the CZI file {str(file)!r}"
-    try:
-        from pylibCZIrw.czi import CacheOptions, CacheType, open_czi
-    except ImportError as error:
+def _called(file: Path) -> str:
+    return f"the CZI file {str(file)!r}"
+
+
+def _opened(file: Path) -> CziProcess:
+    if find_spec("pylibCZIrw") is None:
         raise UnsupportedImageFormat(
-            f"{what} takes a library that is not installed; pip install pylibCZIrw, or export it as OME-TIFF from ZEN"
-        ) from error
-    cache = CacheOptions(CacheType.Standard, max_memory_usage=_CACHE_BYTES, max_sub_block_count=1 << 16)
-    opened = open_czi(str(file), cache_options=cache)
-    with undecodable(what):
-        reader = opened.__enter__()
-    try:
-        yield reader, what
-    finally:
-        opened.__exit__(None, None, None)
+            f"{_called(file)} takes a library that is not installed; pip install pylibCZIrw, or export it as OME-TIFF "
+            "from ZEN"
+        )
+    return CziProcess(file, _called(file))
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """What a file's blocks of pixels say."""
-
-    types: set[str] = field(default_factory=set)
-    """Of pixels."""
-    compressions: set[str] = field(default_factory=set)
-    starts: dict[str, int] = field(default_factory=dict)
-    """Least index along each dimension: not 0 in a file that was cut out of another."""
-
-    @staticmethod
-    def of(file: CziReader) -> _Blocks:
-        """Look at all of them."""
-        found = _Blocks()
-
-        def note(_: int, block: SubBlockInfo) -> bool:
-            found.types.add(block.pixelType.name)
-            found.compressions.add(block.get_compression_mode().name)
-            for name, index in block.coordinate.to_dict().items():
-                found.starts[name] = min(index, found.starts.get(name, index))
-            return True
-
-        file.enumerate_subblocks(note)
-        return found
-
-
-def _scene(file: CziReader, image: Path) -> tuple[int | None, Rectangle]:
+def _scene(told: Mapping[str, Any], image: Path) -> tuple[int | None, Sequence[int]]:
     """Number and place of the scene that an image is, or of all that there is where nothing is said of scenes."""
-    scenes = file.scenes_bounding_rectangle_no_pyramid
+    scenes: dict[int, Sequence[int]] = dict(told["scenes"])
     named = _SCENE.fullmatch(image.name) if file_of(image) != image else None
     wanted = int(named[1]) - 1 if named else next(iter(scenes), None)
     if not named and len(scenes) > 1:
@@ -179,7 +140,7 @@ def _scene(file: CziReader, image: Path) -> tuple[int | None, Rectangle]:
             f"{str(image / 'scene-1')!r}"
         )
     if wanted is None:
-        return None, file.total_bounding_rectangle_no_pyramid
+        return None, told["place"]
     if wanted not in scenes:
         raise UnsupportedImageFormat(
             f"{str(image)!r} is none of the scenes of the file, which are {', '.join(str(s + 1) for s in scenes)}"
@@ -191,8 +152,7 @@ def _scene(file: CziReader, image: Path) -> tuple[int | None, Rectangle]:
 class _Pixels:
     """Of one image."""
 
-    file: CziReader
-    what: str
+    file: CziProcess
     axes: str
     shape: tuple[int, ...]
     kind: str
@@ -215,13 +175,12 @@ class _Pixels:
 
     def _read(self, index: tuple[int, ...], top: int, rows: int) -> NDArray[Any]:
         y = self.axes.index("y")
-        with undecodable(self.what):
-            plane = {axis: start + at for (axis, start), at in zip(self.starts.items(), index, strict=True)}
-            roi = (self.left, self.top + top, self.shape[y + 1], rows)
-            pixels: NDArray[Any] = self.file.read(roi=roi, plane=plane, scene=self.scene, pixel_type=self.kind)
-            colours = pixels[..., ::-1] if self.axes.endswith("s") else pixels[..., 0]
-            return np.expand_dims(colours, tuple(range(y)))
-        raise AssertionError("it returns or raises")
+        plane = {axis: start + at for (axis, start), at in zip(self.starts.items(), index, strict=True)}
+        roi = (self.left, self.top + top, self.shape[y + 1], rows)
+        pixels = np.empty((rows, self.shape[y + 1], 3 if self.axes.endswith("s") else 1), _IN_OME_TIFF[self.kind])
+        self.file.read_into(pixels, roi=roi, plane=plane, scene=self.scene, pixel_type=self.kind)
+        colours = pixels[..., ::-1] if self.axes.endswith("s") else pixels[..., 0]
+        return np.expand_dims(colours, tuple(range(y)))
 
 
 def _described(metadata: Mapping[str, Any], channels: int) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from numpy.typing import NDArray
 
 from model.images import FormatError, ImageHeader, ImageTooLarge, ReadLimits, open_image
-from service.batch import czi
+from service.batch import czi, czi_process
 from service.batch.czi import scenes_in
 from service.batch.files import stamp
 from service.batch.images import find_images
@@ -216,7 +217,7 @@ def test_nobody_waits_for_a_copy_that_is_not_wanted(tmp_path: Path) -> None:
 
 def test_damage_is_one_image_and_is_told_when_it_is_read(tmp_path: Path) -> None:
     whole = two_scenes(tmp_path / "a.czi").read_bytes()
-    for length in range(10, len(whole), len(whole) // 40):
+    for length in range(10, len(whole), len(whole) // 8):
         cut = tmp_path / f"{length}.czi"
         cut.write_bytes(whole[:length])
         for image in scenes_in(cut):
@@ -228,7 +229,7 @@ def test_altered_bytes_are_read_or_refused(tmp_path: Path) -> None:
     whole = np.frombuffer(two_scenes(tmp_path / "a.czi").read_bytes(), dtype=np.uint8)
     refused, draw = 0, np.random.default_rng(0)
     for begin in (at for at in range(0, whole.size - 512, 32) if whole[at : at + 6].tobytes() == b"ZISRAW"):
-        for _ in range(8):
+        for _ in range(2):
             altered, at = whole.copy(), begin + 16 + draw.integers(0, 240, 3)
             altered[at] ^= draw.integers(1, 256, 3, dtype=np.uint8)
             (tmp_path / "altered.czi").write_bytes(altered.tobytes())
@@ -240,9 +241,26 @@ def test_altered_bytes_are_read_or_refused(tmp_path: Path) -> None:
     assert refused
 
 
+@pytest.mark.parametrize("ends", [psutil.Process.kill, psutil.Process.suspend], ids=["crashed", "hung"])
+def test_a_library_that_does_not_come_back_costs_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Callable[[psutil.Process], object]
+) -> None:
+    whole = stack(tmp_path / "c.czi", {(0, 0, z): GREY for z in range(3)})
+
+    def closed() -> bool:
+        monkeypatch.setattr(czi_process, "_MOST_SILENCE_S", 0.2)
+        (worker,) = psutil.Process().children()
+        ends(worker)
+        return False
+
+    with pytest.raises(FormatError, match="Zeiss' library crashed on it, or did not come to an end"):
+        readable(whole, closed=closed).__enter__()
+    assert not psutil.Process().children()
+
+
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slide = two_scenes(tmp_path / "slide.czi")
-    monkeypatch.setitem(sys.modules, "pylibCZIrw.czi", None)
+    monkeypatch.setitem(sys.modules, "pylibCZIrw", None)
     assert scenes_in(slide) == [slide]
     with pytest.raises(FormatError, match="takes a library that is not installed; pip install pylibCZIrw, or export"):
         read(slide)
