@@ -36,9 +36,15 @@ _MOST_SAMPLE_BYTES = 4
 
 
 def is_czi(image: Path) -> bool:
-    """Whether an image is a CZI file by its first bytes, or a scene of one; what cannot be read is none."""
+    """Whether an image is a CZI file by its first bytes, or a scene of one; what cannot be read is none.
+
+    To open a pipe would take until somebody writes to it.
+    """
+    path = file_of(image)
     try:
-        with file_of(image).open("rb") as file:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False

@@ -241,6 +241,11 @@ def test_altered_bytes_are_read_or_refused(tmp_path: Path) -> None:
     assert refused
 
 
+def workers() -> list[psutil.Process]:
+    """Processes in which the library runs."""
+    return [child for child in psutil.Process().children() if "service.batch.czi_worker" in child.cmdline()]
+
+
 @pytest.mark.parametrize("ends", [psutil.Process.kill, psutil.Process.suspend], ids=["crashed", "hung"])
 def test_a_library_that_does_not_come_back_costs_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Callable[[psutil.Process], object]
@@ -249,13 +254,13 @@ def test_a_library_that_does_not_come_back_costs_one_image(
 
     def closed() -> bool:
         monkeypatch.setattr(czi_process, "_MOST_SILENCE_S", 0.2)
-        (worker,) = psutil.Process().children()
+        (worker,) = workers()
         ends(worker)
         return False
 
     with pytest.raises(FormatError, match="Zeiss' library crashed on it, or did not come to an end"):
         readable(whole, closed=closed).__enter__()
-    assert not psutil.Process().children()
+    assert not workers()
 
 
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
