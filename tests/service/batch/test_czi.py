@@ -243,7 +243,8 @@ def test_altered_bytes_are_read_or_refused(tmp_path: Path) -> None:
 
 def workers() -> list[psutil.Process]:
     """Processes in which the library runs."""
-    return [child for child in psutil.Process().children() if "service.batch.czi_worker" in child.cmdline()]
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "service.batch.czi_worker" in child.cmdline()]
 
 
 @pytest.mark.parametrize("ends", [psutil.Process.kill, psutil.Process.suspend], ids=["crashed", "hung"])
