@@ -229,7 +229,7 @@ def test_a_killed_replica_costs_patient_clients_nothing(fleet: Fleet) -> None:
     """The proxy repeats what it still holds; larger uploads come back by themselves, as the documentation says."""
     slow = npy(np.pad(disc(64, 64), ((0, 2936), (0, 2936))))
     killed = fleet.replicas()[0]
-    with load(fleet.url, SMALL, slow, slow, slow, patient=True) as tally:
+    with load(fleet.url, SMALL, *[slow] * 6, patient=True) as tally:  # so many that no replica is ever idle
         tally.wait_for(5)
         docker("kill", killed.name)
         fleet.wait_for_usable(1)
